@@ -142,7 +142,7 @@ impl Watcher {
         }
     }
 
-    fn observe(&mut self) -> Result<[Option<Observed>; 2], (usize, knockplane_ring::Error)> {
+    fn observe(&mut self) -> Result<[Option<Observed>; 2], (usize, knockplane_ring::RingError)> {
         let mut observed = [None, None];
         for (side, observed) in observed.iter_mut().enumerate() {
             let device = &self.baseline.interfaces[side].device;
@@ -157,7 +157,7 @@ impl Watcher {
         for (side, observed) in Side::ALL.into_iter().zip(observed) {
             let Some(observed) = observed else { continue };
             let attached = &self.baseline.interfaces[side.index()];
-            let mut repaired = |kind: DriftKind, what: &str, result: Result<bool, knockplane_ring::Error>| {
+            let mut repaired = |kind: DriftKind, what: &str, result: Result<bool, knockplane_ring::RingError>| {
                 tried = true;
                 match result {
                     Ok(true) => {

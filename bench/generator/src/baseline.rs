@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use knockplane_ring::{Device, Error, attach_native};
+use knockplane_ring::{Device, RingError, attach_native};
 use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
 
 /// A program on one interface, detached when this value is dropped.
@@ -19,7 +19,7 @@ impl XdpBaseline {
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, if the driver has no XDP, or another program holds the interface.
-    pub fn redirect(from: &Device, to: &Device) -> Result<Self, Error> {
+    pub fn redirect(from: &Device, to: &Device) -> Result<Self, RingError> {
         Self::attach("redirect", from, to)
     }
 
@@ -27,13 +27,13 @@ impl XdpBaseline {
     ///
     /// # Errors
     /// As [`XdpBaseline::redirect`].
-    pub fn drop(on: &Device) -> Result<Self, Error> {
+    pub fn drop(on: &Device) -> Result<Self, RingError> {
         Self::attach("drop", on, on)
     }
 
-    fn attach(program: &str, from: &Device, to: &Device) -> Result<Self, Error> {
+    fn attach(program: &str, from: &Device, to: &Device) -> Result<Self, RingError> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/baseline.o"));
-        let failed = |error| Error::System {
+        let failed = |error| RingError::System {
             action: format!("cannot load {program}"),
             cause: io::Error::other(error),
             remedy: "run as root".to_owned(),

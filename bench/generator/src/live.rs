@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use knockplane_ring::{Device, Error, LiveRun};
+use knockplane_ring::{Device, LiveRun, RingError};
 use libbpf_rs::{Map, MapCore as _, MapFlags, ObjectBuilder, Program};
 
 /// Sends copies of one frame out of an interface, from this thread, as fast as the kernel goes.
@@ -26,7 +26,7 @@ impl LiveFrames {
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn new(device: &Device) -> Result<Self, Error> {
+    pub fn new(device: &Device) -> Result<Self, RingError> {
         Ok(LiveFrames { object: load()?, interface: device.index() })
     }
 
@@ -34,7 +34,7 @@ impl LiveFrames {
     ///
     /// # Errors
     /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
-    pub fn send(&self, frame: &[u8], count: u32) -> Result<(), Error> {
+    pub fn send(&self, frame: &[u8], count: u32) -> Result<(), RingError> {
         let (program, interface) = (program(&self.object, "copies"), self.interface);
         let run = LiveRun { program: program.as_fd(), interface, frame, times: count, frames_a_batch: MOST_A_BATCH };
         run.run().map_err(cannot_send)
@@ -152,7 +152,7 @@ impl LiveSequence {
         streams: &[Stream],
         pattern: &[u8],
         limits: &Limits,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, RingError> {
         assert!(streams.len() <= STREAMS, "{} streams", streams.len());
         assert!((1..=PATTERN).contains(&pattern.len()), "a pattern of {}", pattern.len());
         assert!(pattern.iter().all(|stream| usize::from(*stream) < streams.len()), "a stream that is not there");
@@ -177,7 +177,7 @@ impl LiveSequence {
     ///
     /// # Errors
     /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
-    pub fn run(&mut self, times: u32) -> Result<Progress, Error> {
+    pub fn run(&mut self, times: u32) -> Result<Progress, RingError> {
         let program = program(&self.object, "sequence");
         let run = LiveRun {
             program: program.as_fd(),
@@ -193,7 +193,7 @@ impl LiveSequence {
     }
 
     /// Reads `struct state` of `bpf/generate.c`.
-    fn progress(&self) -> Result<Progress, Error> {
+    fn progress(&self) -> Result<Progress, RingError> {
         let bytes = self.map("states").lookup(&FIRST, MapFlags::ANY).map_err(map_error)?.unwrap_or_default();
         let word = |index: usize| {
             bytes.get(8 * index..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
@@ -213,7 +213,7 @@ const FIRST: [u8; 4] = [0; 4];
 /// The most frames there can be in a batch: what is shared by a batch is the cost of the run around it.
 const MOST_A_BATCH: u32 = 256;
 
-fn load() -> Result<libbpf_rs::Object, Error> {
+fn load() -> Result<libbpf_rs::Object, RingError> {
     static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/generate.o"));
     ObjectBuilder::default()
         .open_memory(OBJECT)
@@ -225,14 +225,14 @@ fn program<'o>(object: &'o libbpf_rs::Object, name: &str) -> Program<'o> {
     object.progs().find(|program| program.name() == name).expect("the object holds this program")
 }
 
-fn failed(action: &str, cause: io::Error, remedy: &str) -> Error {
-    Error::System { action: action.to_owned(), cause, remedy: remedy.to_owned() }
+fn failed(action: &str, cause: io::Error, remedy: &str) -> RingError {
+    RingError::System { action: action.to_owned(), cause, remedy: remedy.to_owned() }
 }
 
-fn cannot_send(error: io::Error) -> Error {
+fn cannot_send(error: io::Error) -> RingError {
     failed("cannot send live frames", error, "needs Linux 5.18 or newer")
 }
 
-fn map_error(error: libbpf_rs::Error) -> Error {
+fn map_error(error: libbpf_rs::Error) -> RingError {
     failed("cannot reach the generator's state", io::Error::other(error), "")
 }

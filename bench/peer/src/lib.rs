@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use knockplane_ring::{Device, Error, SocketStatistics};
+use knockplane_ring::{Device, RingError, SocketStatistics};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
@@ -71,7 +71,7 @@ impl Peer {
     ///
     /// # Errors
     /// If the ring size is no power of two, there is not enough memory, or the kernel refuses to bind.
-    pub fn bind(devices: &[&Device], ring_size: u32) -> Result<Self, Error> {
+    pub fn bind(devices: &[&Device], ring_size: u32) -> Result<Self, RingError> {
         let ring = QueueSize::new(ring_size).map_err(|error| failed("cannot make rings", &error))?;
         let config = UmemConfig::builder()
             .frame_size(FrameSize::new(CHUNK).expect("a power of two"))
@@ -83,7 +83,7 @@ impl Peer {
         let chunks = 2 * ring_size * devices.len() as u32 + BATCH as u32;
         let chunks = NonZeroU32::new(chunks).expect("a batch at least");
         let (umem, free) = Umem::new(config, chunks, false).map_err(|error| failed("cannot make a UMEM", &error))?;
-        let ports = devices.iter().map(|device| Port::bind(&umem, device, ring)).collect::<Result<_, Error>>()?;
+        let ports = devices.iter().map(|device| Port::bind(&umem, device, ring)).collect::<Result<_, RingError>>()?;
         let mut peer = Peer { ports, umem, free, batch: [FrameDesc::default(); BATCH] };
         for port in 0..peer.ports.len() {
             peer.kick(port);
@@ -196,7 +196,7 @@ impl Peer {
 }
 
 impl Port {
-    fn bind(umem: &Umem, device: &Device, ring: QueueSize) -> Result<Self, Error> {
+    fn bind(umem: &Umem, device: &Device, ring: QueueSize) -> Result<Self, RingError> {
         let config = SocketConfig::builder()
             .rx_queue_size(ring)
             .tx_queue_size(ring)
@@ -207,7 +207,7 @@ impl Port {
         // SAFETY: each port of a UMEM is on an interface of its own, so that no two sockets share a fill and a completion ring.
         let queues = unsafe { Socket::new(config, umem, &name, 0) };
         let (tx, rx, rings) = queues.map_err(|error| failed("cannot bind an AF_XDP socket", &error))?;
-        let (fill, completion) = rings.ok_or_else(|| Error::System {
+        let (fill, completion) = rings.ok_or_else(|| RingError::System {
             action: format!("cannot bind an AF_XDP socket to {} twice", device.name()),
             cause: io::Error::from_raw_os_error(libc::EBUSY),
             remedy: "name two interfaces".to_owned(),
@@ -273,9 +273,9 @@ impl Port {
 }
 
 /// The library's errors say what the kernel answered in their source alone.
-fn failed(action: &str, error: &dyn std::error::Error) -> Error {
+fn failed(action: &str, error: &dyn std::error::Error) -> RingError {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
-    Error::System {
+    RingError::System {
         action: action.to_owned(),
         cause: kernel.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error),
         remedy: "run as root, and see that no other socket is bound to the queue".to_owned(),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use knockplane_peer::Peer;
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, Device, Dispositions, Error, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
+    Buffers, Device, Dispositions, LoadedProgram, Program, RingError, RingSettings, Rings, SocketStatistics, ZeroCopy,
     raise_memlock_limit,
 };
 use std::sync::Mutex;
@@ -155,7 +155,7 @@ impl Smallest {
 }
 
 /// Opens both interfaces and attaches the program. Returns the longest frame too.
-fn prepare() -> Result<([Device; 2], [Program; 2], u32), Error> {
+fn prepare() -> Result<([Device; 2], [Program; 2], u32), RingError> {
     let mut devices = [Device::open("outside")?, Device::open("inside")?];
     let max_frame = devices[0].mtu()? + 22;
     let both = [&devices[0], &devices[1]];

@@ -127,7 +127,7 @@ fn one(
     json: bool,
 ) -> Result<String, Failed> {
     let usage = |why: String| Failed::new(Exit::Usage, why);
-    let described = packet::describe(text).map_err(|complaint| usage(complaint.to_string()))?;
+    let described = packet::describe(text).map_err(|error| usage(error.to_string()))?;
     let from = side(from, described.interface.as_deref(), settings).map_err(usage)?;
     let mut bench = Bench::new(rules, settings, now());
     fill(&mut bench)?;

@@ -23,22 +23,23 @@ const MAX_ANSWER: usize = MAX_LINE + (1 << 20);
 
 /// A request without a usable answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum ControlError {
     /// No process listens, this user may not connect, or the connection was lost.
     #[error("{0}")]
-    Unreachable(Reason),
+    Unreachable(ErrorMessage),
     /// The control process refused the request, or failed.
     #[error("{1}")]
-    Refused(StatusCode, Reason),
+    Refused(StatusCode, ErrorMessage),
     /// Another program listens on the socket, or another version.
     #[error("{0}")]
-    Stranger(Reason),
+    Stranger(ErrorMessage),
 }
 
-impl Trouble {
+impl ControlError {
     /// The error of the request.
-    pub(super) fn reason(self) -> Reason {
-        let (Trouble::Unreachable(reason) | Trouble::Refused(_, reason) | Trouble::Stranger(reason)) = self;
+    pub(super) fn reason(self) -> ErrorMessage {
+        let (ControlError::Unreachable(reason) | ControlError::Refused(_, reason) | ControlError::Stranger(reason)) =
+            self;
         reason
     }
 }
@@ -46,7 +47,7 @@ impl Trouble {
 /// The problem and its remedy.
 #[derive(Debug, Default, thiserror::Error)]
 #[error("{sentence}")]
-pub(super) struct Reason {
+pub(super) struct ErrorMessage {
     /// The whole message.
     pub(super) sentence: String,
     /// The end of the sentence that is the remedy, if there is one.
@@ -66,18 +67,18 @@ impl Client {
         Client { socket }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Bytes, Trouble> {
+    pub(super) async fn get(&self, path: &str) -> Result<Bytes, ControlError> {
         self.send(Method::GET, path, None).await
     }
 
     /// Sends a request with an optional JSON body. Returns the body of a successful answer.
-    pub(super) async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Trouble> {
+    pub(super) async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, ControlError> {
         let length = body.as_ref().map_or(0, Vec::len);
         if length > MAX_LINE {
             // A client that is still sending when it is refused cannot read the reason.
             let error = DataplaneError::TooLong(length);
-            let reason = Reason { sentence: error.to_string(), remedy: error.remedy(), socket: None };
-            return Err(Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason));
+            let reason = ErrorMessage { sentence: error.to_string(), remedy: error.remedy(), socket: None };
+            return Err(ControlError::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason));
         }
         let request = Request::builder()
             .method(method)
@@ -88,7 +89,7 @@ impl Client {
             .map_err(|error| self.stranger(&error))?;
         match tokio::time::timeout(ANSWER_WITHIN, self.converse(request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Trouble::Unreachable(self.reason(
+            Err(_) => Err(ControlError::Unreachable(self.reason(
                 format!(
                     "knockplane-control at {} did not answer within {} s; ",
                     self.socket.display(),
@@ -99,7 +100,7 @@ impl Client {
         }
     }
 
-    async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
+    async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
         let stream = socket::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.stranger(&error))?;
@@ -109,23 +110,23 @@ impl Client {
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| self.stranger(&*error))?.to_bytes();
         connection.abort();
-        if status.is_success() { Ok(body) } else { Err(Trouble::Refused(status, reason(status, &body))) }
+        if status.is_success() { Ok(body) } else { Err(ControlError::Refused(status, reason(status, &body))) }
     }
 
-    fn unreachable(&self, error: &io::Error) -> Trouble {
+    fn unreachable(&self, error: &io::Error) -> ControlError {
         let remedy = match error.kind() {
             io::ErrorKind::PermissionDenied => "run knockctl as root or as a member of the socket's group",
             _ => "start it with `systemctl start knockplane-control`, or name its socket with --socket",
         };
         let sentence = format!("cannot reach knockplane-control at {} ({error}): ", self.socket.display());
-        Trouble::Unreachable(self.reason(sentence, remedy))
+        ControlError::Unreachable(self.reason(sentence, remedy))
     }
 
     /// The error for a request that was sent and not answered.
-    fn broken(&self, error: &hyper::Error) -> Trouble {
+    fn broken(&self, error: &hyper::Error) -> ControlError {
         match error.is_parse() {
             true => self.stranger(error),
-            false => Trouble::Unreachable(self.reason(
+            false => ControlError::Unreachable(self.reason(
                 format!(
                     "knockplane-control at {} ended the connection before it answered ({error}): it has too many \
                      connections, or stops; ",
@@ -136,20 +137,20 @@ impl Client {
         }
     }
 
-    fn stranger(&self, error: &dyn std::fmt::Display) -> Trouble {
+    fn stranger(&self, error: &dyn std::fmt::Display) -> ControlError {
         let sentence =
             format!("what listens on {} does not answer as knockplane-control does ({error}): ", self.socket.display());
-        Trouble::Stranger(self.reason(sentence, "name its socket with --socket"))
+        ControlError::Stranger(self.reason(sentence, "name its socket with --socket"))
     }
 
     /// A sentence about the socket, with its remedy.
-    fn reason(&self, sentence: String, remedy: &str) -> Reason {
-        Reason { sentence: sentence + remedy, remedy: Some(remedy.to_owned()), socket: Some(self.socket.clone()) }
+    fn reason(&self, sentence: String, remedy: &str) -> ErrorMessage {
+        ErrorMessage { sentence: sentence + remedy, remedy: Some(remedy.to_owned()), socket: Some(self.socket.clone()) }
     }
 }
 
 /// The sentence of a failure: the sentence of the API, or the text of the answer if it has none.
-fn reason(status: StatusCode, body: &[u8]) -> Reason {
+fn reason(status: StatusCode, body: &[u8]) -> ErrorMessage {
     #[derive(Deserialize)]
     struct Body {
         error: String,
@@ -157,9 +158,9 @@ fn reason(status: StatusCode, body: &[u8]) -> Reason {
         remedy: Option<String>,
     }
     match serde_json::from_slice::<Body>(body) {
-        Ok(Body { error, remedy }) => Reason { sentence: error, remedy, socket: None },
-        Err(_) if body.is_empty() => Reason { sentence: status.to_string(), ..Reason::default() },
-        Err(_) => Reason { sentence: String::from_utf8_lossy(body).trim().to_owned(), ..Reason::default() },
+        Ok(Body { error, remedy }) => ErrorMessage { sentence: error, remedy, socket: None },
+        Err(_) if body.is_empty() => ErrorMessage { sentence: status.to_string(), ..ErrorMessage::default() },
+        Err(_) => ErrorMessage { sentence: String::from_utf8_lossy(body).trim().to_owned(), ..ErrorMessage::default() },
     }
 }
 
@@ -170,9 +171,9 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_says_what_was_tried_and_what_to_do() {
         let client = Client::new("/nonexistent/control.sock".into());
-        let trouble = client.get("/healthz").await.unwrap_err();
-        assert!(matches!(trouble, Trouble::Unreachable(_)));
-        let text = trouble.to_string();
+        let error = client.get("/healthz").await.unwrap_err();
+        assert!(matches!(error, ControlError::Unreachable(_)));
+        let text = error.to_string();
         for part in ["/nonexistent/control.sock", "systemctl start knockplane-control", "--socket"] {
             assert!(text.contains(part), "{text}");
         }
@@ -181,9 +182,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_long_is_told_and_not_sent() {
         let client = Client::new("/nonexistent/control.sock".into());
-        let trouble = client.send(Method::POST, "/api/v1/lists", Some(vec![0; MAX_LINE + 1])).await.unwrap_err();
-        assert!(matches!(trouble, Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, _)));
-        assert!(trouble.to_string().contains("268435457 bytes") && trouble.to_string().contains("split the file"));
+        let error = client.send(Method::POST, "/api/v1/lists", Some(vec![0; MAX_LINE + 1])).await.unwrap_err();
+        assert!(matches!(error, ControlError::Refused(StatusCode::PAYLOAD_TOO_LARGE, _)));
+        assert!(error.to_string().contains("268435457 bytes") && error.to_string().contains("split the file"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::check::Checked;
 #[cfg(test)]
 pub(crate) use self::explain::{All, Single};
-use self::http::{Client, Reason, Trouble};
+use self::http::{Client, ControlError, ErrorMessage};
 #[cfg(test)]
 pub(crate) use self::import::ImportedDoors;
 use self::output::{answer, complain};
@@ -249,14 +249,14 @@ impl Failed {
     }
 }
 
-impl From<Trouble> for Failed {
-    fn from(trouble: Trouble) -> Self {
-        let exit = match &trouble {
-            Trouble::Unreachable(_) => Exit::Unreachable,
-            Trouble::Refused(status, _) if is_about_the_dataplane(*status) => Exit::Unreachable,
-            Trouble::Refused(..) | Trouble::Stranger(_) => Exit::Runtime,
+impl From<ControlError> for Failed {
+    fn from(error: ControlError) -> Self {
+        let exit = match &error {
+            ControlError::Unreachable(_) => Exit::Unreachable,
+            ControlError::Refused(status, _) if is_about_the_dataplane(*status) => Exit::Unreachable,
+            ControlError::Refused(..) | ControlError::Stranger(_) => Exit::Runtime,
         };
-        let Reason { sentence, remedy, socket } = trouble.reason();
+        let ErrorMessage { sentence, remedy, socket } = error.reason();
         Failed { remedy, ..Failed::new(exit, sentence) }.at(socket.map(|socket| socket.display().to_string()))
     }
 }
@@ -382,7 +382,7 @@ async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
 /// Sends a change of rules or settings. A refusal means that they are invalid.
 async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Failed> {
     match client.send(Method::POST, path, body).await {
-        Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)) => {
+        Err(ControlError::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)) => {
             Err(Failed::new(Exit::Invalid, reason.sentence))
         }
         other => Ok(other?),
@@ -420,8 +420,8 @@ async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
     let status: Overview = decode(&client.get("/api/v1/status").await?)?;
     let ready = match client.get("/readyz").await {
         Ok(_) => Ok(()),
-        Err(Trouble::Refused(_, reason)) => Err(reason.sentence),
-        Err(trouble) => return Err(trouble.into()),
+        Err(ControlError::Refused(_, reason)) => Err(reason.sentence),
+        Err(error) => return Err(error.into()),
     };
     if json {
         return document(json::status::Status::new(status, ready));

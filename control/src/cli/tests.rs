@@ -25,8 +25,8 @@ fn a_bad_timeout_is_wrong_usage() {
 
 #[test]
 fn troubles_become_exit_codes() {
-    let refused = |status| Failed::from(Trouble::Refused(status, Reason::default())).exit;
-    assert_eq!(Failed::from(Trouble::Unreachable(Reason::default())).exit, Exit::Unreachable);
+    let refused = |status| Failed::from(ControlError::Refused(status, ErrorMessage::default())).exit;
+    assert_eq!(Failed::from(ControlError::Unreachable(ErrorMessage::default())).exit, Exit::Unreachable);
     assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Unreachable);
     assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
 }

@@ -18,7 +18,7 @@
 //! is too long, unless the driver is known to keep frames whole (`bpf/filter.c`). That works in both modes, because a
 //! buffer is always longer than the longest frame: the first part of a split frame is too long.
 
-use crate::error::Error;
+use crate::error::RingError;
 
 /// The bytes that the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 pub(crate) const HEADROOM: u32 = 256;
@@ -122,12 +122,12 @@ fn longest_shown(driver: &str) -> Option<u32> {
 }
 
 /// Refuses an MTU with which a driver would take the program and lose frames.
-fn check_losses(drivers: [&str; 2], max_frame: u32) -> Result<(), Error> {
+fn check_losses(drivers: [&str; 2], max_frame: u32) -> Result<(), RingError> {
     let lossy = drivers
         .iter()
         .find_map(|driver| Some((driver, longest_shown(driver)?)).filter(|(_, longest)| max_frame > *longest));
     let Some((driver, longest)) = lossy else { return Ok(()) };
-    Err(Error::unfit(
+    Err(RingError::unfit(
         format!("{driver} does not show frames of more than {longest} bytes to XDP, and they would be lost"),
         format!("lower the MTU of both interfaces to {} at most", longest - FRAME_OVERHEAD),
     ))
@@ -223,7 +223,7 @@ impl Buffers {
     /// # Errors
     /// If no chunk holds `max_frame` bytes, a driver would lose them, or zero-copy is demanded and a driver's buffer may not
     /// hold them.
-    pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, Error> {
+    pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, RingError> {
         check_losses(drivers, max_frame)?;
         let copy_chunk = chunk_size(max_frame, drivers)?;
         let copy = |reason| Buffers { copy_chunk, request: Request::Copy, reason: Some(reason) };
@@ -246,7 +246,7 @@ impl Buffers {
                     let holds = driver.holds(CHUNKS[CHUNKS.len() - 1]);
                     let reason = CopyReason::BufferTooSmall { driver: name.to_owned(), holds, max_frame };
                     if wanted == ZeroCopy::Force {
-                        return Err(Error::unfit(
+                        return Err(RingError::unfit(
                             format!("zero-copy = \"force\": {reason}"),
                             "or set zero-copy = \"auto\"",
                         ));
@@ -264,10 +264,10 @@ impl Buffers {
     ///
     /// # Errors
     /// If zero-copy is demanded.
-    pub fn for_generic(self, interface: &str) -> Result<Self, Error> {
+    pub fn for_generic(self, interface: &str) -> Result<Self, RingError> {
         let reason = CopyReason::GenericXdp(interface.to_owned());
         match self.request {
-            Request::Required(_) => Err(Error::unfit(
+            Request::Required(_) => Err(RingError::unfit(
                 format!("zero-copy = \"force\", and {reason}"),
                 "lower its MTU if the driver has native XDP, or set zero-copy = \"auto\"",
             )),
@@ -318,10 +318,10 @@ pub fn largest_mtu(drivers: [&str; 2]) -> u32 {
 }
 
 /// The chunk that a frame of this many bytes fits in, behind its headroom, if the kernel copies it there.
-fn chunk_size(max_frame: u32, drivers: [&str; 2]) -> Result<u32, Error> {
+fn chunk_size(max_frame: u32, drivers: [&str; 2]) -> Result<u32, RingError> {
     let largest = CHUNKS[CHUNKS.len() - 1];
     CHUNKS.into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
-        Error::unfit(
+        RingError::unfit(
             format!("frames of {max_frame} bytes do not fit a chunk of {largest} bytes with its headroom"),
             format!("lower the MTU of both interfaces to {} at most", largest_mtu(drivers)),
         )

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use crate::buffers::HEADROOM;
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::RingError;
 use crate::program::Program;
 use crate::queue::Descriptor;
 use crate::region::Region;
@@ -58,9 +58,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// If frames are too long for a UMEM, there is not enough memory, or the kernel refuses to bind.
-    pub fn bind(device: &Device, queue: u32, frame_bytes: usize) -> Result<Self, Error> {
+    pub fn bind(device: &Device, queue: u32, frame_bytes: usize) -> Result<Self, RingError> {
         if frame_bytes > LONGEST {
-            return Err(Error::unfit(format!("a frame of {frame_bytes} bytes"), format!("{LONGEST} is the most")));
+            return Err(RingError::unfit(format!("a frame of {frame_bytes} bytes"), format!("{LONGEST} is the most")));
         }
         let count = (RING_SIZE + FILLED) as usize;
         let take = || {
@@ -68,11 +68,11 @@ impl Endpoint {
             Ok((socket::register(&umem)?, umem))
         };
         let (socket, umem) = take().map_err(|error| {
-            Error::system(format!("cannot make a UMEM of {count} frames"), error, "raise RLIMIT_MEMLOCK")
+            RingError::system(format!("cannot make a UMEM of {count} frames"), error, "raise RLIMIT_MEMLOCK")
         })?;
         let rings = socket::bind(socket.as_fd(), device, queue, RING_SIZE, BindMode::ZeroCopyIfPossible)?;
         let is_zero_copy = socket::is_zero_copy(socket.as_fd()).map_err(|error| {
-            Error::system(format!("cannot read the options of queue {queue} of {}", device.name()), error, "")
+            RingError::system(format!("cannot read the options of queue {queue} of {}", device.name()), error, "")
         })?;
         let mut free: Vec<u64> = umem.addresses().collect();
         let filled = free.split_off(RING_SIZE as usize);
@@ -86,7 +86,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn connect(&self, program: &mut Program, queue: u32) -> Result<(), Error> {
+    pub fn connect(&self, program: &mut Program, queue: u32) -> Result<(), RingError> {
         program.set_socket(queue, self.socket.as_raw_fd())
     }
 

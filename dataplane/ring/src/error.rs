@@ -17,7 +17,7 @@ pub(crate) fn is_busy(error: &io::Error) -> bool {
 
 /// A set-up failure: the action, the kernel's error, and the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum RingError {
     /// A system call failed.
     // The kernel's error is a part of the message. As `source()`, a program that prints the chain would print it twice.
     #[error("{action}: {cause}{}", help(.remedy))]
@@ -43,18 +43,18 @@ fn help(remedy: &str) -> String {
     if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
 }
 
-impl Error {
+impl RingError {
     /// Whether another process holds the interface or the queue.
     pub fn is_busy(&self) -> bool {
-        matches!(self, Error::System { cause, .. } if is_busy(cause))
+        matches!(self, RingError::System { cause, .. } if is_busy(cause))
     }
 
     pub(crate) fn system(action: impl Into<String>, cause: io::Error, remedy: impl Into<String>) -> Self {
-        Error::System { action: action.into(), cause, remedy: remedy.into() }
+        RingError::System { action: action.into(), cause, remedy: remedy.into() }
     }
 
     pub(crate) fn unfit(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Error::Unfit { problem: problem.into(), remedy: remedy.into() }
+        RingError::Unfit { problem: problem.into(), remedy: remedy.into() }
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_error_of_the_kernel_is_printed_once() {
-        let error = Error::system("cannot attach", io::Error::from_raw_os_error(libc::ERANGE), "lower the MTU");
+        let error = RingError::system("cannot attach", io::Error::from_raw_os_error(libc::ERANGE), "lower the MTU");
         assert!(std::error::Error::source(&error).is_none());
         assert_eq!(error.to_string().matches("os error 34").count(), 1, "{error}");
     }

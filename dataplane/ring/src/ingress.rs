@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd, OwnedFd};
 use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
 
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::RingError;
 
 /// `BPF_F_BEFORE` of Linux `include/uapi/linux/bpf.h`: without another program to precede, the first place.
 const FIRST: u32 = 1 << 3;
@@ -25,10 +25,10 @@ impl IngressDrop {
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn attach(device: &Device) -> Result<Option<Self>, Error> {
+    pub fn attach(device: &Device) -> Result<Option<Self>, RingError> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ingress.o"));
         let failed = |error| {
-            Error::system(
+            RingError::system(
                 format!("cannot drop what gets past the XDP program on {}", device.name()),
                 error,
                 "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
@@ -61,11 +61,11 @@ impl IngressDrop {
     ///
     /// # Errors
     /// If the kernel refuses to read its own map.
-    pub fn count(&mut self) -> Result<u64, Error> {
+    pub fn count(&mut self) -> Result<u64, RingError> {
         let map = self.object.maps_mut().find(|map| map.name() == "dropped").expect("the program declares its map");
         let per_core = map
             .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| Error::system("cannot read the ingress counter", io::Error::other(error), ""))?;
+            .map_err(|error| RingError::system("cannot read the ingress counter", io::Error::other(error), ""))?;
         let count = |bytes: Vec<u8>| bytes.try_into().map(u64::from_ne_bytes).unwrap_or_default();
         Ok(per_core.into_iter().flatten().map(count).sum())
     }

@@ -40,7 +40,7 @@ mod umem;
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
 pub use device::{Device, HashFields, Offload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
-pub use error::Error;
+pub use error::RingError;
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;

@@ -15,7 +15,7 @@ use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
 
 use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
-use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY, is_busy};
+use crate::error::{RELEASE_PATIENCE, RELEASE_RETRY, RingError, is_busy};
 
 /// The mode of the program. Native: in the driver. Generic: behind the driver, at a fraction of the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +84,11 @@ impl LoadedProgram {
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn load(devices: [&Device; 2], queues: u32, max_frame: u32) -> Result<Self, Error> {
+    pub fn load(devices: [&Device; 2], queues: u32, max_frame: u32) -> Result<Self, RingError> {
         Self::load_for(devices[0], Some(devices[1]), queues, max_frame)
     }
 
-    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32, max_frame: u32) -> Result<Self, Error> {
+    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32, max_frame: u32) -> Result<Self, RingError> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         libbpf_rs::set_print(Some((
             PrintLevel::Warn,
@@ -104,7 +104,7 @@ impl LoadedProgram {
         };
         let object = load(OBJECT, devices().count() as u32, settings).map_err(|error| {
             let names: Vec<_> = devices().map(Device::name).collect();
-            Error::system(
+            RingError::system(
                 format!("cannot load the XDP program for {}", names.join(" and ")),
                 io::Error::other(error),
                 "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
@@ -123,8 +123,8 @@ impl LoadedProgram {
     /// frames until [`Program::set_socket`]. Waits until a process that is exiting is detached.
     ///
     /// # Errors
-    /// If another program holds an interface; see [`Error::is_busy`].
-    pub fn attach(self, devices: [&Device; 2]) -> Result<[Program; 2], Error> {
+    /// If another program holds an interface; see [`RingError::is_busy`].
+    pub fn attach(self, devices: [&Device; 2]) -> Result<[Program; 2], RingError> {
         let (object, queues) = (Arc::new(self.object), self.queues);
         let attach = |side: u32| attach(Arc::clone(&object), devices[side as usize], side, queues);
         Ok([attach(0)?, attach(1)?])
@@ -137,7 +137,7 @@ impl Program {
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
-    pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, Error> {
+    pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, RingError> {
         let LoadedProgram { object, queues } = LoadedProgram::load_for(device, None, queues, max_frame)?;
         attach(Arc::new(object), device, 0, queues)
     }
@@ -151,7 +151,7 @@ impl Program {
     ///
     /// # Errors
     /// If the kernel does not return the id.
-    pub fn id(&self) -> Result<u32, Error> {
+    pub fn id(&self) -> Result<u32, RingError> {
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut length = mem::size_of_val(&info) as u32;
         let program = self.object.progs().next().expect("the object holds one program");
@@ -161,7 +161,7 @@ impl Program {
             unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut length) };
         match result {
             0 => Ok(info.id),
-            error => Err(Error::system("cannot read the program's id", io::Error::from_raw_os_error(-error), "")),
+            error => Err(RingError::system("cannot read the program's id", io::Error::from_raw_os_error(-error), "")),
         }
     }
 
@@ -169,15 +169,15 @@ impl Program {
     ///
     /// # Errors
     /// If the socket is not bound to this queue of this interface, or the program was loaded for fewer queues.
-    pub fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
+    pub fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), RingError> {
         if queue >= self.queues {
             let problem = format!("queue {queue} is none of the {} that the program was loaded for", self.queues);
-            return Err(Error::unfit(problem, ""));
+            return Err(RingError::unfit(problem, ""));
         }
         let key = self.side * self.queues + queue;
         map(&self.object, "sockets")
             .update(&key.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
+            .map_err(|error| RingError::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
     /// Sets the longest frame in bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer
@@ -185,7 +185,7 @@ impl Program {
     ///
     /// # Errors
     /// If the kernel refuses to write its own map.
-    pub fn set_longest(&self, max_frame: u32) -> Result<(), Error> {
+    pub fn set_longest(&self, max_frame: u32) -> Result<(), RingError> {
         set_longest(&self.object, max_frame)
     }
 
@@ -193,10 +193,10 @@ impl Program {
     ///
     /// # Errors
     /// If the kernel refuses to read its own map.
-    pub fn counts(&mut self) -> Result<Vec<CoreCounts>, Error> {
+    pub fn counts(&mut self) -> Result<Vec<CoreCounts>, RingError> {
         let per_core = map(&self.object, "counts")
             .lookup_percpu(&self.side.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| Error::system("cannot read the program's counters", io::Error::other(error), ""))?;
+            .map_err(|error| RingError::system("cannot read the program's counters", io::Error::other(error), ""))?;
         let word = |bytes: &[u8], index: usize| {
             let bytes = bytes.get(8 * index..8 * (index + 1)).and_then(|bytes| bytes.try_into().ok());
             bytes.map(u64::from_ne_bytes).unwrap_or_default()
@@ -212,7 +212,7 @@ impl Program {
 }
 
 /// Attaches the program to one interface.
-fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u32) -> Result<Program, Error> {
+fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u32) -> Result<Program, RingError> {
     let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
     let patience = Instant::now() + RELEASE_PATIENCE;
     let (link, mode) = loop {
@@ -237,7 +237,7 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
             Some(libc::EINVAL | libc::ERANGE) => smaller_mtu(device),
             _ => String::new(),
         };
-        Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
+        RingError::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
     })?;
     if mode == XdpMode::Generic {
         // The stack puts frames together before the program sees them.
@@ -289,21 +289,21 @@ fn load(bytes: &[u8], sides: u32, settings: Settings) -> Result<libbpf_rs::Objec
     open.load()
 }
 
-fn set_longest(object: &libbpf_rs::Object, max_frame: u32) -> Result<(), Error> {
+fn set_longest(object: &libbpf_rs::Object, max_frame: u32) -> Result<(), RingError> {
     map(object, "longest")
         .update(&0_u32.to_ne_bytes(), &max_frame.to_ne_bytes(), MapFlags::ANY)
-        .map_err(|error| Error::system("cannot write the program's settings", io::Error::other(error), ""))
+        .map_err(|error| RingError::system("cannot write the program's settings", io::Error::other(error), ""))
 }
 
 /// Informs the program that no frame of this side is a part of a longer frame.
-fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Result<(), Error> {
+fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Result<(), RingError> {
     /// `NEVER_SPLIT` of `bpf/filter.c`.
     const NEVER_SPLIT: u32 = 2;
     for queue in 0..queues {
         let key = side * queues + queue;
         map(object, "splits")
             .update(&key.to_ne_bytes(), &NEVER_SPLIT.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| Error::system("cannot write the program's settings", io::Error::other(error), ""))?;
+            .map_err(|error| RingError::system("cannot write the program's settings", io::Error::other(error), ""))?;
     }
     Ok(())
 }
@@ -330,9 +330,13 @@ fn above_others(link: OwnedFd) -> OwnedFd {
 ///
 /// # Errors
 /// If the driver has no XDP, or another program holds the interface.
-pub fn attach_native(program: BorrowedFd<'_>, device: &Device) -> Result<OwnedFd, Error> {
+pub fn attach_native(program: BorrowedFd<'_>, device: &Device) -> Result<OwnedFd, RingError> {
     link(program.as_raw_fd(), device.index(), XdpMode::Native).map_err(|error| {
-        Error::system(format!("cannot attach an XDP program to {}", device.name()), error, "needs a driver with XDP")
+        RingError::system(
+            format!("cannot attach an XDP program to {}", device.name()),
+            error,
+            "needs a driver with XDP",
+        )
     })
 }
 

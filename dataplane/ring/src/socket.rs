@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::device::Device;
-use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY};
+use crate::error::{RELEASE_PATIENCE, RELEASE_RETRY, RingError};
 use crate::queue::{Consumer, Descriptor, Producer, RingOffsets};
 use crate::region::Region;
 use crate::umem::Umem;
@@ -116,7 +116,7 @@ pub(crate) fn bind(
     queue: u32,
     ring_size: u32,
     mode: BindMode<'_>,
-) -> Result<SocketRings, Error> {
+) -> Result<SocketRings, RingError> {
     let failed = |error| bind_error(device, queue, error);
     let rings = make_rings(socket, ring_size).map_err(failed)?;
     let (flags, shared_umem_fd) = mode.flags();
@@ -196,7 +196,7 @@ pub(crate) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
 }
 
-fn bind_error(device: &Device, queue: u32, error: io::Error) -> Error {
+fn bind_error(device: &Device, queue: u32, error: io::Error) -> RingError {
     let remedy = match error.raw_os_error() {
         Some(libc::EBUSY) => {
             "another process has an AF_XDP socket on it (`ss --xdp --all --processes` names it); stop that one first"
@@ -207,7 +207,7 @@ fn bind_error(device: &Device, queue: u32, error: io::Error) -> Error {
         Some(libc::ENOMEM | libc::ENOBUFS) => "raise RLIMIT_MEMLOCK, or lower ring-size",
         _ => "",
     };
-    Error::system(format!("cannot bind an AF_XDP socket to queue {queue} of {}", device.name()), error, remedy)
+    RingError::system(format!("cannot bind an AF_XDP socket to queue {queue} of {}", device.name()), error, remedy)
 }
 
 /// The losses that the kernel has counted at this socket.

@@ -73,16 +73,16 @@ pub(crate) struct Answer {
 
 /// The reason that a request failed: the request is invalid, or another reason.
 #[derive(Debug)]
-pub(crate) enum Problem {
+pub(crate) enum RequestError {
     Theirs(String),
     Ours(String),
 }
 
-impl From<Problem> for Response {
-    fn from(problem: Problem) -> Response {
+impl From<RequestError> for Response {
+    fn from(problem: RequestError) -> Response {
         match problem {
-            Problem::Theirs(error) => Response::Refused { error },
-            Problem::Ours(error) => Response::Failed { error },
+            RequestError::Theirs(error) => Response::Refused { error },
+            RequestError::Ours(error) => Response::Failed { error },
         }
     }
 }
@@ -148,11 +148,11 @@ impl Administration {
             Request::Rules => Response::Rules(self.rules()),
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
-            Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::Source(query) => or_error(self.source(&query).map(|source| Response::Source(Box::new(source)))),
             Request::Connections(query) => Response::Connections(self.connections(&query)),
             Request::Names => Response::Names(self.lists.name_states(self.shared.clock.now())),
             Request::NameAnswers(answers) => {
-                or_problem(self.lists.take_names(answers, &self.shared).map(|()| Response::Done))
+                or_error(self.lists.take_names(answers, &self.shared).map(|()| Response::Done))
             }
             Request::Apply { rules, source, names } => {
                 let applied = self.apply(*rules, source, names);
@@ -162,13 +162,13 @@ impl Administration {
                 let reloaded = self.reload();
                 self.applied(reloaded.map(Response::Reloaded))
             }
-            Request::ListAdd { entries } => or_problem(self.lists.add(entries, &self.shared).map(Response::Added)),
+            Request::ListAdd { entries } => or_error(self.lists.add(entries, &self.shared).map(Response::Added)),
             Request::ListRemove { list, address } => {
-                or_problem(self.lists.remove(&list, &address, &self.shared).map(|()| Response::Done))
+                or_error(self.lists.remove(&list, &address, &self.shared).map(|()| Response::Done))
             }
             Request::ListFlush { list, dynamic } => {
                 let flushed = self.lists.flush(&list, dynamic, &self.shared);
-                or_problem(flushed.map(|removed| Response::Flushed { removed }))
+                or_error(flushed.map(|removed| Response::Flushed { removed }))
             }
         }
     }
@@ -185,7 +185,7 @@ fn door_name(shared: &Shared, open: ListId) -> Option<String> {
     Some(list.strip_prefix("door-").unwrap_or(&list).to_owned())
 }
 
-fn or_problem(result: Result<Response, Problem>) -> Response {
+fn or_error(result: Result<Response, RequestError>) -> Response {
     result.unwrap_or_else(Response::from)
 }
 

@@ -18,7 +18,7 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{NameAnswer, Reloaded, Response, Rules};
 
-use super::{Administration, Problem, or_problem};
+use super::{Administration, RequestError, or_error};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::memory::{self, Connections};
@@ -36,19 +36,24 @@ pub(crate) struct RuleAdministration {
 
 impl Administration {
     /// Counts the outcome of an apply or a reload, and logs a failure.
-    pub(super) fn applied(&self, result: Result<Response, Problem>) -> Response {
+    pub(super) fn applied(&self, result: Result<Response, RequestError>) -> Response {
         match &result {
             Ok(_) => _ = self.published.applied.fetch_add(1, Relaxed),
-            Err(Problem::Theirs(error) | Problem::Ours(error)) => {
+            Err(RequestError::Theirs(error) | RequestError::Ours(error)) => {
                 self.published.refused.fetch_add(1, Relaxed);
                 tracing::warn!(target: target!("operator"), error, "not applied as it should be");
             }
         }
-        or_problem(result)
+        or_error(result)
     }
 
     /// Applies other rules.
-    pub(super) fn apply(&mut self, mut rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, Problem> {
+    pub(super) fn apply(
+        &mut self,
+        mut rules: RuleSet,
+        source: String,
+        names: Vec<NameAnswer>,
+    ) -> Result<u64, RequestError> {
         // The rules of doors are created again from the configuration, and are not stored.
         rules.rules.retain(|rule| !rule.dynamic);
         // A start refuses stored rules with other ids.
@@ -57,7 +62,7 @@ impl Administration {
         self.check_memory(&rules, settings)?;
         let rules = Arc::new(rules);
         let table = Table::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
-        let mut table = table.map_err(|error| Problem::Theirs(error.to_string()))?;
+        let mut table = table.map_err(|error| RequestError::Theirs(error.to_string()))?;
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.rules.store.save(&stored) {
@@ -65,7 +70,7 @@ impl Administration {
             let again = running.table.with_settings(settings, &self.shared.state);
             debug_assert!(again.is_ok(), "rules that run can be compiled");
             let kept = self.rules.store.path();
-            return Err(Problem::Ours(format!(
+            return Err(RequestError::Ours(format!(
                 "cannot keep the rules in {}: {error}; nothing changed",
                 kept.display()
             )));
@@ -90,7 +95,7 @@ impl Administration {
     }
 
     /// Publishes this table to the workers, and waits until every worker runs it.
-    fn swap(&self, table: Table, source: String) -> Result<u64, Problem> {
+    fn swap(&self, table: Table, source: String) -> Result<u64, RequestError> {
         let shared = &self.shared;
         let number = shared.generation.load().number + 1;
         let generation = Arc::new(Generation::new(number, shared.clock.now(), source, table, self.workers.len()));
@@ -110,7 +115,7 @@ impl Administration {
         let is_left = || self.workers.iter().all(|worker| worker.counters.generation.observe() >= number);
         while !is_left() {
             if Instant::now() > patience {
-                return Err(Problem::Ours(format!(
+                return Err(RequestError::Ours(format!(
                     "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
                 )));
             }
@@ -120,10 +125,10 @@ impl Administration {
     }
 
     /// Checks the memory for the connections that these rules track.
-    fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), Problem> {
+    fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), RequestError> {
         let bytes = self.shared.state.connections_to_come(rules, settings);
         memory::check_connections(Connections { capacity: self.rules.config.connection_capacity, bytes })
-            .map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))
+            .map_err(|error| RequestError::Theirs(format!("{error}; nothing changed")))
     }
 
     /// The rules that run, with their counters.
@@ -144,14 +149,16 @@ impl Administration {
     }
 
     /// Reads the file again. The answer and the log contain the keys that need a restart.
-    pub(super) fn reload(&mut self) -> Result<Reloaded, Problem> {
+    pub(super) fn reload(&mut self) -> Result<Reloaded, RequestError> {
         let file = self.rules.config.file.clone();
-        let config = Config::load(&file).map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))?;
+        let config = Config::load(&file).map_err(|error| RequestError::Theirs(format!("{error}; nothing changed")))?;
         let running = self.shared.generation.load_full();
         self.check_memory(running.rules(), &config.settings)?;
         let table = running.table.with_settings(&config.settings, &self.shared.state).map_err(|error| {
             let (file, source) = (file.display(), &running.source);
-            Problem::Theirs(format!("{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"))
+            RequestError::Theirs(format!(
+                "{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"
+            ))
         })?;
         let own = &mut self.rules.config;
         let before = std::mem::take(&mut own.settings.doors);

@@ -10,7 +10,7 @@ const MAX_COMMENT: usize = 1_000;
 /// Checks that an entry can be stored and shown.
 ///
 /// # Errors
-/// The flaw and the remedy.
+/// The error and the remedy.
 pub(crate) fn check(entry: &NewEntry) -> Result<(), String> {
     let NewEntry { list, address, timeout, comment } = entry;
     check_list_name(list)?;

@@ -73,13 +73,13 @@ pub(super) struct Captured<'c> {
 
 /// An error in a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct CaptureError {
     /// The number of the broken packet, or of the next one; `None` for the file as a whole.
     pub(super) packet: Option<usize>,
     pub(super) message: String,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for CaptureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.packet {
             Some(number) => write!(f, "packet {number}: {}", self.message),
@@ -93,8 +93,8 @@ impl Capture {
     ///
     /// # Errors
     /// The cause, if the file cannot be read or is no capture.
-    pub(super) fn load(file: &Path) -> Result<Capture, Broken> {
-        let broken = |error: InputError| Broken { packet: None, message: format!("it {error}") };
+    pub(super) fn load(file: &Path) -> Result<Capture, CaptureError> {
+        let broken = |error: InputError| CaptureError { packet: None, message: format!("it {error}") };
         let mut reader = File::open(file).map_err(|error| broken(error.into()))?;
         let mut bytes = Vec::new();
         reader.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(|error| broken(error.into()))?;
@@ -118,8 +118,8 @@ impl Capture {
     ///
     /// # Errors
     /// If the file is no capture.
-    pub(super) fn records(&self) -> Result<(&[u8], Records<'_>), Broken> {
-        let broken = |message: String| Broken { packet: None, message };
+    pub(super) fn records(&self) -> Result<(&[u8], Records<'_>), CaptureError> {
+        let broken = |message: String| CaptureError { packet: None, message };
         if self.bytes.starts_with(&pcap_parser::SHB_MAGIC.to_le_bytes()) {
             return Ok((
                 &[],
@@ -152,7 +152,7 @@ enum Format {
 }
 
 impl<'c> Iterator for Records<'c> {
-    type Item = Result<Record<'c>, Broken>;
+    type Item = Result<Record<'c>, CaptureError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -171,7 +171,7 @@ impl<'c> Iterator for Records<'c> {
             }
             Err(message) => {
                 self.rest = &[];
-                Some(Err(Broken { packet: Some(number), message }))
+                Some(Err(CaptureError { packet: Some(number), message }))
             }
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 /// Number, nanoseconds, interface, frame.
 type Read = (usize, u64, Option<String>, Vec<u8>);
 
-fn read(bytes: &[u8]) -> Result<Vec<Read>, Broken> {
+fn read(bytes: &[u8]) -> Result<Vec<Read>, CaptureError> {
     let capture = Capture { bytes: bytes.to_vec() };
     let (_, records) = capture.records()?;
     let mut packets = Vec::new();

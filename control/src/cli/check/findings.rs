@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use knockplane_engine::table::Problem;
+use knockplane_engine::table::RuleSetError;
 use knockplane_policy::door;
 use knockplane_policy::lint::{self, Lint, Subject};
 use knockplane_policy::rsc::{self, Also, Finding, Reading, Severity, SourceSpans};
@@ -85,7 +85,7 @@ impl Findings {
             Err(other) => return self.errors.push(other.to_string()),
         };
         for problem in problems {
-            if let Problem::DoorsList { line, .. } | Problem::TooManyNames { line, .. } = problem {
+            if let RuleSetError::DoorsList { line, .. } | RuleSetError::TooManyNames { line, .. } = problem {
                 let sentence = problem.to_string();
                 let sentence = sentence.split_once(": ").map_or(&*sentence, |(_, sentence)| sentence);
                 let finding = Finding::new(Severity::Error, REFUSED, places.entry(line), printable(sentence));
@@ -94,7 +94,7 @@ impl Findings {
             }
             match problem.place() {
                 // Reported already.
-                _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
+                _ if matches!(problem, RuleSetError::Invalid { .. } | RuleSetError::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
                     let span = places.rule(&place.id, property(&problem));
@@ -172,13 +172,13 @@ fn invalid(rules: &mut RuleSet, allowed: bool, places: &Places<'_>) -> Vec<Findi
 }
 
 /// The property that a problem is about; `None` if it is about the whole rule.
-fn property(problem: &Problem) -> Option<&str> {
+fn property(problem: &RuleSetError) -> Option<&str> {
     match problem {
-        Problem::JumpCircle { .. } | Problem::JumpTooDeep { .. } => Some("jump-target"),
-        Problem::PatternMissing { .. } => Some("layer7-protocol"),
-        Problem::TlsHost { .. } => Some("tls-host"),
-        Problem::TooManyPorts { .. } => Some("psd"),
-        Problem::TooManyConnectionLimits { .. } => Some("connection-limit"),
+        RuleSetError::JumpCircle { .. } | RuleSetError::JumpTooDeep { .. } => Some("jump-target"),
+        RuleSetError::PatternMissing { .. } => Some("layer7-protocol"),
+        RuleSetError::TlsHost { .. } => Some("tls-host"),
+        RuleSetError::TooManyPorts { .. } => Some("psd"),
+        RuleSetError::TooManyConnectionLimits { .. } => Some("connection-limit"),
         _ => None,
     }
 }

@@ -31,7 +31,7 @@ use knockplane_policy::word::{Set, Word as _};
 
 use self::build::Fields;
 pub(super) use self::summary::summary;
-pub(super) use self::words::Complaint;
+pub(super) use self::words::PacketSyntaxError;
 use self::words::{Word, Words};
 
 /// Every word that may stand behind the addresses, for the remedy in error messages. TCP flags are listed separately.
@@ -54,13 +54,13 @@ pub(super) struct Described {
 ///
 /// # Errors
 /// The error in the line, and its place.
-pub(super) fn describe(text: &str) -> Result<Described, Complaint> {
+pub(super) fn describe(text: &str) -> Result<Described, PacketSyntaxError> {
     let mut reader = Reader { words: Words::of(text)?, flags: None, length: None };
-    let (fields, interface) = reader.line().map_err(|complaint| complaint.about(text))?;
+    let (fields, interface) = reader.line().map_err(|error| error.about(text))?;
     let length = reader.length;
     let frame = build::frame(&fields, length.as_ref().map(|(length, _)| *length)).map_err(|message| {
         let at = length.map_or(0..text.len(), |(_, at)| at);
-        Complaint::new(at, message).about(text)
+        PacketSyntaxError::new(at, message).about(text)
     })?;
     Ok(Described { frame, interface })
 }
@@ -73,7 +73,7 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn line(&mut self) -> Result<(Fields, Option<String>), Complaint> {
+    fn line(&mut self) -> Result<(Fields, Option<String>), PacketSyntaxError> {
         let protocol = self.protocol()?;
         let mut icmp = None;
         if let protocol::ICMP | protocol::ICMPV6 = protocol {
@@ -89,7 +89,7 @@ impl<'t> Reader<'t> {
         let (destination, destination_port) = self.endpoint(protocol, "the destination")?;
         let place = before.map_or(0..0, |word| word.at);
         if Family::of(source) != Family::of(destination) {
-            return Err(Complaint::new(place, "one address is IPv4, the other IPv6".to_owned()));
+            return Err(PacketSyntaxError::new(place, "one address is IPv4, the other IPv6".to_owned()));
         }
         let has_ports = matches!(protocol, protocol::TCP | protocol::UDP);
         let ports = match (has_ports, destination_port) {
@@ -97,7 +97,7 @@ impl<'t> Reader<'t> {
             (true, Some(port)) => Some((source_port.unwrap_or(CLIENT_PORT), port)),
             (true, None) => {
                 let example = SocketAddr::new(destination, 22);
-                return Err(Complaint::new(place, format!("the destination has no port: write `{example}`")));
+                return Err(PacketSyntaxError::new(place, format!("the destination has no port: write `{example}`")));
             }
         };
         let mut fields = Fields::new(protocol, source, destination);
@@ -108,7 +108,7 @@ impl<'t> Reader<'t> {
         Ok((fields, interface))
     }
 
-    fn protocol(&mut self) -> Result<u8, Complaint> {
+    fn protocol(&mut self) -> Result<u8, PacketSyntaxError> {
         let word = self.words.expect("a protocol: tcp, udp, icmp, icmpv6, or another name or number")?;
         protocol_number(word.text).ok_or_else(|| {
             word.complain("expected a protocol: tcp, udp, icmp, icmpv6, or another name or number of rules")
@@ -116,7 +116,7 @@ impl<'t> Reader<'t> {
     }
 
     /// An address, with an optional port.
-    fn endpoint(&mut self, protocol: u8, whose: &str) -> Result<(IpAddr, Option<u16>), Complaint> {
+    fn endpoint(&mut self, protocol: u8, whose: &str) -> Result<(IpAddr, Option<u16>), PacketSyntaxError> {
         let word = self.words.expect(&format!("{whose}: an address, perhaps with a port"))?;
         let (address, port) = match (SocketAddr::from_str(word.text), IpAddr::from_str(word.text)) {
             (Ok(socket), _) => (socket.ip(), Some(socket.port())),
@@ -133,7 +133,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Reads the words behind the addresses, in any order.
-    fn rest(&mut self, fields: &mut Fields) -> Result<Option<String>, Complaint> {
+    fn rest(&mut self, fields: &mut Fields) -> Result<Option<String>, PacketSyntaxError> {
         let mut interface = None;
         while let Some(word) = self.words.next() {
             match word.text {
@@ -155,7 +155,7 @@ impl<'t> Reader<'t> {
                 "dscp" => {
                     let (dscp, at) = self.number::<u8>("a code point, up to 63")?;
                     if dscp > 63 {
-                        return Err(Complaint::new(at, "a DSCP is at most 63".to_owned()));
+                        return Err(PacketSyntaxError::new(at, "a DSCP is at most 63".to_owned()));
                     }
                     fields.tos = dscp << 2;
                 }
@@ -173,14 +173,17 @@ impl<'t> Reader<'t> {
                 "pppoe" => {
                     let (session, at) = self.number::<u16>("a PPPoE session, from 1 to 65534")?;
                     if matches!(session, 0 | u16::MAX) {
-                        return Err(Complaint::new(at, "a PPPoE session is a number from 1 to 65534".to_owned()));
+                        return Err(PacketSyntaxError::new(
+                            at,
+                            "a PPPoE session is a number from 1 to 65534".to_owned(),
+                        ));
                     }
                     fields.vlan = fields.vlan.in_session(session);
                 }
                 "priority" => {
                     let (priority, at) = self.number::<u8>("a VLAN priority, up to 7")?;
                     if priority > 7 {
-                        return Err(Complaint::new(at, "a VLAN tag's priority is at most 7".to_owned()));
+                        return Err(PacketSyntaxError::new(at, "a VLAN tag's priority is at most 7".to_owned()));
                     }
                     fields.priority = Some(priority);
                 }
@@ -193,7 +196,7 @@ impl<'t> Reader<'t> {
     }
 
     /// A TCP flag, or the word `none`.
-    fn flag(&mut self, word: &Word<'t>, protocol: u8) -> Result<(), Complaint> {
+    fn flag(&mut self, word: &Word<'t>, protocol: u8) -> Result<(), PacketSyntaxError> {
         let flag = match word.text {
             "none" => None,
             text => Some(TcpFlag::from_name(text).ok_or_else(|| unknown(word))?),
@@ -206,7 +209,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    fn number<T: FromStr>(&mut self, what: &str) -> Result<(T, Range<usize>), Complaint> {
+    fn number<T: FromStr>(&mut self, what: &str) -> Result<(T, Range<usize>), PacketSyntaxError> {
         let word = self.words.expect(what)?;
         match word.text.parse() {
             Ok(number) => Ok((number, word.at)),
@@ -221,7 +224,7 @@ fn kind_and_code(text: &str) -> Option<(u8, u8)> {
     Some((kind.parse().ok()?, code.parse().ok()?))
 }
 
-fn unknown(word: &Word<'_>) -> Complaint {
+fn unknown(word: &Word<'_>) -> PacketSyntaxError {
     let flags = TcpFlag::ALL.iter().map(|flag| flag.name());
     let known: Vec<_> = KEYWORDS.into_iter().chain(flags).chain(["none"]).collect();
     let similar = known.iter().map(|known| (strsim::damerau_levenshtein(word.text, known), known)).min();

@@ -4,7 +4,7 @@ use knockplane_policy::packet::{FragmentPart, Packet, Side};
 use super::*;
 
 fn packet(text: &str) -> Described {
-    describe(text).unwrap_or_else(|complaint| panic!("{complaint}"))
+    describe(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn read(described: &Described) -> Packet<'_> {

@@ -13,8 +13,8 @@ pub(super) struct Word<'t> {
 }
 
 impl Word<'_> {
-    pub(super) fn complain(&self, message: &str) -> Complaint {
-        Complaint::new(self.at.clone(), message.to_owned())
+    pub(super) fn complain(&self, message: &str) -> PacketSyntaxError {
+        PacketSyntaxError::new(self.at.clone(), message.to_owned())
     }
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Words<'t> {
 
 impl<'t> Words<'t> {
     /// Blanks end words; `>` is a word of its own; a text in quotes is one word, with its quotes.
-    pub(super) fn of(text: &'t str) -> Result<Self, Complaint> {
+    pub(super) fn of(text: &'t str) -> Result<Self, PacketSyntaxError> {
         let mut words = Vec::new();
         let mut at = 0;
         while let Some(char) = text[at..].chars().next() {
@@ -39,7 +39,7 @@ impl<'t> Words<'t> {
                 }
                 '>' => 1,
                 '"' => quoted_length(rest).ok_or_else(|| {
-                    Complaint::new(at..text.len(), "the closing `\"` is missing".to_owned()).about(text)
+                    PacketSyntaxError::new(at..text.len(), "the closing `\"` is missing".to_owned()).about(text)
                 })?,
                 _ => rest.find(|char: char| char.is_whitespace() || matches!(char, '>' | '"')).unwrap_or(rest.len()),
             };
@@ -58,9 +58,9 @@ impl<'t> Words<'t> {
     }
 
     /// The next word; an error if there is none.
-    pub(super) fn expect(&mut self, what: &str) -> Result<Word<'t>, Complaint> {
+    pub(super) fn expect(&mut self, what: &str) -> Result<Word<'t>, PacketSyntaxError> {
         let end = self.end;
-        self.next().ok_or_else(|| Complaint::new(end..end, format!("something is missing: expected {what}")))
+        self.next().ok_or_else(|| PacketSyntaxError::new(end..end, format!("something is missing: expected {what}")))
     }
 }
 
@@ -78,7 +78,7 @@ fn quoted_length(text: &str) -> Option<usize> {
 }
 
 /// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` have their usual meaning.
-pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
+pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, PacketSyntaxError> {
     let inner = word
         .text
         .strip_prefix('"')
@@ -109,32 +109,32 @@ pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
 }
 
 /// An escape that is none, so many bytes behind the opening quote.
-fn escape(word: &Word<'_>, at: usize) -> Complaint {
+fn escape(word: &Word<'_>, at: usize) -> PacketSyntaxError {
     let start = word.at.start + 1 + at;
     let message = r#"there is no such escape; there are \xHH, \n, \r, \t, \0, \\ and \""#;
-    Complaint::new(start..(start + 2).min(word.at.end), message.to_owned())
+    PacketSyntaxError::new(start..(start + 2).min(word.at.end), message.to_owned())
 }
 
 /// The error in a line, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Complaint {
+pub(in crate::cli) struct PacketSyntaxError {
     text: String,
     at: Range<usize>,
     message: String,
 }
 
-impl Complaint {
+impl PacketSyntaxError {
     pub(super) fn new(at: Range<usize>, message: String) -> Self {
-        Complaint { text: String::new(), at, message }
+        PacketSyntaxError { text: String::new(), at, message }
     }
 
     /// With the line that it is about.
     pub(super) fn about(self, text: &str) -> Self {
-        Complaint { text: text.to_owned(), ..self }
+        PacketSyntaxError { text: text.to_owned(), ..self }
     }
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for PacketSyntaxError {
     /// The message, the line, and carets under the place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // One column for each character, whatever it is: a tab would move the carets.

@@ -204,9 +204,10 @@ impl Step {
         if !asks_of_packet && step.lists.is_empty() && step.packet.is_none() && after.is_zero() {
             return Err(wrong(span, "this step is empty: write `packet` and `expect`"));
         }
-        let packet = step.packet.as_ref().map(|text| {
-            packet::describe(text.get_ref()).map_err(|complaint| wrong(text.span(), &complaint.to_string()))
-        });
+        let packet = step
+            .packet
+            .as_ref()
+            .map(|text| packet::describe(text.get_ref()).map_err(|error| wrong(text.span(), &error.to_string())));
         Ok(Step {
             // The line of the packet: a step's own place may be the line above it.
             line: line(step.packet.as_ref().map_or(span.start, |packet| packet.span().start)),

@@ -5,7 +5,7 @@ use knockplane_policy::eval::MAX_JUMP_DEPTH;
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{self, Action, Rule, RuleSet};
 
-use super::{MAX_STEPS, Problem, running};
+use super::{MAX_STEPS, RuleSetError, running};
 
 /// The chains of one menu.
 pub(super) struct Chains<'r> {
@@ -29,7 +29,7 @@ impl<'r> Chains<'r> {
         chains
     }
 
-    pub(super) fn check_jumps(&self, problems: &mut Vec<Problem>) {
+    pub(super) fn check_jumps(&self, problems: &mut Vec<RuleSetError>) {
         let mut heights = HashMap::new();
         for chain in &self.order {
             self.height(&mut vec![chain], &mut heights, problems);
@@ -42,7 +42,7 @@ impl<'r> Chains<'r> {
         &'c self,
         path: &mut Vec<&'c str>,
         heights: &mut HashMap<&'c str, usize>,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<RuleSetError>,
     ) -> usize {
         let chain = path[path.len() - 1];
         if let Some(height) = heights.get(chain) {
@@ -52,7 +52,7 @@ impl<'r> Chains<'r> {
         for (_, rule) in self.rules.get(chain).into_iter().flatten() {
             let Action::Jump(target) = &rule.action else { continue };
             if path.contains(&target.as_str()) {
-                problems.push(Problem::JumpCircle { rule: (*rule).into(), target: target.clone() });
+                problems.push(RuleSetError::JumpCircle { rule: (*rule).into(), target: target.clone() });
                 continue;
             }
             let jumps = path.len();
@@ -63,7 +63,7 @@ impl<'r> Chains<'r> {
                 path.pop();
             }
             if jumps + below > MAX_JUMP_DEPTH {
-                problems.push(Problem::JumpTooDeep { rule: (*rule).into(), target: target.clone() });
+                problems.push(RuleSetError::JumpTooDeep { rule: (*rule).into(), target: target.clone() });
             } else {
                 height = height.max(below + 1);
             }
@@ -76,12 +76,12 @@ impl<'r> Chains<'r> {
 impl Chains<'_> {
     /// Checks that the rule evaluation of one packet is bounded. A few chains that each jump to the next several times
     /// multiply the number of rules.
-    pub(super) fn check_steps(&self, problems: &mut Vec<Problem>) {
+    pub(super) fn check_steps(&self, problems: &mut Vec<RuleSetError>) {
         let mut known = HashMap::new();
         for chain in self.table.builtin_chains() {
             let steps = self.steps(chain, &mut known);
             if steps > MAX_STEPS {
-                problems.push(Problem::TooManySteps { chain, steps });
+                problems.push(RuleSetError::TooManySteps { chain, steps });
             }
         }
     }

@@ -11,11 +11,11 @@
 mod chains;
 mod checks;
 mod compile;
+mod error;
 mod field;
 mod index;
 mod names;
 mod patterns;
-mod problem;
 mod program;
 mod question;
 mod rows;
@@ -41,7 +41,7 @@ use crate::state::matchers::connection_limits::ConnectionLimits;
 use crate::state::matchers::rate_limiters::RateLimiters;
 use crate::state::static_entries::{SingleTimed, StaticEntries};
 
-pub use self::problem::{CompileError, Place, Problem};
+pub use self::error::{CompileError, RuleLocation, RuleSetError};
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, Test, View};

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use knockplane_policy::rule::{Condition, Layer7Pattern, RuleSet};
 use siphasher::sip::SipHasher13;
 
-use super::{Problem, running};
+use super::{RuleSetError, running};
 use crate::state::layer7::{Patterns, PayloadMatchers};
 use crate::state::server_name;
 
@@ -16,7 +16,7 @@ pub(super) type Positions<'r> = HashMap<&'r str, usize>;
 /// Compiles the patterns and server names that are used, each once.
 pub(super) fn compile_patterns<'r>(
     rules: &'r RuleSet,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<RuleSetError>,
 ) -> (PayloadMatchers, Positions<'r>, Positions<'r>) {
     let (mut patterns, mut names) = (Positions::new(), Positions::new());
     let (mut used, mut asked) = (Vec::new(), Vec::new());
@@ -24,7 +24,7 @@ pub(super) fn compile_patterns<'r>(
         for matcher in &rule.matchers {
             match &matcher.condition {
                 Condition::Layer7(name) => match rules.pattern(name) {
-                    None => problems.push(Problem::PatternMissing { rule: rule.into(), pattern: name.clone() }),
+                    None => problems.push(RuleSetError::PatternMissing { rule: rule.into(), pattern: name.clone() }),
                     Some(pattern) => {
                         patterns.entry(name).or_insert_with(|| {
                             used.push(pattern);
@@ -49,7 +49,7 @@ pub(super) fn compile_patterns<'r>(
         Ok(patterns) => payload_matchers.patterns = patterns,
         Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
             let Layer7Pattern { name: pattern, line, .. } = used[position].clone();
-            Problem::Pattern { pattern, line, error }
+            RuleSetError::Pattern { pattern, line, error }
         })),
     }
     let globs: Vec<&str> = asked.iter().map(|(_, name)| *name).collect();
@@ -57,7 +57,7 @@ pub(super) fn compile_patterns<'r>(
         Ok(names) => payload_matchers.names = names,
         Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
             let (rule, name) = asked[position];
-            Problem::TlsHost { rule: rule.into(), name: name.to_owned(), error }
+            RuleSetError::TlsHost { rule: rule.into(), name: name.to_owned(), error }
         })),
     }
     for text in regexps.into_iter().chain(["\0"]).chain(globs) {

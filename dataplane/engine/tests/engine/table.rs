@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use knockplane_engine::state::State;
 use knockplane_engine::state::lists::OPERATOR_LEVEL;
-use knockplane_engine::table::{Problem, Table};
+use knockplane_engine::table::{RuleSetError, Table};
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{
     Action, AddressSet, Condition, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet,
@@ -14,7 +14,7 @@ use knockplane_policy::time::Time;
 
 use crate::common::{add_src, door, rule, rule_set, seconds, src_list};
 
-fn compile(rules: RuleSet, state: &State) -> Result<Table, Vec<Problem>> {
+fn compile(rules: RuleSet, state: &State) -> Result<Table, Vec<RuleSetError>> {
     Table::compile(Arc::new(rules), &Settings::default(), state, Time::default()).map_err(|error| error.problems)
 }
 
@@ -22,7 +22,7 @@ fn problems(rules: RuleSet) -> Vec<String> {
     let state = State::new(10, 10).unwrap();
     let problems = compile(rules, &state).err().unwrap_or_default();
     assert!(problems.is_empty() || state.lists.summaries().is_empty(), "a refused rule set made lists known");
-    problems.iter().map(Problem::to_string).collect()
+    problems.iter().map(RuleSetError::to_string).collect()
 }
 
 fn jump(chain: &str, target: &str) -> Rule {

@@ -15,7 +15,7 @@ use super::encoding;
 use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::select::Query;
 use super::store::Record;
@@ -54,7 +54,7 @@ pub(super) const PROPERTIES: &[Row] = &[
             ListTimeout::After(timeout) => Some(timeout),
             // No timeout is written in words or left out; a zero could also mean an immediate end.
             _ if parse_duration(text).is_some() => {
-                return Err(Complaint::new("a timeout of zero")
+                return Err(RscError::new("a timeout of zero")
                     .expected("1s to 35w3d13h13m56s")
                     .help("leave the timeout out for an entry without one"));
             }
@@ -149,9 +149,8 @@ impl Kind for AddressLists {
         };
         let given = property::read(PROPERTIES, None, add, &mut draft, problems);
         if given.is_missing("list") {
-            let complaint =
-                Complaint::new("the entry has no list").expected("`list=`").help("add `list=` and its name");
-            problems.add(add.verb.clone(), complaint);
+            let error = RscError::new("the entry has no list").expected("`list=`").help("add `list=` and its name");
+            problems.add(add.verb.clone(), error);
         }
         let list = draft.list.filter(|_| given.complete && problems.count() == before)?;
         let Draft { family, address, comment, timeout, disabled, .. } = draft;
@@ -250,7 +249,7 @@ fn is_host_name(value: &str) -> bool {
     name.len() <= 253 && labels.iter().all(is_label) && !is_number(&labels[labels.len() - 1]) && !like_address
 }
 
-fn bad_address(value: &str, family: Family) -> Complaint {
+fn bad_address(value: &str, family: Family) -> RscError {
     let (expected, other, menu) = match family {
         Family::Ipv4 => (
             "`192.0.2.1`, `192.0.2.0/24`, `192.0.2.1-192.0.2.9` or a host name",
@@ -265,12 +264,12 @@ fn bad_address(value: &str, family: Family) -> Complaint {
         "" => "the address is empty".to_owned(),
         _ => format!("`{}` is neither an address nor a host name", show(value.as_bytes())),
     };
-    let complaint = Complaint::new(message).expected(expected);
+    let error = RscError::new(message).expected(expected);
     if value::addresses(value, other).is_ok() {
-        complaint.help(format!("addresses of the other family belong in `{}`", menu.path()))
+        error.help(format!("addresses of the other family belong in `{}`", menu.path()))
     } else if value.is_empty() {
-        complaint.help("leave `address` out for an empty list: it never means every address")
+        error.help("leave `address` out for an empty list: it never means every address")
     } else {
-        complaint
+        error
     }
 }

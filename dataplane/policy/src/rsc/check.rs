@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::{filter, layer7};
 use crate::eval::MAX_JUMP_DEPTH;
 use crate::packet::Family;
@@ -31,10 +31,10 @@ fn pattern_names(patterns: &mut [layer7::PatternDraft], problems: &mut Problems)
     for entry in patterns {
         let Some((name, span)) = &entry.name else { continue };
         if !seen.insert(name.clone()) {
-            let complaint = Complaint::new(format!("a pattern named `{}` exists already", show(name.as_bytes())))
+            let error = RscError::new(format!("a pattern named `{}` exists already", show(name.as_bytes())))
                 .expected("a unique name")
                 .help("rename one of the two, and the rules that use it");
-            problems.add(span.clone(), complaint);
+            problems.add(span.clone(), error);
             entry.pattern = None;
         }
     }
@@ -48,10 +48,10 @@ fn pattern_references(rules: &mut [filter::RuleDraft], names: Vec<&str>, problem
         let Some((name, span)) = entry.pattern.as_ref().filter(|(name, _)| !known.contains(name.as_str())) else {
             continue;
         };
-        let complaint = Complaint::new(format!("no pattern is named `{}`", show(name.as_bytes())))
+        let error = RscError::new(format!("no pattern is named `{}`", show(name.as_bytes())))
             .expected("the name of a pattern in `/ip firewall layer7-protocol`")
             .help("add the pattern to this file");
-        problems.add(span.clone(), suggest(complaint, name, &names, &mut suggestions));
+        problems.add(span.clone(), suggest(error, name, &names, &mut suggestions));
         entry.rule = None;
     }
 }
@@ -61,12 +61,12 @@ const fn menu(entry: &filter::RuleDraft) -> (Table, Family) {
     (entry.table, entry.family)
 }
 
-fn suggest(complaint: Complaint, name: &str, names: &[&str], suggestions: &mut usize) -> Complaint {
+fn suggest(error: RscError, name: &str, names: &[&str], suggestions: &mut usize) -> RscError {
     *suggestions += 1;
     if *suggestions > MOST_SUGGESTIONS {
-        return complaint;
+        return error;
     }
-    complaint.did_you_mean(name, names.iter().copied().take(MOST_CANDIDATES))
+    error.did_you_mean(name, names.iter().copied().take(MOST_CANDIDATES))
 }
 
 /// An enabled jump, as an edge between chains.
@@ -94,16 +94,16 @@ fn jump_depth(rules: &mut [filter::RuleDraft], problems: &mut Problems) {
             jumps[from].push(Jump { to, entry });
         }
     }
-    for (entry, complaint) in walk(&jumps, &names) {
+    for (entry, error) in walk(&jumps, &names) {
         if let Some((_, span)) = rules[entry].jump.clone() {
-            problems.add(span, complaint);
+            problems.add(span, error);
         }
         rules[entry].rule = None;
     }
 }
 
 /// Depth-first search over all chains, with an explicit stack: a file may have a sequence of a million jumps.
-fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
+fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, RscError)> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         New,
@@ -112,7 +112,7 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
         /// Depth of the jumps from the chain.
         Done(usize),
     }
-    let mut complaints = Vec::new();
+    let mut errors = Vec::new();
     let mut states = vec![State::New; names.len()];
     for start in 0..names.len() {
         if states[start] != State::New {
@@ -134,37 +134,37 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
                 }
                 State::Open(place) => {
                     *followed += 1;
-                    complaints.push((jump.entry, circle(&way[place..], names)));
+                    errors.push((jump.entry, circle(&way[place..], names)));
                 }
                 State::Done(below) => {
                     *followed += 1;
                     *depth = (*depth).max(below.saturating_add(1));
                     // Reported once, at the first jump beyond the limit.
                     if below == MAX_JUMP_DEPTH {
-                        complaints.push((jump.entry, too_deep()));
+                        errors.push((jump.entry, too_deep()));
                     }
                 }
             }
         }
     }
-    complaints
+    errors
 }
 
 /// Names the chains of a cycle, up to a limit.
-fn circle(circle: &[(usize, usize, usize)], names: &[String]) -> Complaint {
+fn circle(circle: &[(usize, usize, usize)], names: &[String]) -> RscError {
     const MOST_NAMES: usize = 6;
     let shown = circle.iter().chain(circle.first()).map(|(chain, ..)| show(names[*chain].as_bytes()));
     let mut path: Vec<String> = shown.take(MOST_NAMES).collect();
     if circle.len() >= MOST_NAMES {
         path.push("…".to_owned());
     }
-    Complaint::new(format!("this jump forms a cycle: {}", path.join(" → ")))
+    RscError::new(format!("this jump forms a cycle: {}", path.join(" → ")))
         .expected("a chain that does not jump back here")
         .help("use `action=return` to return to the chain that jumped")
 }
 
-fn too_deep() -> Complaint {
-    Complaint::new(format!("jumps nest deeper than {MAX_JUMP_DEPTH} here"))
+fn too_deep() -> RscError {
+    RscError::new(format!("jumps nest deeper than {MAX_JUMP_DEPTH} here"))
         .expected("fewer nested jumps")
         .help("merge some of the chains")
 }

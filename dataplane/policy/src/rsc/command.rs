@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::flaw::{Flaw, FlawKind};
 use super::lexer::{Command, Text, Word};
-use super::problem::{Complaint, show};
-use super::select::{Query, Refusal};
+use super::problem::{RscError, show};
+use super::select::{Query, SelectError};
+use super::syntax_error::{SyntaxError, SyntaxErrorKind};
 
 /// Highest number of entries that a command may name one by one.
 const MOST_ITEMS: usize = 10_000;
@@ -100,13 +100,14 @@ impl<'a> Order<'a> {
         start..self.command.span.end
     }
 
-    /// The flaws that matter here: all but brackets in a place where entries may be selected.
-    pub(super) fn flaws(&self) -> impl Iterator<Item = &'a Flaw> {
-        // Most commands have no flaws.
-        let selectors = self.selectors().filter(|_| !self.command.flaws.is_empty());
+    /// The errors that matter here: all but brackets in a place where entries may be selected.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &'a SyntaxError> {
+        // Most commands have no errors.
+        let selectors = self.selectors().filter(|_| !self.command.errors.is_empty());
         let brackets: HashSet<Range<usize>> = selectors.map(|text| text.span.clone()).collect();
-        let is_wrong = move |flaw: &&Flaw| flaw.kind != FlawKind::Bracket || !brackets.contains(&flaw.span);
-        self.command.flaws.iter().filter(is_wrong)
+        let is_wrong =
+            move |error: &&SyntaxError| error.kind != SyntaxErrorKind::Bracket || !brackets.contains(&error.span);
+        self.command.errors.iter().filter(is_wrong)
     }
 
     fn selectors(&self) -> impl Iterator<Item = &'a Text> {
@@ -125,15 +126,15 @@ impl<'a> Order<'a> {
     }
 
     /// The error if entries are selected twice.
-    pub(super) fn twice(&self) -> Option<Refusal> {
+    pub(super) fn twice(&self) -> Option<SelectError> {
         let mut seen = HashSet::new();
         let named = self.words().iter().filter(|word| is_one_of(word, self.verb.selecting()));
         let second = named.map(|word| (word, property_name(word))).find(|(_, name)| !seen.insert(*name));
         second.map(|(word, name)| {
-            let complaint = Complaint::new(format!("`{}` is given twice", show(name)))
+            let error = RscError::new(format!("`{}` is given twice", show(name)))
                 .expected("one value for each property")
                 .help("remove one of them");
-            (word.span.clone(), complaint)
+            (word.span.clone(), error)
         })
     }
 
@@ -143,15 +144,15 @@ impl<'a> Order<'a> {
     }
 
     /// The selected entries, and the other arguments without a name.
-    pub(super) fn selected(&self) -> Result<(&'a Text, Vec<&'a Text>), Refusal> {
+    pub(super) fn selected(&self) -> Result<(&'a Text, Vec<&'a Text>), SelectError> {
         let mut positional: Vec<&Text> = self.positional().collect();
         let chosen = match self.value("numbers") {
             Some(numbers) => numbers,
             None if positional.is_empty() => {
-                let complaint = Complaint::new(format!("`{}` is given no entries", self.verb.name()))
+                let error = RscError::new(format!("`{}` is given no entries", self.verb.name()))
                     .expected("`[find …]`, numbers or names after it")
                     .help("write `[find comment=\"…\"]` with a condition that only these entries meet");
-                return Err((self.at.clone(), complaint));
+                return Err((self.at.clone(), error));
             }
             None => positional.remove(0),
         };
@@ -163,10 +164,10 @@ impl<'a> Order<'a> {
         };
         let spare = self.verb.positions().saturating_sub(1 + usize::from(second.is_some()));
         if let Some(stray) = positional.get(spare) {
-            let complaint = Complaint::new(format!("`{}` is one too many", show(&stray.bytes)))
+            let error = RscError::new(format!("`{}` is one too many", show(&stray.bytes)))
                 .expected("`name=value`")
                 .help("separate entries by commas without blanks; put values with blanks in quotes");
-            return Err((stray.span.clone(), complaint));
+            return Err((stray.span.clone(), error));
         }
         Ok((chosen, positional))
     }
@@ -216,7 +217,7 @@ pub(super) enum Item {
 
 impl Selector {
     /// Parses a selection of entries.
-    pub(super) fn read(text: &[u8], chosen: &Text, menu: &str) -> Result<Selector, Refusal> {
+    pub(super) fn read(text: &[u8], chosen: &Text, menu: &str) -> Result<Selector, SelectError> {
         let is_bracket = text.get(chosen.span.start).is_some_and(|byte| chosen.bytes == [*byte]);
         if is_bracket && matches!(chosen.bytes[..], [b'[' | b'(']) {
             let (query, number) = Query::read(text, &chosen.span, menu)?;
@@ -231,13 +232,13 @@ impl Selector {
             let span = chosen.part(start..start + bytes.len());
             start += bytes.len() + 1;
             if items.len() == MOST_ITEMS {
-                let complaint = Complaint::new(format!("more than {MOST_ITEMS} entries are named"));
-                return Err((span, complaint.expected("`[find …]` with a condition that they meet")));
+                let error = RscError::new(format!("more than {MOST_ITEMS} entries are named"));
+                return Err((span, error.expected("`[find …]` with a condition that they meet")));
             }
             let Some(item) = Item::read(bytes) else {
-                let complaint = Complaint::new(format!("`{}` names no entry", show(bytes)))
+                let error = RscError::new(format!("`{}` names no entry", show(bytes)))
                     .expected("`[find …]`, a number, `*1`, or a name");
-                return Err((span, complaint));
+                return Err((span, error));
             };
             items.push((item, span));
         }

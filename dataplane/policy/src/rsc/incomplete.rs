@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::menu::{Menu, Place, menus_below};
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use crate::packet::Family;
 use crate::rule::{Condition, InterfaceKind, RuleSet};
 
@@ -105,12 +105,12 @@ impl Gap {
                 ("the export was interrupted here: the rest is missing".to_owned(), "export it again", of_rules)
             }
         };
-        let complaint = Complaint::new(message).expected("a whole export");
+        let error = RscError::new(message).expected("a whole export");
         if is_needed {
-            problems.add(self.span, complaint.help(help));
+            problems.add(self.span, error.help(help));
         } else {
             let help = "no rule of this file depends on it";
-            warnings.add(self.span, complaint.help(help));
+            warnings.add(self.span, error.help(help));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::store::Store;
 use super::value::{self, Parsed};
@@ -171,10 +171,10 @@ impl Kind for Members {
 
 fn missing(is_missing: bool, what: &str, name: &str, add: &Add<'_>, problems: &mut Problems) {
     if is_missing {
-        let complaint = Complaint::new(format!("the {what} has no `{name}`"))
+        let error = RscError::new(format!("the {what} has no `{name}`"))
             .expected(format!("`{name}=`"))
             .help(format!("add `{name}=` and a name"));
-        problems.add(add.verb.clone(), complaint);
+        problems.add(add.verb.clone(), error);
     }
 }
 
@@ -182,7 +182,7 @@ fn missing(is_missing: bool, what: &str, name: &str, add: &Add<'_>, problems: &m
 fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
     let text = &*value::text(value);
     if text.split(',').nth(MOST_NAMES).is_some() {
-        return Err(Complaint::new(format!("more than {MOST_NAMES} lists")).expected("the names of some lists"));
+        return Err(RscError::new(format!("more than {MOST_NAMES} lists")).expected("the names of some lists"));
     }
     *place = match text {
         "" => Vec::new(),
@@ -199,11 +199,10 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
         let Some(span) = entry.name.clone() else { continue };
         let there = places.insert(entry.list.name.clone(), found.len());
         if there.is_some() {
-            let complaint =
-                Complaint::new(format!("a list named `{}` exists already", show(entry.list.name.as_bytes())))
-                    .expected("a unique name")
-                    .help("remove one of the two; `all`, `none`, `dynamic` and `static` are lists of RouterOS");
-            problems.add(span, complaint);
+            let error = RscError::new(format!("a list named `{}` exists already", show(entry.list.name.as_bytes())))
+                .expected("a unique name")
+                .help("remove one of the two; `all`, `none`, `dynamic` and `static` are lists of RouterOS");
+            problems.add(span, error);
         }
         found.push(entry);
     }
@@ -228,8 +227,8 @@ pub(super) fn is_builtin(name: &str) -> bool {
     Lists::BUILTIN.contains(&name)
 }
 
-fn no_such_list(name: &str) -> Complaint {
-    Complaint::new(format!("no interface list is named `{}`", show(name.as_bytes())))
+fn no_such_list(name: &str) -> RscError {
+    RscError::new(format!("no interface list is named `{}`", show(name.as_bytes())))
         .expected("the name of a list of `/interface list`")
         .help("add the list to this file")
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property, read_text, set};
 use super::spans::SourceSpans;
 use super::value::{self, Parsed};
@@ -54,10 +54,10 @@ pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> PatternDraft {
     let given = property::read(PROPERTIES, None, add, &mut draft, problems);
     for (name, example) in [("name", "`name=knock1`"), ("regexp", "`regexp=\"^secret\\$\"`")] {
         if given.is_missing(name) {
-            let complaint = Complaint::new(format!("the pattern has no `{name}`"))
+            let error = RscError::new(format!("the pattern has no `{name}`"))
                 .expected(format!("`{name}=`"))
                 .help(format!("add it, as in {example}; a line that continues in the next one ends with `\\`"));
-            problems.add(add.verb.clone(), complaint);
+            problems.add(add.verb.clone(), error);
         }
     }
     let name = draft.name.clone().zip(given.read("name"));
@@ -80,7 +80,7 @@ fn regexp(value: &[u8]) -> Parsed<String> {
             // The library's message has several lines; the last one has the error.
             let reason = error.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-            Err(Complaint::new(format!("the pattern does not parse: {}", show(reason.as_bytes())))
+            Err(RscError::new(format!("the pattern does not parse: {}", show(reason.as_bytes())))
                 .expected("a regular expression such as `\"^secret\\$\"`")
                 .help("a literal bracket or operator is written with `\\\\` before it"))
         }

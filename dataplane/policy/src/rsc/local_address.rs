@@ -9,7 +9,7 @@ use ipnet::{IpNet, ip_mask_to_prefix};
 use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::value::{self, Parsed};
 use crate::packet::Family;
@@ -140,9 +140,8 @@ impl Kind for LocalAddresses {
         };
         let given = property::read(PROPERTIES, Some(family), add, &mut draft, problems);
         if given.is_missing("address") && !draft.made_up {
-            let complaint =
-                Complaint::new("no address is given").expected("`address=`").help("add it, with its prefix");
-            problems.add(add.verb.clone(), complaint);
+            let error = RscError::new("no address is given").expected("`address=`").help("add it, with its prefix");
+            problems.add(add.verb.clone(), error);
         }
         let default = if family == Family::Ipv4 { 32 } else { 64 };
         let length = draft.length.or(draft.netmask).unwrap_or(default);
@@ -167,7 +166,7 @@ fn address(value: &str, family: Family) -> Parsed<(IpAddr, Option<u8>)> {
     match (address, length) {
         (Some(address), None) => Ok((address, None)),
         (Some(address), Some(Some(length))) if length <= longest => Ok((address, Some(length))),
-        _ => Err(Complaint::new(format!("`{}` is not an address of the router", show(value.as_bytes()))).expected(
+        _ => Err(RscError::new(format!("`{}` is not an address of the router", show(value.as_bytes()))).expected(
             match family {
                 Family::Ipv4 => "`192.0.2.1/24`",
                 Family::Ipv6 => "`2001:db8::1/64`",
@@ -180,6 +179,6 @@ fn address(value: &str, family: Family) -> Parsed<(IpAddr, Option<u8>)> {
 fn netmask(value: &str) -> Parsed<u8> {
     let mask = value.parse().ok().and_then(|mask| ip_mask_to_prefix(IpAddr::V4(mask)).ok());
     mask.ok_or_else(|| {
-        Complaint::new(format!("`{}` is not a netmask", show(value.as_bytes()))).expected("`255.255.255.0`")
+        RscError::new(format!("`{}` is not a netmask", show(value.as_bytes()))).expected("`255.255.255.0`")
     })
 }

@@ -3,7 +3,7 @@
 //! [`read`] takes the text of a `.rsc` file and returns its rules, its problems, and the skipped menus. It guarantees
 //! three properties. A command with any error yields no rule: a rule without one of its matchers would accept more. All
 //! problems of a file are reported in one run. Any bytes can be read, in time and memory linear in their number:
-//! searches by commands use up the budget of `work`, and everything without a natural bound (words, flaws, conditions,
+//! searches by commands use up the budget of `work`, and everything without a natural bound (words, errors, conditions,
 //! problems) has a limit, which is reported.
 //!
 //! ```text
@@ -12,7 +12,7 @@
 //!                                          │        filter, layer7, address_list, …: what an entry's words say
 //!                                          │        property: one table row a property; value: what values mean
 //!                                          └► other menus that RouterOS has: skipped and counted
-//!                   whatever is wrong ──► flaw, problem ─► finding ─► report
+//!                   whatever is wrong ──► syntax_error, problem ─► finding ─► report
 //! ```
 //!
 //! [`export`] is the inverse, and [`wording`] the form of rules in exports and in all output for operators.
@@ -26,7 +26,6 @@ mod encoding;
 mod export;
 mod filter;
 mod finding;
-mod flaw;
 mod incomplete;
 mod interface;
 mod kind;
@@ -44,6 +43,7 @@ mod script;
 mod select;
 mod spans;
 mod store;
+mod syntax_error;
 mod tracking;
 mod value;
 pub mod wording;
@@ -56,7 +56,7 @@ pub use self::export::export;
 pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, WARNING_CODE, place};
 pub use self::problem::Problem;
 pub(crate) use self::problem::nearest;
-use self::problem::{Complaint, Problems};
+use self::problem::{Problems, RscError};
 use self::reader::Reader;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::{pictures, report};
@@ -97,11 +97,11 @@ pub struct SkippedMenu {
 pub fn read(file: &[u8]) -> Reading {
     let text = utf8(file);
     if encoding::is_unmarked_utf16(&text) {
-        let complaint = Complaint::new("the file is UTF-16 without a byte order mark")
+        let error = RscError::new("the file is UTF-16 without a byte order mark")
             .expected("UTF-8, or a byte order mark")
             .help("save it as UTF-8");
         let mut problems = Problems::default();
-        problems.add(0..text.len().min(2), complaint);
+        problems.add(0..text.len().min(2), error);
         return Reading { problems: problems.place(&text), ..Reading::default() };
     }
     Reader::new(&text, None).read().unwrap_or_else(|_| {

@@ -1,6 +1,6 @@
 //! Problems of a file and their positions.
 //!
-//! A [`Complaint`] has the message; the caller adds the span; [`Problems`] collects them in any order, and sorts them
+//! An [`RscError`] has the message; the caller adds the span; [`Problems`] collects them in any order, and sorts them
 //! by position, with lines and columns, in one pass.
 
 use std::collections::HashSet;
@@ -31,7 +31,7 @@ pub struct Problem {
 
 /// A problem without its position.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Complaint {
+pub(super) struct RscError {
     message: String,
     expected: Option<String>,
     help: Option<String>,
@@ -39,9 +39,9 @@ pub(super) struct Complaint {
     pub(super) part: Option<Range<usize>>,
 }
 
-impl Complaint {
+impl RscError {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Complaint { message: message.into(), expected: None, help: None, part: None }
+        RscError { message: message.into(), expected: None, help: None, part: None }
     }
 
     pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
@@ -86,17 +86,17 @@ impl Complaint {
 /// The problems of one file, in the order in which they were found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Problems {
-    kept: Vec<(Range<usize>, Complaint)>,
+    kept: Vec<(Range<usize>, RscError)>,
     count: usize,
     /// The first one that is not kept.
     more: Option<Range<usize>>,
 }
 
 impl Problems {
-    pub(super) fn add(&mut self, span: Range<usize>, complaint: Complaint) {
+    pub(super) fn add(&mut self, span: Range<usize>, error: RscError) {
         self.count += 1;
         if self.kept.len() < MOST_PROBLEMS {
-            self.kept.push((span, complaint));
+            self.kept.push((span, error));
         } else if self.more.is_none() {
             self.more = Some(span);
         }
@@ -110,7 +110,7 @@ impl Problems {
     /// Maps or filters the problems.
     pub(super) fn map(
         self,
-        mut to: impl FnMut((Range<usize>, Complaint)) -> Option<(Range<usize>, Complaint)>,
+        mut to: impl FnMut((Range<usize>, RscError)) -> Option<(Range<usize>, RscError)>,
     ) -> Problems {
         let more = self.more.map(|span| to((span, too_many())).map_or(0..0, |(span, _)| span));
         Problems { kept: self.kept.into_iter().filter_map(to).collect(), count: self.count, more }
@@ -118,7 +118,7 @@ impl Problems {
 
     /// Adds others to these.
     pub(super) fn extend(&mut self, others: Problems) {
-        others.kept.into_iter().for_each(|(span, complaint)| self.add(span, complaint));
+        others.kept.into_iter().for_each(|(span, error)| self.add(span, error));
         self.more = self.more.take().or(others.more);
     }
 
@@ -137,7 +137,7 @@ impl Problems {
         let mut cursor = Cursor::new(text);
         self.kept
             .into_iter()
-            .map(|(span, Complaint { message, expected, help, .. })| {
+            .map(|(span, RscError { message, expected, help, .. })| {
                 let (line, column) = cursor.advance(span.start);
                 Problem { span, line, column, message, expected, help }
             })
@@ -145,8 +145,8 @@ impl Problems {
     }
 }
 
-fn too_many() -> Complaint {
-    Complaint::new(format!("more than {MOST_PROBLEMS} problems: the rest of the file was not read"))
+fn too_many() -> RscError {
+    RscError::new(format!("more than {MOST_PROBLEMS} problems: the rest of the file was not read"))
         .expected("RouterOS commands")
         .help("fix the reported ones, and check that the file is an export")
 }
@@ -301,7 +301,7 @@ mod tests {
     fn problems_are_counted_and_not_all_kept() {
         let mut problems = Problems::default();
         for at in 0..2 * MOST_PROBLEMS {
-            problems.add(at..at + 1, Complaint::new("bad"));
+            problems.add(at..at + 1, RscError::new("bad"));
         }
         assert_eq!(problems.count(), 2 * MOST_PROBLEMS);
         let told = problems.place(&vec![b'x'; 2 * MOST_PROBLEMS]);

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::lexer::{Text, Word};
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::reference::PropertyReference;
 use super::spans::SourceSpans;
 use super::value::{self, Parsed};
@@ -197,7 +197,7 @@ pub(super) struct Add<'a> {
     pub(super) verb: Range<usize>,
     /// The line on which the command begins.
     pub(super) line: u32,
-    /// Whether its form has no flaws.
+    /// Whether its form has no errors.
     pub(super) intact: bool,
 }
 
@@ -241,18 +241,18 @@ impl<'a, D> Sheet<'a, D> {
         }
         let span = if value.span.is_empty() { word.span.clone() } else { value.span.clone() };
         let problem = match (elsewhere(&property.about, self.scope), &property.reading) {
-            (Some(complaint), _) => Some((word.name.span.clone(), complaint)),
+            (Some(error), _) => Some((word.name.span.clone(), error)),
             (None, Reading::Refused(why)) => Some((word.name.span.clone(), refused(property.name(), why))),
             (None, Reading::Read(_)) if word.flawed => None,
-            (None, Reading::Read(reader)) => reader(self.draft, &value.bytes).err().map(|complaint| {
-                let part = complaint.part.clone().filter(|_| !value.bytes.is_empty());
-                (part.map_or_else(|| span.clone(), |part| value.part(part)), complaint)
+            (None, Reading::Read(reader)) => reader(self.draft, &value.bytes).err().map(|error| {
+                let part = error.part.clone().filter(|_| !value.bytes.is_empty());
+                (part.map_or_else(|| span.clone(), |part| value.part(part)), error)
             }),
         };
         let state = if problem.is_some() || word.flawed { State::Bad } else { State::Read };
         self.given.values.push((property.name(), state, span));
-        if let Some((span, complaint)) = problem {
-            self.problems.add(span, complaint);
+        if let Some((span, error)) = problem {
+            self.problems.add(span, error);
         }
     }
 
@@ -266,45 +266,45 @@ impl<'a, D> Sheet<'a, D> {
         let state = if property.unsettable { State::Unset } else { State::Bad };
         self.given.values.push((property.name(), state, word.span.clone()));
         if !property.unsettable {
-            let complaint = Complaint::new(format!("`{}` cannot be unset", property.name()))
+            let error = RscError::new(format!("`{}` cannot be unset", property.name()))
                 .expected(format!("`{}=` and a value", property.name()));
-            self.problems.add(word.span.clone(), complaint);
+            self.problems.add(word.span.clone(), error);
         }
     }
 
     /// A word of another form.
     fn stray(&mut self, word: &Word) {
         self.given.complete = false;
-        let complaint = Complaint::new(format!("`{}` is not a property", show(&word.name.bytes)))
+        let error = RscError::new(format!("`{}` is not a property", show(&word.name.bytes)))
             .expected("`name=value`")
             .help("write `=` without blanks, and put values with blanks in quotes");
-        self.problems.add(word.span.clone(), complaint);
+        self.problems.add(word.span.clone(), error);
     }
 
     fn find(&mut self, name: &[u8], span: Range<usize>) -> Option<&'a Property<D>> {
         let property = self.table.iter().find(|property| property.name().as_bytes() == name);
         if property.is_none() {
             self.given.complete = false;
-            let mut complaint = Complaint::new(format!("no such property: `{}`", show(name)))
+            let mut error = RscError::new(format!("no such property: `{}`", show(name)))
                 .expected("a property of this menu")
                 .help("leave it out only if the rule may match more packets without it");
             if self.problems.count() < MOST_SUGGESTIONS {
                 let names = self.table.iter().map(Property::name);
-                complaint = complaint.did_you_mean(&String::from_utf8_lossy(name), names);
+                error = error.did_you_mean(&String::from_utf8_lossy(name), names);
             }
-            self.problems.add(span, complaint);
+            self.problems.add(span, error);
         }
         property
     }
 }
 
 /// The error about a property of RouterOS that a rule file must not have.
-fn refused(name: &str, why: &str) -> Complaint {
-    Complaint::new(format!("`{name}` {why}")).help(format!("write the rule without `{name}`, or remove the rule"))
+fn refused(name: &str, why: &str) -> RscError {
+    RscError::new(format!("`{name}` {why}")).help(format!("write the rule without `{name}`, or remove the rule"))
 }
 
 /// The error about a property of other menus.
-fn elsewhere(about: &PropertyReference, scope: Scope) -> Option<Complaint> {
+fn elsewhere(about: &PropertyReference, scope: Scope) -> Option<RscError> {
     let name = about.name;
     let wrong_family = about.family.filter(|_| about.family != scope.family && scope.family.is_some());
     let wrong_table = about.table.filter(|_| about.table != scope.table && scope.table.is_some());
@@ -315,11 +315,9 @@ fn elsewhere(about: &PropertyReference, scope: Scope) -> Option<Complaint> {
         (None, Some(Table::Raw)) => format!("`{name}` is for `raw` rules only"),
         (None, None) => return None,
     };
-    Some(Complaint::new(message).help("leave it out only if the rule may match more packets without it"))
+    Some(RscError::new(message).help("leave it out only if the rule may match more packets without it"))
 }
 
-fn duplicate(name: &str) -> Complaint {
-    Complaint::new(format!("`{name}` is given twice"))
-        .expected("one value for each property")
-        .help("remove one of them")
+fn duplicate(name: &str) -> RscError {
+    RscError::new(format!("`{name}` is given twice")).expected("one value for each property").help("remove one of them")
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::value::{self, Parsed};
 use crate::rule::{Tracking, TrackingMode};
@@ -117,7 +117,7 @@ fn yes_no_inert(tracking: &mut Tracking, name: &str, value: &[u8]) -> Parsed<()>
 
 fn mode(place: &mut TrackingMode, value: &[u8]) -> Parsed<()> {
     *place = TrackingMode::from_name(&value::text(value))
-        .ok_or_else(|| Complaint::new(format!("`{}` is not a mode", show(value))).expected("`auto`, `yes` or `no`"))?;
+        .ok_or_else(|| RscError::new(format!("`{}` is not a mode", show(value))).expected("`auto`, `yes` or `no`"))?;
     Ok(())
 }
 
@@ -167,7 +167,7 @@ fn timeout(place: &mut Duration, value: &[u8]) -> Parsed<()> {
             *place = timeout;
             Ok(())
         }
-        _ => Err(Complaint::new(format!("`{}` is not a timeout", show(value)))
+        _ => Err(RscError::new(format!("`{}` is not a timeout", show(value)))
             .expected("`10s`, `1m30s`, `1d`, `00:00:10` or seconds, up to 35w3d13h13m56s")),
     }
 }

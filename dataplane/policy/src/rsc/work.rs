@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::problem::{Complaint, Problems};
-use super::select::Refusal;
+use super::problem::{Problems, RscError};
+use super::select::SelectError;
 
 /// The remaining budget of a file, beyond reading it.
 #[derive(Debug, Default)]
@@ -33,14 +33,14 @@ impl Work {
     }
 
     /// Reports the result of an operation that began while the budget was left.
-    pub(super) fn settle(&self, done: Result<(), Refusal>, at: &Range<usize>, problems: &mut Problems) {
+    pub(super) fn settle(&self, done: Result<(), SelectError>, at: &Range<usize>, problems: &mut Problems) {
         if self.is_over() {
-            let complaint = Complaint::new("the commands so far search too many entries")
+            let error = RscError::new("the commands so far search too many entries")
                 .expected("fewer commands that change or search entries")
                 .help("write the final entries; later commands that change entries were not read");
-            problems.add(at.clone(), complaint);
-        } else if let Err((span, complaint)) = done {
-            problems.add(span, complaint);
+            problems.add(at.clone(), error);
+        } else if let Err((span, error)) = done {
+            problems.add(span, error);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Device, empty_request};
-use crate::error::Error;
+use crate::error::RingError;
 
 /// A receive offload that changes frames before XDP sees them, and so must be off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Device {
     ///
     /// # Errors
     /// If the interface has been removed.
-    pub fn queues(&self) -> Result<Queues, Error> {
+    pub fn queues(&self) -> Result<Queues, RingError> {
         const ETHTOOL_GCHANNELS: u32 = 0x3c;
         // struct ethtool_channels: cmd, max_{rx,tx,other,combined}, {rx,tx,other,combined}_count.
         let mut channels = [0_u32; 9];
@@ -97,7 +97,7 @@ impl Device {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 Ok(Queues { rx: 1, tx: 1, combined: false })
             }
-            Err(error) => Err(Error::system(self.about("queues"), error, "")),
+            Err(error) => Err(RingError::system(self.about("queues"), error, "")),
         }
     }
 
@@ -105,8 +105,8 @@ impl Device {
     ///
     /// # Errors
     /// If the interface has been removed.
-    pub fn offload(&self, offload: Offload) -> Result<OffloadState, Error> {
-        let failed = |error| Error::system(self.about(offload.name()), error, "");
+    pub fn offload(&self, offload: Offload) -> Result<OffloadState, RingError> {
+        let failed = |error| RingError::system(self.about(offload.name()), error, "");
         let (read, _, bit) = legacy_ethtool(offload);
         match self.ethtool_value(read, 0) {
             Ok(value) if value & bit == 0 => Ok(OffloadState::Off),
@@ -132,10 +132,10 @@ impl Device {
     ///
     /// # Errors
     /// If the driver refuses, with the command that would do the same.
-    pub fn turn_off(&self, offload: Offload) -> Result<OffloadState, Error> {
+    pub fn turn_off(&self, offload: Offload) -> Result<OffloadState, RingError> {
         let (read, write, bit) = legacy_ethtool(offload);
         let refused = |error| {
-            Error::system(
+            RingError::system(
                 format!("cannot turn {} off on {}", offload.name(), self.name),
                 error,
                 format!("run: ethtool -K {} {} off", self.name, offload.name()),

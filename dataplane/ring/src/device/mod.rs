@@ -12,7 +12,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use crate::error::Error;
+use crate::error::RingError;
 
 mod ethtool;
 mod promiscuous;
@@ -43,9 +43,9 @@ impl Device {
     ///
     /// # Errors
     /// If there is none of this name in this network namespace.
-    pub fn open(name: &str) -> Result<Self, Error> {
+    pub fn open(name: &str) -> Result<Self, RingError> {
         let there_is = |source| {
-            Error::system(
+            RingError::system(
                 format!("interface {name}"),
                 source,
                 "there must be an interface of this name in this network namespace (ip link)",
@@ -87,9 +87,9 @@ impl Device {
     ///
     /// # Errors
     /// If the interface has been removed.
-    pub fn mtu(&self) -> Result<u32, Error> {
+    pub fn mtu(&self) -> Result<u32, RingError> {
         let mut request = empty_request();
-        self.ioctl(libc::SIOCGIFMTU, &mut request).map_err(|e| Error::system(self.about("MTU"), e, ""))?;
+        self.ioctl(libc::SIOCGIFMTU, &mut request).map_err(|e| RingError::system(self.about("MTU"), e, ""))?;
         // SAFETY: SIOCGIFMTU fills this member of the union.
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
     }
@@ -98,7 +98,7 @@ impl Device {
     ///
     /// # Errors
     /// If the interface has been removed.
-    pub fn is_up(&self) -> Result<bool, Error> {
+    pub fn is_up(&self) -> Result<bool, RingError> {
         let up = libc::IFF_UP | libc::IFF_RUNNING;
         Ok(self.flags()? & up == up)
     }
@@ -107,17 +107,17 @@ impl Device {
     ///
     /// # Errors
     /// If the interface has been removed.
-    pub fn is_ethernet(&self) -> Result<bool, Error> {
+    pub fn is_ethernet(&self) -> Result<bool, RingError> {
         let mut request = empty_request();
-        self.ioctl(libc::SIOCGIFHWADDR, &mut request).map_err(|e| Error::system(self.about("type"), e, ""))?;
+        self.ioctl(libc::SIOCGIFHWADDR, &mut request).map_err(|e| RingError::system(self.about("type"), e, ""))?;
         // SAFETY: SIOCGIFHWADDR fills this member of the union.
         Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER)
     }
 
     /// `IFF_` flags, netdevice(7).
-    fn flags(&self) -> Result<i32, Error> {
+    fn flags(&self) -> Result<i32, RingError> {
         let mut request = empty_request();
-        self.ioctl(libc::SIOCGIFFLAGS, &mut request).map_err(|e| Error::system(self.about("flags"), e, ""))?;
+        self.ioctl(libc::SIOCGIFFLAGS, &mut request).map_err(|e| RingError::system(self.about("flags"), e, ""))?;
         // SAFETY: SIOCGIFFLAGS fills this member of the union.
         Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::PoisonError;
 
 use super::{Device, socket};
-use crate::error::Error;
+use crate::error::RingError;
 
 impl Device {
     /// Makes the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the descriptors of a
@@ -15,18 +15,18 @@ impl Device {
     ///
     /// # Errors
     /// Without CAP_NET_RAW.
-    pub fn open_packet_socket(&self) -> Result<(), Error> {
+    pub fn open_packet_socket(&self) -> Result<(), RingError> {
         *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.packet_socket()?);
         Ok(())
     }
 
-    fn packet_socket(&self) -> Result<OwnedFd, Error> {
+    fn packet_socket(&self) -> Result<OwnedFd, RingError> {
         // Protocol 0: the socket itself receives nothing.
         socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(|error| self.not_promiscuous(error))
     }
 
-    fn not_promiscuous(&self, error: io::Error) -> Error {
-        Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
+    fn not_promiscuous(&self, error: io::Error) -> RingError {
+        RingError::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
     }
 
     /// Makes the interface receive frames for all addresses, as a wire must. The kernel counts such requests: this
@@ -34,7 +34,7 @@ impl Device {
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or if the interface has been removed.
-    pub fn promiscuous(&self) -> Result<(), Error> {
+    pub fn promiscuous(&self) -> Result<(), RingError> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let packet = spare.map_or_else(|| self.packet_socket(), Ok)?;
         let membership = libc::packet_mreq {

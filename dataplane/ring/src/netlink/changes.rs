@@ -8,7 +8,7 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 
 use super::{INDEX, ask_for_family, attributes, messages, open, receive, word};
-use crate::error::Error;
+use crate::error::RingError;
 
 /// Message types of rtnetlink.
 const RTM_NEWLINK: u16 = 16;
@@ -30,10 +30,10 @@ impl Changes {
     /// # Errors
     /// If the kernel refuses. A kernel without ethtool notifications (before Linux 5.6) is no error: queries find those
     /// changes.
-    pub fn listen(indexes: [u32; 2]) -> Result<Self, Error> {
+    pub fn listen(indexes: [u32; 2]) -> Result<Self, RingError> {
         /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_NETCONF` and `_IPV6_NETCONF`.
         const GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
-        let failed = |error| Error::system("cannot listen for changes of interfaces", error, "");
+        let failed = |error| RingError::system("cannot listen for changes of interfaces", error, "");
         let route = open(NETLINK_ROUTE).map_err(failed)?;
         for group in GROUPS {
             route.add_membership(group).map_err(failed)?;

@@ -8,7 +8,7 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{INDEX, ask, attributes, long, open, word};
-use crate::error::Error;
+use crate::error::RingError;
 
 /// Message types of rtnetlink.
 const RTM_NEWLINK: u16 = 16;
@@ -103,8 +103,9 @@ impl Reader {
     ///
     /// # Errors
     /// If the kernel has no descriptors left.
-    pub fn open() -> Result<Self, Error> {
-        let socket = open(NETLINK_ROUTE).map_err(|error| Error::system("cannot open a netlink socket", error, ""))?;
+    pub fn open() -> Result<Self, RingError> {
+        let socket =
+            open(NETLINK_ROUTE).map_err(|error| RingError::system("cannot open a netlink socket", error, ""))?;
         // Makes the kernel leave out the addresses of other interfaces; an older kernel sends all of them.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Reader { socket, sequence: 0 })
@@ -114,7 +115,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn link(&mut self, index: u32) -> Result<Option<Link>, Error> {
+    pub fn link(&mut self, index: u32) -> Result<Option<Link>, RingError> {
         let mut request = [0; IFINFOMSG];
         request[INDEX..INDEX + 4].copy_from_slice(&index.to_ne_bytes());
         let mut link = None;
@@ -126,7 +127,7 @@ impl Reader {
         match asked {
             Ok(()) => Ok(link),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(Error::system(format!("cannot read interface {index}"), error, "")),
+            Err(error) => Err(RingError::system(format!("cannot read interface {index}"), error, "")),
         }
     }
 
@@ -135,7 +136,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn addresses(&mut self, index: u32) -> Result<Vec<String>, Error> {
+    pub fn addresses(&mut self, index: u32) -> Result<Vec<String>, RingError> {
         let mut request = [0; IFADDRMSG];
         request[INDEX..].copy_from_slice(&index.to_ne_bytes());
         let mut addresses = Vec::new();
@@ -149,7 +150,7 @@ impl Reader {
             Ok(()) => Ok(addresses),
             // An interface that does not exist has no addresses.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
-            Err(error) => Err(Error::system(format!("cannot read the addresses of interface {index}"), error, "")),
+            Err(error) => Err(RingError::system(format!("cannot read the addresses of interface {index}"), error, "")),
         }
     }
 

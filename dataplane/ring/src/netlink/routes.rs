@@ -2,7 +2,7 @@
 //! `include/uapi/linux/rtnetlink.h`.
 
 use super::{Reader, attribute, attributes, word};
-use crate::error::Error;
+use crate::error::RingError;
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
@@ -21,7 +21,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn default_routes(&mut self) -> Result<Vec<u32>, Error> {
+    pub fn default_routes(&mut self) -> Result<Vec<u32>, RingError> {
         const DST: u16 = 1;
         let mut indexes = Vec::new();
         for (family, destination) in UNUSED {
@@ -38,7 +38,7 @@ impl Reader {
                 // If there is no route, or a family is turned off, the kernel refuses the query.
                 Ok(()) => {}
                 Err(error) if error.raw_os_error().is_some_and(is_no_route) => {}
-                Err(error) => return Err(Error::system("cannot read the default route", error, "")),
+                Err(error) => return Err(RingError::system("cannot read the default route", error, "")),
             }
         }
         indexes.sort_unstable();

@@ -9,7 +9,7 @@ use knockplane_policy::packet::Side;
 use super::{Kernel, Rings, frames};
 use crate::buffers::{Buffers, Request};
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::RingError;
 use crate::program::Program;
 use crate::region::Region;
 use crate::socket::{self, BindMode, SocketStatistics};
@@ -37,13 +37,13 @@ impl Memory {
     ///
     /// # Errors
     /// If the ring size is no power of two, or there is not enough memory.
-    pub fn take(settings: &RingSettings) -> Result<Self, Error> {
+    pub fn take(settings: &RingSettings) -> Result<Self, RingError> {
         Self::of(settings.ring_size, settings.buffers.chunk())
     }
 
-    fn of(ring_size: u32, chunk_bytes: u32) -> Result<Self, Error> {
+    fn of(ring_size: u32, chunk_bytes: u32) -> Result<Self, RingError> {
         if !ring_size.is_power_of_two() {
-            return Err(Error::unfit(format!("ring size {ring_size} is not a power of two"), ""));
+            return Err(RingError::unfit(format!("ring size {ring_size} is not a power of two"), ""));
         }
         let count = frames(ring_size);
         let take = || -> io::Result<Self> {
@@ -52,7 +52,7 @@ impl Memory {
             Ok(Memory { socket: socket::register(&umem)?, umem })
         };
         take().map_err(|error| {
-            Error::system(
+            RingError::system(
                 format!("cannot make a UMEM of {count} frames of {chunk_bytes} bytes"),
                 error,
                 "lower ring-size, or raise RLIMIT_MEMLOCK",
@@ -90,7 +90,7 @@ impl Rings {
     /// # Errors
     /// If there is not enough memory, the kernel refuses to bind, or a driver refuses the zero-copy mode that the
     /// settings require.
-    pub fn bind(devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
+    pub fn bind(devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, RingError> {
         Self::bind_in(Memory::take(settings)?, devices, queue, settings)
     }
 
@@ -98,7 +98,12 @@ impl Rings {
     ///
     /// # Errors
     /// As [`Rings::bind`].
-    pub fn bind_in(memory: Memory, devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
+    pub fn bind_in(
+        memory: Memory,
+        devices: [&Device; 2],
+        queue: u32,
+        settings: &RingSettings,
+    ) -> Result<Self, RingError> {
         let RingSettings { ring_size, ref buffers } = *settings;
         // Facts about the drivers that are known by now may demand other chunks.
         let is_as_wanted = memory.umem.chunk_bytes() == buffers.chunk() as usize;
@@ -131,10 +136,10 @@ impl Rings {
         queue: u32,
         ring_size: u32,
         mode: BindMode<'_>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, RingError> {
         let Memory { umem, socket: outside } = memory;
         let cannot_open =
-            |error| Error::system("cannot make an AF_XDP socket", error, "run as root or with CAP_NET_RAW");
+            |error| RingError::system("cannot make an AF_XDP socket", error, "run as root or with CAP_NET_RAW");
         let inside = socket::open().map_err(cannot_open)?;
         let rings = [
             socket::bind(outside.as_fd(), devices[0], queue, ring_size, mode)?,
@@ -145,7 +150,7 @@ impl Rings {
         for (side, socket) in sockets.iter().enumerate() {
             is_zero_copy[side] = socket::is_zero_copy(socket.as_fd()).map_err(|error| {
                 let name = devices[side].name();
-                Error::system(format!("cannot read the options of queue {queue} of {name}"), error, "")
+                RingError::system(format!("cannot read the options of queue {queue} of {name}"), error, "")
             })?;
         }
         Ok(Rings::new(umem, rings, Sockets { sockets, is_zero_copy }))
@@ -155,7 +160,7 @@ impl Rings {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn connect(&self, programs: &mut [Program; 2], queue: u32) -> Result<(), Error> {
+    pub fn connect(&self, programs: &mut [Program; 2], queue: u32) -> Result<(), RingError> {
         for side in Side::ALL {
             programs[side.index()].set_socket(queue, self.fd(side))?;
         }

@@ -22,7 +22,7 @@ use self::adding::Adding;
 use self::notes::Notes;
 use self::page::Places;
 use super::published::PublishedLists;
-use super::{Administration, Problem};
+use super::{Administration, RequestError};
 use crate::generation::Generation;
 use crate::names::Names;
 use crate::shared::Shared;
@@ -80,7 +80,7 @@ impl ListAdministration {
 
     /// Adds entries, all or none. Returns the number of entries that were permanent already and did not change, and the
     /// lists that no rule matches.
-    pub(super) fn add(&mut self, entries: Vec<NewEntry>, shared: &Shared) -> Result<Added, Problem> {
+    pub(super) fn add(&mut self, entries: Vec<NewEntry>, shared: &Shared) -> Result<Added, RequestError> {
         match &entries[..] {
             [NewEntry { list, address, .. }] => {
                 tracing::info!(target: target!("operator"), %address, list, "to be listed by request")
@@ -104,7 +104,7 @@ impl ListAdministration {
     }
 
     /// Removes an entry from a list, the static one and the dynamic one.
-    pub(super) fn remove(&mut self, list: &str, set: &AddressSet, shared: &Shared) -> Result<(), Problem> {
+    pub(super) fn remove(&mut self, list: &str, set: &AddressSet, shared: &Shared) -> Result<(), RequestError> {
         let now = shared.clock.now();
         let id = shared.state.lists.id(list);
         let bounds = set.bounds();
@@ -121,7 +121,7 @@ impl ListAdministration {
             tracing::info!(target: target!("operator"), %set, list, "removed by request");
             return Ok(());
         }
-        Err(Problem::Theirs(self.why_not_removed(list, set, shared)))
+        Err(RequestError::Theirs(self.why_not_removed(list, set, shared)))
     }
 
     /// The reason that an entry cannot be removed.
@@ -169,10 +169,10 @@ impl ListAdministration {
     }
 
     /// Removes all entries from a list except those of the rules. Returns the number of removed entries.
-    pub(super) fn flush(&mut self, list: &str, dynamic: bool, shared: &Shared) -> Result<u64, Problem> {
+    pub(super) fn flush(&mut self, list: &str, dynamic: bool, shared: &Shared) -> Result<u64, RequestError> {
         let now = shared.clock.now();
         let Some(id) = shared.state.lists.id(list) else {
-            return Err(Problem::Theirs(format!("there is no list {list}: `knockctl show lists` names them")));
+            return Err(RequestError::Theirs(format!("there is no list {list}: `knockctl show lists` names them")));
         };
         let own = self.entries.list(list).into_iter().flatten().filter(|(_, entry)| !dynamic || entry.until.is_some());
         let changes: Vec<_> =
@@ -199,13 +199,13 @@ impl ListAdministration {
 }
 
 /// Changes entries, on disk and for the workers. If that fails, nothing changes.
-fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<Change>) -> Result<(), Problem> {
+fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<Change>) -> Result<(), RequestError> {
     if changes.is_empty() {
         return Ok(());
     }
     entries.change(changes).map_err(|error| {
         let kept = entries.path();
-        Problem::Ours(format!("cannot keep the entries in {}: {error}; nothing changed", kept.display()))
+        RequestError::Ours(format!("cannot keep the entries in {}: {error}; nothing changed", kept.display()))
     })?;
-    entries.install(lists).map_err(|error| Problem::Ours(error.to_string()))
+    entries.install(lists).map_err(|error| RequestError::Ours(error.to_string()))
 }

@@ -4,7 +4,7 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{NameAnswer, NameState};
 
-use super::{ListAdministration, Problem};
+use super::{ListAdministration, RequestError};
 use crate::shared::Shared;
 
 impl ListAdministration {
@@ -14,7 +14,7 @@ impl ListAdministration {
     }
 
     /// Updates the lists with these answers.
-    pub(crate) fn take_names(&mut self, answers: Vec<NameAnswer>, shared: &Shared) -> Result<(), Problem> {
+    pub(crate) fn take_names(&mut self, answers: Vec<NameAnswer>, shared: &Shared) -> Result<(), RequestError> {
         if !self.names.take(answers, shared.clock.now()) {
             return Ok(());
         }
@@ -23,9 +23,9 @@ impl ListAdministration {
     }
 
     /// Installs the host names of these rules in the engine. Each rule set has the start of its timeouts.
-    pub(crate) fn install_names(&mut self, rules: &[(&RuleSet, Time)], shared: &Shared) -> Result<(), Problem> {
+    pub(crate) fn install_names(&mut self, rules: &[(&RuleSet, Time)], shared: &Shared) -> Result<(), RequestError> {
         let entries = rules.iter().flat_map(|(rules, begun)| self.names.entries(rules, *begun)).collect();
         self.entries.set_names(entries);
-        self.entries.install(&shared.state.lists).map_err(|error| Problem::Ours(error.to_string()))
+        self.entries.install(&shared.state.lists).map_err(|error| RequestError::Ours(error.to_string()))
     }
 }

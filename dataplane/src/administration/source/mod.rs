@@ -25,18 +25,18 @@ use knockplane_policy::wire::source::{
 };
 
 pub(super) use self::history::Watch;
-use super::{Administration, Problem, door_name};
+use super::{Administration, RequestError, door_name};
 use crate::generation::Generation;
 
 impl Administration {
     /// All state of the address. A requested watch begins before the reads, so that no event is lost in between.
-    pub(super) fn source(&mut self, query: &SourceQuery) -> Result<Source, Problem> {
+    pub(super) fn source(&mut self, query: &SourceQuery) -> Result<Source, RequestError> {
         let address = query.address.to_canonical();
         let now = self.shared.clock.now();
         if let Some(time) = query.watch {
             if time.is_zero() || time > LONGEST_WATCH {
                 let longest = LONGEST_WATCH.as_secs();
-                return Err(Problem::Theirs(format!("a source can be watched for 1 to {longest} s")));
+                return Err(RequestError::Theirs(format!("a source can be watched for 1 to {longest} s")));
             }
             self.watch.begin(address, now, now + time, &self.workers);
         }

@@ -1,6 +1,6 @@
 //! The actions of rules, and the menus that have them.
 
-use super::super::problem::{Complaint, show};
+use super::super::problem::{RscError, show};
 use super::super::reference::ActionReference;
 use super::super::value::{self, Parsed};
 use crate::packet::Family;
@@ -93,20 +93,20 @@ const ACTIONS: &[Row] = &[
 impl Kind {
     /// The action with this name, if these menus have it.
     pub(super) fn parse(text: &str, table: Table, family: Family) -> Parsed<Self> {
-        let complaint = match ACTIONS.iter().find(|row| row.about.name == text) {
+        let error = match ACTIONS.iter().find(|row| row.about.name == text) {
             Some(row) if row.is_for(table, family) => return Ok(row.kind),
-            Some(row) => Complaint::new(format!("`{text}` is not an action of {}", menu(table, family))).help(format!(
+            Some(row) => RscError::new(format!("`{text}` is not an action of {}", menu(table, family))).help(format!(
                 "it belongs in {}; choose another one, or remove the rule",
                 menu(row.about.table.unwrap_or(table), row.about.family.unwrap_or(family))
             )),
-            None if text == "knock" => Complaint::new("`knock` is not an action of rule files")
+            None if text == "knock" => RscError::new("`knock` is not an action of rule files")
                 .help("doors are part of the configuration: write a `[[door]]` there"),
             None => {
                 let names = ACTIONS.iter().filter(|row| row.is_for(table, family)).map(|row| row.about.name);
-                Complaint::new(format!("no such action: `{}`", show(text.as_bytes()))).did_you_mean(text, names)
+                RscError::new(format!("no such action: `{}`", show(text.as_bytes()))).did_you_mean(text, names)
             }
         };
-        Err(complaint.expected("an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`"))
+        Err(error.expected("an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`"))
     }
 
     pub(super) const fn adds(self) -> bool {
@@ -130,8 +130,8 @@ pub(super) fn reject_with(text: &str, family: Family) -> Parsed<RejectWith> {
     match RejectWith::from_name(text) {
         Some(answer) if answer.exists_for(family) => Ok(answer),
         Some(_) => {
-            let complaint = value::not_a_word(text, "an answer of this family", &answers);
-            Err(complaint.help("IPv4 and IPv6 have different answers; both have `icmp-port-unreachable`"))
+            let error = value::not_a_word(text, "an answer of this family", &answers);
+            Err(error.help("IPv4 and IPv6 have different answers; both have `icmp-port-unreachable`"))
         }
         None => Err(value::not_a_word(text, "an answer to a rejected packet", &answers)),
     }
@@ -177,11 +177,11 @@ mod tests {
         let message = "`notrack` is not an action of `/ipv6 firewall filter`";
         let help = "it belongs in `/ipv6 firewall raw`; choose another one, or remove the rule";
         let expected = "an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`";
-        assert_eq!(wrong, Complaint::new(message).expected(expected).help(help));
+        assert_eq!(wrong, RscError::new(message).expected(expected).help(help));
         let misspelt = Kind::parse("acept", Table::Filter, Family::Ipv4).unwrap_err();
         assert_eq!(
             misspelt,
-            Complaint::new("no such action: `acept`").expected(expected).help("did you mean `accept`?")
+            RscError::new("no such action: `acept`").expected(expected).help("did you mean `accept`?")
         );
         for text in ["", "Accept", "!accept", "masquerade", "mark-packet"] {
             assert!(Kind::parse(text, Table::Filter, Family::Ipv4).is_err(), "{text}");

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::super::problem::{Complaint, Problems};
+use super::super::problem::{Problems, RscError};
 use super::super::property::Given;
 use super::Draft;
 use super::action::Kind;
@@ -13,10 +13,10 @@ use crate::rule::{Condition, ListTimeout, RejectWith, protocol_name};
 /// The chain, and the properties that the action needs.
 pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, problems: &mut Problems) {
     if given.is_missing("chain") {
-        let complaint = Complaint::new("the rule has no chain")
+        let error = RscError::new("the rule has no chain")
             .expected("`chain=`")
             .help("add `chain=input`, `chain=forward`, or another chain");
-        problems.add(verb.clone(), complaint);
+        problems.add(verb.clone(), error);
     }
     let action_span = given.span("action");
     if action_span.is_some() && given.read("action").is_none() {
@@ -25,16 +25,16 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
     let action = draft.action.unwrap_or_default();
     let action_span = action_span.unwrap_or_else(|| verb.clone());
     if action.adds() && given.is_missing("address-list") {
-        let complaint = Complaint::new("the action adds to an address list, but the rule names none")
+        let error = RscError::new("the action adds to an address list, but the rule names none")
             .expected("`address-list=`")
             .help("add `address-list=` and the list's name");
-        problems.add(action_span.clone(), complaint);
+        problems.add(action_span.clone(), error);
     }
     if action == Kind::Jump && given.is_missing("jump-target") {
-        let complaint = Complaint::new("the jump has no target")
+        let error = RscError::new("the jump has no target")
             .expected("`jump-target=`")
             .help("add `jump-target=` and the chain's name");
-        problems.add(action_span, complaint);
+        problems.add(action_span, error);
     }
     // An action with an error may be one that needs these.
     if given.complete {
@@ -54,10 +54,10 @@ fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Prob
         ("reject-with", action == Kind::Reject, "it only with `reject`"),
     ] {
         if let Some(span) = given.span(name).filter(|_| !is_useful) {
-            let complaint = Complaint::new(format!("`{name}` has no effect with this action"))
+            let error = RscError::new(format!("`{name}` has no effect with this action"))
                 .expected(expected)
                 .help(format!("change the action, or leave `{name}` out"));
-            problems.add(span, complaint);
+            problems.add(span, error);
         }
     }
 }
@@ -92,10 +92,10 @@ pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Pr
         (given.span("reject-with").filter(|_| resets), "`tcp-reset` needs", protocol::TCP, "tcp"),
     ] {
         if let Some(span) = span.filter(|_| protocol != Some(needed)) {
-            let complaint = Complaint::new(format!("{what} the protocol"))
+            let error = RscError::new(format!("{what} the protocol"))
                 .expected(format!("`protocol={name}` in the same rule"))
                 .help(format!("add `protocol={name}`"));
-            problems.add(span, complaint);
+            problems.add(span, error);
         }
     }
 }
@@ -113,10 +113,10 @@ fn check_ports(draft: &mut Draft, given: &Given, protocol: Option<u8>, problems:
                 draft.refuse(format!("`{name}`: ports of {} are not supported", protocol_name(other)));
             }
             _ => {
-                let complaint = Complaint::new(format!("`{name}` needs a protocol that has ports"))
+                let error = RscError::new(format!("`{name}` needs a protocol that has ports"))
                     .expected("`protocol=tcp` or `protocol=udp` in the same rule")
                     .help("add the protocol; write two rules for two protocols");
-                problems.add(span, complaint);
+                problems.add(span, error);
             }
         }
     }

@@ -18,7 +18,7 @@ use std::ops::Range;
 use self::action::Kind;
 pub(super) use self::action::describe_actions;
 pub(super) use self::table::PROPERTIES;
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Scope, set};
 use super::spans::SourceSpans;
 use super::value::{self, Parsed};
@@ -173,10 +173,10 @@ impl Draft {
     fn ask_bytes(&mut self, value: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<Condition>) -> Parsed<()> {
         let (negated, plain) = value.strip_prefix(b"!").map_or((false, value), |plain| (true, plain));
         if negated && plain.is_empty() {
-            return Err(Complaint::new("there is nothing after the `!`").expected("a value"));
+            return Err(RscError::new("there is nothing after the `!`").expected("a value"));
         }
         let skipped = value.len() - plain.len();
-        let condition = parse(plain).map_err(|complaint| complaint.moved(skipped))?;
+        let condition = parse(plain).map_err(|error| error.moved(skipped))?;
         self.matchers.push(Matcher { negated, condition });
         Ok(())
     }
@@ -205,8 +205,8 @@ impl Draft {
     /// A matcher that RouterOS cannot negate.
     fn ask_plain(&mut self, value: &[u8], parse: fn(&str) -> Parsed<Condition>) -> Parsed<()> {
         if value.starts_with(b"!") {
-            let complaint = Complaint::new("this matcher cannot be negated").expected("a value without `!`");
-            return Err(complaint
+            let error = RscError::new("this matcher cannot be negated").expected("a value without `!`");
+            return Err(error
                 .help("write the opposite condition, or return from the chain by a rule before this one")
                 .at(0..1));
         }

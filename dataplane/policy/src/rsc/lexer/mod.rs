@@ -4,7 +4,7 @@
 //! or CR) or `;`. A `\` before a line end joins the lines, and the next line's indent is dropped, also inside strings
 //! and words. Every byte is read a bounded number of times, nothing recurses, and no input panics.
 //!
-//! Forms that the language has but a rule must not have (a variable, a `[…]` body, an unknown escape) become a [`Flaw`]
+//! Forms that the language has but a rule must not have (a variable, a `[…]` body, an unknown escape) become a [`SyntaxError`]
 //! of the command; the caller decides whether they matter.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //!
 //! | module   | owns |
 //! |----------|------|
-//! | `reader` | one command: words, strings, brackets, flaws |
+//! | `reader` | one command: words, strings, brackets, errors |
 //! | `text`   | the text of a name or value, and the positions of its bytes |
 
 mod reader;
@@ -25,17 +25,17 @@ use std::ops::Range;
 
 use self::reader::CommandReader;
 pub(super) use self::text::Text;
-use super::flaw::Flaw;
 use super::incomplete::is_mark;
+use super::syntax_error::SyntaxError;
 
 /// Highest number of words of a command that are kept. Rules of verbose exports have fewer than a hundred.
 pub(super) const MOST_WORDS: usize = 1_000;
 
-/// A command: its words and the flaws of their form.
+/// A command: its words and the errors of their form.
 #[derive(Debug, Default)]
 pub(super) struct Command {
     pub(super) words: Vec<Word>,
-    pub(super) flaws: Vec<Flaw>,
+    pub(super) errors: Vec<SyntaxError>,
     pub(super) span: Range<usize>,
     /// Whether it begins an indented line directly below the line of the previous command: possibly a continuation of
     /// it, whose `\` was lost.
@@ -48,7 +48,7 @@ pub(super) struct Word {
     pub(super) span: Range<usize>,
     pub(super) name: Text,
     pub(super) value: Option<Text>,
-    /// Whether a flaw of the command is in this word, so that its text is not reliable.
+    /// Whether an error of the command is in this word, so that its text is not reliable.
     pub(super) flawed: bool,
 }
 
@@ -165,13 +165,13 @@ pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
     words
 }
 
-/// The string whose opening quote is at `open`: its text, its flaws, and its end.
-pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<Flaw>, usize) {
+/// The string whose opening quote is at `open`: its text, its errors, and its end.
+pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<SyntaxError>, usize) {
     let mut lexer = Lexer::from(text, open);
     let mut string = Text::at(open);
-    let flaws = CommandReader::new(|_: &[Word]| true, &mut lexer, false).only_string(&mut string);
+    let errors = CommandReader::new(|_: &[Word]| true, &mut lexer, false).only_string(&mut string);
     string.span.end = lexer.at;
-    (string, flaws, lexer.at)
+    (string, errors, lexer.at)
 }
 
 const fn is_blank(byte: u8) -> bool {

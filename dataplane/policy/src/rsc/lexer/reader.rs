@@ -1,12 +1,12 @@
-//! Reads one command: its words, strings, brackets and flaws.
+//! Reads one command: its words, strings, brackets and errors.
 
 use std::ops::Range;
 
-use super::super::flaw::{Flaw, FlawKind, MAX_NESTING};
+use super::super::syntax_error::{MAX_NESTING, SyntaxError, SyntaxErrorKind};
 use super::text::{Quotes, Text};
 use super::{Command, Lexer, MOST_WORDS, Word, is_blank, is_line_end};
 
-/// Highest number of flaws of a command that are kept, and again of those that break the text. One flaw is enough to
+/// Highest number of errors of a command that are kept, and again of those that break the text. One error is enough to
 /// refuse it.
 const MOST_FLAWS: usize = 100;
 
@@ -14,15 +14,15 @@ const MOST_FLAWS: usize = 100;
 pub(super) struct CommandReader<'l, 'a, F> {
     one_line: F,
     command: Command,
-    /// Numbers of words and flaws, including those that are not kept.
+    /// Numbers of words and errors, including those that are not kept.
     words: usize,
-    flaws: usize,
+    errors: usize,
     lexer: &'l mut Lexer<'a>,
 }
 
 impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
     pub(super) fn new(one_line: F, lexer: &'l mut Lexer<'a>, hangs: bool) -> Self {
-        CommandReader { one_line, command: Command { hangs, ..Command::default() }, words: 0, flaws: 0, lexer }
+        CommandReader { one_line, command: Command { hangs, ..Command::default() }, words: 0, errors: 0, lexer }
     }
 
     pub(super) fn read(mut self) -> Command {
@@ -49,22 +49,22 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             }
         }
         if let Some(at) = self.lexer.cut_off.take() {
-            self.flaw(at..at + 1, FlawKind::CutOff);
+            self.error(at..at + 1, SyntaxErrorKind::CutOff);
         }
         self.command.span = start..end;
         self.command
     }
 
-    /// Reads a string from its opening quote, and returns its flaws.
-    pub(super) fn only_string(mut self, text: &mut Text) -> Vec<Flaw> {
+    /// Reads a string from its opening quote, and returns its errors.
+    pub(super) fn only_string(mut self, text: &mut Text) -> Vec<SyntaxError> {
         self.string(text);
-        self.command.flaws
+        self.command.errors
     }
 
     fn word(&mut self) {
         let start = self.lexer.at;
         let mut end = start;
-        let flaws = self.flaws;
+        let errors = self.errors;
         let mut name = Text::at(start);
         let mut value: Option<Text> = None;
         while let Some(byte) = self.lexer.peek() {
@@ -82,7 +82,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
                 b'[' | b'{' | b'(' => self.bracket(text, at == start),
                 b'=' if in_name => {
                     if text.quotes == Quotes::Around {
-                        self.flaw(at..at + 1, FlawKind::BehindQuote);
+                        self.error(at..at + 1, SyntaxErrorKind::BehindQuote);
                     }
                     self.lexer.at += 1;
                     value = Some(Text::at(at + 1));
@@ -98,10 +98,10 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             end = self.lexer.at;
             text.span.end = end;
         }
-        let flawed = self.flaws > flaws;
+        let flawed = self.errors > errors;
         match self.words {
             0..MOST_WORDS => self.command.words.push(Word { span: start..end, name, value, flawed }),
-            MOST_WORDS => self.flaw(start..end, FlawKind::TooLong),
+            MOST_WORDS => self.error(start..end, SyntaxErrorKind::TooLong),
             _ => {}
         }
         self.words += 1;
@@ -111,12 +111,12 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         let at = self.lexer.at;
         match text.quotes {
             Quotes::Around => {
-                self.flaw(at..at + 1, FlawKind::BehindQuote);
+                self.error(at..at + 1, SyntaxErrorKind::BehindQuote);
                 text.quotes = Quotes::Spoiled;
             }
-            Quotes::None if byte == b'$' => self.flaw(at..at + 1, FlawKind::Variable),
+            Quotes::None if byte == b'$' => self.error(at..at + 1, SyntaxErrorKind::Variable),
             Quotes::None if matches!(byte, b'=' | b'#' | b']' | b'}' | b')') => {
-                self.flaw(at..at + 1, FlawKind::Unquoted(byte));
+                self.error(at..at + 1, SyntaxErrorKind::Unquoted(byte));
             }
             Quotes::None | Quotes::Spoiled => {}
         }
@@ -130,8 +130,8 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         text.push(b'\\', at);
         self.lexer.at += 1;
         match self.lexer.peek() {
-            None => self.flaw(at..at + 1, FlawKind::CutOff),
-            Some(_) => self.flaw(at..at + 1, FlawKind::Backslash),
+            None => self.error(at..at + 1, SyntaxErrorKind::CutOff),
+            Some(_) => self.error(at..at + 1, SyntaxErrorKind::Backslash),
         }
         // The escaped character, even a quote, begins nothing.
         if let Some(next) = self.lexer.peek().filter(|next| !is_blank(*next)) {
@@ -146,11 +146,11 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         text.quotes = match text.quotes {
             Quotes::None if text.bytes.is_empty() => Quotes::Around,
             Quotes::None => {
-                self.flaw(open..open + 1, FlawKind::QuoteInside);
+                self.error(open..open + 1, SyntaxErrorKind::QuoteInside);
                 Quotes::Spoiled
             }
             Quotes::Around => {
-                self.flaw(open..open + 1, FlawKind::BehindQuote);
+                self.error(open..open + 1, SyntaxErrorKind::BehindQuote);
                 Quotes::Spoiled
             }
             Quotes::Spoiled => Quotes::Spoiled,
@@ -167,13 +167,13 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
                 b'\\' if self.lexer.join() => {}
                 b'\\' => self.escape(text),
                 b'\r' | b'\n' if !may_run_on && (self.one_line)(&self.command.words) => {
-                    self.flaw(open..at, FlawKind::StringOverLines);
+                    self.error(open..at, SyntaxErrorKind::StringOverLines);
                     return;
                 }
                 b'\r' | b'\n' | b'$' => {
                     may_run_on |= is_line_end(byte);
                     if byte == b'$' {
-                        self.flaw(at..at + 1, FlawKind::Variable);
+                        self.error(at..at + 1, SyntaxErrorKind::Variable);
                     }
                     text.push(byte, at);
                     self.lexer.at += 1;
@@ -184,7 +184,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
                 }
             }
         }
-        self.flaw(open..open + 1, FlawKind::OpenString);
+        self.error(open..open + 1, SyntaxErrorKind::OpenString);
     }
 
     /// Reads an escape inside a string.
@@ -205,7 +205,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             [b'f', ..] => (0x0C, 2),
             [b'v', ..] => (0x0B, 2),
             [other, ..] => {
-                self.flaw(at..at + 2, FlawKind::Escape);
+                self.error(at..at + 2, SyntaxErrorKind::Escape);
                 (other, 2)
             }
             [] => (b'\\', 1),
@@ -225,7 +225,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             let at = self.lexer.at;
             match byte {
                 b'[' | b'{' | b'(' if closers.len() == MAX_NESTING => {
-                    self.flaw(at..at + 1, FlawKind::TooDeep);
+                    self.error(at..at + 1, SyntaxErrorKind::TooDeep);
                     self.lexer.at = self.lexer.text.len();
                     return;
                 }
@@ -234,11 +234,11 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
                 b'(' => closers.push((b')', at)),
                 b']' | b'}' | b')' => {
                     if closers.pop().is_some_and(|(closer, _)| closer != byte) {
-                        self.flaw(at..at + 1, FlawKind::WrongCloser);
+                        self.error(at..at + 1, SyntaxErrorKind::WrongCloser);
                     }
                     if closers.is_empty() {
                         self.lexer.at += 1;
-                        self.flaw(open..at + 1, FlawKind::Bracket);
+                        self.error(open..at + 1, SyntaxErrorKind::Bracket);
                         return;
                     }
                 }
@@ -256,7 +256,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
                 }
                 b'\r' | b'\n' if !may_run_on => {
                     if (self.one_line)(&self.command.words) {
-                        self.flaw(open..at, FlawKind::BracketOverLines);
+                        self.error(open..at, SyntaxErrorKind::BracketOverLines);
                         return;
                     }
                     may_run_on = true;
@@ -267,7 +267,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         }
         self.lexer.at = self.lexer.text.len();
         let innermost = closers.last().map_or(open, |(_, at)| *at);
-        self.flaw(innermost..innermost + 1, FlawKind::OpenBracket);
+        self.error(innermost..innermost + 1, SyntaxErrorKind::OpenBracket);
     }
 
     /// Skips a string inside brackets. Returns false if the bracket ends with it because the string has no end.
@@ -284,7 +284,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
                 b'\\' => self.lexer.at += 1,
                 b'\r' | b'\n' if !*may_run_on => {
                     if (self.one_line)(&self.command.words) {
-                        self.flaw(open..self.lexer.at, FlawKind::StringOverLines);
+                        self.error(open..self.lexer.at, SyntaxErrorKind::StringOverLines);
                         return false;
                     }
                     *may_run_on = true;
@@ -294,16 +294,16 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             self.lexer.at += 1;
         }
         self.lexer.at = self.lexer.text.len();
-        self.flaw(open..open + 1, FlawKind::OpenString);
+        self.error(open..open + 1, SyntaxErrorKind::OpenString);
         false
     }
 
-    fn flaw(&mut self, span: Range<usize>, kind: FlawKind) {
+    fn error(&mut self, span: Range<usize>, kind: SyntaxErrorKind) {
         let most = if kind.breaks_the_text() { 2 * MOST_FLAWS } else { MOST_FLAWS };
-        if self.command.flaws.len() < most {
-            self.command.flaws.push(Flaw { span, kind });
+        if self.command.errors.len() < most {
+            self.command.errors.push(SyntaxError { span, kind });
         }
-        self.flaws += 1;
+        self.errors += 1;
     }
 }
 

@@ -1,8 +1,8 @@
-use super::super::flaw::{FlawKind, MAX_NESTING};
+use super::super::syntax_error::{MAX_NESTING, SyntaxErrorKind};
 use super::*;
 
-/// The commands of a text, each as its words with values in `<>`, and the flaws.
-fn commands(text: &[u8]) -> Vec<(String, Vec<FlawKind>)> {
+/// The commands of a text, each as its words with values in `<>`, and the errors.
+fn commands(text: &[u8]) -> Vec<(String, Vec<SyntaxErrorKind>)> {
     let mut lexer = Lexer::new(text);
     let mut commands = Vec::new();
     while let Some(command) = lexer.next(|_| true) {
@@ -17,20 +17,20 @@ fn commands(text: &[u8]) -> Vec<(String, Vec<FlawKind>)> {
                 }
             })
             .collect();
-        commands.push((words.join(" "), command.flaws.iter().map(|flaw| flaw.kind).collect()));
+        commands.push((words.join(" "), command.errors.iter().map(|error| error.kind).collect()));
     }
     commands
 }
 
-/// A text of one command without flaws.
+/// A text of one command without errors.
 fn clean(text: &[u8]) -> String {
     let mut commands = commands(text);
     assert_eq!((commands.len(), &commands[0].1[..]), (1, &[][..]), "{commands:?}");
     commands.remove(0).0
 }
 
-fn flaws(text: &[u8]) -> Vec<FlawKind> {
-    commands(text).into_iter().flat_map(|(_, flaws)| flaws).collect()
+fn errors(text: &[u8]) -> Vec<SyntaxErrorKind> {
+    commands(text).into_iter().flat_map(|(_, errors)| errors).collect()
 }
 
 #[test]
@@ -57,28 +57,28 @@ fn lines_are_joined_in_words_strings_and_behind_the_equals_sign() {
 
 #[test]
 fn flaws_are_named() {
-    let cases: &[(&[u8], FlawKind)] = &[
-        (b"a=$x", FlawKind::Variable),
-        (b"a=\"x $y\"", FlawKind::Variable),
-        (b"a=\"\\q\"", FlawKind::Escape),
-        (b"a=\"\\e1\"", FlawKind::Escape),
-        (b"a=x\\y", FlawKind::Backslash),
-        (b"a=[b c={d \"]\"}]", FlawKind::Bracket),
-        (b"a=b=c", FlawKind::Unquoted(b'=')),
-        (b"a=b#c", FlawKind::Unquoted(b'#')),
-        (b"a=x\"y\"", FlawKind::QuoteInside),
-        (b"a=\"x\"y", FlawKind::BehindQuote),
-        (b"a=\"x\n", FlawKind::StringOverLines),
-        (b"a={x\n", FlawKind::BracketOverLines),
-        (b"a=\"x", FlawKind::OpenString),
-        (b"a={x", FlawKind::OpenBracket),
-        (b"a \\", FlawKind::CutOff),
-        (b"a \\\n  ", FlawKind::CutOff),
+    let cases: &[(&[u8], SyntaxErrorKind)] = &[
+        (b"a=$x", SyntaxErrorKind::Variable),
+        (b"a=\"x $y\"", SyntaxErrorKind::Variable),
+        (b"a=\"\\q\"", SyntaxErrorKind::Escape),
+        (b"a=\"\\e1\"", SyntaxErrorKind::Escape),
+        (b"a=x\\y", SyntaxErrorKind::Backslash),
+        (b"a=[b c={d \"]\"}]", SyntaxErrorKind::Bracket),
+        (b"a=b=c", SyntaxErrorKind::Unquoted(b'=')),
+        (b"a=b#c", SyntaxErrorKind::Unquoted(b'#')),
+        (b"a=x\"y\"", SyntaxErrorKind::QuoteInside),
+        (b"a=\"x\"y", SyntaxErrorKind::BehindQuote),
+        (b"a=\"x\n", SyntaxErrorKind::StringOverLines),
+        (b"a={x\n", SyntaxErrorKind::BracketOverLines),
+        (b"a=\"x", SyntaxErrorKind::OpenString),
+        (b"a={x", SyntaxErrorKind::OpenBracket),
+        (b"a \\", SyntaxErrorKind::CutOff),
+        (b"a \\\n  ", SyntaxErrorKind::CutOff),
     ];
-    for (text, flaw) in cases {
-        assert_eq!(flaws(text), [*flaw], "{}", text.escape_ascii());
+    for (text, error) in cases {
+        assert_eq!(errors(text), [*error], "{}", text.escape_ascii());
     }
-    assert_eq!(flaws(b"a={x]"), [FlawKind::WrongCloser, FlawKind::Bracket]);
+    assert_eq!(errors(b"a={x]"), [SyntaxErrorKind::WrongCloser, SyntaxErrorKind::Bracket]);
 }
 
 #[test]
@@ -87,15 +87,15 @@ fn bodies_run_over_lines_where_they_may() {
     let mut lexer = Lexer::new(text);
     let command = lexer.next(|_| false).unwrap();
     assert_eq!(command.words.len(), 3);
-    assert_eq!(command.flaws.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::Bracket]);
+    assert_eq!(command.errors.iter().map(|error| error.kind).collect::<Vec<_>>(), [SyntaxErrorKind::Bracket]);
     assert_eq!(lexer.next(|_| false).unwrap().words[0].name.bytes, b"c");
 }
 
 #[test]
 fn nesting_is_bounded() {
-    assert_eq!(flaws(&[b'['; MAX_NESTING + 1]), [FlawKind::TooDeep]);
-    assert_eq!(flaws(&[b'['; MAX_NESTING]), [FlawKind::OpenBracket]);
-    assert_eq!(flaws(&[b'{'; 1_000_000]), [FlawKind::TooDeep]);
+    assert_eq!(errors(&[b'['; MAX_NESTING + 1]), [SyntaxErrorKind::TooDeep]);
+    assert_eq!(errors(&[b'['; MAX_NESTING]), [SyntaxErrorKind::OpenBracket]);
+    assert_eq!(errors(&[b'{'; 1_000_000]), [SyntaxErrorKind::TooDeep]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) enum Quotes {
     #[default]
     None,
     Around,
-    /// Neither; the flaw is reported already.
+    /// Neither; the error is reported already.
     Spoiled,
 }
 

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use self::known::Standing;
 use super::lexer::Word;
-use super::problem::{Complaint, distance, show};
+use super::problem::{RscError, distance, show};
 use crate::packet::Family;
 use crate::rule::Table;
 
@@ -129,7 +129,7 @@ pub(super) enum Line {
     /// A command.
     Command(Invocation),
     /// Its path is wrong.
-    Wrong(Range<usize>, Complaint),
+    Wrong(Range<usize>, RscError),
 }
 
 /// A command in a menu.
@@ -159,17 +159,17 @@ impl Menus {
     pub(super) fn follow(&mut self, words: &[Word]) -> Line {
         let found = match self.locate(words) {
             Ok(found) => found,
-            Err((span, complaint)) => return Line::Wrong(span, complaint),
+            Err((span, error)) => return Line::Wrong(span, error),
         };
         let place = place_of(&found.path);
         let enters = found.verb.is_none() && found.arguments == words.len();
-        if let Some((meant, complaint)) = self.misspelt(&found.path, &place) {
+        if let Some((meant, error)) = self.misspelt(&found.path, &place) {
             if enters {
                 // So that errors in the rules of this menu are reported in the same run.
                 self.current = meant;
                 self.astray = false;
             }
-            return Line::Wrong(found.span, complaint);
+            return Line::Wrong(found.span, error);
         }
         if enters {
             self.current = found.path;
@@ -179,10 +179,10 @@ impl Menus {
         if found.path_given {
             self.astray |= found.path != self.current && matches!(place, Place::Understood(_));
         } else if self.astray {
-            let complaint = Complaint::new("it is not clear which menu this belongs to")
+            let error = RscError::new("it is not clear which menu this belongs to")
                 .expected("a menu line first")
                 .help("a path with a command on its line does not change the menu: repeat it here");
-            return Line::Wrong(found.verb.map_or(found.span, |(_, span)| span), complaint);
+            return Line::Wrong(found.verb.map_or(found.span, |(_, span)| span), error);
         }
         Line::Command(Invocation { place, path_given: found.path_given, verb: found.verb, arguments: found.arguments })
     }
@@ -193,7 +193,7 @@ impl Menus {
     }
 
     /// The error about a path that is similar to that of a supported menu, and the intended path.
-    fn misspelt(&mut self, path: &[String], place: &Place) -> Option<(Path, Complaint)> {
+    fn misspelt(&mut self, path: &[String], place: &Place) -> Option<(Path, RscError)> {
         let Place::Other(written) = place else { return None };
         if *written == self.well_spelt {
             return None;
@@ -215,7 +215,7 @@ impl Menus {
     }
 
     /// Splits the line into path, verb and the rest.
-    fn locate(&self, words: &[Word]) -> Result<Located, (Range<usize>, Complaint)> {
+    fn locate(&self, words: &[Word]) -> Result<Located, (Range<usize>, RscError)> {
         let start = words.first().map_or(0, |word| word.span.start);
         let mut found = Located {
             path: self.current.clone(),
@@ -240,7 +240,7 @@ impl Menus {
                 match segment {
                     "" => {}
                     _ if found.verb.is_some() => {
-                        return Err((part, Complaint::new("a path continues after a command").expected("a blank")));
+                        return Err((part, RscError::new("a path continues after a command").expected("a blank")));
                     }
                     ".." => {
                         found.path.pop();
@@ -248,7 +248,7 @@ impl Menus {
                     }
                     _ if is_leaf || VERBS.contains(&segment) => found.verb = Some((segment.to_owned(), part)),
                     _ if found.path.len() == MAX_DEPTH => {
-                        return Err((part, Complaint::new("no menu is nested this deep")));
+                        return Err((part, RscError::new("no menu is nested this deep")));
                     }
                     _ => {
                         found.path.push(segment.to_owned());
@@ -316,7 +316,7 @@ fn leads_on(path: &[String], segment: &str) -> bool {
 const MOST_TYPOS: usize = 2;
 
 /// As above, for a path that is abbreviated or misspelt from a supported one.
-fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)> {
+fn nearly_understood(path: &[String], written: &str) -> Option<(Path, RscError)> {
     let lower = written.to_ascii_lowercase();
     let nearness = |(understood, full, _): &(&[&str], &str, Menu)| {
         let mut pairs = understood.iter().zip(path);
@@ -330,10 +330,10 @@ fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)
     let near = UNDERSTOOD.iter().map(|row| (nearness(row), row)).filter(|(distance, _)| *distance <= MOST_TYPOS);
     let meant = near.min_by_key(|(distance, _)| *distance).map(|(_, row)| row);
     meant.map(|(path, full, _)| {
-        let complaint = Complaint::new(format!("no such menu: `{}`", show(written.as_bytes())))
+        let error = RscError::new(format!("no such menu: `{}`", show(written.as_bytes())))
             .expected("a menu in full")
             .help(format!("did you mean `{full}`?"));
-        (path.iter().map(|segment| (*segment).to_owned()).collect(), complaint)
+        (path.iter().map(|segment| (*segment).to_owned()).collect(), error)
     })
 }
 

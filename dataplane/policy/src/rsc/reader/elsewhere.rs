@@ -9,7 +9,7 @@ use super::super::SkippedMenu;
 use super::super::lexer::{Command, Word};
 use super::super::menu::known::{self, Standing};
 use super::super::menu::{Invocation, Menu, Place};
-use super::super::problem::{Complaint, show};
+use super::super::problem::{RscError, show};
 use super::{PRINTED, Reader, expected_verb, is_script};
 use crate::packet::Family;
 use crate::rule::Table;
@@ -19,7 +19,7 @@ const MOST_SKIPPED: usize = 1_000;
 
 impl Reader<'_> {
     /// The error about an `add` that belongs in another menu: one for the command, not one for each property.
-    pub(super) fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<Complaint> {
+    pub(super) fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<RscError> {
         let given = || words.iter().filter(|word| word.value.is_some());
         if given().all(|word| self.menu(menu).knows(&word.name) || word.name.bytes == b"place-before") {
             return None;
@@ -35,9 +35,9 @@ impl Reader<'_> {
             others.find(|other| given().all(|word| self.menu(*other).knows(&word.name)))?
         };
         let what = if matches!(meant, Menu::Rules(..)) { "this is a rule" } else { "this belongs in another menu" };
-        let complaint = Complaint::new(format!("{what}; the current menu is `{}`", menu.path()));
+        let error = RscError::new(format!("{what}; the current menu is `{}`", menu.path()));
         Some(
-            complaint
+            error
                 .expected(format!("properties of `{}`", menu.path()))
                 .help(format!("put `{}` before it", meant.path())),
         )
@@ -55,26 +55,26 @@ impl Reader<'_> {
                 self.refuse_script(&words[0]);
             }
             (Place::Root, Some((verb, at))) if verb == "import" && invocation.path_given => {
-                let complaint = Complaint::new("importing other files is not supported")
+                let error = RscError::new("importing other files is not supported")
                     .expected("the commands of that file")
                     .help("add them to this file, or leave the line out if none of them is about rules");
-                self.problems.add(at, complaint);
+                self.problems.add(at, error);
             }
             (Place::Understood(menu), _) => self.no_verb(menu, command, words),
             (Place::Other(path), verb) => self.pass_over(path, verb, command),
             (Place::Root, Some((_, at))) if invocation.path_given && is_firewalls(&command.words) => {
-                let complaint = Complaint::new("the root menu has no rules and no lists")
+                let error = RscError::new("the root menu has no rules and no lists")
                     .expected("a command of a menu such as `/ip firewall filter`")
                     .help("leave out the `/`, or write the menu in full before the command");
-                self.problems.add(at, complaint);
+                self.problems.add(at, error);
             }
             (Place::Root, _) if invocation.path_given => self.skip("/".to_owned()),
             (Place::Root, verb) => {
                 let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
-                let complaint = Complaint::new("a command before any menu")
+                let error = RscError::new("a command before any menu")
                     .expected("a menu line such as `/ip firewall filter`")
                     .help("put the menu on the line before it");
-                self.problems.add(span, complaint);
+                self.problems.add(span, error);
             }
         }
     }
@@ -83,7 +83,7 @@ impl Reader<'_> {
     fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
         let Some(word) = words.first() else { return };
         let name = &word.name.bytes;
-        let complaint = Complaint::new(format!("`{}` stands where a command is expected", show(name)))
+        let error = RscError::new(format!("`{}` stands where a command is expected", show(name)))
             .expected(expected_verb(menu))
             .help(if name == b"Flags:" {
                 PRINTED
@@ -92,7 +92,7 @@ impl Reader<'_> {
             } else {
                 "write each rule as a line that begins with `add`"
             });
-        self.problems.add(word.span.clone(), complaint);
+        self.problems.add(word.span.clone(), error);
     }
 
     /// A command of an unsupported menu. It must not be a rule: a lost rule may be one that drops packets.
@@ -115,17 +115,17 @@ impl Reader<'_> {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => "put the menu before it, for rules `/ip firewall filter`".to_owned(),
             };
-            self.problems.add(span, Complaint::new(what).expected("a menu that has such commands").help(help));
+            self.problems.add(span, RscError::new(what).expected("a menu that has such commands").help(help));
             return;
         }
         if standing == Standing::Unknown && !self.skipped_at.contains_key(&path) && self.skipped.len() < MOST_SKIPPED {
-            let complaint = Complaint::new(format!("RouterOS menu `{}` is not known", show(path.as_bytes())))
+            let error = RscError::new(format!("RouterOS menu `{}` is not known", show(path.as_bytes())))
                 .expected("a menu of RouterOS")
                 .help(match known::meant(&path) {
                     Some(meant) => format!("did you mean `/{meant}`? its commands were skipped"),
                     None => "its commands were skipped".to_owned(),
                 });
-            self.warnings.add(span, complaint);
+            self.warnings.add(span, error);
         }
         self.skip(path);
     }

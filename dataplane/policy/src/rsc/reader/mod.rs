@@ -7,17 +7,17 @@ use std::ops::Range;
 
 use super::address_list::AddressLists;
 use super::command::{Order, Verb};
-use super::flaw::Flaw;
 use super::incomplete::{Gap, Progress};
 use super::kind::Kind;
 use super::lexer::{self, Command, Lexer, Text, Word};
 use super::local_address::LocalAddresses;
 use super::menu::{Invocation, Line, Menu, Menus, Place};
-use super::problem::{Complaint, Cursor, Problems, show};
+use super::problem::{Cursor, Problems, RscError, show};
 use super::property::Add;
 use super::rules::{Patterns, Rules};
 use super::script::{self, Expansion};
 use super::store::Store;
+use super::syntax_error::SyntaxError;
 use super::work::Work;
 use super::{Reading, SkippedMenu, check, filter, interface, layer7, tracking};
 use crate::packet::Family;
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
                     upcoming.take_if(|next| command.words.len() < lexer::MOST_WORDS && self.menu(menu).continues(next))
                 {
                     command.words.extend(lost.words);
-                    command.flaws.extend(lost.flaws);
+                    command.errors.extend(lost.errors);
                     command.span.end = lost.span.end;
                     upcoming = self.next(&mut lexer);
                 }
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
             Some(first) => self.refuse_script(first),
             None => {}
         }
-        self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
+        self.report_errors(&command.errors, |error| error.kind.breaks_the_text());
         None
     }
 
@@ -206,10 +206,10 @@ impl<'a> Reader<'a> {
                 self.order(command, menu, verb, arguments);
             }
             line => {
-                self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
+                self.report_errors(&command.errors, |error| error.kind.breaks_the_text());
                 match line {
                     Line::Enter => {}
-                    Line::Wrong(span, complaint) => self.problems.add(span, complaint),
+                    Line::Wrong(span, error) => self.problems.add(span, error),
                     Line::Command(invocation) => self.other(command, invocation),
                 }
             }
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
     /// A command of a supported menu.
     fn order(&mut self, command: &Command, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
         let Some(verb) = Verb::from_name(&name).filter(|verb| menu != Menu::Tracking || *verb == Verb::Set) else {
-            self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
+            self.report_errors(&command.errors, |error| error.kind.breaks_the_text());
             match &*name {
                 "print" => {
                     let work = std::mem::take(&mut self.work);
@@ -233,16 +233,16 @@ impl<'a> Reader<'a> {
         };
         let words = command.words.get(head..).unwrap_or_default();
         if verb == Verb::Add
-            && let Some(complaint) = self.misplaced(menu, words)
+            && let Some(error) = self.misplaced(menu, words)
         {
-            self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
-            self.problems.add(at, complaint);
+            self.report_errors(&command.errors, |error| error.kind.breaks_the_text());
+            self.problems.add(at, error);
             return;
         }
         let line = self.line(command.span.start);
         let order = Order { text: self.text, command, verb, at, head, line };
-        let told: Vec<_> = order.flaws().filter_map(|flaw| self.flaw_complaint(flaw)).collect();
-        told.into_iter().for_each(|(span, complaint)| self.problems.add(span, complaint));
+        let told: Vec<_> = order.errors().filter_map(|error| self.syntax_error(error)).collect();
+        told.into_iter().for_each(|(span, error)| self.problems.add(span, error));
         // Each menu has its own entries, so borrowing one leaves the rest of the reader free.
         let (mut problems, work) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.work));
         self.menu(menu).carry_out(&order, &mut problems, &work);
@@ -257,25 +257,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The problem of a flaw: why a value is not known, if one is expected; `None` if that was reported already.
-    fn flaw_complaint(&self, flaw: &Flaw) -> Option<(Range<usize>, Complaint)> {
-        match self.script.and_then(|(_, expansion)| expansion.why(flaw.span.start)) {
-            Some((span, complaint)) => Some((span, complaint?)),
-            None => Some((flaw.span.clone(), flaw.kind.complaint())),
+    /// The problem of an error: why a value is not known, if one is expected; `None` if that was reported already.
+    fn syntax_error(&self, error: &SyntaxError) -> Option<(Range<usize>, RscError)> {
+        match self.script.and_then(|(_, expansion)| expansion.why(error.span.start)) {
+            Some((span, error)) => Some((span, error?)),
+            None => Some((error.span.clone(), error.kind.error())),
         }
     }
 
     fn refuse_script(&mut self, word: &Word) {
-        let complaint = Complaint::new(format!("scripting is not supported: `{}`", show(&word.name.bytes)))
+        let error = RscError::new(format!("scripting is not supported: `{}`", show(&word.name.bytes)))
             .expected("a menu line or a command such as `add`")
             .help("write out the commands of the script, or export the rules from a router on which it ran");
-        self.problems.add(word.span.clone(), complaint);
+        self.problems.add(word.span.clone(), error);
     }
 
-    fn report_flaws(&mut self, flaws: &[Flaw], matters: impl Fn(&Flaw) -> bool) {
-        for flaw in flaws.iter().filter(|flaw| matters(flaw)) {
-            if let Some((span, complaint)) = self.flaw_complaint(flaw) {
-                self.problems.add(span, complaint);
+    fn report_errors(&mut self, errors: &[SyntaxError], matters: impl Fn(&SyntaxError) -> bool) {
+        for error in errors.iter().filter(|error| matters(error)) {
+            if let Some((span, error)) = self.syntax_error(error) {
+                self.problems.add(span, error);
             }
         }
     }
@@ -331,7 +331,7 @@ impl Entries for Tracking {
     }
 
     fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, _: &Work) {
-        let intact = order.flaws().next().is_none();
+        let intact = order.errors().next().is_none();
         let add = Add { words: order.words(), verb: order.at.clone(), line: order.line, intact };
         tracking::set(self, &add, problems);
     }
@@ -354,16 +354,16 @@ fn expected_verb(menu: Menu) -> &'static str {
     }
 }
 
-fn no_such_verb(menu: Menu, verb: &str) -> Complaint {
-    let complaint = Complaint::new(format!("`{}` is not supported in `{}`", show(verb.as_bytes()), menu.path()))
+fn no_such_verb(menu: Menu, verb: &str) -> RscError {
+    let error = RscError::new(format!("`{}` is not supported in `{}`", show(verb.as_bytes()), menu.path()))
         .expected(expected_verb(menu));
     match verb {
-        "unset" => complaint.help("write `set`, and the property with a `!` before it"),
-        "edit" => complaint.help("write `set`"),
-        "get" | "reset" => complaint.help("leave the line out"),
-        _ if verb.bytes().all(|byte| byte.is_ascii_digit()) => complaint.help(PRINTED),
-        _ if menu == Menu::Tracking => complaint.help("`set` changes the settings"),
-        _ => complaint
+        "unset" => error.help("write `set`, and the property with a `!` before it"),
+        "edit" => error.help("write `set`"),
+        "get" | "reset" => error.help("leave the line out"),
+        _ if verb.bytes().all(|byte| byte.is_ascii_digit()) => error.help(PRINTED),
+        _ if menu == Menu::Tracking => error.help("`set` changes the settings"),
+        _ => error
             .help("write each rule as a line that begins with `add`")
             .did_you_mean(verb, ["add", "set", "remove", "enable", "disable", "move", "comment"]),
     }

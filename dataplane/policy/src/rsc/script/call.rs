@@ -1,6 +1,6 @@
 //! Commands in brackets whose value follows from their arguments.
 
-use super::super::problem::{Complaint, show};
+use super::super::problem::{RscError, show};
 use super::expression::{Expression, Fail, Variables};
 use super::value::Value;
 
@@ -21,14 +21,12 @@ impl<V: Variables> Expression<'_, V> {
         if !KNOWN.contains(&&name[..]) {
             let rest = &self.text[open + 1..];
             let end = rest.iter().position(|byte| matches!(byte, b']' | b'\r' | b'\n')).unwrap_or(rest.len());
-            let complaint = Complaint::new(format!(
-                "the value of `[{}]` is known only on a router",
-                show(rest[..end].trim_ascii())
-            ))
-            .expected("a value that can be computed from this file")
-            .help("write the value itself, or write out the commands that need it");
+            let error =
+                RscError::new(format!("the value of `[{}]` is known only on a router", show(rest[..end].trim_ascii())))
+                    .expected("a value that can be computed from this file")
+                    .help("write the value itself, or write out the commands that need it");
             let closed = usize::from(rest.get(end) == Some(&b']'));
-            return Err(Some((open..open + 1 + end + closed, complaint)));
+            return Err(Some((open..open + 1 + end + closed, error)));
         }
         let words = std::mem::replace(&mut self.words, true);
         let mut arguments = Vec::new();
@@ -100,9 +98,9 @@ impl<V: Variables> Expression<'_, V> {
     }
 
     fn not_called(&self, name: &[u8], open: usize) -> Fail {
-        let complaint = Complaint::new(format!("`{}` has the wrong arguments", show(name))).expected(
+        let error = RscError::new(format!("`{}` has the wrong arguments", show(name))).expected(
             "`[:len $x]`, `[:pick $x 0 2]`, `[:tostr $x]`, `[:tonum $x]`, `[:toarray \"a,b\"]` or `[:typeof $x]`",
         );
-        Some((open..self.at, complaint))
+        Some((open..self.at, error))
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::super::flaw::FlawKind;
 use super::super::lexer::{Command, Text, Word};
 use super::super::menu::{Line, Place};
-use super::super::problem::Complaint;
+use super::super::problem::RscError;
+use super::super::syntax_error::SyntaxErrorKind;
 use super::super::wording::quoted;
 use super::expression::{Fail, operand, string, variable};
 use super::run::Run;
@@ -28,10 +28,10 @@ impl Run<'_> {
                 false
             }
             Line::Command(invocation) if self.is_lost && !invocation.path_given => {
-                let complaint = Complaint::new("it is not clear which menu this belongs to")
+                let error = RscError::new("it is not clear which menu this belongs to")
                     .expected("a menu line first")
                     .help("a menu inside a block does not apply after it: repeat it here");
-                self.refuse(command.words.first().map(|word| (word.span.clone(), complaint)));
+                self.refuse(command.words.first().map(|word| (word.span.clone(), error)));
                 return Some(());
             }
             Line::Command(invocation) => matches!(invocation.place, Place::Understood(_)),
@@ -43,13 +43,15 @@ impl Run<'_> {
             self.expansion.put(b"    ", command.span.start..command.span.start);
         }
         let mut copied = command.span.start;
-        let words = command.words.iter().filter(|_| is_read && !command.flaws.is_empty());
+        let words = command.words.iter().filter(|_| is_read && !command.errors.is_empty());
         for word in words {
             let target = word.value.as_ref().unwrap_or(&word.name);
             let in_target = |span: &Range<usize>| target.span.start <= span.start && span.end <= target.span.end;
-            let has_values = command.flaws.iter().any(|flaw| {
-                matches!(flaw.kind, FlawKind::Variable | FlawKind::Bracket | FlawKind::QuoteInside)
-                    && in_target(&flaw.span)
+            let has_values = command.errors.iter().any(|error| {
+                matches!(
+                    error.kind,
+                    SyntaxErrorKind::Variable | SyntaxErrorKind::Bracket | SyntaxErrorKind::QuoteInside
+                ) && in_target(&error.span)
             });
             if has_values {
                 self.expansion.copy(self.file, copied..target.span.start);
@@ -76,7 +78,7 @@ impl Run<'_> {
     }
 
     fn evaluated(&mut self, word: &Word, span: Range<usize>) -> Result<(), Fail> {
-        let complain = |complaint: Complaint| Err(Some((span.clone(), complaint)));
+        let complain = |error: RscError| Err(Some((span.clone(), error)));
         let value = operand(self.file, span.clone(), &self.scopes, &self.work)?;
         let bytes = match value {
             Value::Unknown => return Err(None),
@@ -87,9 +89,9 @@ impl Run<'_> {
                     b"no".to_vec()
                 }
             }
-            Value::Array(_) => return complain(Complaint::new("an array stands where one value is expected")),
+            Value::Array(_) => return complain(RscError::new("an array stands where one value is expected")),
             Value::Nothing => {
-                return complain(Complaint::new("this has no value here").help("set the variable above this line"));
+                return complain(RscError::new("this has no value here").help("set the variable above this line"));
             }
             value => value.written().unwrap_or_default(),
         };
@@ -107,7 +109,7 @@ impl Run<'_> {
                 b'$' => {
                     let (value, end) = variable(&self.file[..span.end], at, &self.scopes, &self.work)?;
                     let written = value.written().ok_or_else(|| {
-                        Some((at..end, Complaint::new(format!("{} stands where one value is expected", value.kind()))))
+                        Some((at..end, RscError::new(format!("{} stands where one value is expected", value.kind()))))
                     })?;
                     (written, end)
                 }

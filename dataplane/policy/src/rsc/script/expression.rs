@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::super::problem::{Complaint, show};
-use super::super::select::Refusal;
+use super::super::problem::{RscError, show};
+use super::super::select::SelectError;
 use super::super::work::Work;
 use super::value::{LONGEST_TEXT, Value};
 
@@ -20,7 +20,7 @@ pub(super) trait Variables {
 }
 
 /// Why there is no value; `None` if it was reported already.
-pub(super) type Fail = Option<Refusal>;
+pub(super) type Fail = Option<SelectError>;
 
 /// An expression that is parsed and evaluated in one pass.
 pub(super) struct Expression<'a, V> {
@@ -82,7 +82,7 @@ pub(super) fn variable<V: Variables>(
 impl<V: Variables> Expression<'_, V> {
     pub(super) fn operand(&mut self) -> Result<Value, Fail> {
         if self.depth == MAX_DEPTH || !self.work.spend(5) {
-            return Err(self.refuse(1, Complaint::new("expressions are nested too deep, or take too long")));
+            return Err(self.refuse(1, RscError::new("expressions are nested too deep, or take too long")));
         }
         self.depth += 1;
         let mut value = match self.peek() {
@@ -186,10 +186,10 @@ impl<V: Variables> Expression<'_, V> {
             (b">=", Value::Number(left), Value::Number(right)) => left >= right,
             _ => {
                 let message = format!("{} is compared with {}", left.kind(), right.kind());
-                let complaint = Complaint::new(message)
+                let error = RscError::new(message)
                     .expected("two values of the same type; `<` and `>` for numbers")
                     .help("convert a text to a number with `[:tonum …]`, or a number to a text with `[:tostr …]`");
-                return Err(Some((start..self.at, complaint)));
+                return Err(Some((start..self.at, error)));
             }
         };
         Ok(Value::Truth(truth))
@@ -252,13 +252,13 @@ impl<V: Variables> Expression<'_, V> {
             _ => None,
         };
         result.map(Value::Number).ok_or_else(|| {
-            let complaint = Complaint::new(format!(
+            let error = RscError::new(format!(
                 "`{}` between {} and {} has no result",
                 char::from(operator),
                 left.kind(),
                 right.kind()
             ));
-            Some((start..self.at.max(start), complaint.expected("numbers whose result is a number of 64 bits")))
+            Some((start..self.at.max(start), error.expected("numbers whose result is a number of 64 bits")))
         })
     }
 
@@ -274,16 +274,16 @@ impl<V: Variables> Expression<'_, V> {
         match value {
             Value::Unknown => Err(None),
             value => value.written().ok_or_else(|| {
-                let complaint = Complaint::new(format!("{} cannot be part of a text", value.kind()));
-                Some((start..self.at.max(start), complaint.expected("a text, a number, or true or false")))
+                let error = RscError::new(format!("{} cannot be part of a text", value.kind()));
+                Some((start..self.at.max(start), error.expected("a text, a number, or true or false")))
             }),
         }
     }
 
     pub(super) fn sized(&self, text: &[u8], start: usize) -> Result<(), Fail> {
         if text.len() > LONGEST_TEXT || !self.work.spend(text.len() / 4) {
-            let complaint = Complaint::new(format!("a text of more than {LONGEST_TEXT} bytes, or too many of them"));
-            return Err(Some((start..self.at.max(start), complaint)));
+            let error = RscError::new(format!("a text of more than {LONGEST_TEXT} bytes, or too many of them"));
+            return Err(Some((start..self.at.max(start), error)));
         }
         Ok(())
     }
@@ -293,9 +293,9 @@ impl<V: Variables> Expression<'_, V> {
             Value::Truth(truth) => Ok(*truth),
             Value::Unknown => Err(None),
             other => {
-                let complaint = Complaint::new(format!("a condition is {}", other.kind()))
+                let error = RscError::new(format!("a condition is {}", other.kind()))
                     .expected("a comparison such as `($x = 1)`, or `true` or `false`");
-                Err(Some((self.at.saturating_sub(1)..self.at, complaint)))
+                Err(Some((self.at.saturating_sub(1)..self.at, error)))
             }
         }
     }
@@ -344,11 +344,11 @@ impl<V: Variables> Expression<'_, V> {
             Some(byte) => format!("`{}` is not supported here", show(&[byte])),
             None => "a value is missing".to_owned(),
         };
-        self.refuse(1, Complaint::new(message).expected(expected))
+        self.refuse(1, RscError::new(message).expected(expected))
     }
 
-    pub(super) fn refuse(&self, length: usize, complaint: Complaint) -> Fail {
-        Some((self.at..(self.at + length).min(self.text.len().max(self.at)), complaint))
+    pub(super) fn refuse(&self, length: usize, error: RscError) -> Fail {
+        Some((self.at..(self.at + length).min(self.text.len().max(self.at)), error))
     }
 }
 
@@ -360,8 +360,8 @@ fn items(value: Value) -> Vec<Value> {
     }
 }
 
-fn parentheses(between: &str) -> Complaint {
-    Complaint::new(format!("{between} are combined"))
+fn parentheses(between: &str) -> RscError {
+    RscError::new(format!("{between} are combined"))
         .expected("parentheses")
         .help("put parentheses around the part that is evaluated first")
 }

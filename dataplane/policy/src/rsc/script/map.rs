@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::super::problem::{Complaint, Problems, line_end};
+use super::super::problem::{Problems, RscError, line_end};
 
 /// Bytes of the text with one origin.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,8 @@ pub(in crate::rsc) struct Expansion {
     pieces: Vec<Piece>,
     notes: Vec<String>,
     /// Why parts of the text are unchanged, with variables: each with its position in the text and in the file. Without
-    /// a complaint if it was reported where the variable was set.
-    reasons: Vec<(Range<usize>, Range<usize>, Option<Complaint>)>,
+    /// an error if it was reported where the variable was set.
+    reasons: Vec<(Range<usize>, Range<usize>, Option<RscError>)>,
     /// The positions of the file's lines.
     lines: Vec<usize>,
     /// Problems of the script, by positions in the file.
@@ -88,13 +88,13 @@ impl Expansion {
         start: usize,
         file: &[u8],
         span: Range<usize>,
-        why: Option<(Range<usize>, Complaint)>,
+        why: Option<(Range<usize>, RscError)>,
     ) {
         self.text.truncate(start);
         self.pieces.truncate(self.pieces.partition_point(|piece| piece.at < start));
         self.copy(file, span.clone());
-        let (place, complaint) = why.map_or((span, None), |(place, complaint)| (place, Some(complaint)));
-        self.reasons.push((start..self.text.len(), place, complaint));
+        let (place, error) = why.map_or((span, None), |(place, error)| (place, Some(error)));
+        self.reasons.push((start..self.text.len(), place, error));
     }
 
     fn piece_of(&self, at: usize) -> Option<&Piece> {
@@ -121,28 +121,28 @@ impl Expansion {
         u32::try_from(self.lines.partition_point(|line| *line <= source)).unwrap_or(u32::MAX)
     }
 
-    /// Why the text is unchanged at this position, if a value is expected: its position in the text, and the complaint,
+    /// Why the text is unchanged at this position, if a value is expected: its position in the text, and the error,
     /// if it was not reported elsewhere.
-    pub(in crate::rsc) fn why(&self, at: usize) -> Option<(Range<usize>, Option<Complaint>)> {
+    pub(in crate::rsc) fn why(&self, at: usize) -> Option<(Range<usize>, Option<RscError>)> {
         let after = self.reasons.partition_point(|(text, ..)| text.start <= at);
-        let (text, _, complaint) = self.reasons[..after].last().filter(|(text, ..)| text.contains(&at))?;
-        Some((text.clone(), complaint.clone()))
+        let (text, _, error) = self.reasons[..after].last().filter(|(text, ..)| text.contains(&at))?;
+        Some((text.clone(), error.clone()))
     }
 
     /// Maps problems from the text to the file, each with the values of the loops around it; equal problems at the same
     /// position are reported once.
     pub(in crate::rsc) fn locate(&self, problems: Problems) -> Problems {
         let mut told = HashSet::new();
-        problems.map(|(span, complaint)| {
+        problems.map(|(span, error)| {
             let after = self.reasons.partition_point(|(text, ..)| text.start <= span.start);
             let reason =
-                self.reasons[..after].last().filter(|(text, _, why)| *text == span && why.as_ref() == Some(&complaint));
+                self.reasons[..after].last().filter(|(text, _, why)| *text == span && why.as_ref() == Some(&error));
             let source = reason.map_or_else(|| self.source(&span), |(_, source, _)| source.clone());
-            if !told.insert((source.clone(), complaint.clone())) {
+            if !told.insert((source.clone(), error.clone())) {
                 return None;
             }
             let note = self.piece_of(span.start).map_or("", |piece| &self.notes[piece.note]);
-            Some((source, complaint.with_note(note)))
+            Some((source, error.with_note(note)))
         })
     }
 }

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use super::super::flaw::FlawKind;
 use super::super::lexer::string_at;
-use super::super::problem::{Complaint, show};
+use super::super::problem::{RscError, show};
+use super::super::syntax_error::SyntaxErrorKind;
 use super::expression::{Expression, Fail, Variables};
 use super::value::{MOST_ITEMS, Value};
 
@@ -12,12 +12,12 @@ impl<V: Variables> Expression<'_, V> {
     /// A string, with the values of its variables.
     pub(super) fn string(&mut self) -> Result<Vec<u8>, Fail> {
         let open = self.at;
-        let (string, flaws, end) = string_at(self.text, open);
+        let (string, errors, end) = string_at(self.text, open);
         let mut dollars = Vec::new();
-        for flaw in flaws {
-            match flaw.kind {
-                FlawKind::Variable => dollars.push(flaw.span.start),
-                kind => return Err(Some((flaw.span, kind.complaint()))),
+        for error in errors {
+            match error.kind {
+                SyntaxErrorKind::Variable => dollars.push(error.span.start),
+                kind => return Err(Some((error.span, kind.error()))),
             }
         }
         let mut bytes = Vec::with_capacity(string.bytes.len());
@@ -52,9 +52,9 @@ impl<V: Variables> Expression<'_, V> {
         let start = self.at;
         self.at += 1;
         let name = if self.peek() == Some(b'"') {
-            let (string, flaws, end) = string_at(self.text, self.at);
-            if let Some(flaw) = flaws.into_iter().next() {
-                return Err(Some((flaw.span, flaw.kind.complaint())));
+            let (string, errors, end) = string_at(self.text, self.at);
+            if let Some(error) = errors.into_iter().next() {
+                return Err(Some((error.span, error.kind.error())));
             }
             self.at = end;
             string.bytes
@@ -64,17 +64,17 @@ impl<V: Variables> Expression<'_, V> {
             self.at += length;
             rest[..length].to_vec()
         };
-        let complaint = match self.variables.value(&name) {
+        let error = match self.variables.value(&name) {
             Some(Value::Unknown) => return Err(None),
             Some(value) => return Ok(value),
-            None if name.is_empty() => Complaint::new("`$` begins a variable here")
+            None if name.is_empty() => RscError::new("`$` begins a variable here")
                 .expected("the name of a variable")
                 .help("write `\\$`, inside quotes, for a dollar sign"),
-            None => Complaint::new(format!("the variable `{}` is not set", show(&name)))
+            None => RscError::new(format!("the variable `{}` is not set", show(&name)))
                 .expected("a variable that `:local`, `:global` or a loop sets above")
                 .help("set it, or write `\\$`, inside quotes, for a dollar sign"),
         };
-        Err(Some((start..self.at, complaint)))
+        Err(Some((start..self.at, error)))
     }
 
     /// A literal: any word, or between operators a number and few other words.
@@ -92,10 +92,10 @@ impl<V: Variables> Expression<'_, V> {
         let goes_on = matches!(rest.get(word.len()..), Some([b'.', b'0'..=b'9', ..]));
         let is_value = word.iter().all(u8::is_ascii_digit) || [&b"true"[..], b"false", b"yes", b"no"].contains(&word);
         if !self.words && (!is_value || goes_on) {
-            let complaint = Complaint::new(format!("`{}` is not supported in an expression", show(word)))
+            let error = RscError::new(format!("`{}` is not supported in an expression", show(word)))
                 .expected("a number, a text in quotes, or `$` and the name of a variable")
                 .help("put texts and addresses in quotes");
-            return Err(Some((start..self.at, complaint)));
+            return Err(Some((start..self.at, error)));
         }
         Ok(Value::bare(word))
     }
@@ -118,10 +118,10 @@ impl<V: Variables> Expression<'_, V> {
                     items.push(self.operand()?);
                     self.skip_blanks();
                     if self.peek() == Some(b'=') {
-                        let complaint = Complaint::new("arrays with keys are not supported")
+                        let error = RscError::new("arrays with keys are not supported")
                             .expected("`;` between values")
                             .help("write an array of arrays, and take their items with `->0` and `->1`");
-                        return Err(self.refuse(1, complaint));
+                        return Err(self.refuse(1, error));
                     }
                     if !matches!(self.peek(), Some(b';' | b'}')) {
                         return Err(self.unexpected("`;` or `}`"));
@@ -136,7 +136,7 @@ impl<V: Variables> Expression<'_, V> {
             return Err(None);
         }
         if items.len() > MOST_ITEMS || !self.work.spend(items.len()) {
-            return Err(self.refuse(1, Complaint::new(format!("an array of more than {MOST_ITEMS} items"))));
+            return Err(self.refuse(1, RscError::new(format!("an array of more than {MOST_ITEMS} items"))));
         }
         Ok(Value::Array(Rc::from(items)))
     }
@@ -149,8 +149,8 @@ impl<V: Variables> Expression<'_, V> {
                 Ok(usize::try_from(*index).ok().and_then(|index| items.get(index)).cloned().unwrap_or(Value::Nothing))
             }
             _ => {
-                let complaint = Complaint::new(format!("`->` between {} and {}", value.kind(), index.kind()));
-                Err(Some((start..self.at, complaint.expected("an array, and a number counted from 0"))))
+                let error = RscError::new(format!("`->` between {} and {}", value.kind(), index.kind()));
+                Err(Some((start..self.at, error.expected("an array, and a number counted from 0"))))
             }
         }
     }

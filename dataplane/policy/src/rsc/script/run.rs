@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::super::flaw::{Flaw, FlawKind};
 use super::super::lexer::{Command, Lexer, Text, Word};
 use super::super::menu::Menus;
-use super::super::problem::{Complaint, show};
-use super::super::select::Refusal;
+use super::super::problem::{RscError, show};
+use super::super::select::SelectError;
+use super::super::syntax_error::{SyntaxError, SyntaxErrorKind};
 use super::super::work::Work;
 use super::expression::{Fail, Variables, operand};
 use super::map::Expansion;
@@ -34,10 +34,10 @@ pub(in crate::rsc) fn expand(file: &[u8]) -> Expansion {
     };
     let start = Lexer::new(file).place();
     if run.block(start..file.len()).is_none() {
-        let complaint = Complaint::new("the script runs too long, or its output is too large")
+        let error = RscError::new("the script runs too long, or its output is too large")
             .expected("fewer iterations of its loops")
             .help("write the rules out, or leave the line out");
-        run.expansion.problems.add(file.len()..file.len(), complaint);
+        run.expansion.problems.add(file.len()..file.len(), error);
     }
     run.expansion
 }
@@ -94,7 +94,7 @@ impl Run<'_> {
     /// Runs the statements of a range.
     fn block(&mut self, range: Range<usize>) -> Goes {
         if self.depth == MAX_DEPTH {
-            self.refuse(Some((range.start..range.start, Complaint::new("blocks are nested too deep"))));
+            self.refuse(Some((range.start..range.start, RscError::new("blocks are nested too deep"))));
             return Some(());
         }
         let before = self.menus.place();
@@ -142,11 +142,11 @@ impl Run<'_> {
 
     /// Reports why a statement could not be run, once for each position.
     pub(super) fn refuse(&mut self, fail: Fail) {
-        if let Some((span, complaint)) = fail
+        if let Some((span, error)) = fail
             && self.told.insert(span.clone())
         {
             let note = self.note();
-            self.expansion.problems.add(span, complaint.with_note(&note));
+            self.expansion.problems.add(span, error.with_note(&note));
         }
     }
 
@@ -157,11 +157,12 @@ impl Run<'_> {
     }
 
     fn statement(&mut self, command: &Command, name: &[u8]) -> Result<Goes, Fail> {
-        let is_wrong =
-            |flaw: &&Flaw| !matches!(flaw.kind, FlawKind::Variable | FlawKind::Bracket | FlawKind::QuoteInside);
+        let is_wrong = |error: &&SyntaxError| {
+            !matches!(error.kind, SyntaxErrorKind::Variable | SyntaxErrorKind::Bracket | SyntaxErrorKind::QuoteInside)
+        };
         let closes = matches!(name.first(), Some(b'}' | b']' | b')'));
-        if let Some(flaw) = command.flaws.iter().find(is_wrong).filter(|_| !closes) {
-            return Err(Some((flaw.span.clone(), flaw.kind.complaint())));
+        if let Some(error) = command.errors.iter().find(is_wrong).filter(|_| !closes) {
+            return Err(Some((error.span.clone(), error.kind.error())));
         }
         let words = &command.words;
         match name {
@@ -174,8 +175,8 @@ impl Run<'_> {
             b"put" | b"log" | b"delay" | b"beep" => {
                 let span = words[0].span.clone();
                 if self.told.insert(span.clone()) {
-                    let complaint = Complaint::new(format!("`:{}` changes no rule: it was ignored", show(name)));
-                    self.expansion.warnings.add(span, complaint);
+                    let error = RscError::new(format!("`:{}` changes no rule: it was ignored", show(name)));
+                    self.expansion.warnings.add(span, error);
                 }
                 Ok(Some(()))
             }
@@ -191,9 +192,9 @@ impl Run<'_> {
     fn declare(&mut self, words: &[Word], is_global: bool) -> Result<(), Fail> {
         let name = self.name(words, 1)?;
         if let Some(word) = words.get(2).filter(|word| word.value.is_some()) {
-            let complaint = Complaint::new(format!("functions are not supported: `{}=`", show(&word.name.bytes)));
+            let error = RscError::new(format!("functions are not supported: `{}=`", show(&word.name.bytes)));
             self.scopes.declare(&name, Value::Unknown);
-            return Err(Some((word.span.clone(), complaint.expected("a value"))));
+            return Err(Some((word.span.clone(), error.expected("a value"))));
         }
         // An error is reported once, and not again where the variable is used.
         let value = words.get(2).map_or(Ok(Value::Nothing), |word| self.value(&word.name.span));
@@ -208,7 +209,7 @@ impl Run<'_> {
             self.scopes.global.insert(name, value);
         }
         if self.scopes.count() > MOST_VARIABLES {
-            return Err(Some((words[0].span.clone(), Complaint::new(format!("more than {MOST_VARIABLES} variables")))));
+            return Err(Some((words[0].span.clone(), RscError::new(format!("more than {MOST_VARIABLES} variables")))));
         }
         fail.map_or(Ok(()), Err)
     }
@@ -221,10 +222,10 @@ impl Run<'_> {
             (Some(word), None) => self.value(&word.name.span),
         };
         let Some(place) = self.scopes.place(&name) else {
-            let complaint = Complaint::new(format!("the variable `{}` is not declared", show(&name)))
+            let error = RscError::new(format!("the variable `{}` is not declared", show(&name)))
                 .expected("`:local` or `:global` above")
                 .help(format!("write `:local {}` instead of `:set`", show(&name)));
-            return Err(Some((words[1].span.clone(), complaint)));
+            return Err(Some((words[1].span.clone(), error)));
         };
         *place = Value::Unknown;
         *place = value?;
@@ -240,9 +241,9 @@ impl Run<'_> {
             Value::Truth(truth) => truth,
             Value::Unknown => return Err(None),
             other => {
-                let complaint = Complaint::new(format!("the condition is {}", other.kind()))
+                let error = RscError::new(format!("the condition is {}", other.kind()))
                     .expected("a comparison such as `($x = 1)`, or `true` or `false`");
-                return Err(Some((condition.span.clone(), complaint)));
+                return Err(Some((condition.span.clone(), error)));
             }
         };
         match body(words, if truth { "do" } else { "else" })? {
@@ -261,9 +262,8 @@ impl Run<'_> {
             Value::Array(items) => items,
             Value::Unknown => return Err(None),
             other => {
-                let complaint =
-                    Complaint::new(format!("`in=` is {}", other.kind())).expected("an array such as `{1;2}`");
-                return Err(Some((list.span.clone(), complaint)));
+                let error = RscError::new(format!("`in=` is {}", other.kind())).expected("an array such as `{1;2}`");
+                return Err(Some((list.span.clone(), error)));
             }
         };
         Ok(self.turns(&name, &range, items.iter().cloned()))
@@ -279,8 +279,8 @@ impl Run<'_> {
                 Value::Number(number) => Ok(Some(number)),
                 Value::Unknown => Err(None),
                 other => {
-                    let complaint = Complaint::new(format!("`{name}=` is {}", other.kind())).expected("a number");
-                    Err(Some((text.span.clone(), complaint)))
+                    let error = RscError::new(format!("`{name}=` is {}", other.kind())).expected("a number");
+                    Err(Some((text.span.clone(), error)))
                 }
             },
         };
@@ -289,8 +289,8 @@ impl Run<'_> {
         let Some(range) = body(words, "do")? else { return Err(Some(lacks(&words[0], "`do={…}`"))) };
         let step = step.unwrap_or(if from <= to { 1 } else { -1 });
         if step == 0 || (step > 0) != (from <= to) && from != to {
-            let complaint = Complaint::new("the step is zero, or leads away from `to=`");
-            return Err(Some((words[0].span.clone(), complaint.expected("a step in the direction of `to=`"))));
+            let error = RscError::new("the step is zero, or leads away from `to=`");
+            return Err(Some((words[0].span.clone(), error.expected("a step in the direction of `to=`"))));
         }
         let next =
             |number: &i64| number.checked_add(step).filter(|next| if step > 0 { *next <= to } else { *next >= to });
@@ -333,34 +333,34 @@ impl Run<'_> {
         let name = &word.name.bytes;
         let is_name = !name.is_empty() && !name.iter().any(|byte| b"$[{(,".contains(byte));
         if !is_name || word.value.is_some() || word.flawed {
-            let complaint = Complaint::new(format!("`{}` is not the name of one variable", show(name)));
-            return Err(Some((word.span.clone(), complaint.expected("letters and digits"))));
+            let error = RscError::new(format!("`{}` is not the name of one variable", show(name)));
+            return Err(Some((word.span.clone(), error.expected("letters and digits"))));
         }
         Ok(name.clone())
     }
 }
 
-fn unread(word: &Word, name: &[u8]) -> Refusal {
+fn unread(word: &Word, name: &[u8]) -> SelectError {
     let what = match name.first() {
         Some(b'$') => "calling a function".to_owned(),
         Some(b'}' | b']' | b')') => "a bracket that was not opened".to_owned(),
         Some(b'[' | b'(' | b'{') | None => "an expression in place of a command".to_owned(),
         Some(_) => format!("`:{}`", show(name)),
     };
-    let complaint = Complaint::new(format!("this part of scripting is not supported: {what}"))
+    let error = RscError::new(format!("this part of scripting is not supported: {what}"))
         .expected("`:local`, `:global`, `:set`, `:if`, `:for`, `:foreach`, or a command such as `add`")
         .help("write out the commands of the script, or export the rules from a router on which it ran");
-    (word.span.clone(), complaint)
+    (word.span.clone(), error)
 }
 
-fn lacks(word: &Word, what: &str) -> Refusal {
-    let complaint = Complaint::new(format!("`{}` lacks something", show(&word.name.bytes))).expected(what);
-    (word.span.clone(), complaint)
+fn lacks(word: &Word, what: &str) -> SelectError {
+    let error = RscError::new(format!("`{}` lacks something", show(&word.name.bytes))).expected(what);
+    (word.span.clone(), error)
 }
 
-fn one_value(stray: &Word) -> Refusal {
-    let complaint = Complaint::new("more than one value").expected("one value, or an expression in parentheses");
-    (stray.span.clone(), complaint.help("`(\"a\" . $b)` joins texts"))
+fn one_value(stray: &Word) -> SelectError {
+    let error = RscError::new("more than one value").expected("one value, or an expression in parentheses");
+    (stray.span.clone(), error.help("`(\"a\" . $b)` joins texts"))
 }
 
 /// Whether the following words are arguments with these names, each once.
@@ -374,8 +374,8 @@ fn only(words: &[Word], from: usize, names: &[&str]) -> Result<(), Fail> {
         None => Ok(()),
         Some(word) => {
             let names: Vec<String> = names.iter().map(|name| format!("`{name}=`")).collect();
-            let complaint = Complaint::new(format!("`{}` is not supported here", show(&word.name.bytes)));
-            Err(Some((word.span.clone(), complaint.expected(names.join(", ")))))
+            let error = RscError::new(format!("`{}` is not supported here", show(&word.name.bytes)));
+            Err(Some((word.span.clone(), error.expected(names.join(", ")))))
         }
     }
 }
@@ -390,8 +390,8 @@ fn body(words: &[Word], name: &str) -> Result<Option<Range<usize>>, Fail> {
         None => Ok(None),
         Some(text) if text.bytes == b"{" => Ok(Some(text.span.start + 1..text.span.end.saturating_sub(1))),
         Some(text) => {
-            let complaint = Complaint::new(format!("`{name}=` is not a block")).expected("`{…}`");
-            Err(Some((text.span.clone(), complaint)))
+            let error = RscError::new(format!("`{name}=` is not a block")).expected("`{…}`");
+            Err(Some((text.span.clone(), error)))
         }
     }
 }

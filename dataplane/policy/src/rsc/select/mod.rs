@@ -22,10 +22,10 @@ use regex::bytes::Regex;
 
 use self::reader::{Reader, taken};
 use super::lexer::Text;
-use super::problem::Complaint;
+use super::problem::RscError;
 
-/// A complaint and its position.
-pub(super) type Refusal = (Range<usize>, Complaint);
+/// An error and its position.
+pub(super) type SelectError = (Range<usize>, RscError);
 
 /// A query.
 #[derive(Debug)]
@@ -63,14 +63,14 @@ pub(super) enum Ask {
 impl Query {
     /// Parses `[find …]`, or one of the entries that it finds, brackets included, at `span` in the text. `menu` is the
     /// path of the menu in which it is used.
-    pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<(Query, Option<usize>), Refusal> {
+    pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<(Query, Option<usize>), SelectError> {
         match taken(text, span) {
             Some((find, number)) => Ok((Query::find(text, &find, menu)?, Some(number))),
             None => Ok((Query::find(text, span, menu)?, None)),
         }
     }
 
-    fn find(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, Refusal> {
+    fn find(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, SelectError> {
         let inside = text.get(..span.end.saturating_sub(1)).unwrap_or(text);
         let mut reader = Reader { text: inside, at: span.start + 1, menu, conditions: 0 };
         reader.head(span)?;

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::super::flaw::FlawKind;
 use super::super::lexer::{Text, string_at};
-use super::super::problem::{Complaint, show};
+use super::super::problem::{RscError, show};
+use super::super::syntax_error::SyntaxErrorKind;
 use super::super::value;
-use super::{Ask, Query, Refusal, Test};
+use super::{Ask, Query, SelectError, Test};
 
 /// Greatest depth of parentheses.
 const MAX_DEPTH: usize = 16;
@@ -48,7 +48,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// `find`, optionally after the menu's path and before `where`.
-    pub(super) fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
+    pub(super) fn head(&mut self, span: &Range<usize>) -> Result<(), SelectError> {
         self.skip_blanks();
         let mut path = String::new();
         // No path has more words.
@@ -77,7 +77,7 @@ impl Reader<'_> {
         Err((span.clone(), not_find()))
     }
 
-    pub(super) fn any(&mut self, depth: usize) -> Result<Query, Refusal> {
+    pub(super) fn any(&mut self, depth: usize) -> Result<Query, SelectError> {
         let mut queries = vec![self.all(depth)?];
         while self.takes("||") || self.takes_word("or") {
             queries.push(self.all(depth)?);
@@ -85,7 +85,7 @@ impl Reader<'_> {
         Ok(one_or(queries, Query::Any))
     }
 
-    fn all(&mut self, depth: usize) -> Result<Query, Refusal> {
+    fn all(&mut self, depth: usize) -> Result<Query, SelectError> {
         let mut queries = Vec::new();
         loop {
             self.skip_blanks();
@@ -101,7 +101,7 @@ impl Reader<'_> {
         Ok(one_or(queries, Query::All))
     }
 
-    fn term(&mut self, depth: usize) -> Result<Query, Refusal> {
+    fn term(&mut self, depth: usize) -> Result<Query, SelectError> {
         let mut negated = false;
         while self.takes("!") {
             negated = !negated;
@@ -109,7 +109,7 @@ impl Reader<'_> {
         self.skip_blanks();
         let query = if self.peek() == Some(b'(') {
             if depth == MAX_DEPTH {
-                return Err((self.at..self.at + 1, Complaint::new("parentheses are nested too deep")));
+                return Err((self.at..self.at + 1, RscError::new("parentheses are nested too deep")));
             }
             self.at += 1;
             let query = self.any(depth + 1)?;
@@ -123,18 +123,15 @@ impl Reader<'_> {
         Ok(if negated { Query::Not(Box::new(query)) } else { query })
     }
 
-    fn test(&mut self) -> Result<Query, Refusal> {
+    fn test(&mut self) -> Result<Query, SelectError> {
         let Some((bytes, span)) = self.word_if(|byte| byte == b'-' || byte == b'.' || byte.is_ascii_alphanumeric())
         else {
             return Err(self.unexpected());
         };
         self.conditions += 1;
         if self.conditions > MOST_CONDITIONS {
-            let complaint = Complaint::new(format!("more than {MOST_CONDITIONS} conditions"));
-            return Err((
-                span,
-                complaint.help("write a command for some of the entries, and another one for the rest"),
-            ));
+            let error = RscError::new(format!("more than {MOST_CONDITIONS} conditions"));
+            return Err((span, error.help("write a command for some of the entries, and another one for the rest")));
         }
         let name = Text::made(&bytes, span);
         let behind_name = self.at;
@@ -158,13 +155,13 @@ impl Reader<'_> {
     }
 
     /// A string, or literal bytes.
-    fn value(&mut self) -> Result<(Vec<u8>, Range<usize>), Refusal> {
+    fn value(&mut self) -> Result<(Vec<u8>, Range<usize>), SelectError> {
         self.skip_blanks();
         let start = self.at;
         if self.peek() == Some(b'"') {
-            let (string, flaws, end) = string_at(self.text, start);
-            if let Some(flaw) = flaws.into_iter().next() {
-                return Err((flaw.span, flaw.kind.complaint()));
+            let (string, errors, end) = string_at(self.text, start);
+            if let Some(error) = errors.into_iter().next() {
+                return Err((error.span, error.kind.error()));
             }
             self.at = end;
             return Ok((string.bytes, start..end));
@@ -172,7 +169,7 @@ impl Reader<'_> {
         let of_value = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/,!*+@%".contains(&byte) || !byte.is_ascii();
         match self.word_if(of_value) {
             Some((bytes, span)) if self.peek().is_none_or(|byte| b" \t)&|\r\n\\".contains(&byte)) => Ok((bytes, span)),
-            _ if self.peek() == Some(b'$') => Err((self.at..self.at + 1, FlawKind::Variable.complaint())),
+            _ if self.peek() == Some(b'$') => Err((self.at..self.at + 1, SyntaxErrorKind::Variable.error())),
             _ => Err(self.unexpected()),
         }
     }
@@ -238,22 +235,22 @@ impl Reader<'_> {
         self.text.get(self.at).copied()
     }
 
-    pub(super) fn unexpected(&self) -> Refusal {
+    pub(super) fn unexpected(&self) -> SelectError {
         let end = (self.at + 1).min(self.text.len().max(self.at));
         let message = match self.peek() {
-            Some(b'$') => return (self.at..end, FlawKind::Variable.complaint()),
+            Some(b'$') => return (self.at..end, SyntaxErrorKind::Variable.error()),
             Some(byte) => format!("`{}` is not supported here", show(&[byte])),
             None => "a condition is missing".to_owned(),
         };
-        let complaint = Complaint::new(message)
+        let error = RscError::new(message)
             .expected("conditions such as `list=guests`, `comment~\"^tmp\"` or `!disabled`, with `and` or `or` between")
             .help("put values in quotes; other expressions are not supported: write the final entries");
-        (self.at..end, complaint)
+        (self.at..end, error)
     }
 }
 
-fn not_find() -> Complaint {
-    Complaint::new("commands and expressions in brackets are not supported, except `find`")
+fn not_find() -> RscError {
+    RscError::new("commands and expressions in brackets are not supported, except `find`")
         .expected("`[find …]` of the same menu")
         .help("write `[find comment=\"…\"]` with a condition that only these entries meet")
 }
@@ -269,21 +266,21 @@ fn one_or(mut queries: Vec<Query>, several: fn(Vec<Query>) -> Query) -> Query {
 }
 
 /// The meaning of POSIX extended expressions is the same here, except for back references.
-fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, Refusal> {
-    let refuse = |complaint: Complaint| (span.clone(), complaint);
+fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, SelectError> {
+    let refuse = |error: RscError| (span.clone(), error);
     if bytes.is_empty() {
-        return Err(refuse(Complaint::new("the expression is empty").expected("a regular expression")));
+        return Err(refuse(RscError::new("the expression is empty").expected("a regular expression")));
     }
     if bytes.len() > LONGEST_REGEX {
-        let complaint = Complaint::new(format!("an expression of {} bytes", bytes.len()));
-        return Err(refuse(complaint.expected(format!("at most {LONGEST_REGEX} bytes"))));
+        let error = RscError::new(format!("an expression of {} bytes", bytes.len()));
+        return Err(refuse(error.expected(format!("at most {LONGEST_REGEX} bytes"))));
     }
     let pattern = value::regexp(bytes).map_err(refuse)?;
     RegexBuilder::new(&pattern).unicode(false).size_limit(MAX_REGEX).build().map_err(|error| {
         let error = error.to_string();
         let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
         refuse(
-            Complaint::new(format!("the expression does not parse: {}", show(reason.as_bytes())))
+            RscError::new(format!("the expression does not parse: {}", show(reason.as_bytes())))
                 .expected("a regular expression such as `\"^tmp\"`"),
         )
     })

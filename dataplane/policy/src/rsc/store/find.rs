@@ -6,14 +6,14 @@ use std::collections::HashSet;
 use super::super::command::{Item, Order, Selector, Verb, property_name};
 use super::super::kind::Kind;
 use super::super::lexer::{Text, Word};
-use super::super::problem::{Complaint, show};
-use super::super::select::{Ask, Query, Refusal, Test};
+use super::super::problem::{RscError, show};
+use super::super::select::{Ask, Query, SelectError, Test};
 use super::super::work::Work;
 use super::Store;
 
 impl<K: Kind> Store<K> {
     /// The selected entries: at least one, except for `remove [find …]`.
-    pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
+    pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, SelectError> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
             Selector::Find(query) => {
                 let found = self.find(order.text, query, work)?;
@@ -31,7 +31,7 @@ impl<K: Kind> Store<K> {
             Selector::Items(items) => {
                 let mut selected = Vec::new();
                 for (item, span) in items {
-                    selected.push(self.item(&item, order.text, work).map_err(|complaint| (span, complaint))?);
+                    selected.push(self.item(&item, order.text, work).map_err(|error| (span, error))?);
                 }
                 let mut seen = HashSet::new();
                 selected.retain(|index| seen.insert(*index));
@@ -40,30 +40,29 @@ impl<K: Kind> Store<K> {
         };
         if selected.is_empty() {
             let written = order.text.get(chosen.span.clone()).unwrap_or_default();
-            let complaint =
-                Complaint::new(format!("no entry of `{}` is found by `{}`", self.kind.path(), show(written)))
-                    .expected("a condition that entries above this line meet")
-                    .help("add the entry above this line, or correct the condition: values are compared as written");
-            return Err((chosen.span.clone(), complaint));
+            let error = RscError::new(format!("no entry of `{}` is found by `{}`", self.kind.path(), show(written)))
+                .expected("a condition that entries above this line meet")
+                .help("add the entry above this line, or correct the condition: values are compared as written");
+            return Err((chosen.span.clone(), error));
         }
         Ok(selected)
     }
 
     /// The one entry before which another one is placed.
-    pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, Refusal> {
+    pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, SelectError> {
         let selected = self.select(order, chosen, work)?;
         match selected[..] {
             [only] => Ok(only),
             _ => {
-                let complaint = Complaint::new(format!("these are {} entries", selected.len()))
+                let error = RscError::new(format!("these are {} entries", selected.len()))
                     .expected("one entry")
                     .help("add conditions that only one entry meets, or take the first one: `([find …]->0)`");
-                Err((chosen.span.clone(), complaint))
+                Err((chosen.span.clone(), error))
             }
         }
     }
 
-    fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, Refusal> {
+    fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, SelectError> {
         for test in query.tests() {
             self.check_test(test, work)?;
         }
@@ -87,13 +86,13 @@ impl<K: Kind> Store<K> {
         Ok(found)
     }
 
-    fn check_test(&self, test: &mut Test, work: &Work) -> Result<(), Refusal> {
+    fn check_test(&self, test: &mut Test, work: &Work) -> Result<(), SelectError> {
         let name = &test.name;
         if !self.kind.knows(name) && name.bytes != b"dynamic" {
-            let complaint = Complaint::new(format!("`{}` cannot be searched for", show(&name.bytes)))
+            let error = RscError::new(format!("`{}` cannot be searched for", show(&name.bytes)))
                 .expected(format!("a property of entries of `{}`", self.kind.path()))
                 .help("write a condition on properties of the entries, such as `comment=\"…\"`");
-            return Err((name.span.clone(), complaint));
+            return Err((name.span.clone(), error));
         }
         match &mut test.ask {
             Ask::Is(value) => self.kind.normalize(&test.name.bytes, value),
@@ -122,7 +121,7 @@ impl<K: Kind> Store<K> {
         })
     }
 
-    fn item(&mut self, item: &Item, text: &[u8], work: &Work) -> Result<u32, Complaint> {
+    fn item(&mut self, item: &Item, text: &[u8], work: &Work) -> Result<u32, RscError> {
         let found = match item {
             Item::Number(number) => self.numbered(*number, work)?,
             Item::Id(id) => {
@@ -134,8 +133,8 @@ impl<K: Kind> Store<K> {
                 self.find(text, Query::Test(test), work).unwrap_or_default().first().copied()
             }
             Item::Name(_) => {
-                let complaint = Complaint::new(format!("entries of `{}` have no names", self.kind.path()));
-                return Err(complaint.expected("`[find …]`, or a number").help("write `[find comment=\"…\"]`"));
+                let error = RscError::new(format!("entries of `{}` have no names", self.kind.path()));
+                return Err(error.expected("`[find …]`, or a number").help("write `[find comment=\"…\"]`"));
             }
         };
         found.filter(|index| !self.records[*index as usize].removed).ok_or_else(|| {
@@ -144,7 +143,7 @@ impl<K: Kind> Store<K> {
                 Item::Id(id) => (format!("*{id:X}"), "the first entry of a file is `*1`"),
                 Item::Name(name) => (show(name), "entries are added before they are changed"),
             };
-            Complaint::new(format!("`{}` has no entry `{said}` at this point", self.kind.path()))
+            RscError::new(format!("`{}` has no entry `{said}` at this point", self.kind.path()))
                 .expected("an entry that was added above")
                 .help(format!("{why}; better write `[find comment=\"…\"]`"))
         })
@@ -153,7 +152,7 @@ impl<K: Kind> Store<K> {
     /// The entry with a number. RouterOS keeps the numbers of the last `print`, or of their first use, until the next
     /// `print`; when it drops them is not documented. So a number is valid only if it means the same entry in both
     /// cases.
-    fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, Complaint> {
+    fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, RscError> {
         self.compact(work);
         let now = self.order.get(number).copied();
         let numbers = self.numbers.get_or_insert_with(|| {
@@ -164,7 +163,7 @@ impl<K: Kind> Store<K> {
         if now == first {
             return Ok(now);
         }
-        Err(Complaint::new(format!("it is not clear which entry has the number {number} now"))
+        Err(RscError::new(format!("it is not clear which entry has the number {number} now"))
             .expected("`[find …]`")
             .help("entries were added, moved or removed since a number was first used, and RouterOS may keep the old ones"))
     }

@@ -17,9 +17,9 @@ use std::ops::Range;
 use super::command::{Order, Verb, properties, property_name};
 use super::kind::Kind;
 use super::lexer::{Text, Word, words_of};
-use super::problem::{Complaint, Problems, show};
+use super::problem::{Problems, RscError, show};
 use super::property::Add;
-use super::select::Refusal;
+use super::select::SelectError;
 use super::work::Work;
 
 /// Highest number of entries with problems that one command reports. They have the same problems.
@@ -34,7 +34,7 @@ pub(super) struct Record<E> {
     line: u32,
     /// The number of words of the `add` up to its verb.
     head: u8,
-    /// Whether the form of the `add` has no flaws.
+    /// Whether the form of the `add` has no errors.
     intact: bool,
     removed: bool,
 }
@@ -76,9 +76,9 @@ impl<K: Kind> Store<K> {
 
     /// Carries out a command.
     pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
-        let mut intact = order.flaws().next().is_none();
-        if let Some((span, complaint)) = order.twice() {
-            problems.add(span, complaint);
+        let mut intact = order.errors().next().is_none();
+        if let Some((span, error)) = order.twice() {
+            problems.add(span, error);
             intact = false;
         }
         match order.verb {
@@ -144,14 +144,14 @@ impl<K: Kind> Store<K> {
         let Some(twin) = self.kind.enter(index, &self.records) else { return };
         let span =
             words.iter().find(|word| word.name.bytes == b"address").map_or_else(|| at.clone(), |w| w.span.clone());
-        let complaint = Complaint::new("already have such entry")
+        let error = RscError::new("already have such entry")
             .expected("a new entry")
             .help(format!("it equals the entry of line {}: remove one of them", self.records[twin as usize].line));
-        problems.add(span, complaint);
+        problems.add(span, error);
         self.kind.refuse(&mut self.records[index as usize].entry);
     }
 
-    fn change(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) -> Result<(), Refusal> {
+    fn change(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) -> Result<(), SelectError> {
         self.check_verb(order)?;
         let (chosen, spare) = order.selected()?;
         let selected = self.select(order, chosen, work)?;
@@ -165,7 +165,7 @@ impl<K: Kind> Store<K> {
             }
             Verb::Set | Verb::Enable | Verb::Disable | Verb::Comment => {
                 if order.verb == Verb::Comment && spare.is_empty() && order.value("comment").is_none() {
-                    return Err((order.at.clone(), Complaint::new("`comment` has no comment").expected("a text")));
+                    return Err((order.at.clone(), RscError::new("`comment` has no comment").expected("a text")));
                 }
                 self.set(order, &selected, problems, work);
             }
@@ -174,7 +174,7 @@ impl<K: Kind> Store<K> {
     }
 
     /// Whether the menu has the command, and the command only properties that it knows.
-    fn check_verb(&self, order: &Order<'_>) -> Result<(), Refusal> {
+    fn check_verb(&self, order: &Order<'_>) -> Result<(), SelectError> {
         let has = |property: &str| self.kind.knows(&Text::made(property.as_bytes(), 0..0));
         let works = match order.verb {
             Verb::Enable | Verb::Disable => has("disabled"),
@@ -183,11 +183,10 @@ impl<K: Kind> Store<K> {
             Verb::Add | Verb::Set | Verb::Remove => true,
         };
         if !works {
-            let complaint =
-                Complaint::new(format!("entries of `{}` have no `{}`", self.kind.path(), order.verb.name()))
-                    .expected("`add`, `set` or `remove`")
-                    .help("leave the line out");
-            return Err((order.at.clone(), complaint));
+            let error = RscError::new(format!("entries of `{}` have no `{}`", self.kind.path(), order.verb.name()))
+                .expected("`add`, `set` or `remove`")
+                .help("leave the line out");
+            return Err((order.at.clone(), error));
         }
         let stray = match order.verb {
             Verb::Set => None,
@@ -199,7 +198,7 @@ impl<K: Kind> Store<K> {
         };
         stray.map_or(Ok(()), |word| {
             let message = format!("`{}` has no effect in `{}`", show(&word.name.bytes), order.verb.name());
-            Err((word.span.clone(), Complaint::new(message).expected("entries").help("use `set` to change properties")))
+            Err((word.span.clone(), RscError::new(message).expected("entries").help("use `set` to change properties")))
         })
     }
 
@@ -235,12 +234,12 @@ impl<K: Kind> Store<K> {
         selected: &[u32],
         before: Option<(u32, Range<usize>)>,
         work: &Work,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), SelectError> {
         let moved: HashSet<u32> = selected.iter().copied().collect();
         if let Some((_, span)) = before.as_ref().filter(|(before, _)| moved.contains(before)) {
             return Err((
                 span.clone(),
-                Complaint::new("an entry cannot be placed before itself").expected("another entry"),
+                RscError::new("an entry cannot be placed before itself").expected("another entry"),
             ));
         }
         work.spend(self.order.len());

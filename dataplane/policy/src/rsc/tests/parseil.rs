@@ -78,7 +78,7 @@ fn ours(text: &[u8]) -> Vec<CommandWords> {
     let (mut lexer, mut menus) = (Lexer::new(text), Menus::default());
     let mut commands = Vec::new();
     while let Some(command) = lexer.next(|_| true) {
-        assert!(command.flaws.is_empty(), "{command:?}");
+        assert!(command.errors.is_empty(), "{command:?}");
         let Line::Command(Invocation { place: Place::Understood(menu), verb: Some((verb, _)), arguments, .. }) =
             menus.follow(&command.words)
         else {

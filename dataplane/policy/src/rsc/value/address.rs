@@ -28,11 +28,11 @@ fn addresses_v4(value: &str) -> Parsed<AddressSet> {
         (None, None) => prefix_v4(value, "32"),
     };
     parsed.ok_or_else(|| {
-        let complaint = bad(value, "an IPv4 address").expected(EXPECTED_V4);
+        let error = bad(value, "an IPv4 address").expected(EXPECTED_V4);
         if looks_like::<Ipv6Addr>(value) {
-            complaint.help("IPv6 addresses belong in the menus under `/ipv6 firewall`")
+            error.help("IPv6 addresses belong in the menus under `/ipv6 firewall`")
         } else {
-            complaint
+            error
         }
     })
 }
@@ -53,13 +53,13 @@ fn addresses_v6(value: &str) -> Parsed<AddressSet> {
         .and_then(|(address, length)| Ipv6Net::new(address, length).ok())
         .map(|net| AddressSet::Prefix(IpNet::V6(net.trunc())));
     parsed.ok_or_else(|| {
-        let complaint = bad(value, "an IPv6 address or prefix").expected("`2001:db8::1` or `2001:db8::/32`");
+        let error = bad(value, "an IPv6 address or prefix").expected("`2001:db8::1` or `2001:db8::/32`");
         if looks_like::<Ipv4Addr>(value) {
-            complaint.help("IPv4 addresses belong in the menus under `/ip firewall`")
+            error.help("IPv4 addresses belong in the menus under `/ip firewall`")
         } else if value.contains('-') {
-            complaint.help("ranges exist for IPv4 only: write prefixes, a rule for each")
+            error.help("ranges exist for IPv4 only: write prefixes, a rule for each")
         } else {
-            complaint
+            error
         }
     })
 }

@@ -1,13 +1,13 @@
 //! Contents of payloads.
 
-use super::super::problem::Complaint;
+use super::super::problem::RscError;
 use super::{Parsed, bad};
 use crate::rule::{Bytes, Condition};
 
 /// Any bytes, at least one.
 pub(in crate::rsc) fn content(bytes: &[u8]) -> Parsed<Condition> {
     if bytes.is_empty() {
-        return Err(Complaint::new("the value is empty")
+        return Err(RscError::new("the value is empty")
             .expected("text or bytes of the payload")
             .help("every packet matches an empty value: leave `content` out instead"));
     }
@@ -18,12 +18,12 @@ pub(in crate::rsc) fn content(bytes: &[u8]) -> Parsed<Condition> {
 /// character.
 pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
     if bytes.is_empty() {
-        return Err(Complaint::new("the pattern is empty")
+        return Err(RscError::new("the pattern is empty")
             .expected("a regular expression such as `\"^secret\\$\"`")
             .help("an empty pattern would match every packet"));
     }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(Complaint::new("a pattern cannot contain a NUL byte")
+        return Err(RscError::new("a pattern cannot contain a NUL byte")
             .help("NULs are removed from payloads before matching: leave it out")
             .at(at..at + 1));
     }
@@ -49,7 +49,7 @@ pub(in crate::rsc) fn tls_host(value: &str) -> Parsed<Condition> {
     match value.char_indices().find(|(_, char)| !of_name(*char)) {
         None if value.is_empty() => Err(bad(value, "a server's name").expected(EXPECTED)),
         None => Ok(Condition::TlsHost(value.to_owned())),
-        Some((at, char)) => Err(Complaint::new(format!("`{}` cannot be in a server's name", char.escape_debug()))
+        Some((at, char)) => Err(RscError::new(format!("`{}` cannot be in a server's name", char.escape_debug()))
             .expected(EXPECTED)
             .at(at..at + char.len_utf8())),
     }

@@ -1,6 +1,6 @@
 //! Conditions on connections, and the distribution of packets.
 
-use super::super::problem::Complaint;
+use super::super::problem::RscError;
 use super::{Parsed, bad, number, scaled, word, words, words_or_none};
 use crate::packet::Family;
 use crate::rule::{Condition, Direction};
@@ -54,7 +54,7 @@ pub(in crate::rsc) fn classifier(value: &str) -> Parsed<Condition> {
         return Err(bad(value, "a share of the connections").expected("fields, `:`, and a share: `both-addresses:2/0`"));
     };
     let at = fields.len() + 1..value.len();
-    let fields = word(fields, "a set of fields").map_err(|complaint| complaint.at(0..at.start - 1))?;
+    let fields = word(fields, "a set of fields").map_err(|error| error.at(0..at.start - 1))?;
     match share.split_once('/').and_then(|(denominator, remainder)| number::<u32>(denominator).zip(number(remainder))) {
         Some((denominator, remainder)) if remainder < denominator => {
             Ok(Condition::PerConnectionClassifier { fields, denominator, remainder })
@@ -92,7 +92,7 @@ pub(in crate::rsc) fn nth(value: &str) -> Parsed<Condition> {
     };
     match parsed {
         Some((every, packet)) if (1..=every).contains(&packet) => Ok(Condition::Nth { every, packet }),
-        Some((every, _)) => Err(Complaint::new(format!("the position is not within a cycle of {every}"))
+        Some((every, _)) => Err(RscError::new(format!("the position is not within a cycle of {every}"))
             .expected("a number and one that is not larger, both from 1 on: `3,2`")),
         None => Err(bad(value, "one of so many packets").expected("`3` or `3,2`")),
     }

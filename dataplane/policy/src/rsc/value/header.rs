@@ -1,6 +1,6 @@
 //! Values that are compared with header fields.
 
-use super::super::problem::Complaint;
+use super::super::problem::RscError;
 use super::{Parsed, bad, items, number, of_item, range, word, words, yes_no};
 use crate::packet::TcpFlag;
 use crate::rule::{Comparison, Condition, PROTOCOLS, PortSet, Relation, protocol_number};
@@ -12,7 +12,7 @@ pub(in crate::rsc) fn ports(value: &str) -> Parsed<PortSet> {
     let mut ports = Vec::new();
     for (place, item) in items(value) {
         if ports.len() == PortSet::MAX_ITEMS {
-            return Err(Complaint::new(format!("more than {} ports or ranges in one list", PortSet::MAX_ITEMS))
+            return Err(RscError::new(format!("more than {} ports or ranges in one list", PortSet::MAX_ITEMS))
                 .expected("a shorter list")
                 .help("split the rule in two")
                 .at(place.start..value.len()));
@@ -74,10 +74,10 @@ fn comparison(value: &str) -> Parsed<Comparison> {
     match parsed {
         Some((relation, value)) => Ok(Comparison { relation, value }),
         None => {
-            let complaint = bad(value, "a comparison").expected(EXPECTED);
+            let error = bad(value, "a comparison").expected(EXPECTED);
             Err(match number::<u8>(value) {
-                Some(number) => complaint.help(format!("did you mean `equal:{number}`?")),
-                None => complaint,
+                Some(number) => error.help(format!("did you mean `equal:{number}`?")),
+                None => error,
             })
         }
     }
@@ -105,7 +105,7 @@ pub(in crate::rsc) fn tos(value: &str) -> Parsed<Condition> {
     };
     match parsed {
         Some((bits, mask)) if bits & !mask != 0 => {
-            Err(Complaint::new(format!("`{bits}` has bits outside of the mask `{mask}`, so no packet would match"))
+            Err(RscError::new(format!("`{bits}` has bits outside of the mask `{mask}`, so no packet would match"))
                 .expected("a number within its mask")
                 .help(format!("`{}/{mask}` is what of it lies within", bits & mask)))
         }
@@ -126,7 +126,7 @@ pub(in crate::rsc) fn tcp_flags(value: &str) -> Parsed<Condition> {
             Some(name) => (name, &mut clear),
             None => (item, &mut set),
         };
-        let flag: TcpFlag = word(name, "a TCP flag").map_err(|complaint| complaint.at(place))?;
+        let flag: TcpFlag = word(name, "a TCP flag").map_err(|error| error.at(place))?;
         flags.insert(flag);
     }
     Ok(Condition::TcpFlags { set, clear })
@@ -150,8 +150,8 @@ pub(in crate::rsc) fn headers(value: &str) -> Parsed<Condition> {
         "exact" => true,
         "contains" => false,
         _ => {
-            let complaint = bad(how, "a way to compare headers").expected("`:exact` or `:contains`");
-            return Err(complaint.at(list.len() + 1..value.len()));
+            let error = bad(how, "a way to compare headers").expected("`:exact` or `:contains`");
+            return Err(error.at(list.len() + 1..value.len()));
         }
     };
     Ok(Condition::Headers { headers: words(list, "a header")?, exact })

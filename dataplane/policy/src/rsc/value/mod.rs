@@ -1,6 +1,6 @@
 //! Parsers of property values: durations, ports, addresses, names, and so on.
 //!
-//! Each function takes the unquoted text and returns a typed value or a [`Complaint`] with the expected form, an
+//! Each function takes the unquoted text and returns a typed value or a [`RscError`] with the expected form, an
 //! example, and the part of the text with the error. Nothing is guessed: `5-3`, `+1`, `010.0.0.1` and an empty value
 //! are refused. The caller removes a leading `!`.
 //!
@@ -38,12 +38,12 @@ pub(super) use self::header::{
 pub(super) use self::rate::{dst_limit, limit, psd};
 pub(super) use self::time::{list_timeout, time_of_week};
 use super::encoding::readable;
-use super::problem::{Complaint, show};
+use super::problem::{RscError, show};
 use crate::time::digits;
 use crate::word::{Set, Word};
 
 /// The result of a value parser.
-pub(super) type Parsed<T> = Result<T, Complaint>;
+pub(super) type Parsed<T> = Result<T, RscError>;
 
 /// Bytes as text; bytes that are not UTF-8 as in `encoding`.
 pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
@@ -58,7 +58,7 @@ pub(super) fn comment(bytes: &[u8]) -> String {
 /// The prefix of log lines: as a comment, but without characters that end the line or move the cursor of a terminal.
 pub(super) fn log_prefix(bytes: &[u8]) -> Parsed<String> {
     match bytes.iter().position(u8::is_ascii_control) {
-        Some(at) => Err(Complaint::new("a control character in the prefix of log lines")
+        Some(at) => Err(RscError::new("a control character in the prefix of log lines")
             .expected("printable characters")
             .at(at..at + 1)),
         None => Ok(comment(bytes)),
@@ -77,15 +77,15 @@ pub(super) fn yes_no(value: &str) -> Parsed<bool> {
 /// A name; `what` is the kind of thing, for the message.
 pub(super) fn name(value: &str, what: &str) -> Parsed<String> {
     if value.is_empty() {
-        return Err(Complaint::new(format!("the name of the {what} is empty")).expected("a name"));
+        return Err(RscError::new(format!("the name of the {what} is empty")).expected("a name"));
     }
     if let Some((at, char)) = value.char_indices().find(|(_, char)| char.is_control()) {
-        return Err(Complaint::new(format!("a control character in the name of the {what}"))
+        return Err(RscError::new(format!("a control character in the name of the {what}"))
             .expected("a name of printable characters")
             .at(at..at + char.len_utf8()));
     }
     if value.starts_with('!') {
-        return Err(Complaint::new(format!("the name of the {what} begins with `!`"))
+        return Err(RscError::new(format!("the name of the {what} begins with `!`"))
             .expected("a name")
             .help("`!` negates a condition and cannot begin a name")
             .at(0..1));
@@ -106,7 +106,7 @@ pub(super) fn pattern_name(value: &str) -> Parsed<String> {
 /// The name of one thing where several could be listed, so without a comma.
 fn single_name(value: &str, what: &str) -> Parsed<String> {
     match value.find(',') {
-        Some(comma) => Err(Complaint::new(format!("more than one {what}"))
+        Some(comma) => Err(RscError::new(format!("more than one {what}"))
             .expected(format!("the name of one {what}"))
             .help("write one rule for each of them")
             .at(comma..comma + 1)),
@@ -130,14 +130,14 @@ pub(super) fn word<T: Word>(value: &str, what: &str) -> Parsed<T> {
 }
 
 /// The error about a word that is not among these.
-pub(super) fn not_a_word<T: Word>(value: &str, what: &str, words: &[T]) -> Complaint {
+pub(super) fn not_a_word<T: Word>(value: &str, what: &str, words: &[T]) -> RscError {
     bad(value, what).expected(one_of(words)).did_you_mean(value, words.iter().map(|word| word.name()))
 }
 
 /// A comma list of words of a kind.
 pub(super) fn words<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
     items(value)
-        .map(|(place, item)| word(item, what).map_err(|complaint: Complaint| of_item(item, complaint).at(place)))
+        .map(|(place, item)| word(item, what).map_err(|error: RscError| of_item(item, error).at(place)))
         .collect()
 }
 
@@ -195,26 +195,26 @@ fn items(value: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
 }
 
 /// The error about an item of a list, which cannot have its own `!`.
-fn of_item(item: &str, complaint: Complaint) -> Complaint {
+fn of_item(item: &str, error: RscError) -> RscError {
     match item.strip_prefix('!') {
-        Some(_) => complaint.help("write the `!` before the whole list, which it negates"),
-        None => complaint,
+        Some(_) => error.help("write the `!` before the whole list, which it negates"),
+        None => error,
     }
 }
 
 /// The error about an unexpected value: empty, a range in reverse, or another.
-fn bad(value: &str, what: &str) -> Complaint {
+fn bad(value: &str, what: &str) -> RscError {
     if value.is_empty() {
-        Complaint::new("the value is empty")
+        RscError::new("the value is empty")
     } else if is_reversed(value) {
         reversed(value)
     } else {
-        Complaint::new(format!("`{}` is not {what}", show(value.as_bytes())))
+        RscError::new(format!("`{}` is not {what}", show(value.as_bytes())))
     }
 }
 
-fn reversed(value: &str) -> Complaint {
-    Complaint::new(format!("the range `{}` ends before it begins", show(value.as_bytes())))
+fn reversed(value: &str) -> RscError {
+    RscError::new(format!("the range `{}` ends before it begins", show(value.as_bytes())))
 }
 
 #[cfg(test)]
@@ -244,12 +244,12 @@ mod tests {
     fn the_error_about_a_wrong_word_lists_the_words() {
         assert_eq!(words("local,broadcast", "x").map(|set: Set<AddressType>| set.bits()), Ok(0b110));
         assert_eq!(words_or_none::<AddressType>("", "x"), Ok(Set::EMPTY));
-        let complaint = words::<AddressType>("local,broadcst", "an address type").unwrap_err();
-        assert_eq!(complaint.part, Some(6..14));
+        let error = words::<AddressType>("local,broadcst", "an address type").unwrap_err();
+        assert_eq!(error.part, Some(6..14));
         let expected = "`unicast`, `local`, `broadcast`, `multicast` or `blackhole`";
         let message = "`broadcst` is not an address type";
-        let told = Complaint::new(message).expected(expected).help("did you mean `broadcast`?").at(6..14);
-        assert_eq!(complaint, told);
+        let told = RscError::new(message).expected(expected).help("did you mean `broadcast`?").at(6..14);
+        assert_eq!(error, told);
         for text in ["", "local,", ",local", "local, broadcast", "!local", "Local"] {
             assert!(words::<AddressType>(text, "x").is_err(), "{text}");
         }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::super::problem::Complaint;
+use super::super::problem::RscError;
 use super::time::duration;
 use super::{Parsed, bad, items, number, scaled, word};
 use crate::rule::{Condition, Rate, RateUnit};
@@ -29,7 +29,7 @@ pub(in crate::rsc) fn limit(value: &str) -> Parsed<Condition> {
     let (number, unit) = match burst.split_once(':') {
         Some((number, unit)) => {
             let at = burst_at.end - unit.len()..burst_at.end;
-            (number, word(unit, "a unit of rates").map_err(|complaint: Complaint| complaint.at(at))?)
+            (number, word(unit, "a unit of rates").map_err(|error: RscError| error.at(at))?)
         }
         None => (*burst, RateUnit::Packet),
     };
@@ -49,13 +49,13 @@ pub(in crate::rsc) fn dst_limit(value: &str) -> Parsed<Condition> {
     let (mode, expire) = match mode.split_once('/') {
         Some((mode, expire)) => {
             let at = mode_at.end - expire.len()..mode_at.end;
-            let complaint = || bad(expire, "a duration").expected("how long a bucket is kept, such as `1m40s`").at(at);
-            (mode, duration(expire).ok_or_else(complaint)?)
+            let error = || bad(expire, "a duration").expected("how long a bucket is kept, such as `1m40s`").at(at);
+            (mode, duration(expire).ok_or_else(error)?)
         }
         None => (*mode, DEFAULT_EXPIRE),
     };
     let at = mode_at.start..mode_at.start + mode.len();
-    let mode = word(mode, "a mode of `dst-limit`").map_err(|complaint: Complaint| complaint.at(at))?;
+    let mode = word(mode, "a mode of `dst-limit`").map_err(|error: RscError| error.at(at))?;
     Ok(Condition::DstLimit { rate: Rate { count, per, burst, unit: RateUnit::Packet }, mode, expire })
 }
 
@@ -72,8 +72,8 @@ fn count_per(value: &str, at: &Range<usize>) -> Parsed<(u64, Duration)> {
 }
 
 fn burst(value: &str, at: &Range<usize>) -> Parsed<u64> {
-    let complaint = || bad(value, "a burst").expected("a number, such as `5` or `10k`").at(at.clone());
-    scaled(value).filter(|burst| *burst <= LARGEST_RATE).ok_or_else(complaint)
+    let error = || bad(value, "a burst").expected("a number, such as `5` or `10k`").at(at.clone());
+    scaled(value).filter(|burst| *burst <= LARGEST_RATE).ok_or_else(error)
 }
 
 /// `21,3s,3,1`: threshold, delay, weight of low ports, weight of high ports.

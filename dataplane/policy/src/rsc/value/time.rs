@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::problem::{Complaint, show};
+use super::super::problem::{RscError, show};
 use super::{Parsed, bad, words};
 use crate::rule::{Condition, ListTimeout};
 use crate::time::{LONGEST_TIMEOUT, is_timeout, parse_duration};
@@ -16,7 +16,7 @@ pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
         _ => match parse_duration(value) {
             Some(Duration::ZERO) => Ok(ListTimeout::NoneDynamic),
             Some(timeout) if timeout > LONGEST_TIMEOUT => {
-                Err(Complaint::new(format!("`{}` is longer than a timeout can be", show(value.as_bytes())))
+                Err(RscError::new(format!("`{}` is longer than a timeout can be", show(value.as_bytes())))
                     .expected("1s to 35w3d13h13m56s")
                     .help("write `none-dynamic` for an entry until the restart, `none-static` for one without end"))
             }
@@ -48,15 +48,15 @@ pub(in crate::rsc) fn time_of_week(value: &str) -> Parsed<Condition> {
                 .at(0..times.len())
         })?;
     if from == to {
-        let complaint = Complaint::new("it ends when it begins").expected("two times of day that differ");
-        return Err(complaint.help("write `0s-1d` for the whole day").at(0..times.len()));
+        let error = RscError::new("it ends when it begins").expected("two times of day that differ");
+        return Err(error.help("write `0s-1d` for the whole day").at(0..times.len()));
     }
     if days.is_empty() {
-        let complaint = Complaint::new("no day is named").expected("days after the times, such as `,mon,tue`");
-        return Err(complaint.help("write `,sun,mon,tue,wed,thu,fri,sat` for every day"));
+        let error = RscError::new("no day is named").expected("days after the times, such as `,mon,tue`");
+        return Err(error.help("write `,sun,mon,tue,wed,thu,fri,sat` for every day"));
     }
     let behind = value.len() - days.len();
-    let days = words(days, "a day of the week").map_err(|complaint| complaint.moved(behind))?;
+    let days = words(days, "a day of the week").map_err(|error| error.moved(behind))?;
     Ok(Condition::Time { from, to, days })
 }
 

@@ -11,7 +11,7 @@ use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;
 
-use super::{Notes, Problem, change};
+use super::{Notes, RequestError, change};
 use crate::static_entries::{self, Bounds, Change, Entry, StaticEntries};
 
 /// Maximum number of bytes of the name of a new list: every entry in an answer contains the name, and the name exists
@@ -53,9 +53,9 @@ struct Plan {
 impl Adding<'_> {
     /// Adds the entries. Returns the number of entries that were permanent already and did not change. A single
     /// permanent entry that would get a timeout is refused, because the operator expects the entry to expire.
-    pub(super) fn add(self, entries: Vec<NewEntry>, now: Time) -> Result<u64, Problem> {
+    pub(super) fn add(self, entries: Vec<NewEntry>, now: Time) -> Result<u64, RequestError> {
         for entry in &entries {
-            static_entries::check(entry).map_err(Problem::Theirs)?;
+            static_entries::check(entry).map_err(RequestError::Theirs)?;
         }
         let ids = self.bind(&entries)?;
         let Plan { entries, added, replaced, left } = self.plan(entries, &ids, now)?;
@@ -71,26 +71,28 @@ impl Adding<'_> {
             self.notes.set(list, address, comment);
         }
         if refused > 0 {
-            return Err(Problem::Ours(format!("{refused} entries were refused room that they had: this is a defect")));
+            return Err(RequestError::Ours(format!(
+                "{refused} entries were refused room that they had: this is a defect"
+            )));
         }
         Ok(left)
     }
 
     /// The ids of the lists. Registers new names.
-    fn bind(&self, entries: &[NewEntry]) -> Result<HashMap<String, ListId>, Problem> {
+    fn bind(&self, entries: &[NewEntry]) -> Result<HashMap<String, ListId>, RequestError> {
         let names: HashSet<&str> = entries.iter().map(|entry| entry.list.as_str()).collect();
         let unknown = names.iter().filter(|name| self.lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (*name, OPERATOR_LEVEL)).collect();
         if let Some((name, _)) = unknown.iter().find(|(name, _)| name.len() > MAX_NAME) {
             let begin = name.chars().take(20).collect::<String>();
             let told = format!("the name of the list `{begin}…` has {} bytes: write at most {MAX_NAME}", name.len());
-            return Err(Problem::Theirs(told));
+            return Err(RequestError::Theirs(told));
         }
-        self.lists.bind_all(&unknown).map_err(|error| Problem::Theirs(error.to_string()))?;
+        self.lists.bind_all(&unknown).map_err(|error| RequestError::Theirs(error.to_string()))?;
         Ok(names.into_iter().filter_map(|name| Some((name.to_owned(), self.lists.id(name)?))).collect())
     }
 
-    fn plan(&self, entries: Vec<NewEntry>, ids: &HashMap<String, ListId>, now: Time) -> Result<Plan, Problem> {
+    fn plan(&self, entries: Vec<NewEntry>, ids: &HashMap<String, ListId>, now: Time) -> Result<Plan, RequestError> {
         let key = |list: &str, set: &AddressSet| ids.get(list).map(|id| (*id, set.bounds()));
         let keys = entries.iter().map(|entry| (key(&entry.list, &entry.address), entry.timeout.is_none()));
         let asked: HashMap<EntryKey, bool> = keys.fold(HashMap::new(), |mut asked, (key, lasts)| {
@@ -123,7 +125,7 @@ impl Adding<'_> {
             };
             if let Some(permanent) = permanent {
                 if alone && timeout.is_some() {
-                    return Err(Problem::Theirs(self.refusal(&permanent, &list, &address)));
+                    return Err(RequestError::Theirs(self.refusal(&permanent, &list, &address)));
                 }
                 plan.left += 1;
                 continue;
@@ -156,13 +158,13 @@ impl Adding<'_> {
         }
     }
 
-    fn check_room(&self, added: &[(ListId, IpAddr, Time, String)], now: Time) -> Result<(), Problem> {
+    fn check_room(&self, added: &[(ListId, IpAddr, Time, String)], now: Time) -> Result<(), RequestError> {
         let each_once: HashSet<(ListId, IpAddr)> = added.iter().map(|(list, address, ..)| (*list, *address)).collect();
         let number = each_once.len();
         if self.lists.has_room_for(each_once.into_iter(), now) {
             return Ok(());
         }
-        Err(Problem::Theirs(format!(
+        Err(RequestError::Theirs(format!(
             "there is no room for {number} more with a timeout: of the {} entries of `list-capacity` a tenth is left to \
              packets, in each part of it; raise it, or leave the timeout out, which takes no room of it; nothing was added",
             self.lists.capacity()
@@ -170,7 +172,7 @@ impl Adding<'_> {
     }
 
     /// Checks the number of entries. Static entries take no slots of the lists, but memory and disk space.
-    fn check_number(&self, changes: &[Change]) -> Result<(), Problem> {
+    fn check_number(&self, changes: &[Change]) -> Result<(), RequestError> {
         let is_new =
             |change: &&Change| !self.entries.list(&change.list).is_some_and(|list| list.contains_key(&change.bounds));
         let new: HashSet<_> = changes.iter().filter(is_new).map(|change| (&change.list, change.bounds)).collect();
@@ -178,7 +180,7 @@ impl Adding<'_> {
         if new.is_empty() || number <= capacity {
             return Ok(());
         }
-        Err(Problem::Theirs(format!(
+        Err(RequestError::Theirs(format!(
             "that would make {number} entries without a timeout, or of more than one address: there may be as many beside \
              what packets add as there is room for that, {capacity}; raise `list-capacity`, or write prefixes; nothing was \
              added"

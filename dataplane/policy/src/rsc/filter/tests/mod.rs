@@ -15,7 +15,7 @@ mod reference;
 fn read_words(table: Table, family: Family, words: &str) -> (Option<Rule>, Vec<String>) {
     let text = format!("add {words}");
     let command = Lexer::new(text.as_bytes()).next(|_| true).unwrap();
-    let add = property::Add { words: &command.words[1..], verb: 0..3, line: 1, intact: command.flaws.is_empty() };
+    let add = property::Add { words: &command.words[1..], verb: 0..3, line: 1, intact: command.errors.is_empty() };
     let mut problems = Problems::default();
     let entry = read(table, family, &add, &mut problems);
     let messages: Vec<String> = problems.place(text.as_bytes()).into_iter().map(|problem| problem.message).collect();

@@ -11,10 +11,10 @@ use crate::state::matchers::connection_limits::MOST_MATCHERS;
 
 /// All problems that prevent a rule set from running.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+#[error("{}", problems.iter().map(RuleSetError::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct CompileError {
     /// At least one.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<RuleSetError>,
 }
 
 impl From<TooManyListsError> for CompileError {
@@ -25,12 +25,12 @@ impl From<TooManyListsError> for CompileError {
 
 /// One problem that prevents a rule set from running.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum RuleSetError {
     /// A jump that could lead back to its own chain.
     #[error("{rule}: the jump to `{target}` leads back to its own chain")]
     JumpCircle {
         /// The jump.
-        rule: Place,
+        rule: RuleLocation,
         /// The target chain.
         target: String,
     },
@@ -38,7 +38,7 @@ pub enum Problem {
     #[error("{rule}: the jump to `{target}` nests deeper than {MAX_JUMP_DEPTH} jumps")]
     JumpTooDeep {
         /// The rule with the jump.
-        rule: Place,
+        rule: RuleLocation,
         /// The target chain.
         target: String,
     },
@@ -54,13 +54,13 @@ pub enum Problem {
     #[error("{rule}: an address range goes from IPv4 to IPv6 or back")]
     MixedRange {
         /// The rule.
-        rule: Place,
+        rule: RuleLocation,
     },
     /// `layer7-protocol` refers to a pattern that does not exist.
     #[error("{rule}: there is no layer-7 pattern `{pattern}`; add it, or disable the rule")]
     PatternMissing {
         /// The rule.
-        rule: Place,
+        rule: RuleLocation,
         /// The name in the rule.
         pattern: String,
     },
@@ -78,7 +78,7 @@ pub enum Problem {
     #[error("{rule}: it can never run: {reason}; disable it, or leave it out")]
     Invalid {
         /// The rule.
-        rule: Place,
+        rule: RuleLocation,
         /// The reason.
         reason: String,
     },
@@ -89,7 +89,7 @@ pub enum Problem {
     )]
     Unmapped {
         /// The rule.
-        rule: Place,
+        rule: RuleLocation,
         /// The name in the rule.
         name: String,
     },
@@ -97,7 +97,7 @@ pub enum Problem {
     #[error("{rule}: tls-host `{name}`: {error}")]
     TlsHost {
         /// The rule.
-        rule: Place,
+        rule: RuleLocation,
         /// The name in the rule.
         name: String,
         /// The reason.
@@ -109,7 +109,7 @@ pub enum Problem {
     )]
     TooManyPorts {
         /// The rule.
-        rule: Place,
+        rule: RuleLocation,
         /// The number of ports.
         ports: u32,
     },
@@ -117,7 +117,7 @@ pub enum Problem {
     #[error("{rule}: at most {MOST_MATCHERS} rules can have a connection-limit, of all chains together")]
     TooManyConnectionLimits {
         /// The first rule above the limit.
-        rule: Place,
+        rule: RuleLocation,
     },
     /// An entry of a list that only a door's knocks fill.
     #[error(
@@ -142,19 +142,19 @@ pub enum Problem {
     TooManyListsError(#[from] TooManyListsError),
 }
 
-impl Problem {
+impl RuleSetError {
     /// The rule with the problem; `None` if the problem concerns more than one rule.
-    pub const fn place(&self) -> Option<&Place> {
+    pub const fn place(&self) -> Option<&RuleLocation> {
         match self {
-            Problem::JumpCircle { rule, .. }
-            | Problem::JumpTooDeep { rule, .. }
-            | Problem::MixedRange { rule }
-            | Problem::PatternMissing { rule, .. }
-            | Problem::Invalid { rule, .. }
-            | Problem::Unmapped { rule, .. }
-            | Problem::TlsHost { rule, .. }
-            | Problem::TooManyPorts { rule, .. }
-            | Problem::TooManyConnectionLimits { rule } => Some(rule),
+            RuleSetError::JumpCircle { rule, .. }
+            | RuleSetError::JumpTooDeep { rule, .. }
+            | RuleSetError::MixedRange { rule }
+            | RuleSetError::PatternMissing { rule, .. }
+            | RuleSetError::Invalid { rule, .. }
+            | RuleSetError::Unmapped { rule, .. }
+            | RuleSetError::TlsHost { rule, .. }
+            | RuleSetError::TooManyPorts { rule, .. }
+            | RuleSetError::TooManyConnectionLimits { rule } => Some(rule),
             _ => None,
         }
     }
@@ -170,15 +170,15 @@ impl Problem {
 /// A rule, in a form for operators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: rule {id}")]
-pub struct Place {
+pub struct RuleLocation {
     /// Its id.
     pub id: RuleId,
     /// Its line.
     pub line: u32,
 }
 
-impl From<&Rule> for Place {
+impl From<&Rule> for RuleLocation {
     fn from(rule: &Rule) -> Self {
-        Place { id: rule.id.clone(), line: rule.line }
+        RuleLocation { id: rule.id.clone(), line: rule.line }
     }
 }

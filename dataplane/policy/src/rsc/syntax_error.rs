@@ -3,21 +3,21 @@
 use std::ops::Range;
 
 use super::lexer::MOST_WORDS;
-use super::problem::Complaint;
+use super::problem::RscError;
 
 /// Highest depth of brackets. Scripts on routers stay below ten.
 pub(super) const MAX_NESTING: usize = 64;
 
 /// An error in the form of a command that a rule must not have.
 #[derive(Debug)]
-pub(super) struct Flaw {
+pub(super) struct SyntaxError {
     pub(super) span: Range<usize>,
-    pub(super) kind: FlawKind,
+    pub(super) kind: SyntaxErrorKind,
 }
 
 /// The kind of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FlawKind {
+pub(super) enum SyntaxErrorKind {
     /// `$` that is not `\$`.
     Variable,
     /// An escape that the language does not have.
@@ -50,60 +50,66 @@ pub(super) enum FlawKind {
     CutOff,
 }
 
-impl FlawKind {
+impl SyntaxErrorKind {
     /// Whether it makes the text around it unreadable, so that it matters in every menu.
     pub(super) const fn breaks_the_text(self) -> bool {
         matches!(
             self,
-            FlawKind::OpenString | FlawKind::OpenBracket | FlawKind::WrongCloser | FlawKind::TooDeep | FlawKind::CutOff
+            SyntaxErrorKind::OpenString
+                | SyntaxErrorKind::OpenBracket
+                | SyntaxErrorKind::WrongCloser
+                | SyntaxErrorKind::TooDeep
+                | SyntaxErrorKind::CutOff
         )
     }
 
     /// The message.
-    pub(super) fn complaint(self) -> Complaint {
+    pub(super) fn error(self) -> RscError {
         match self {
-            FlawKind::Variable => Complaint::new("`$` begins a variable here")
+            SyntaxErrorKind::Variable => RscError::new("`$` begins a variable here")
                 .expected("text without variables")
                 .help("write `\\$`, inside quotes, for a dollar sign"),
-            FlawKind::Escape => Complaint::new("no such escape")
+            SyntaxErrorKind::Escape => RscError::new("no such escape")
                 .expected(r#"one of `\"` `\\` `\$` `\?` `\_` `\n` `\r` `\t` `\a` `\b` `\f` `\v`, or two digits `\0A`"#)
                 .help(r"write `\\` for a backslash; hexadecimal digits are upper case"),
-            FlawKind::Backslash => Complaint::new("a `\\` outside quotes must be the last of its line")
+            SyntaxErrorKind::Backslash => RscError::new("a `\\` outside quotes must be the last of its line")
                 .expected("a line end directly after it")
                 .help("remove the text after the `\\` (blanks too), or put the value in quotes"),
-            FlawKind::Bracket => Complaint::new("commands and expressions in brackets are not supported")
+            SyntaxErrorKind::Bracket => RscError::new("commands and expressions in brackets are not supported")
                 .expected("a plain value")
                 .help("write the value itself, in quotes if it contains the brackets"),
-            FlawKind::Unquoted(byte) => {
-                Complaint::new(format!("`{}` must be in quotes", char::from(byte).escape_debug()))
+            SyntaxErrorKind::Unquoted(byte) => {
+                RscError::new(format!("`{}` must be in quotes", char::from(byte).escape_debug()))
                     .expected("a blank or the end of the line")
                     .help("put the whole value in quotes, or check that a blank is not missing")
             }
-            FlawKind::QuoteInside => Complaint::new("a quote in the middle of a word")
+            SyntaxErrorKind::QuoteInside => RscError::new("a quote in the middle of a word")
                 .expected("quotes around the whole value")
                 .help("write `name=\"value\"`; a quote inside the value is written `\\\"`"),
-            FlawKind::BehindQuote => Complaint::new("text directly after a closing quote")
+            SyntaxErrorKind::BehindQuote => RscError::new("text directly after a closing quote")
                 .expected("a blank or the end of the line")
                 .help("add the missing blank; a quote inside a string is written `\\\"`"),
-            FlawKind::StringOverLines => Complaint::new("this string does not end on its line")
+            SyntaxErrorKind::StringOverLines => RscError::new("this string does not end on its line")
                 .expected("a closing `\"`")
                 .help("close it, or end the line with `\\` if it continues; a line end inside it is written `\\n`"),
-            FlawKind::BracketOverLines => Complaint::new("this bracket is not closed on its line")
+            SyntaxErrorKind::BracketOverLines => RscError::new("this bracket is not closed on its line")
                 .expected("the closing bracket")
                 .help("scripts are not supported here: write the rules out"),
-            FlawKind::OpenString => Complaint::new("this string never ends")
+            SyntaxErrorKind::OpenString => RscError::new("this string never ends")
                 .expected("a closing `\"`")
                 .help("close it: the rest of the file was read as a part of it"),
-            FlawKind::OpenBracket => Complaint::new("this bracket is never closed")
+            SyntaxErrorKind::OpenBracket => RscError::new("this bracket is never closed")
                 .expected("the closing bracket")
                 .help("close it: the rest of the file was read as a part of it"),
-            FlawKind::WrongCloser => Complaint::new("this closes another kind of bracket than the last one opened"),
-            FlawKind::TooDeep => Complaint::new(format!("brackets are nested deeper than {MAX_NESTING}"))
+            SyntaxErrorKind::WrongCloser => {
+                RscError::new("this closes another kind of bracket than the last one opened")
+            }
+            SyntaxErrorKind::TooDeep => RscError::new(format!("brackets are nested deeper than {MAX_NESTING}"))
                 .help("the file was not read beyond this point"),
-            FlawKind::TooLong => Complaint::new(format!("a command of more than {MOST_WORDS} words"))
+            SyntaxErrorKind::TooLong => RscError::new(format!("a command of more than {MOST_WORDS} words"))
                 .expected("a line end before this")
                 .help("check that line ends are not missing; the line was not read beyond this point"),
-            FlawKind::CutOff => Complaint::new("the file ends in the middle of a command")
+            SyntaxErrorKind::CutOff => RscError::new("the file ends in the middle of a command")
                 .expected("the line that the `\\` needs")
                 .help("the file may be cut off: export it again"),
         }
