@@ -84,14 +84,14 @@ pub fn run(options: &Options, stop: &AtomicBool) -> Result<Finished> {
 }
 
 /// The measurements, in order.
-fn steps(options: &Options) -> Vec<Step> {
+fn steps(options: &Options) -> Vec<Measurement> {
     let (main, others): (Vec<Planned>, Vec<Planned>) =
         plan(options.quick).into_iter().partition(|planned| [FORWARD, DROP].contains(&planned.load.name.as_str()));
-    let loads = |loads: Vec<Planned>| loads.into_iter().map(|planned| Step::Throughput(Box::new(planned)));
-    let mut steps: Vec<Step> = loads(main).chain(Step::FIXED).chain(loads(others)).collect();
+    let loads = |loads: Vec<Planned>| loads.into_iter().map(|planned| Measurement::Throughput(Box::new(planned)));
+    let mut steps: Vec<Measurement> = loads(main).chain(Measurement::FIXED).chain(loads(others)).collect();
     steps.retain(|step| options.only.as_ref().is_none_or(|only| step.name().contains(only.as_str())));
     for step in &mut steps {
-        let Step::Throughput(planned) = step else { continue };
+        let Measurement::Throughput(planned) = step else { continue };
         planned.windows = options.windows.unwrap_or(planned.windows);
         if let Some(names) = &options.candidates {
             planned.kinds.retain(|kind| names.iter().any(|name| name == kind.name()));
@@ -101,7 +101,7 @@ fn steps(options: &Options) -> Vec<Step> {
 }
 
 /// A measurement.
-enum Step {
+enum Measurement {
     Throughput(Box<Planned>),
     /// Before latency, which needs the loss-free rates.
     Loss,
@@ -110,28 +110,29 @@ enum Step {
     Upkeep,
 }
 
-impl Step {
+impl Measurement {
     /// Measurements of fixed length.
-    const FIXED: [Step; 4] = [Step::Loss, Step::Latency, Step::Deafness, Step::Upkeep];
+    const FIXED: [Measurement; 4] =
+        [Measurement::Loss, Measurement::Latency, Measurement::Deafness, Measurement::Upkeep];
 
     fn name(&self) -> String {
         match self {
-            Step::Throughput(planned) => planned.name(),
-            Step::Loss => "loss".to_owned(),
-            Step::Latency => "latency".to_owned(),
-            Step::Deafness => "deafness".to_owned(),
-            Step::Upkeep => "upkeep".to_owned(),
+            Measurement::Throughput(planned) => planned.name(),
+            Measurement::Loss => "loss".to_owned(),
+            Measurement::Latency => "latency".to_owned(),
+            Measurement::Deafness => "deafness".to_owned(),
+            Measurement::Upkeep => "upkeep".to_owned(),
         }
     }
 
     /// Estimated seconds.
     fn seconds(&self, quick: bool) -> f64 {
         let (full, short) = match self {
-            Step::Throughput(planned) => return planned.seconds(window(quick)),
-            Step::Loss => (330.0, 50.0),
-            Step::Latency => (120.0, 25.0),
-            Step::Deafness => (180.0, 20.0),
-            Step::Upkeep => (20.0, 10.0),
+            Measurement::Throughput(planned) => return planned.seconds(window(quick)),
+            Measurement::Loss => (330.0, 50.0),
+            Measurement::Latency => (120.0, 25.0),
+            Measurement::Deafness => (180.0, 20.0),
+            Measurement::Upkeep => (20.0, 10.0),
         };
         if quick { short } else { full }
     }
@@ -139,7 +140,7 @@ impl Step {
     /// Estimated seconds with the smallest number of windows.
     fn least_seconds(&self, quick: bool) -> f64 {
         match self {
-            Step::Throughput(planned) => {
+            Measurement::Throughput(planned) => {
                 Planned { windows: LEAST_ROUNDS.min(planned.windows), ..(**planned).clone() }.seconds(window(quick))
             }
             _ => self.seconds(quick),
@@ -147,7 +148,7 @@ impl Step {
     }
 }
 
-fn seconds<'steps>(steps: impl IntoIterator<Item = &'steps Step>, quick: bool) -> f64 {
+fn seconds<'steps>(steps: impl IntoIterator<Item = &'steps Measurement>, quick: bool) -> f64 {
     steps.into_iter().map(|step| step.seconds(quick)).sum()
 }
 
@@ -160,7 +161,7 @@ struct Run<'run> {
 }
 
 impl Run<'_> {
-    fn measure(&mut self, step: &Step, after: &[Step], progress: &Progress) -> Result<()> {
+    fn measure(&mut self, step: &Measurement, after: &[Measurement], progress: &Progress) -> Result<()> {
         let (quick, stop) = (self.options.quick, self.stop);
         let tell = |doing: &str| {
             progress.tell(doing);
@@ -168,14 +169,14 @@ impl Run<'_> {
             Ok(())
         };
         match step {
-            Step::Throughput(planned) => {
+            Measurement::Throughput(planned) => {
                 let deadline = Instant::now() + self.share(step, after);
                 self.throughput(planned, deadline, progress)?;
             }
-            Step::Loss => self.results.loss = loss(quick, tell)?,
-            Step::Latency => self.results.latency = latency(quick, &self.results.loss, tell)?,
-            Step::Deafness => self.results.deafness = deafness::measure(quick, tell)?,
-            Step::Upkeep => self.results.upkeep = Some(upkeep::measure(quick, tell)?),
+            Measurement::Loss => self.results.loss = loss(quick, tell)?,
+            Measurement::Latency => self.results.latency = latency(quick, &self.results.loss, tell)?,
+            Measurement::Deafness => self.results.deafness = deafness::measure(quick, tell)?,
+            Measurement::Upkeep => self.results.upkeep = Some(upkeep::measure(quick, tell)?),
         }
         Ok(())
     }
@@ -213,13 +214,13 @@ impl Run<'_> {
 
     /// The least time of the step, and its part of the remaining time after the least times of all later steps: lists are
     /// filled first, then there are as many windows as time allows.
-    fn share(&self, step: &Step, after: &[Step]) -> Duration {
+    fn share(&self, step: &Measurement, after: &[Measurement]) -> Duration {
         if self.options.windows.is_some() {
             return Duration::from_secs(u64::from(u32::MAX));
         }
         let quick = self.options.quick;
-        let least = |step: &Step| step.least_seconds(quick);
-        let spare = |step: &Step| step.seconds(quick) - step.least_seconds(quick);
+        let least = |step: &Measurement| step.least_seconds(quick);
+        let spare = |step: &Measurement| step.seconds(quick) - step.least_seconds(quick);
         let others: f64 = after.iter().map(least).sum();
         let spares = spare(step) + after.iter().map(spare).sum::<f64>();
         let left = (self.left() - least(step) - others).max(0.0);
@@ -227,7 +228,7 @@ impl Run<'_> {
     }
 
     /// The expected end of these steps.
-    fn end(&self, steps: &[Step]) -> Instant {
+    fn end(&self, steps: &[Measurement]) -> Instant {
         let expected = seconds(steps, self.options.quick);
         let most = if self.options.windows.is_some() { expected } else { self.left() };
         Instant::now() + Duration::from_secs_f64(expected.min(most))
@@ -351,7 +352,7 @@ mod tests {
     fn a_name_selects_measurements() {
         let names = |only: &str| {
             let options = Options { only: Some(only.to_owned()), ..Options::default() };
-            steps(&options).iter().map(Step::name).collect::<Vec<_>>()
+            steps(&options).iter().map(Measurement::name).collect::<Vec<_>>()
         };
         assert_eq!(names("drop"), ["drop 60 B, S", "drop 60 B, T"]);
         assert_eq!(names("latency"), ["latency"]);

@@ -65,7 +65,7 @@ pub(super) struct Explained {
     /// The chain that it entered.
     pub(super) chain: Option<&'static str>,
     /// Every rule that it was held against, in order.
-    pub(super) rules: Vec<Step>,
+    pub(super) rules: Vec<RuleTrial>,
     /// What rules log of it.
     pub(super) logged: Vec<String>,
     /// What the sender is answered, each packet in a line.
@@ -78,7 +78,8 @@ pub(super) struct Explained {
 
 /// A packet held against a rule.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(super) struct Step {
+#[schemars(rename = "Step")]
+pub(super) struct RuleTrial {
     /// As in `show rules`.
     pub(super) number: RuleNumber,
     /// The rule's line in its file; `null` if it is in none.
@@ -238,7 +239,7 @@ impl<'r> Bench<'r> {
         }
     }
 
-    fn step(&self, tried: Tried) -> Step {
+    fn step(&self, tried: Tried) -> RuleTrial {
         let rule = &self.rules.rules[tried.rule];
         let (outcome, because) = match tried.outcome {
             Outcome::Disabled => ("disabled", None),
@@ -253,7 +254,7 @@ impl<'r> Bench<'r> {
             }
             Outcome::Matched { effect } => ("matched", effect),
         };
-        Step {
+        RuleTrial {
             number: self.numbers[tried.rule],
             line: rule.line,
             id: rule.id.clone(),

@@ -83,8 +83,8 @@ fn tell(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<
     let scenario = Scenario { topology: &topology, filter, interrupted: Arc::clone(interrupted) };
     scenario.serve_tcp()?;
 
-    type Step = fn(&Scenario<'_>) -> anyhow::Result<String>;
-    let steps: [(&str, Step); 6] = [
+    type DemoStep = fn(&Scenario<'_>) -> anyhow::Result<String>;
+    let steps: [(&str, DemoStep); 6] = [
         ("a ping from client to server is dropped", closed_at_first),
         ("knocks in the wrong order open nothing", wrong_order),
         ("the knock in the right order opens the door", real_knock),

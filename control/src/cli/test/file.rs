@@ -17,7 +17,7 @@ use knockplane_policy::time::{Time, format_duration, parse_duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::cli::bench::{Held, Step as Tried};
+use crate::cli::bench::{Held, RuleTrial};
 use crate::cli::packet::{self, Described};
 use crate::rules;
 
@@ -42,11 +42,11 @@ pub(super) struct Test {
     pub(super) begin: Time,
     /// The entries of each list at the start.
     pub(super) lists: Vec<(String, Entry)>,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<TestStep>,
 }
 
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct TestStep {
     /// The step's line in the test file.
     pub(super) line: usize,
     pub(super) after: Duration,
@@ -144,7 +144,7 @@ impl File {
                     wrong(at.span(), "write a date and time of UTC since 1970, as 2026-01-31T09:00:00Z")
                 })?,
             };
-            let steps = test.step.into_iter().map(|step| Step::check(step, line, wrong));
+            let steps = test.step.into_iter().map(|step| TestStep::check(step, line, wrong));
             tests.push(Test {
                 line: line(test.name.span().start),
                 name: test.name.into_inner(),
@@ -184,12 +184,12 @@ fn each(list: String, entries: Vec<Entry>) -> impl Iterator<Item = (String, Entr
     entries.into_iter().map(move |entry| (list.clone(), entry))
 }
 
-impl Step {
+impl TestStep {
     fn check(
         step: Spanned<RawStep>,
         line: impl Fn(usize) -> usize,
         wrong: impl Fn(Range<usize>, &str) -> String,
-    ) -> Result<Step, String> {
+    ) -> Result<TestStep, String> {
         let (span, step) = (step.span(), step.into_inner());
         let after = match &step.after {
             None => Duration::ZERO,
@@ -208,7 +208,7 @@ impl Step {
             .packet
             .as_ref()
             .map(|text| packet::describe(text.get_ref()).map_err(|error| wrong(text.span(), &error.to_string())));
-        Ok(Step {
+        Ok(TestStep {
             // The line of the packet: a step's own place may be the line above it.
             line: line(step.packet.as_ref().map_or(span.start, |packet| packet.span().start)),
             after,
@@ -301,7 +301,7 @@ impl Expected {
 }
 
 impl ExpectedRule {
-    pub(super) fn is(&self, rule: &Tried) -> bool {
+    pub(super) fn is(&self, rule: &RuleTrial) -> bool {
         match self {
             ExpectedRule::Line(expected) => *expected == rule.line,
             ExpectedRule::Name(name) => *name == rule.comment || *name == rule.id.0 || *name == rule.number.to_string(),

@@ -20,7 +20,7 @@ use knockplane_policy::time::format_duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::file::{Expected, File, Step, Test};
+use self::file::{Expected, File, Test, TestStep};
 use super::bench::{Bench, Explained, Held, side};
 use super::table::{count, printable};
 use super::{Failed, document, sources};
@@ -126,7 +126,7 @@ fn run_test(test: &Test, rules: &RuleSet, settings: &Settings) -> Result<Option<
 }
 
 /// All differences between the result and the expectation of a step.
-fn differences(step: &Step, explained: Option<&Explained>, lists: &[Held]) -> Vec<String> {
+fn differences(step: &TestStep, explained: Option<&Explained>, lists: &[Held]) -> Vec<String> {
     let mut differences = Vec::new();
     let mut differ = |what: String| differences.push(what);
     if let Some(explained) = explained {

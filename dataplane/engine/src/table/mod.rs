@@ -43,7 +43,7 @@ use crate::state::static_entries::{SingleTimed, StaticEntries};
 
 pub use self::error::{CompileError, RuleLocation, RuleSetError};
 pub(crate) use index::Candidates;
-pub(crate) use program::{CompiledRule, Program, Span, Step};
+pub(crate) use program::{CompiledAction, CompiledRule, Program, Span};
 pub(crate) use question::{About, Test, View};
 pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;

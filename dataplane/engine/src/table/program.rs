@@ -37,7 +37,7 @@ pub(crate) struct Program {
 pub(crate) struct CompiledRule {
     /// Its position among the declared rules.
     pub(crate) index: u32,
-    pub(crate) step: Step,
+    pub(crate) action: CompiledAction,
     /// Whether the rule logs each packet that matches.
     pub(crate) logs: bool,
     /// Whether the rule tests for later fragments. Other rules are not evaluated for them.
@@ -50,7 +50,7 @@ pub(crate) struct CompiledRule {
 
 /// The action of a rule.
 #[derive(Clone, Copy)]
-pub(crate) enum Step {
+pub(crate) enum CompiledAction {
     Accept,
     /// Accepts the packet and assigns the new connection to the door with this open list.
     AcceptDoor(ListId),
@@ -130,41 +130,45 @@ impl Program {
             next = end;
         }
         let span = |chain: &str| spans.get(chain).copied().unwrap_or_default();
-        let step = |action: &Action| match action {
-            Action::Accept => Step::Accept,
-            Action::Drop => Step::Drop,
-            Action::Reject(with) => Step::Reject(*with),
-            Action::Tarpit => Step::Tarpit,
-            Action::FasttrackConnection => Step::Fasttrack,
-            Action::Notrack if chains.table == Table::Raw => Step::Notrack,
-            Action::Passthrough | Action::Log | Action::Notrack => Step::Passthrough,
-            Action::AddSrcToAddressList(ListAdd { list, timeout }) => Step::AddSource(names.lists[&**list], *timeout),
-            Action::AddDstToAddressList(ListAdd { list, timeout }) => {
-                Step::AddDestination(names.lists[&**list], *timeout)
+        let action = |declared: &Action| match declared {
+            Action::Accept => CompiledAction::Accept,
+            Action::Drop => CompiledAction::Drop,
+            Action::Reject(with) => CompiledAction::Reject(*with),
+            Action::Tarpit => CompiledAction::Tarpit,
+            Action::FasttrackConnection => CompiledAction::Fasttrack,
+            Action::Notrack if chains.table == Table::Raw => CompiledAction::Notrack,
+            Action::Passthrough | Action::Log | Action::Notrack => CompiledAction::Passthrough,
+            Action::AddSrcToAddressList(ListAdd { list, timeout }) => {
+                CompiledAction::AddSource(names.lists[&**list], *timeout)
             }
-            Action::Jump(target) => Step::Jump(span(target)),
-            Action::Return => Step::Return,
+            Action::AddDstToAddressList(ListAdd { list, timeout }) => {
+                CompiledAction::AddDestination(names.lists[&**list], *timeout)
+            }
+            Action::Jump(target) => CompiledAction::Jump(span(target)),
+            Action::Return => CompiledAction::Return,
             // Only doors create such rules.
-            Action::Knock(door) => names.doors.get(&**door).map_or(Step::Drop, |(door, _)| Step::Knock(*door)),
+            Action::Knock(door) => {
+                names.doors.get(&**door).map_or(CompiledAction::Drop, |(door, _)| CompiledAction::Knock(*door))
+            }
             Action::AcceptDoor(door) => {
-                names.doors.get(&**door).map_or(Step::Drop, |(_, open)| Step::AcceptDoor(*open))
+                names.doors.get(&**door).map_or(CompiledAction::Drop, |(_, open)| CompiledAction::AcceptDoor(*open))
             }
         };
         let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
         // Resolves the lists' ids first: the tests of state change `names`.
-        let steps: Vec<Step> = rules.clone().map(|(_, rule)| step(&rule.action)).collect();
-        let compile = |((index, rule), step): (&(usize, &Rule), Step)| {
+        let actions: Vec<CompiledAction> = rules.clone().map(|(_, rule)| action(&rule.action)).collect();
+        let mut compile = |(index, rule): &(usize, &Rule), action: CompiledAction| {
             let (header, state) = questions(&rule.matchers, chains.family, names, about);
             CompiledRule {
                 index: *index as u32,
-                step,
+                action,
                 logs: rule.log.is_some() || rule.action == Action::Log,
                 is_for_fragments: rule.is_for_fragments(),
                 header,
                 state,
             }
         };
-        let rules: Box<[CompiledRule]> = rules.zip(steps).map(compile).collect();
+        let rules: Box<[CompiledRule]> = rules.zip(actions).map(|(rule, action)| compile(rule, action)).collect();
         let headers: Vec<&[Test<HeaderTest>]> = rules.iter().map(|rule| &*rule.header).collect();
         Program {
             index: Index::build(chains.family, &headers),

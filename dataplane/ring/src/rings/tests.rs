@@ -53,7 +53,7 @@ fn assert_conserved(rings: &Rings<Model>) {
 
 /// One step of one of the two sides.
 #[derive(Clone, Debug)]
-enum Step {
+enum RingOperation {
     /// So many frames arrive, of so many parts each.
     Arrive {
         side: Side,
@@ -80,16 +80,16 @@ enum Step {
     },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<RingOperation>> {
     let side = || prop_oneof![Just(Side::Outside), Just(Side::Inside)];
     let step = prop_oneof![
         3 => (side(), prop::collection::vec(prop_oneof![9 => Just(1_usize), 1 => 2..4_usize], 1..80))
-            .prop_map(|(side, parts)| Step::Arrive { side, parts }),
+            .prop_map(|(side, parts)| RingOperation::Arrive { side, parts }),
         3 => (side(), any::<u64>(), any::<u64>(), any::<u64>())
-            .prop_map(|(side, forward, reply, has_reply)| Step::Turn { side, forward, reply, has_reply }),
-        2 => (side(), 0..70_usize).prop_map(|(side, budget)| Step::Kick { side, budget }),
-        2 => (side(), 0..70_usize).prop_map(|(side, count)| Step::Complete { side, count }),
-        1 => (side(), 0..2000_usize).prop_map(|(side, bytes)| Step::Send { side, bytes }),
+            .prop_map(|(side, forward, reply, has_reply)| RingOperation::Turn { side, forward, reply, has_reply }),
+        2 => (side(), 0..70_usize).prop_map(|(side, budget)| RingOperation::Kick { side, budget }),
+        2 => (side(), 0..70_usize).prop_map(|(side, count)| RingOperation::Complete { side, count }),
+        1 => (side(), 0..2000_usize).prop_map(|(side, bytes)| RingOperation::Send { side, bytes }),
     ];
     prop::collection::vec(step, 1..if cfg!(miri) { 20 } else { 120 })
 }
@@ -110,9 +110,9 @@ impl Run {
         Run { rings, arrived: Default::default(), leaving: Default::default(), numbers: 0 }
     }
 
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &RingOperation) {
         match step {
-            Step::Arrive { side, parts } => {
+            RingOperation::Arrive { side, parts } => {
                 for count in parts {
                     let parts: Vec<_> = (0..*count).map(|part| frame(self.numbers + part)).collect();
                     self.numbers += count;
@@ -121,15 +121,15 @@ impl Run {
                     }
                 }
             }
-            Step::Turn { side, forward, reply, has_reply } => {
+            RingOperation::Turn { side, forward, reply, has_reply } => {
                 self.turn(*side, *forward, *reply & !*forward, *has_reply)
             }
-            Step::Kick { side, budget } => {
+            RingOperation::Kick { side, budget } => {
                 self.rings.kernel.budget = *budget;
                 self.rings.kick(*side);
             }
-            Step::Complete { side, count } => self.rings.kernel.complete(*side, *count),
-            Step::Send { side, bytes } => {
+            RingOperation::Complete { side, count } => self.rings.kernel.complete(*side, *count),
+            RingOperation::Send { side, bytes } => {
                 let bytes = vec![7; *bytes];
                 let (room, free) = (self.room(*side), self.rings.free.len());
                 let is_sent = self.rings.send(*side, &bytes);

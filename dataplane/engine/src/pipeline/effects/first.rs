@@ -17,7 +17,7 @@ use crate::pipeline::history::Refusal;
 use crate::pipeline::reply::Reply;
 use crate::state::doors::DoorId;
 use crate::state::lists::ListId;
-use crate::table::{CompiledRule, StateTest, Step, Table, Test};
+use crate::table::{CompiledAction, CompiledRule, StateTest, Table, Test};
 
 /// All effects of the rules that a packet matches, and the steps that it misses.
 pub(in crate::pipeline) struct FirstEvaluation<'a> {
@@ -124,7 +124,7 @@ impl Effects for FirstEvaluation<'_> {
 
     #[inline]
     fn missed(&mut self, rule: &CompiledRule, matcher: &Test<StateTest>) -> ControlFlow<()> {
-        let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
+        let adds = matches!(rule.action, CompiledAction::AddSource(..) | CompiledAction::AddDestination(..));
         self.pending.addition |= adds && matches!(matcher.question, StateTest::Source(_)) && !matcher.negated;
         ControlFlow::Continue(())
     }

@@ -13,7 +13,7 @@ use super::{Addition, Effects};
 use crate::pipeline::facts::PacketFacts;
 use crate::state::doors::DoorId;
 use crate::state::lists::{AddOutcome, ListId};
-use crate::table::{CompiledRule, StateTest, Step, Test};
+use crate::table::{CompiledAction, CompiledRule, StateTest, Test};
 
 /// The effects of pending steps alone.
 pub(in crate::pipeline) struct ReEvaluation {
@@ -26,7 +26,7 @@ impl Effects for ReEvaluation {
     }
 
     fn missed(&mut self, rule: &CompiledRule, matcher: &Test<StateTest>) -> ControlFlow<()> {
-        let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
+        let adds = matches!(rule.action, CompiledAction::AddSource(..) | CompiledAction::AddDestination(..));
         if !adds && matcher.question.learns() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 

@@ -17,7 +17,7 @@ use crate::pipeline::Context;
 use crate::pipeline::effects::{Addition, Effects};
 use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::local::WorkerLocal;
-use crate::table::{Program, Step};
+use crate::table::{CompiledAction, Program};
 
 /// The evaluation of one packet, with these effects.
 pub(super) struct RuleEvaluation<'a, E> {
@@ -61,39 +61,39 @@ impl<'a, E: Effects> RuleEvaluation<'a, E> {
             }
             let RuleEvaluation { facts, effects } = self;
             effects.matched(facts, rule);
-            match rule.step {
-                Step::Accept => return Some(Verdict::Forward),
-                Step::AcceptDoor(open) => {
+            match rule.action {
+                CompiledAction::Accept => return Some(Verdict::Forward),
+                CompiledAction::AcceptDoor(open) => {
                     effects.accept_by_door(facts, open);
                     return Some(Verdict::Forward);
                 }
-                Step::Knock(door) => effects.knock(facts, door),
-                Step::Drop => return Some(Verdict::Drop),
-                Step::Reject(with) => {
+                CompiledAction::Knock(door) => effects.knock(facts, door),
+                CompiledAction::Drop => return Some(Verdict::Drop),
+                CompiledAction::Reject(with) => {
                     effects.reject(facts, with);
                     return Some(Verdict::Drop);
                 }
-                Step::Tarpit => {
+                CompiledAction::Tarpit => {
                     effects.tarpit(facts);
                     return Some(Verdict::Drop);
                 }
-                Step::Passthrough => {}
-                Step::Fasttrack => effects.fasttrack(facts),
-                Step::Notrack => facts.untracked = true,
-                Step::AddSource(list, timeout) => {
+                CompiledAction::Passthrough => {}
+                CompiledAction::Fasttrack => effects.fasttrack(facts),
+                CompiledAction::Notrack => facts.untracked = true,
+                CompiledAction::AddSource(list, timeout) => {
                     let address = facts.packet.source;
                     effects.add(facts, Addition { rule: rule.index, list, address, timeout });
                 }
-                Step::AddDestination(list, timeout) => {
+                CompiledAction::AddDestination(list, timeout) => {
                     let address = facts.packet.destination;
                     effects.add(facts, Addition { rule: rule.index, list, address, timeout });
                 }
-                Step::Jump(target) => {
+                CompiledAction::Jump(target) => {
                     if !facts.local.jumps.push(std::mem::replace(&mut span, target)) {
                         return Some(Verdict::Drop);
                     }
                 }
-                Step::Return => span = facts.local.jumps.pop()?,
+                CompiledAction::Return => span = facts.local.jumps.pop()?,
             }
         }
     }
