@@ -19,7 +19,7 @@ pub(super) const MAX_FRAME: usize = max_frame(1500);
 const SHORTEST: usize = 60;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     V4Tcp,
     V4Udp,
     Vlan,
@@ -29,11 +29,11 @@ enum Kind {
 
 pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
     let kinds = [
-        ("v4-tcp", Kind::V4Tcp),
-        ("v4-udp", Kind::V4Udp),
-        ("vlan", Kind::Vlan),
-        ("v6", Kind::V6),
-        ("v6-extensions", Kind::V6Extensions),
+        ("v4-tcp", FrameKind::V4Tcp),
+        ("v4-udp", FrameKind::V4Udp),
+        ("vlan", FrameKind::Vlan),
+        ("v6", FrameKind::V6),
+        ("v6-extensions", FrameKind::V6Extensions),
     ];
     let of_kind = |(name, kind)| {
         let ours = Workload::new(format!("headers/{name}/ours"), move || {
@@ -60,11 +60,11 @@ pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
 }
 
 /// A batch of different packets.
-fn frames(kind: Kind) -> Vec<Vec<u8>> {
+fn frames(kind: FrameKind) -> Vec<Vec<u8>> {
     (0..BATCH as u8).map(|host| frame(kind, host)).collect()
 }
 
-fn frame(kind: Kind, host: u8) -> Vec<u8> {
+fn frame(kind: FrameKind, host: u8) -> Vec<u8> {
     let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
     let v6 = Ipv6Header {
         hop_limit: 64,
@@ -74,20 +74,20 @@ fn frame(kind: Kind, host: u8) -> Vec<u8> {
     };
     let option = || Ipv6RawExtHeader::new_raw(IpNumber::TCP, &[1, 4, 0, 0, 0, 0]).ok();
     let ip = match kind {
-        Kind::V4Tcp | Kind::V4Udp | Kind::Vlan => {
+        FrameKind::V4Tcp | FrameKind::V4Udp | FrameKind::Vlan => {
             let mut header = Ipv4Header { time_to_live: 64, ..Default::default() };
             (header.source, header.destination) = ([198, 51, 100, host], [203, 0, 113, 1]);
             IpHeaders::Ipv4(header, Default::default())
         }
-        Kind::V6 => IpHeaders::Ipv6(v6, Default::default()),
-        Kind::V6Extensions => {
+        FrameKind::V6 => IpHeaders::Ipv6(v6, Default::default()),
+        FrameKind::V6Extensions => {
             let extensions =
                 Ipv6Extensions { hop_by_hop_options: option(), destination_options: option(), ..Default::default() };
             IpHeaders::Ipv6(v6, extensions)
         }
     };
     let ip = match kind {
-        Kind::Vlan => {
+        FrameKind::Vlan => {
             let vlan_id = VlanId::try_new(7).expect("below 4096");
             ethernet.vlan(VlanHeader::Single(SingleVlanHeader { vlan_id, ..Default::default() })).ip(ip)
         }
@@ -96,7 +96,7 @@ fn frame(kind: Kind, host: u8) -> Vec<u8> {
     let port = 40_000 + u16::from(host);
     let mut frame = Vec::new();
     let written = match kind {
-        Kind::V4Udp => ip.udp(port, 1234).write(&mut frame, b"a passphrase of 24 bytes"),
+        FrameKind::V4Udp => ip.udp(port, 1234).write(&mut frame, b"a passphrase of 24 bytes"),
         _ => ip.tcp(port, 1234, 1, 1024).syn().write(&mut frame, &[]),
     };
     written.expect("a vector takes any frame");

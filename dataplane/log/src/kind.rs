@@ -4,7 +4,7 @@ use tracing::{Level, Metadata};
 
 /// A kind of line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LogKind {
     /// A door was opened or closed.
     Door,
     /// An address was added to a list or removed from it.
@@ -19,33 +19,34 @@ pub enum Kind {
     Debug,
 }
 
-impl Kind {
+impl LogKind {
     /// All kinds.
-    pub const ALL: [Kind; 6] = [Kind::Door, Kind::List, Kind::Operator, Kind::Packet, Kind::Other, Kind::Debug];
+    pub const ALL: [LogKind; 6] =
+        [LogKind::Door, LogKind::List, LogKind::Operator, LogKind::Packet, LogKind::Other, LogKind::Debug];
 
     /// The kind's name in metrics, messages and targets of lines.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Door => "door",
-            Kind::List => "list",
-            Kind::Operator => "operator",
-            Kind::Packet => "packet",
-            Kind::Other => "other",
-            Kind::Debug => "debug",
+            LogKind::Door => "door",
+            LogKind::List => "list",
+            LogKind::Operator => "operator",
+            LogKind::Packet => "packet",
+            LogKind::Other => "other",
+            LogKind::Debug => "debug",
         }
     }
 
     /// The kind of a line, by its level and the last part of its target, see [`target!`](crate::target).
-    pub(crate) fn of(metadata: &Metadata<'_>) -> Kind {
+    pub(crate) fn of(metadata: &Metadata<'_>) -> LogKind {
         if *metadata.level() > Level::INFO {
-            return Kind::Debug;
+            return LogKind::Debug;
         }
         match metadata.target().rsplit("::").next() {
-            Some("door") => Kind::Door,
-            Some("list") => Kind::List,
-            Some("operator") => Kind::Operator,
-            Some("packet") => Kind::Packet,
-            _ => Kind::Other,
+            Some("door") => LogKind::Door,
+            Some("list") => LogKind::List,
+            Some("operator") => LogKind::Operator,
+            Some("packet") => LogKind::Packet,
+            _ => LogKind::Other,
         }
     }
 }

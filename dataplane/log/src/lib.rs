@@ -40,7 +40,7 @@ use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::kind::Kind;
+use crate::kind::LogKind;
 use crate::losses::Loss;
 pub use crate::losses::RuleName;
 pub use crate::options::LogOptions;
@@ -108,13 +108,13 @@ pub fn start(format: Format) -> io::Result<()> {
     .map_err(io::Error::other)
 }
 
-/// Logs a packet. `log` must log one line of kind [`Kind::Packet`]; it is not called if the queue has no room for that.
+/// Logs a packet. `log` must log one line of kind [`LogKind::Packet`]; it is not called if the queue has no room for that.
 /// A lost line is counted by its rule.
 pub fn packet(rule: &RuleName, log: impl FnOnce()) {
     if let Some(queue) = LOG.get()
-        && !queue.has_room(Kind::Packet)
+        && !queue.has_room(LogKind::Packet)
     {
-        queue.lose(Kind::Packet, Some(rule), 1);
+        queue.lose(LogKind::Packet, Some(rule), 1);
         return;
     }
     RULE.set(Some(rule.clone()));
@@ -128,7 +128,7 @@ pub fn is_json() -> bool {
 }
 
 /// Counts lines as lost that were not formatted. Packet lines have a rule.
-pub fn omit(kind: Kind, rule: Option<&RuleName>, lines: u64) {
+pub fn omit(kind: LogKind, rule: Option<&RuleName>, lines: u64) {
     if let Some(queue) = LOG.get()
         && lines > 0
     {
@@ -182,7 +182,7 @@ struct Lines(Arc<Queue>);
 struct Formatting<'q> {
     queue: &'q Queue,
     /// `None` for a report, which the writer thread waits for.
-    kind: Option<Kind>,
+    kind: Option<LogKind>,
     text: Vec<u8>,
 }
 
@@ -190,11 +190,11 @@ impl<'q> MakeWriter<'q> for Lines {
     type Writer = Formatting<'q>;
 
     fn make_writer(&'q self) -> Formatting<'q> {
-        Formatting { queue: &self.0, kind: Some(Kind::Other), text: Vec::new() }
+        Formatting { queue: &self.0, kind: Some(LogKind::Other), text: Vec::new() }
     }
 
     fn make_writer_for(&'q self, metadata: &Metadata<'_>) -> Formatting<'q> {
-        let kind = (metadata.target() != REPORT).then(|| Kind::of(metadata));
+        let kind = (metadata.target() != REPORT).then(|| LogKind::of(metadata));
         Formatting { queue: &self.0, kind, text: Vec::new() }
     }
 }
@@ -215,7 +215,7 @@ impl Drop for Formatting<'_> {
         let text = std::mem::take(&mut self.text);
         match self.kind {
             Some(kind) => {
-                let rule = if kind == Kind::Packet { RULE.take() } else { None };
+                let rule = if kind == LogKind::Packet { RULE.take() } else { None };
                 self.queue.push(Line { kind, rule, text });
             }
             None => REPORTED.set(text),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kind::Kind;
+use crate::kind::LogKind;
 
 /// Highest number of rules with a count of their own. Lines of further rules are counted by kind alone.
 const MAX_RULES: usize = 1024;
@@ -19,14 +19,14 @@ pub struct RuleName {
 /// Counts of lost lines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Losses {
-    kinds: [u64; Kind::ALL.len()],
+    kinds: [u64; LogKind::ALL.len()],
     rules: BTreeMap<RuleName, u64>,
 }
 
 /// Lost lines of one kind or rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss<'l> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: LogKind,
     pub(crate) rule: Option<&'l RuleName>,
     pub(crate) lines: u64,
 }
@@ -60,8 +60,9 @@ impl Losses {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Loss<'_>> {
-        let kinds = Kind::ALL.into_iter().zip(self.kinds).filter(|(_, lines)| *lines > 0);
-        let rules = self.rules.iter().map(|(rule, lines)| Loss { kind: Kind::Packet, rule: Some(rule), lines: *lines });
+        let kinds = LogKind::ALL.into_iter().zip(self.kinds).filter(|(_, lines)| *lines > 0);
+        let rules =
+            self.rules.iter().map(|(rule, lines)| Loss { kind: LogKind::Packet, rule: Some(rule), lines: *lines });
         kinds.map(|(kind, lines)| Loss { kind, rule: None, lines }).chain(rules)
     }
 }
@@ -78,21 +79,21 @@ mod tests {
     fn lines_of_too_many_rules_are_counted_together() {
         let mut losses = Losses::default();
         let add = |losses: &mut Losses, rule: usize| {
-            losses.add(Loss { kind: Kind::Packet, rule: Some(&name(rule)), lines: 2 });
+            losses.add(Loss { kind: LogKind::Packet, rule: Some(&name(rule)), lines: 2 });
         };
         (0..MAX_RULES + 3).for_each(|rule| add(&mut losses, rule));
         add(&mut losses, 0);
-        assert_eq!(losses.iter().next(), Some(Loss { kind: Kind::Packet, rule: None, lines: 6 }));
-        assert_eq!(losses.iter().nth(1), Some(Loss { kind: Kind::Packet, rule: Some(&name(0)), lines: 4 }));
+        assert_eq!(losses.iter().next(), Some(Loss { kind: LogKind::Packet, rule: None, lines: 6 }));
+        assert_eq!(losses.iter().nth(1), Some(Loss { kind: LogKind::Packet, rule: Some(&name(0)), lines: 4 }));
         assert_eq!(losses.iter().map(|loss| loss.lines).sum::<u64>(), 2 * (MAX_RULES as u64 + 4));
     }
 
     #[test]
     fn lines_lost_during_a_report_are_in_the_next_report() {
         let mut losses = Losses::default();
-        let door = |lines| Loss { kind: Kind::Door, rule: None, lines };
+        let door = |lines| Loss { kind: LogKind::Door, rule: None, lines };
         let rule = name(7);
-        let packet = |lines| Loss { kind: Kind::Packet, rule: Some(&rule), lines };
+        let packet = |lines| Loss { kind: LogKind::Packet, rule: Some(&rule), lines };
         [door(3), packet(5)].into_iter().for_each(|loss| losses.add(loss));
         let reported = losses.clone();
         [door(1), packet(1)].into_iter().for_each(|loss| losses.add(loss));

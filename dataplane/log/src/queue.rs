@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kind::Kind;
+use crate::kind::LogKind;
 use crate::losses::{Loss, Losses, RuleName};
 
 /// Bytes of waiting lines of one kind from which on further lines are lost. Room for more than a thousand lines about
@@ -26,7 +26,7 @@ const STALLED: Duration = Duration::from_secs(1);
 /// A formatted line with its line end.
 #[derive(Debug)]
 pub(crate) struct Line {
-    pub(crate) kind: Kind,
+    pub(crate) kind: LogKind,
     /// The rule that logged the packet.
     pub(crate) rule: Option<RuleName>,
     pub(crate) text: Vec<u8>,
@@ -35,7 +35,7 @@ pub(crate) struct Line {
 /// The state of a process's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    lost: [u64; Kind::ALL.len()],
+    lost: [u64; LogKind::ALL.len()],
     /// Lines that wait to be written.
     pub waiting: usize,
     /// Why lines are not written now; `None` if they are.
@@ -44,8 +44,8 @@ pub struct Status {
 
 impl Status {
     /// Lines lost since start, by kind; all kinds are present.
-    pub fn lost(&self) -> impl Iterator<Item = (Kind, u64)> {
-        Kind::ALL.into_iter().zip(self.lost)
+    pub fn lost(&self) -> impl Iterator<Item = (LogKind, u64)> {
+        LogKind::ALL.into_iter().zip(self.lost)
     }
 }
 
@@ -72,10 +72,10 @@ pub(crate) struct Queue {
 struct State {
     lines: VecDeque<Line>,
     /// Bytes in `lines`.
-    waiting: [usize; Kind::ALL.len()],
+    waiting: [usize; LogKind::ALL.len()],
     /// When the writer took the line that it is writing.
     writing: Option<Instant>,
-    lost: [u64; Kind::ALL.len()],
+    lost: [u64; LogKind::ALL.len()],
     unreported: Losses,
     /// When losses were last reported, or the last attempt.
     reported: Option<Instant>,
@@ -126,18 +126,18 @@ impl Queue {
     }
 
     fn push_whole_into(&self, mut state: MutexGuard<'_, State>, text: &str) {
-        state.append(Line { kind: Kind::Other, rule: None, text: text.into() });
+        state.append(Line { kind: LogKind::Other, rule: None, text: text.into() });
         drop(state);
         self.work.notify_one();
     }
 
     /// Whether there is room for another line of this kind.
-    pub(crate) fn has_room(&self, kind: Kind) -> bool {
+    pub(crate) fn has_room(&self, kind: LogKind) -> bool {
         self.lock().has_room(kind)
     }
 
     /// Counts lines as lost.
-    pub(crate) fn lose(&self, kind: Kind, rule: Option<&RuleName>, lines: u64) {
+    pub(crate) fn lose(&self, kind: LogKind, rule: Option<&RuleName>, lines: u64) {
         self.lock().lose(Loss { kind, rule, lines });
         self.work.notify_one();
     }
@@ -250,7 +250,7 @@ impl Queue {
 }
 
 impl State {
-    fn has_room(&self, kind: Kind) -> bool {
+    fn has_room(&self, kind: LogKind) -> bool {
         self.waiting[kind as usize] < ROOM
     }
 
@@ -282,11 +282,11 @@ mod tests {
         RuleName { id: "a".into(), number: "ip filter 1".into() }
     }
 
-    fn line(kind: Kind, text: &str) -> Line {
-        Line { kind, rule: (kind == Kind::Packet).then(rule), text: text.into() }
+    fn line(kind: LogKind, text: &str) -> Line {
+        Line { kind, rule: (kind == LogKind::Packet).then(rule), text: text.into() }
     }
 
-    fn lost(queue: &Queue, kind: Kind) -> u64 {
+    fn lost(queue: &Queue, kind: LogKind) -> u64 {
         queue.status().lost().find(|(of, _)| *of == kind).map_or(0, |(_, lines)| lines)
     }
 
@@ -296,17 +296,20 @@ mod tests {
         let packet = "x".repeat(1023) + "\n";
         let packets = 2 * ROOM / packet.len();
         for _ in 0..packets {
-            queue.push(line(Kind::Packet, &packet));
+            queue.push(line(LogKind::Packet, &packet));
         }
-        assert!(!queue.has_room(Kind::Packet) && queue.has_room(Kind::Door));
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Packet) {
+        assert!(!queue.has_room(LogKind::Packet) && queue.has_room(LogKind::Door));
+        for kind in LogKind::ALL.into_iter().filter(|kind| *kind != LogKind::Packet) {
             queue.push(line(kind, kind.name()));
         }
-        assert_eq!(lost(&queue, Kind::Packet), (packets - ROOM / packet.len()) as u64);
-        assert_eq!(queue.status().lost().map(|(_, lines)| lines).sum::<u64>(), lost(&queue, Kind::Packet));
+        assert_eq!(lost(&queue, LogKind::Packet), (packets - ROOM / packet.len()) as u64);
+        assert_eq!(queue.status().lost().map(|(_, lines)| lines).sum::<u64>(), lost(&queue, LogKind::Packet));
         let Work::Report(losses) = queue.next() else { panic!("losses are reported") };
         let reported: Vec<_> = losses.iter().collect();
-        assert_eq!(reported, [Loss { kind: Kind::Packet, rule: Some(&rule()), lines: lost(&queue, Kind::Packet) }]);
+        assert_eq!(
+            reported,
+            [Loss { kind: LogKind::Packet, rule: Some(&rule()), lines: lost(&queue, LogKind::Packet) }]
+        );
         let mut kinds = Vec::new();
         while queue.status().waiting > 0 {
             let Work::Line(taken) = queue.next() else { continue };
@@ -314,13 +317,16 @@ mod tests {
             kinds.push(taken.kind);
         }
         kinds.dedup();
-        assert_eq!(kinds, [Kind::Packet, Kind::Door, Kind::List, Kind::Operator, Kind::Other, Kind::Debug]);
+        assert_eq!(
+            kinds,
+            [LogKind::Packet, LogKind::Door, LogKind::List, LogKind::Operator, LogKind::Other, LogKind::Debug]
+        );
     }
 
     #[test]
     fn a_line_that_is_too_long_is_cut_and_ends() {
         let queue = Queue::default();
-        queue.push(line(Kind::Other, &("x".repeat(MAX_LINE) + "yy\n")));
+        queue.push(line(LogKind::Other, &("x".repeat(MAX_LINE) + "yy\n")));
         let Work::Line(cut) = queue.next() else { panic!("a line") };
         assert!(cut.text.ends_with("x… (3 bytes cut)\n".as_bytes()), "{}", cut.text.len());
         let whole = "x".repeat(2 * ROOM);
@@ -336,7 +342,7 @@ mod tests {
     fn a_flush_without_a_writer_ends_in_time() {
         let queue = Queue::default();
         assert!(queue.flush(Some(Duration::ZERO)), "nothing waits");
-        queue.push(line(Kind::Other, "never written"));
+        queue.push(line(LogKind::Other, "never written"));
         let began = Instant::now();
         assert!(!queue.flush(Some(Duration::from_millis(50))));
         assert!(began.elapsed() >= Duration::from_millis(50));

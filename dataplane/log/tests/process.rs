@@ -35,8 +35,8 @@ fn the_process_under_test() {
             tracing::info!(target: target!("door"), door = "ssh", "door opened");
             let rule = knockplane_log::RuleName { id: "0a1b2c3d".into(), number: "ip filter 7".into() };
             knockplane_log::packet(&rule, || tracing::info!(target: target!("packet"), rule = "0a1b2c3d", "scan"));
-            knockplane_log::omit(knockplane_log::kind::Kind::Packet, Some(&rule), 4310);
-            knockplane_log::omit(knockplane_log::kind::Kind::List, None, 1);
+            knockplane_log::omit(knockplane_log::kind::LogKind::Packet, Some(&rule), 4310);
+            knockplane_log::omit(knockplane_log::kind::LogKind::List, None, 1);
             knockplane_log::write("as it stands\n");
             knockplane_log::flush(None);
             // The runner's own output is not part of the process under test.

@@ -48,14 +48,14 @@ const MOST_RECENT: usize = 1_024;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct OperatorEntry {
     pub(crate) set: AddressSet,
     pub(crate) comment: String,
     /// Expiry; `None` if the entry is static.
     pub(crate) until: Option<Time>,
 }
 
-impl Entry {
+impl OperatorEntry {
     /// The number of bytes of the entry in the file.
     fn stored_bytes(&self) -> u64 {
         if self.until.is_some() { 0 } else { entry_bytes(&self.set, &self.comment) }
@@ -63,11 +63,11 @@ impl Entry {
 }
 
 /// A change of an entry of a list.
-pub(crate) struct Change {
+pub(crate) struct OperatorChange {
     pub(crate) list: String,
     pub(crate) bounds: Bounds,
     /// The new entry; `None` removes the entry.
-    pub(crate) entry: Option<Entry>,
+    pub(crate) entry: Option<OperatorEntry>,
 }
 
 /// An address that is in a list because a host name resolves to it.
@@ -81,7 +81,7 @@ pub(crate) struct NameEntry {
 
 /// The entries.
 pub(crate) struct StaticEntries {
-    lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
+    lists: BTreeMap<String, BTreeMap<Bounds, OperatorEntry>>,
     /// Entries of host names, which the engine compiles with those of operators.
     names: Vec<NameEntry>,
     /// The earliest possible expiry of an entry.
@@ -100,12 +100,12 @@ pub(crate) struct StaticEntries {
 
 impl StaticEntries {
     fn new(
-        lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
+        lists: BTreeMap<String, BTreeMap<Bounds, OperatorEntry>>,
         names: Vec<NameEntry>,
         log: Log,
         damage: Option<String>,
     ) -> StaticEntries {
-        let entries = lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes);
+        let entries = lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes);
         let live_bytes = entries.sum::<u64>() + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
         StaticEntries {
             lists,
@@ -166,15 +166,15 @@ impl StaticEntries {
     ///
     /// # Errors
     /// If static entries cannot be stored for the next start; then nothing changed.
-    pub(crate) fn change(&mut self, changes: Vec<Change>) -> io::Result<()> {
-        let before: Vec<Change> = changes.into_iter().map(|change| self.put(change)).collect();
+    pub(crate) fn change(&mut self, changes: Vec<OperatorChange>) -> io::Result<()> {
+        let before: Vec<OperatorChange> = changes.into_iter().map(|change| self.put(change)).collect();
         if let Err(error) = self.store(&before) {
             before.into_iter().rev().for_each(|change| _ = self.put(change));
             return Err(error);
         }
         match &mut self.new {
             Some(new) if before.iter().all(|change| change.entry.is_none()) => {
-                for Change { list, bounds, .. } in before {
+                for OperatorChange { list, bounds, .. } in before {
                     if let Some(entry) = self.lists.get(&list).and_then(|entries| entries.get(&bounds)) {
                         new.push((list, bounds, entry.until));
                     }
@@ -187,11 +187,11 @@ impl StaticEntries {
     }
 
     /// Makes a change and returns the one that undoes it.
-    fn put(&mut self, Change { list, bounds, entry }: Change) -> Change {
+    fn put(&mut self, OperatorChange { list, bounds, entry }: OperatorChange) -> OperatorChange {
         if let Some(until) = entry.as_ref().and_then(|entry| entry.until) {
             self.next_expiry = self.next_expiry.min(until);
         }
-        self.live_bytes += entry.as_ref().map_or(0, Entry::stored_bytes);
+        self.live_bytes += entry.as_ref().map_or(0, OperatorEntry::stored_bytes);
         let before = match entry {
             Some(entry) => match self.lists.get_mut(&list) {
                 Some(entries) => entries.insert(bounds, entry),
@@ -202,23 +202,23 @@ impl StaticEntries {
             },
             None => self.lists.get_mut(&list).and_then(|entries| entries.remove(&bounds)),
         };
-        self.live_bytes -= before.as_ref().map_or(0, Entry::stored_bytes);
+        self.live_bytes -= before.as_ref().map_or(0, OperatorEntry::stored_bytes);
         if self.lists.get(&list).is_some_and(BTreeMap::is_empty) {
             self.live_bytes -= list_bytes(&list);
             self.lists.remove(&list);
         }
-        Change { list, bounds, entry: before }
+        OperatorChange { list, bounds, entry: before }
     }
 
     /// Stores the static entries that `undo` would change.
-    fn store(&mut self, undo: &[Change]) -> io::Result<()> {
-        let mut keys: Vec<&Change> = undo.iter().collect();
+    fn store(&mut self, undo: &[OperatorChange]) -> io::Result<()> {
+        let mut keys: Vec<&OperatorChange> = undo.iter().collect();
         // A stable sort: of two changes of an entry, the first one contains the stored entry.
         keys.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
         keys.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
         let mut content = Content::default();
-        for Change { list, bounds, entry: before } in keys {
-            let is_static = |entry: &&Entry| entry.until.is_none();
+        for OperatorChange { list, bounds, entry: before } in keys {
+            let is_static = |entry: &&OperatorEntry| entry.until.is_none();
             let now = self.lists.get(list).and_then(|entries| entries.get(bounds)).filter(is_static);
             match (before.as_ref().filter(is_static), now) {
                 (Some(before), None) => content.push(list, &before.set, None),
@@ -261,7 +261,7 @@ impl StaticEntries {
         if now < self.next_expiry {
             return false;
         }
-        let is_live = |entry: &Entry| entry.until.is_none_or(|until| now < until);
+        let is_live = |entry: &OperatorEntry| entry.until.is_none_or(|until| now < until);
         self.lists.values_mut().for_each(|entries| entries.retain(|_, entry| is_live(entry)));
         let live_bytes = &mut self.live_bytes;
         self.lists.retain(|name, entries| {
@@ -275,7 +275,7 @@ impl StaticEntries {
     }
 
     /// The lists that have an entry.
-    pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &BTreeMap<Bounds, Entry>)> {
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &BTreeMap<Bounds, OperatorEntry>)> {
         self.lists.iter().map(|(name, entries)| (name.as_str(), entries))
     }
 
@@ -285,7 +285,7 @@ impl StaticEntries {
     }
 
     /// The entries of a list.
-    pub(crate) fn list(&self, name: &str) -> Option<&BTreeMap<Bounds, Entry>> {
+    pub(crate) fn list(&self, name: &str) -> Option<&BTreeMap<Bounds, OperatorEntry>> {
         self.lists.get(name)
     }
 

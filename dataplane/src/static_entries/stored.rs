@@ -11,7 +11,7 @@ use knockplane_policy::wire::NewEntry;
 
 use super::record::{Changes, Content, ContentError, StoredChange};
 use super::version1::{self, Entries};
-use super::{Bounds, Entry, NameEntry, StaticEntries, check, of_names, snapshot};
+use super::{Bounds, NameEntry, OperatorEntry, StaticEntries, check, of_names, snapshot};
 use crate::state_dir::{End, Format, LISTS, Log, OLD_LISTS, Records, StateDir, StoredFile, damage};
 
 /// The format of `lists.state`.
@@ -200,9 +200,9 @@ impl StoredEntries {
     /// If an entry differs from the form that this program writes.
     pub(crate) fn into_map(self, names: Vec<NameEntry>) -> anyhow::Result<StaticEntries> {
         let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
-        let mut lists = BTreeMap::<String, BTreeMap<Bounds, Entry>>::new();
+        let mut lists = BTreeMap::<String, BTreeMap<Bounds, OperatorEntry>>::new();
         // A map that is built from entries in order takes half the memory of one that grows by additions.
-        let mut list: (Cow<'_, str>, Vec<(Bounds, Entry)>) = Default::default();
+        let mut list: (Cow<'_, str>, Vec<(Bounds, OperatorEntry)>) = Default::default();
         for change in self.changes().take(merged.in_order).filter_map(Result::ok) {
             if change.list != list.0 {
                 let (name, entries) = std::mem::replace(&mut list, (change.list.into(), Vec::new()));
@@ -223,8 +223,8 @@ impl StoredEntries {
     }
 }
 
-fn entry(change: StoredChange<'_>) -> Entry {
-    Entry { set: change.set, comment: change.comment.unwrap_or_default().to_owned(), until: None }
+fn entry(change: StoredChange<'_>) -> OperatorEntry {
+    OperatorEntry { set: change.set, comment: change.comment.unwrap_or_default().to_owned(), until: None }
 }
 
 fn damaged(path: &Path, error: ContentError) -> anyhow::Error {

@@ -7,14 +7,14 @@ use super::*;
 use crate::state_dir::{LISTS, OLD_LISTS, StateDir};
 use knockplane_limits::predecessor::Deadline;
 
-fn change(list: &str, set: &str, until: Option<u64>) -> Change {
+fn change(list: &str, set: &str, until: Option<u64>) -> OperatorChange {
     let (set, until) = (set.parse::<AddressSet>().unwrap(), until.map(Time::from_nanos));
-    let entry = Entry { comment: format!("{set}, by hand"), set, until };
-    Change { list: list.to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }
+    let entry = OperatorEntry { comment: format!("{set}, by hand"), set, until };
+    OperatorChange { list: list.to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }
 }
 
-fn removal(list: &str, set: &str) -> Change {
-    Change { entry: None, ..change(list, set, None) }
+fn removal(list: &str, set: &str) -> OperatorChange {
+    OperatorChange { entry: None, ..change(list, set, None) }
 }
 
 fn all(entries: &StaticEntries) -> Vec<String> {
@@ -29,7 +29,7 @@ fn open(folder: &TempDir) -> Arc<StateDir> {
 }
 
 /// A state directory with a file of these changes, a record for each, the file, and the entries after each change.
-fn written(changes: Vec<Change>) -> (TempDir, Arc<StateDir>, Vec<u8>, Vec<Vec<String>>) {
+fn written(changes: Vec<OperatorChange>) -> (TempDir, Arc<StateDir>, Vec<u8>, Vec<Vec<String>>) {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
     let mut entries = StaticEntries::load(&state).unwrap();
@@ -53,7 +53,7 @@ fn places(file: &[u8]) -> Vec<usize> {
     places
 }
 
-fn five() -> Vec<Change> {
+fn five() -> Vec<OperatorChange> {
     vec![
         change("a", "192.0.2.1", None),
         change("b", "2001:db8::/32", None),
@@ -111,7 +111,7 @@ fn a_restart_finds_the_last_state_of_each_entry() {
             if let Some(entry) = &mut change.entry {
                 entry.comment = format!("round {round}");
             }
-            if dice(3) == 0 { Change { entry: None, ..change } } else { change }
+            if dice(3) == 0 { OperatorChange { entry: None, ..change } } else { change }
         });
         entries.change(changes.collect()).unwrap();
         if dice(20) == 0 {
@@ -127,11 +127,11 @@ fn a_restart_finds_the_last_state_of_each_entry() {
         assert_eq!(
             again.live_bytes,
             again.lists.keys().map(|name| list_bytes(name)).sum::<u64>()
-                + again.lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes).sum::<u64>()
+                + again.lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes).sum::<u64>()
         );
         // Reading the file has opened it again: both know the same.
         entries = StaticEntries { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
-        let live = entries.lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes).sum::<u64>();
+        let live = entries.lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes).sum::<u64>();
         entries.live_bytes = live + entries.lists.keys().map(|name| list_bytes(name)).sum::<u64>();
     }
 }
@@ -242,8 +242,8 @@ fn a_change_writes_as_much_beside_many_entries_as_beside_few() {
         let mut entries = StaticEntries::load(&state).unwrap();
         let host = |number: usize| {
             let set = AddressSet::from(IpAddr::from([10, (number >> 16) as u8, (number >> 8) as u8, number as u8]));
-            let entry = Entry { comment: String::new(), set, until: None };
-            Change { list: "a".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }
+            let entry = OperatorEntry { comment: String::new(), set, until: None };
+            OperatorChange { list: "a".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }
         };
         entries.change((0..many).map(host).collect()).unwrap();
         let before = fs::metadata(state.file(LISTS)).unwrap().len();

@@ -155,12 +155,12 @@ impl<'c> Iterator for Entries<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::static_entries::Entry;
+    use crate::static_entries::OperatorEntry;
 
     /// Encodes the static entries of `lists`, which are in order.
     fn encode<'e, E>(lists: impl Iterator<Item = (&'e str, E)>) -> Vec<u8>
     where
-        E: Iterator<Item = &'e Entry> + Clone,
+        E: Iterator<Item = &'e OperatorEntry> + Clone,
     {
         let mut content = Vec::new();
         for (list, entries) in lists {
@@ -207,8 +207,8 @@ mod tests {
         }
     }
 
-    fn entry(set: &str, comment: &str) -> Entry {
-        Entry { set: set.parse().unwrap(), comment: comment.to_owned(), until: None }
+    fn entry(set: &str, comment: &str) -> OperatorEntry {
+        OperatorEntry { set: set.parse().unwrap(), comment: comment.to_owned(), until: None }
     }
 
     fn read(content: &[u8]) -> Result<Vec<String>, String> {
@@ -234,7 +234,7 @@ mod tests {
             entry("2001:db8::/32", "x"),
             entry("2001:db8::1", ""),
         ];
-        let timed = [Entry { until: Some(Default::default()), ..entry("10.0.0.1", "") }];
+        let timed = [OperatorEntry { until: Some(Default::default()), ..entry("10.0.0.1", "") }];
         let lists = [("a", &a[..]), ("b", &timed[..]), ("c", &a[1..2])];
         let content = encode(lists.iter().map(|(name, entries)| (*name, entries.iter())));
         let mut told: Vec<_> = a.iter().map(|entry| format!("a {} {}", entry.set, entry.comment)).collect();

@@ -81,13 +81,13 @@ struct Nested {
     #[arg(long, default_value_t = 490)]
     inner_bytes: usize,
     #[arg(long, value_enum, default_value = "udp")]
-    kind: Kind,
+    kind: ProbeKind,
     #[arg(long, default_value_t = 5)]
     count: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Kind {
+enum ProbeKind {
     /// UDP to port 9 of the server.
     Udp,
     /// An ARP reply that assigns the inner address to another machine.
@@ -114,8 +114,8 @@ fn hardware(text: &str) -> Result<[u8; 6], String> {
 
 fn send_nested(nested: &Nested) -> anyhow::Result<()> {
     let inner = match nested.kind {
-        Kind::Udp => inner_udp(nested),
-        Kind::Arp => inner_arp(nested),
+        ProbeKind::Udp => inner_udp(nested),
+        ProbeKind::Arp => inner_arp(nested),
     };
     let before = nested.offset.checked_sub(HEADERS).context("the inner frame begins behind the outer headers")?;
     let mut payload = vec![b'x'; before];

@@ -9,12 +9,12 @@ pub(super) struct Section {
     pub(super) line: u32,
     /// Whether a line of the section has an error of its own.
     pub(super) is_broken: bool,
-    keys: Vec<(Key, u32, String)>,
+    keys: Vec<(SectionKey, u32, String)>,
 }
 
 /// A key of a section. knockd has two names for most keys, and ignores upper and lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum SectionKey {
     Sequence,
     OneTimeSequences,
     SeqTimeout,
@@ -27,20 +27,20 @@ pub(super) enum Key {
     Target,
 }
 
-const KEYS: &[(&str, Key)] = &[
-    ("sequence", Key::Sequence),
-    ("one_time_sequences", Key::OneTimeSequences),
-    ("seq_timeout", Key::SeqTimeout),
-    ("timeout", Key::SeqTimeout),
-    ("tcpflags", Key::TcpFlags),
-    ("start_command", Key::Start),
-    ("command", Key::Start),
-    ("start_command_6", Key::Start6),
-    ("command_6", Key::Start6),
-    ("cmd_timeout", Key::CmdTimeout),
-    ("stop_command", Key::Stop),
-    ("stop_command_6", Key::Stop6),
-    ("target", Key::Target),
+const KEYS: &[(&str, SectionKey)] = &[
+    ("sequence", SectionKey::Sequence),
+    ("one_time_sequences", SectionKey::OneTimeSequences),
+    ("seq_timeout", SectionKey::SeqTimeout),
+    ("timeout", SectionKey::SeqTimeout),
+    ("tcpflags", SectionKey::TcpFlags),
+    ("start_command", SectionKey::Start),
+    ("command", SectionKey::Start),
+    ("start_command_6", SectionKey::Start6),
+    ("command_6", SectionKey::Start6),
+    ("cmd_timeout", SectionKey::CmdTimeout),
+    ("stop_command", SectionKey::Stop),
+    ("stop_command_6", SectionKey::Stop6),
+    ("target", SectionKey::Target),
 ];
 
 /// These keys configure knockd's process and have no effect on doors.
@@ -48,7 +48,7 @@ const OPTIONS: &[&str] = &["usesyslog", "logfile", "pidfile", "interface"];
 
 impl Section {
     /// The value of a key, and its line.
-    pub(super) fn get(&self, key: Key) -> Option<(u32, &str)> {
+    pub(super) fn get(&self, key: SectionKey) -> Option<(u32, &str)> {
         self.keys.iter().find(|(other, ..)| *other == key).map(|(_, line, value)| (*line, value.as_str()))
     }
 }

@@ -9,7 +9,7 @@ use knockplane_policy::time::LONGEST_TIMEOUT;
 use serde::Deserialize;
 
 use super::Told;
-use super::conf::{Key, Section};
+use super::conf::{Section, SectionKey};
 use super::opening::{self, Effect, effect};
 use super::shell::{self, Command, Runs};
 
@@ -119,22 +119,23 @@ fn is_called_alike(close: &Part<'_>, open: &Part<'_>, all: &[Part<'_>]) -> bool 
 
 fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
     let before = told.errors.len();
-    if let Some((line, _)) = section.get(Key::OneTimeSequences) {
+    if let Some((line, _)) = section.get(SectionKey::OneTimeSequences) {
         told.error(
             line,
             "`one_time_sequences` is not supported: write a `sequence` that stays, and a short `cmd_timeout`, or steps \
              with passphrases in the door",
         );
     }
-    if let Some((line, _)) = section.get(Key::Target) {
+    if let Some((line, _)) = section.get(SectionKey::Target) {
         told.error(
             line,
             "a door is at every protected address, and opens the one that was knocked at: leave `target` out",
         );
     }
     let steps = steps(section, told);
-    let total_s = seconds(section, Key::SeqTimeout, told).unwrap_or(SEQ_TIMEOUT_S);
-    let of_family = [(Key::Start, Key::Stop), (Key::Start6, Key::Stop6)].map(|keys| doing(section, keys, told));
+    let total_s = seconds(section, SectionKey::SeqTimeout, told).unwrap_or(SEQ_TIMEOUT_S);
+    let of_family = [(SectionKey::Start, SectionKey::Stop), (SectionKey::Start6, SectionKey::Stop6)]
+        .map(|keys| doing(section, keys, told));
     let families = of_family.each_ref().map(Option::is_some);
     let doing = match of_family {
         [None, None] => {
@@ -144,7 +145,7 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
             return None;
         }
         [Some(one), Some(other)] if one != other => {
-            let line = section.get(Key::Start6).map_or(section.line, |(line, _)| line);
+            let line = section.get(SectionKey::Start6).map_or(section.line, |(line, _)| line);
             told.error(line, "it opens something else for IPv6 than for IPv4: make two sections of this one");
             return None;
         }
@@ -155,8 +156,8 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
 
 /// The packets of the sequence, in the form of a door's steps.
 fn steps(section: &Section, told: &mut Told) -> Vec<String> {
-    let Some((line, sequence)) = section.get(Key::Sequence) else {
-        if section.get(Key::OneTimeSequences).is_none() && !section.is_broken {
+    let Some((line, sequence)) = section.get(SectionKey::Sequence) else {
+        if section.get(SectionKey::OneTimeSequences).is_none() && !section.is_broken {
             told.error(section.line, format!("`{}` has no sequence: write `sequence = 7000,8000:udp`", section.name));
         }
         return Vec::new();
@@ -187,7 +188,7 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
 
 /// The flags of the section's TCP steps; none if they are wrong, which is reported once.
 fn flags(section: &Section, told: &mut Told) -> String {
-    let Some((line, flags)) = section.get(Key::TcpFlags) else { return String::new() };
+    let Some((line, flags)) = section.get(SectionKey::TcpFlags) else { return String::new() };
     let flags = flags.to_ascii_lowercase();
     match format!("tcp/1 {flags}").parse::<KnockStep>() {
         Ok(_) => flags,
@@ -198,13 +199,13 @@ fn flags(section: &Section, told: &mut Told) -> String {
     }
 }
 
-fn seconds(section: &Section, key: Key, told: &mut Told) -> Option<u64> {
+fn seconds(section: &Section, key: SectionKey, told: &mut Told) -> Option<u64> {
     let (line, text) = section.get(key)?;
     opening::seconds(text).map_err(|why| told.error(line, why)).ok()
 }
 
 /// The effect of the commands for one family; `None` if there are no commands, or if they are not understood.
-fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Option<Doing> {
+fn doing(section: &Section, (start, stop): (SectionKey, SectionKey), told: &mut Told) -> Option<Doing> {
     let (line, started) = section.get(start)?;
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
     // The door is open from the first command that opens to the first later command that closes.
@@ -229,10 +230,10 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
         }
     }
     let stopped = section.get(stop);
-    if let (None, Some((line, _))) = (stopped, section.get(Key::CmdTimeout)) {
+    if let (None, Some((line, _))) = (stopped, section.get(SectionKey::CmdTimeout)) {
         told.warn(line, "`cmd_timeout` says nothing without `stop_command`: knockd never closes this");
     }
-    let stopped_after_s = stopped.map(|_| seconds(section, Key::CmdTimeout, told).unwrap_or(CMD_TIMEOUT_S));
+    let stopped_after_s = stopped.map(|_| seconds(section, SectionKey::CmdTimeout, told).unwrap_or(CMD_TIMEOUT_S));
     let for_s = [stopped_after_s, closes_again.then_some(open_s), ends_after_s].into_iter().flatten().min();
     let longest_s = LONGEST_TIMEOUT.as_secs();
     if for_s.is_some_and(|seconds| !(1..=longest_s).contains(&seconds)) {

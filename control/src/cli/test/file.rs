@@ -26,22 +26,22 @@ const BEGIN: Duration = Duration::from_secs(1_767_225_600);
 
 /// A checked test file.
 #[derive(Debug)]
-pub(super) struct File {
+pub(super) struct TestFile {
     pub(super) rules: PathBuf,
     /// The configuration file whose section `[policy]` and doors replace those of the test file.
     pub(super) config: Option<PathBuf>,
     pub(super) policy: Settings,
-    pub(super) tests: Vec<Test>,
+    pub(super) tests: Vec<TestCase>,
 }
 
 #[derive(Debug)]
-pub(super) struct Test {
+pub(super) struct TestCase {
     pub(super) name: String,
     /// The test's line in the test file.
     pub(super) line: usize,
     pub(super) begin: Time,
     /// The entries of each list at the start.
-    pub(super) lists: Vec<(String, Entry)>,
+    pub(super) lists: Vec<(String, ListedEntry)>,
     pub(super) steps: Vec<TestStep>,
 }
 
@@ -56,13 +56,13 @@ pub(super) struct TestStep {
     pub(super) reason: Option<Reason>,
     pub(super) rule: Option<ExpectedRule>,
     /// The exact entries of these lists after the step.
-    pub(super) lists: BTreeMap<String, Vec<Entry>>,
+    pub(super) lists: BTreeMap<String, Vec<ListedEntry>>,
 }
 
 /// `198.51.100.7` or `198.51.100.7 10s`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Entry {
+pub(super) struct ListedEntry {
     pub(super) address: IpAddr,
     pub(super) time: Option<Duration>,
 }
@@ -93,7 +93,7 @@ struct RawTest {
     name: Spanned<String>,
     at: Option<Spanned<toml::value::Datetime>>,
     #[serde(default)]
-    lists: BTreeMap<String, Vec<Entry>>,
+    lists: BTreeMap<String, Vec<ListedEntry>>,
     #[serde(default)]
     step: Vec<Spanned<RawStep>>,
 }
@@ -108,20 +108,20 @@ struct RawStep {
     reason: Option<Reason>,
     rule: Option<ExpectedRule>,
     #[serde(default)]
-    lists: BTreeMap<String, Vec<Entry>>,
+    lists: BTreeMap<String, Vec<ListedEntry>>,
 }
 
-impl File {
+impl TestFile {
     /// Reads and checks a file.
     ///
     /// # Errors
     /// The first error of the file, with file and line.
-    pub(super) fn load(path: &Path) -> Result<File, String> {
+    pub(super) fn load(path: &Path) -> Result<TestFile, String> {
         let text = input::read_text(path, &input::TESTS).map_err(|error| format!("{}: it {error}", path.display()))?;
-        File::parse(&text, path)
+        TestFile::parse(&text, path)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<File, String> {
+    fn parse(text: &str, path: &Path) -> Result<TestFile, String> {
         let line = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
         let wrong = |at: Range<usize>, what: &str| format!("{}:{}: {what}", path.display(), line(at.start));
         let raw: RawFile = toml::from_str(text)
@@ -145,7 +145,7 @@ impl File {
                 })?,
             };
             let steps = test.step.into_iter().map(|step| TestStep::check(step, line, wrong));
-            tests.push(Test {
+            tests.push(TestCase {
                 line: line(test.name.span().start),
                 name: test.name.into_inner(),
                 begin: Time::default() + begin,
@@ -153,7 +153,7 @@ impl File {
                 steps: steps.collect::<Result<_, _>>()?,
             });
         }
-        Ok(File {
+        Ok(TestFile {
             rules: folder.join(raw.rules),
             config: raw.config.map(|config| folder.join(config.into_inner())),
             policy: raw.policy.unwrap_or_default().with_doors(doors).map_err(|why| wrong(0..0, why))?,
@@ -162,7 +162,7 @@ impl File {
     }
 }
 
-impl File {
+impl TestFile {
     /// Checks that `known` has every list of the tests: a misspelt list would be empty, and always as expected.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl File {
     }
 }
 
-fn each(list: String, entries: Vec<Entry>) -> impl Iterator<Item = (String, Entry)> {
+fn each(list: String, entries: Vec<ListedEntry>) -> impl Iterator<Item = (String, ListedEntry)> {
     entries.into_iter().map(move |entry| (list.clone(), entry))
 }
 
@@ -251,7 +251,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - 719_468
 }
 
-impl FromStr for Entry {
+impl FromStr for ListedEntry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -262,11 +262,11 @@ impl FromStr for Entry {
         let address = address
             .parse()
             .map_err(|_| format!("`{text}` is no address: write `198.51.100.7` or `198.51.100.7 10s`"))?;
-        Ok(Entry { address, time })
+        Ok(ListedEntry { address, time })
     }
 }
 
-impl TryFrom<String> for Entry {
+impl TryFrom<String> for ListedEntry {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -274,7 +274,7 @@ impl TryFrom<String> for Entry {
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for ListedEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&written(self.address, self.time.map(format_duration).as_deref()))
     }
@@ -290,8 +290,8 @@ pub(super) struct Expected;
 
 impl Expected {
     /// Whether the list has exactly these entries. A time that is not written is not compared.
-    pub(super) fn are(expected: &[Entry], held: &[&Held]) -> bool {
-        let is = |entry: &Entry, held: &Held| {
+    pub(super) fn are(expected: &[ListedEntry], held: &[&Held]) -> bool {
+        let is = |entry: &ListedEntry, held: &Held| {
             entry.address == held.address
                 && entry.time.is_none_or(|time| held.time_left.map(format_duration) == Some(format_duration(time)))
         };

@@ -20,7 +20,7 @@ use knockplane_policy::time::format_duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::file::{Expected, File, Test, TestStep};
+use self::file::{Expected, TestCase, TestFile, TestStep};
 use super::bench::{Bench, Explained, Held, side};
 use super::table::{count, printable};
 use super::{Failed, document, sources};
@@ -79,7 +79,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
 
 /// Reads everything first, so that a mistake in the file is not reported as a failed test.
 fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
-    let file = File::load(path).map_err(|why| Failed::new(Exit::Invalid, why))?;
+    let file = TestFile::load(path).map_err(|why| Failed::new(Exit::Invalid, why))?;
     let settings = match &file.config {
         Some(config) => sources::settings_of(Some(config))?,
         None => file.policy.clone(),
@@ -101,7 +101,7 @@ fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
 ///
 /// # Errors
 /// The error of a step, behind its line.
-fn run_test(test: &Test, rules: &RuleSet, settings: &Settings) -> Result<Option<Failure>, String> {
+fn run_test(test: &TestCase, rules: &RuleSet, settings: &Settings) -> Result<Option<Failure>, String> {
     let mut bench = Bench::new(rules, settings, test.begin);
     for (list, entry) in &test.lists {
         bench.put(list, &entry.address.into(), entry.time);

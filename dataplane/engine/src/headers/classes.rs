@@ -34,8 +34,8 @@ fn claims_of_discovery(packet: &[u8]) -> Option<Claims> {
     source.copy_from_slice(&header[8..24]);
     let source = Ipv6Addr::from(source);
     let [target, destination] = discovery::targets(message);
-    let is_question = message.first().and_then(|kind| discovery::Kind::of(*kind))
-        == Some(discovery::Kind::NeighbourSolicitation)
+    let is_question = message.first().and_then(|kind| discovery::DiscoveryMessage::of(*kind))
+        == Some(discovery::DiscoveryMessage::NeighbourSolicitation)
         && !source.is_unspecified();
     let target = target.filter(|_| !is_question);
     Some(

@@ -53,7 +53,7 @@ mod option {
 
 /// The messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DiscoveryMessage {
     RouterSolicitation,
     RouterAdvertisement,
     NeighbourSolicitation,
@@ -61,23 +61,23 @@ pub(super) enum Kind {
     Redirect,
 }
 
-impl Kind {
+impl DiscoveryMessage {
     /// The message of this ICMPv6 type.
-    pub(super) const fn of(kind: u8) -> Option<Kind> {
+    pub(super) const fn of(kind: u8) -> Option<DiscoveryMessage> {
         match kind {
-            133 => Some(Kind::RouterSolicitation),
-            134 => Some(Kind::RouterAdvertisement),
-            135 => Some(Kind::NeighbourSolicitation),
-            136 => Some(Kind::NeighbourAdvertisement),
-            137 => Some(Kind::Redirect),
+            133 => Some(DiscoveryMessage::RouterSolicitation),
+            134 => Some(DiscoveryMessage::RouterAdvertisement),
+            135 => Some(DiscoveryMessage::NeighbourSolicitation),
+            136 => Some(DiscoveryMessage::NeighbourAdvertisement),
+            137 => Some(DiscoveryMessage::Redirect),
             _ => None,
         }
     }
 
     const fn class(self) -> FrameClass {
         match self {
-            Kind::RouterAdvertisement => FrameClass::RouterAdvertisement,
-            Kind::Redirect => FrameClass::Redirect,
+            DiscoveryMessage::RouterAdvertisement => FrameClass::RouterAdvertisement,
+            DiscoveryMessage::Redirect => FrameClass::Redirect,
             _ => FrameClass::NeighbourDiscovery,
         }
     }
@@ -85,16 +85,18 @@ impl Kind {
     /// The number of bytes in front of the options.
     const fn fixed_length(self) -> usize {
         match self {
-            Kind::RouterSolicitation => 8,
-            Kind::RouterAdvertisement => 16,
-            Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement => 24,
-            Kind::Redirect => 40,
+            DiscoveryMessage::RouterSolicitation => 8,
+            DiscoveryMessage::RouterAdvertisement => 16,
+            DiscoveryMessage::NeighbourSolicitation | DiscoveryMessage::NeighbourAdvertisement => 24,
+            DiscoveryMessage::Redirect => 40,
         }
     }
 
     const fn max_options(self) -> usize {
         match self {
-            Kind::RouterAdvertisement | Kind::Redirect => MAX_PACKET - IPV6_HEADER - self.fixed_length(),
+            DiscoveryMessage::RouterAdvertisement | DiscoveryMessage::Redirect => {
+                MAX_PACKET - IPV6_HEADER - self.fixed_length()
+            }
             _ => MAX_OPTIONS,
         }
     }
@@ -112,7 +114,7 @@ pub(super) struct Message<'f> {
 impl Message<'_> {
     /// The class of a well-formed message.
     pub(super) fn class(&self) -> Option<FrameClass> {
-        let kind = Kind::of(*self.bytes.first()?)?;
+        let kind = DiscoveryMessage::of(*self.bytes.first()?)?;
         let (fixed, options) = self.bytes.split_at_checked(kind.fixed_length())?;
         let is_local = self.hop_limit == 255 && fixed[1] == 0;
         let is_well_formed = is_local
@@ -135,22 +137,22 @@ impl Message<'_> {
     }
 
     /// Whether addresses and fixed fields are valid for this kind of message. `fixed` has the kind's fixed length.
-    fn means(&self, kind: Kind, fixed: &[u8]) -> bool {
+    fn means(&self, kind: DiscoveryMessage, fixed: &[u8]) -> bool {
         let Message { source, destination, .. } = *self;
         let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
         let is_to = |group: &[Ipv6Addr]| group.contains(&destination) || is_host(destination);
         match kind {
-            Kind::RouterSolicitation => {
+            DiscoveryMessage::RouterSolicitation => {
                 (source.is_unspecified() || is_host(source)) && is_to(&[ALL_ROUTERS]) && is_zero(&fixed[4..8])
             }
-            Kind::RouterAdvertisement => source.is_unicast_link_local() && is_to(&[ALL_NODES]),
-            Kind::NeighbourSolicitation => {
+            DiscoveryMessage::RouterAdvertisement => source.is_unicast_link_local() && is_to(&[ALL_NODES]),
+            DiscoveryMessage::NeighbourSolicitation => {
                 let target = address(fixed, 8);
                 let to_group = destination == solicited_node(target);
                 let who = if source.is_unspecified() { to_group } else { is_host(source) };
                 who && (to_group || destination == target) && is_host(target) && is_zero(&fixed[4..8])
             }
-            Kind::NeighbourAdvertisement => {
+            DiscoveryMessage::NeighbourAdvertisement => {
                 let is_solicited = fixed[4] & 0x40 != 0;
                 let reserved = [fixed[4] & 0x1f, fixed[5], fixed[6], fixed[7]];
                 is_host(source)
@@ -158,7 +160,7 @@ impl Message<'_> {
                     && is_to(if is_solicited { &[] } else { &[ALL_NODES, ALL_ROUTERS] })
                     && is_zero(&reserved)
             }
-            Kind::Redirect => {
+            DiscoveryMessage::Redirect => {
                 let (target, of) = (address(fixed, 8), address(fixed, 24));
                 source.is_unicast_link_local()
                     && is_host(destination)
@@ -215,13 +217,13 @@ fn address(fixed: &[u8], at: usize) -> Ipv6Addr {
 /// The target of a message and, in a redirect, the destination; `None` if the message has no such field or is too
 /// short.
 pub(super) fn targets(message: &[u8]) -> [Option<Ipv6Addr>; 2] {
-    let kind = message.first().and_then(|kind| Kind::of(*kind));
+    let kind = message.first().and_then(|kind| DiscoveryMessage::of(*kind));
     let fixed = kind.and_then(|kind| message.get(..kind.fixed_length()));
     match (kind, fixed) {
-        (Some(Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement), Some(fixed)) => {
+        (Some(DiscoveryMessage::NeighbourSolicitation | DiscoveryMessage::NeighbourAdvertisement), Some(fixed)) => {
             [Some(address(fixed, 8)), None]
         }
-        (Some(Kind::Redirect), Some(fixed)) => [Some(address(fixed, 8)), Some(address(fixed, 24))],
+        (Some(DiscoveryMessage::Redirect), Some(fixed)) => [Some(address(fixed, 8)), Some(address(fixed, 24))],
         _ => [None; 2],
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
 
 /// Whether hosts process messages of this type as neighbour discovery, whatever the code.
 fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
-    discovery::Kind::of(kind).is_some()
+    discovery::DiscoveryMessage::of(kind).is_some()
 }
 
 /// The reason of the message's class. The reader refuses a message that is not well-formed, or that has extension

@@ -11,7 +11,7 @@ use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::state::connections::{ConnectionView, TrackingResult};
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
@@ -109,7 +109,7 @@ impl<'a> PacketFacts<'a> {
     }
 
     #[inline]
-    fn look_up(&mut self, key: Key, peer: IpAddr) -> &Lookup {
+    fn look_up(&mut self, key: AddressKey, peer: IpAddr) -> &Lookup {
         let Context { table, state, .. } = self.context;
         let peer_tag = if table.has_doors() { state.lists.peer_tag(peer) } else { 0 };
         let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now };

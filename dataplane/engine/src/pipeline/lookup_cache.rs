@@ -7,7 +7,7 @@
 
 use knockplane_policy::time::Time;
 
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::{Lists, Lookup};
 use crate::state::static_entries::StaticEntries;
 
@@ -30,7 +30,7 @@ pub(crate) struct TableEntries<'t> {
 /// An address that is looked up.
 #[derive(Clone, Copy)]
 pub(crate) struct AddressQuery {
-    pub(crate) key: Key,
+    pub(crate) key: AddressKey,
     /// The tag of the peer; 0 for tables without doors, whose lists have no entries for one peer alone.
     pub(crate) peer_tag: u32,
     pub(crate) now: Time,
@@ -38,7 +38,7 @@ pub(crate) struct AddressQuery {
 
 #[derive(Clone, Copy)]
 struct CachedLookup {
-    key: Key,
+    key: AddressKey,
     /// The number of the table whose entries are in the lookup.
     table: u32,
     peer_tag: u32,
@@ -47,7 +47,7 @@ struct CachedLookup {
 
 impl Default for LookupCache {
     fn default() -> Self {
-        let empty = CachedLookup { key: Key::NONE, table: 0, peer_tag: 0, lookup: Lookup::default() };
+        let empty = CachedLookup { key: AddressKey::NONE, table: 0, peer_tag: 0, lookup: Lookup::default() };
         LookupCache { slots: vec![empty; SLOTS].into() }
     }
 }
@@ -71,7 +71,7 @@ impl LookupCache {
 
 /// Neighbouring addresses use different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
 #[inline]
-fn slot_of(key: Key, peer_tag: u32) -> usize {
+fn slot_of(key: AddressKey, peer_tag: u32) -> usize {
     let folded = key.bits as u64 ^ (key.bits >> 64) as u64 ^ u64::from(peer_tag) << 32;
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % SLOTS
 }

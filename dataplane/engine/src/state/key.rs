@@ -6,15 +6,15 @@ use knockplane_policy::packet::Vlan;
 
 /// An address in the form that is stored and hashed: a number of its family, and its VLAN if VLANs are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
+pub(crate) struct AddressKey {
     pub(crate) bits: u128,
-    pub(crate) kind: Kind,
+    pub(crate) kind: KeyKind,
     pub(crate) vlan: Vlan,
 }
 
 /// The kind of a slot's content. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone are ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum KeyKind {
     Free,
     V4,
     V6,
@@ -26,46 +26,46 @@ pub(crate) enum Kind {
     NetInVlan,
 }
 
-impl Kind {
-    pub(crate) const fn in_vlan(self) -> Kind {
+impl KeyKind {
+    pub(crate) const fn in_vlan(self) -> KeyKind {
         match self {
-            Kind::V4 => Kind::V4InVlan,
-            Kind::V6 => Kind::V6InVlan,
-            Kind::Net => Kind::NetInVlan,
+            KeyKind::V4 => KeyKind::V4InVlan,
+            KeyKind::V6 => KeyKind::V6InVlan,
+            KeyKind::Net => KeyKind::NetInVlan,
             kind => kind,
         }
     }
 
-    pub(crate) const fn without_vlan(self) -> Kind {
+    pub(crate) const fn without_vlan(self) -> KeyKind {
         match self {
-            Kind::V4InVlan => Kind::V4,
-            Kind::V6InVlan => Kind::V6,
-            Kind::NetInVlan => Kind::Net,
+            KeyKind::V4InVlan => KeyKind::V4,
+            KeyKind::V6InVlan => KeyKind::V6,
+            KeyKind::NetInVlan => KeyKind::Net,
             kind => kind,
         }
     }
 
     pub(crate) const fn is_in_vlan(self) -> bool {
-        matches!(self, Kind::V4InVlan | Kind::V6InVlan | Kind::NetInVlan)
+        matches!(self, KeyKind::V4InVlan | KeyKind::V6InVlan | KeyKind::NetInVlan)
     }
 }
 
-impl From<IpAddr> for Key {
-    fn from(address: IpAddr) -> Key {
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> AddressKey {
         match address {
-            IpAddr::V4(v4) => Key { bits: v4.to_bits().into(), kind: Kind::V4, vlan: Vlan::NONE },
-            IpAddr::V6(v6) => Key { bits: v6.to_bits(), kind: Kind::V6, vlan: Vlan::NONE },
+            IpAddr::V4(v4) => AddressKey { bits: v4.to_bits().into(), kind: KeyKind::V4, vlan: Vlan::NONE },
+            IpAddr::V6(v6) => AddressKey { bits: v6.to_bits(), kind: KeyKind::V6, vlan: Vlan::NONE },
         }
     }
 }
 
-impl Key {
+impl AddressKey {
     /// No address.
-    pub(crate) const NONE: Key = Key { bits: 0, kind: Kind::Free, vlan: Vlan::NONE };
+    pub(crate) const NONE: AddressKey = AddressKey { bits: 0, kind: KeyKind::Free, vlan: Vlan::NONE };
 
     pub(crate) fn address(self) -> IpAddr {
         match self.kind.without_vlan() {
-            Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
+            KeyKind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
             _ => Ipv6Addr::from_bits(self.bits).into(),
         }
     }
@@ -76,8 +76,8 @@ impl Key {
 
     /// The same address in this VLAN.
     #[inline]
-    pub(crate) fn in_vlan(self, vlan: Vlan) -> Key {
-        if vlan.is_none() { self } else { Key { kind: self.kind.in_vlan(), vlan, ..self } }
+    pub(crate) fn in_vlan(self, vlan: Vlan) -> AddressKey {
+        if vlan.is_none() { self } else { AddressKey { kind: self.kind.in_vlan(), vlan, ..self } }
     }
 
     #[inline]
@@ -86,28 +86,28 @@ impl Key {
     }
 
     /// The same address in no VLAN.
-    pub(crate) const fn without_vlan(self) -> Key {
-        Key { kind: self.kind.without_vlan(), vlan: Vlan::NONE, bits: self.bits }
+    pub(crate) const fn without_vlan(self) -> AddressKey {
+        AddressKey { kind: self.kind.without_vlan(), vlan: Vlan::NONE, bits: self.bits }
     }
 
     /// The network of 64 bits that contains an IPv6 address.
-    pub(crate) fn net(self) -> Option<Key> {
+    pub(crate) fn net(self) -> Option<AddressKey> {
         let kind = match self.kind {
-            Kind::V6 => Kind::Net,
-            Kind::V6InVlan => Kind::NetInVlan,
+            KeyKind::V6 => KeyKind::Net,
+            KeyKind::V6InVlan => KeyKind::NetInVlan,
             _ => return None,
         };
-        Some(Key { kind, ..self.prefix(32, 64) })
+        Some(AddressKey { kind, ..self.prefix(32, 64) })
     }
 
     /// The address with all bits after its prefix set to 0.
-    pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> Key {
-        let behind = if self.kind.without_vlan() == Kind::V4 {
+    pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> AddressKey {
+        let behind = if self.kind.without_vlan() == KeyKind::V4 {
             32_u8.saturating_sub(v4_length)
         } else {
             128 - v6_length.min(128)
         };
-        Key { bits: self.bits & u128::MAX.checked_shl(behind.into()).unwrap_or_default(), ..self }
+        AddressKey { bits: self.bits & u128::MAX.checked_shl(behind.into()).unwrap_or_default(), ..self }
     }
 }
 
@@ -119,12 +119,12 @@ pub(crate) struct Secret(pub(crate) [u64; 2]);
 impl Secret {
     /// SipHash-1-3, which is designed for this purpose: <https://www.aumasson.jp/siphash/>.
     #[inline]
-    pub(crate) fn hash(self, key: Key) -> u64 {
+    pub(crate) fn hash(self, key: AddressKey) -> u64 {
         if key.is_in_vlan() { self.hash_in_vlan(key) } else { self.hasher().hash(&key.bits.to_le_bytes()) }
     }
 
     #[cold]
-    fn hash_in_vlan(self, key: Key) -> u64 {
+    fn hash_in_vlan(self, key: AddressKey) -> u64 {
         let mut bytes = [0; 24];
         bytes[..16].copy_from_slice(&key.bits.to_le_bytes());
         bytes[16..].copy_from_slice(&key.vlan.bits().to_le_bytes());

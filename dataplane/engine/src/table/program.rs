@@ -14,7 +14,7 @@ use super::index::{Candidates, Index};
 use super::question::{About, HeaderTest, Test, View, number};
 use super::state_test::{StateTest, questions};
 use crate::state::doors::DoorId;
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::ListId;
 
 /// The rules of a program from the next rule up to `end`, exclusive.
@@ -70,7 +70,8 @@ pub(crate) enum CompiledAction {
 impl Program {
     /// The chain that evaluates a packet from this side first. The result equals that of [`Settings::chain`].
     pub(crate) fn entry(&self, side: Side, view: &View<'_>) -> BuiltinChain {
-        let protects = |key: Key| self.protected.iter().any(|(first, last)| (*first..=*last).contains(&key.bits));
+        let protects =
+            |key: AddressKey| self.protected.iter().any(|(first, last)| (*first..=*last).contains(&key.bits));
         match side {
             Side::Outside if protects(view.destination) => BuiltinChain::Input,
             Side::Inside if protects(view.source) => BuiltinChain::Output,

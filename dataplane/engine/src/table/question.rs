@@ -14,7 +14,7 @@ use knockplane_policy::rule::{
 use knockplane_policy::settings::Settings;
 use knockplane_policy::word::Set;
 
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 
 /// A test and the expected answer.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ pub(crate) struct Ports(pub(super) Box<[(u16, u16)]>);
 
 /// A packet's headers as numbers.
 pub(crate) struct View<'a> {
-    pub(crate) source: Key,
-    pub(crate) destination: Key,
+    pub(crate) source: AddressKey,
+    pub(crate) destination: AddressKey,
     /// All other fields are read in place. A copy in large units of data that was just written in small units would
     /// stall until the writes reach the cache, which takes as long as all other work for a port.
     pub(crate) packet: &'a Packet<'a>,
@@ -261,7 +261,7 @@ pub(super) fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
 
 /// An address as a number of its family.
 pub(super) fn number(address: IpAddr) -> u128 {
-    Key::from(address).bits
+    AddressKey::from(address).bits
 }
 
 impl From<&PortSet> for Ports {

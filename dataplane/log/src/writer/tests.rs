@@ -9,7 +9,7 @@ use rustix::pipe::{fcntl_setpipe_size, pipe};
 use tempfile::TempDir;
 
 use super::*;
-use crate::kind::Kind;
+use crate::kind::LogKind;
 use crate::losses::RuleName;
 use crate::queue::{Line, MAX_LINE, ROOM};
 
@@ -26,15 +26,15 @@ fn log_to(file: impl Into<OwnedFd>) -> Arc<Queue> {
     queue
 }
 
-fn say(queue: &Queue, kind: Kind, text: &str) {
+fn say(queue: &Queue, kind: LogKind, text: &str) {
     queue.push(Line {
         kind,
-        rule: (kind == Kind::Packet).then(|| RuleName { id: "a".into(), number: "ip filter 1".into() }),
+        rule: (kind == LogKind::Packet).then(|| RuleName { id: "a".into(), number: "ip filter 1".into() }),
         text: format!("{text}\n").into(),
     });
 }
 
-fn lost(queue: &Queue, kind: Kind) -> u64 {
+fn lost(queue: &Queue, kind: LogKind) -> u64 {
     queue.status().lost().find(|(of, _)| *of == kind).map_or(0, |(_, lines)| lines)
 }
 
@@ -59,7 +59,7 @@ fn lines_are_written_in_order_and_a_flush_waits_for_them() {
     let (mut reader, writer) = pipe().map(|(reader, writer)| (File::from(reader), writer)).expect("a pipe");
     let queue = log_to(writer);
     for number in 0..100 {
-        say(&queue, Kind::ALL[number % Kind::ALL.len()], &number.to_string());
+        say(&queue, LogKind::ALL[number % LogKind::ALL.len()], &number.to_string());
     }
     assert!(queue.flush(Some(PATIENCE)));
     let mut text = [0; 290];
@@ -72,10 +72,10 @@ fn lines_are_written_in_order_and_a_flush_waits_for_them() {
 #[test]
 fn a_full_disk_loses_lines_and_counts_them() {
     let queue = log_to(OpenOptions::new().write(true).open("/dev/full").expect("/dev/full"));
-    say(&queue, Kind::Door, "opened");
-    say(&queue, Kind::Packet, "scan");
+    say(&queue, LogKind::Door, "opened");
+    say(&queue, LogKind::Packet, "scan");
     assert!(queue.flush(Some(PATIENCE)), "a flush does not wait for a full disk");
-    assert_eq!((lost(&queue, Kind::Door), lost(&queue, Kind::Packet), lost(&queue, Kind::Other)), (1, 1, 0));
+    assert_eq!((lost(&queue, LogKind::Door), lost(&queue, LogKind::Packet), lost(&queue, LogKind::Other)), (1, 1, 0));
     let problem = queue.status().problem.expect("a problem");
     assert!(problem.contains("No space left on device"), "{problem}");
 }
@@ -85,16 +85,16 @@ fn a_reader_that_reopens_the_pipe_gets_a_report_of_the_losses() {
     let (_folder, path) = fifo();
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).expect("a reader");
     let queue = log_to(OpenOptions::new().write(true).open(&path).expect("a writer"));
-    say(&queue, Kind::Other, "first");
+    say(&queue, LogKind::Other, "first");
     assert!(queue.flush(Some(PATIENCE)));
     let mut text = [0; 6];
     reader.read_exact(&mut text).expect("a line");
     drop(reader);
     for _ in 0..3 {
-        say(&queue, Kind::Packet, "scan");
+        say(&queue, LogKind::Packet, "scan");
     }
-    say(&queue, Kind::Operator, "applied");
-    eventually("the lines are lost", || lost(&queue, Kind::Packet) == 3 && lost(&queue, Kind::Operator) == 1);
+    say(&queue, LogKind::Operator, "applied");
+    eventually("the lines are lost", || lost(&queue, LogKind::Packet) == 3 && lost(&queue, LogKind::Operator) == 1);
     assert!(queue.status().problem.is_some_and(|problem| problem.contains("Broken pipe")));
 
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).expect("a reader");
@@ -111,15 +111,15 @@ fn a_line_that_was_cut_is_not_joined_with_the_next() {
     let writer = OpenOptions::new().write(true).open(&path).expect("a writer");
     fcntl_setpipe_size(&writer, PIECE).expect("a small pipe");
     let queue = log_to(writer);
-    say(&queue, Kind::Other, &"x".repeat(3 * PIECE));
+    say(&queue, LogKind::Other, &"x".repeat(3 * PIECE));
     let mut piece = [0; PIECE];
     eventually("the first piece is there", || reader.read(&mut piece).is_ok_and(|count| count == PIECE));
     thread::sleep(Duration::from_millis(50));
     drop(reader);
-    eventually("the rest is lost", || lost(&queue, Kind::Other) == 1);
+    eventually("the rest is lost", || lost(&queue, LogKind::Other) == 1);
 
     let mut reader = OpenOptions::new().read(true).open(&path).expect("a reader");
-    say(&queue, Kind::Other, "whole");
+    say(&queue, LogKind::Other, "whole");
     let mut text = String::new();
     eventually("the next line comes", || {
         let count = reader.read(&mut piece).unwrap_or_default();
@@ -159,11 +159,11 @@ fn a_stalled_reader_delays_no_thread_and_costs_lines_only_of_full_kinds() {
         let packet = "p".repeat(1000);
         let began = Instant::now();
         for _ in 0..2 * ROOM / packet.len() {
-            say(&queue, Kind::Packet, &packet);
+            say(&queue, LogKind::Packet, &packet);
         }
-        (0..100).for_each(|door| say(&queue, Kind::Door, &format!("door {door} opened")));
+        (0..100).for_each(|door| say(&queue, LogKind::Door, &format!("door {door} opened")));
         assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
-        let (packets, doors) = (lost(&queue, Kind::Packet), lost(&queue, Kind::Door));
+        let (packets, doors) = (lost(&queue, LogKind::Packet), lost(&queue, LogKind::Door));
         assert!(packets > 100 && doors == 0, "{packets} {doors}");
         let flushed = Instant::now();
         assert!(!queue.flush(Some(Duration::from_millis(50))) && flushed.elapsed() < PATIENCE / 2);
@@ -194,7 +194,7 @@ fn long_lines_arrive_whole_on_a_pipe_that_does_not_block() {
     let queue = log_to(writer);
     let long = "y".repeat(MAX_LINE - 1);
     for _ in 0..3 {
-        say(&queue, Kind::Other, &long);
+        say(&queue, LogKind::Other, &long);
     }
     let mut text = vec![0; 3 * MAX_LINE];
     reader.read_exact(&mut text).expect("three lines");
@@ -211,8 +211,8 @@ fn a_closed_descriptor_is_distinguished_from_dev_null() {
     assert!(!is_replacement(full.as_fd()));
     let queue = Arc::new(Queue::default());
     let mut writer = Writer::new(Arc::clone(&queue), Output::Closed, |_: &Loss<'_>| Vec::new());
-    say(&queue, Kind::Door, "opened");
+    say(&queue, LogKind::Door, "opened");
     writer.turn();
-    assert_eq!(lost(&queue, Kind::Door), 1);
+    assert_eq!(lost(&queue, LogKind::Door), 1);
     assert!(queue.status().problem.is_some_and(|problem| problem.contains("was closed when the process started")));
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::encoding;
-use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
+use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::select::Query;
@@ -126,7 +126,7 @@ impl AddressLists {
     }
 }
 
-impl Kind for AddressLists {
+impl MenuKind for AddressLists {
     type Entry = Option<ListEntry>;
 
     fn path(&self) -> &'static str {

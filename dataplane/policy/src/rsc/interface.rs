@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
+use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::store::Store;
@@ -101,7 +101,7 @@ pub(super) struct ListEntry {
     references: Range<usize>,
 }
 
-impl Kind for Lists {
+impl MenuKind for Lists {
     type Entry = ListEntry;
     const NAMED: bool = true;
     const BUILTIN: &'static [&'static str] = &["all", "none", "dynamic", "static"];
@@ -145,7 +145,7 @@ pub(super) struct Member {
     span: Range<usize>,
 }
 
-impl Kind for Members {
+impl MenuKind for Members {
     type Entry = Option<Member>;
 
     fn path(&self) -> &'static str {

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, ip_mask_to_prefix};
 
-use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
+use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::value::{self, Parsed};
@@ -115,7 +115,7 @@ impl Draft {
 #[derive(Debug)]
 pub(super) struct LocalAddresses(pub(super) Family);
 
-impl Kind for LocalAddresses {
+impl MenuKind for LocalAddresses {
     type Entry = Option<LocalAddress>;
 
     fn path(&self) -> &'static str {

@@ -1,9 +1,9 @@
 //! The entries of the rule menus and of `/ip firewall layer7-protocol`, as commands see them. `filter` and `layer7`
 //! parse their words.
 
-use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
+use super::menu_kind::MenuKind;
 use super::problem::Problems;
 use super::property::{self, Add};
 use super::{filter, layer7};
@@ -14,7 +14,7 @@ use crate::rule::Table;
 #[derive(Debug)]
 pub(super) struct Rules(pub(super) Table, pub(super) Family);
 
-impl Kind for Rules {
+impl MenuKind for Rules {
     type Entry = filter::RuleDraft;
     const ORDERED: bool = true;
 
@@ -43,7 +43,7 @@ impl Kind for Rules {
 #[derive(Debug)]
 pub(super) struct Patterns;
 
-impl Kind for Patterns {
+impl MenuKind for Patterns {
     type Entry = layer7::PatternDraft;
     const NAMED: bool = true;
 

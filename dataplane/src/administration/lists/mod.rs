@@ -26,7 +26,7 @@ use super::{Administration, RequestError};
 use crate::generation::Generation;
 use crate::names::Names;
 use crate::shared::Shared;
-use crate::static_entries::{Change, StaticEntries};
+use crate::static_entries::{OperatorChange, StaticEntries};
 
 /// The state of list administration.
 pub(crate) struct ListAdministration {
@@ -113,7 +113,7 @@ impl ListAdministration {
             change(
                 &mut self.entries,
                 &shared.state.lists,
-                vec![Change { list: list.to_owned(), bounds, entry: None }],
+                vec![OperatorChange { list: list.to_owned(), bounds, entry: None }],
             )?;
         }
         let added = |id: ListId| set.single().is_some_and(|address| shared.state.lists.remove(id, address, now));
@@ -176,7 +176,7 @@ impl ListAdministration {
         };
         let own = self.entries.list(list).into_iter().flatten().filter(|(_, entry)| !dynamic || entry.until.is_some());
         let changes: Vec<_> =
-            own.map(|(bounds, _)| Change { list: list.to_owned(), bounds: *bounds, entry: None }).collect();
+            own.map(|(bounds, _)| OperatorChange { list: list.to_owned(), bounds: *bounds, entry: None }).collect();
         let mut removed = changes.len() as u64;
         change(&mut self.entries, &shared.state.lists, changes)?;
         let lists = &shared.state.lists;
@@ -199,7 +199,7 @@ impl ListAdministration {
 }
 
 /// Changes entries, on disk and for the workers. If that fails, nothing changes.
-fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<Change>) -> Result<(), RequestError> {
+fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<OperatorChange>) -> Result<(), RequestError> {
     if changes.is_empty() {
         return Ok(());
     }

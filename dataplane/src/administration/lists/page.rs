@@ -16,7 +16,7 @@ use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSum
 
 use super::Notes;
 use crate::names::Names;
-use crate::static_entries::{Bounds, Entry, StaticEntries};
+use crate::static_entries::{Bounds, OperatorEntry, StaticEntries};
 
 /// The sources of entries.
 pub(in crate::administration) struct Places<'m> {
@@ -128,7 +128,7 @@ impl Places<'_> {
 
         for (name, entries) in self.static_entries.lists().filter(|(name, _)| asked(name)) {
             let Some(rank) = ranks.get(name) else { continue };
-            for (bounds, Entry { comment, until, .. }) in entries {
+            for (bounds, OperatorEntry { comment, until, .. }) in entries {
                 let is_live = until.is_none_or(|until| now < until);
                 if is_live && wanted.wants(*bounds, *until, until.is_some(), comment) {
                     page.offer((*rank, bounds.0, bounds.1, Vlan::NONE, 0), Found::Static);
@@ -224,7 +224,8 @@ impl Places<'_> {
         let list = lists.get(rank)?.summary.list.clone();
         Some(match found {
             Found::Static => {
-                let Entry { set, comment, until } = self.static_entries.list(&list)?.get(&(first, last))?.clone();
+                let OperatorEntry { set, comment, until } =
+                    self.static_entries.list(&list)?.get(&(first, last))?.clone();
                 let time_left = until.map(|until| until.since(now));
                 ListEntry {
                     list,
@@ -276,7 +277,7 @@ mod tests {
 
     use super::*;
     use crate::state_dir::StateDir;
-    use crate::static_entries::Change;
+    use crate::static_entries::OperatorChange;
     use knockplane_limits::predecessor::Deadline;
 
     const RULES: &str = "\
@@ -316,11 +317,14 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         }
         notes.set(knocked, [10, 0, 0, 2].into(), "the printer".to_owned());
         let set: AddressSet = "192.0.2.7".parse().unwrap();
-        let entry = Entry { comment: "Bob".to_owned(), until: None, set };
+        let entry = OperatorEntry { comment: "Bob".to_owned(), until: None, set };
         // Expired but not removed yet.
-        let over = Entry { comment: String::new(), until: Some(at(5)), set: "192.0.2.0/25".parse().unwrap() };
-        let change =
-            |entry: Entry| Change { list: "friends".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) };
+        let over = OperatorEntry { comment: String::new(), until: Some(at(5)), set: "192.0.2.0/25".parse().unwrap() };
+        let change = |entry: OperatorEntry| OperatorChange {
+            list: "friends".to_owned(),
+            bounds: entry.set.bounds(),
+            entry: Some(entry),
+        };
         static_entries.change(vec![change(entry), change(over)]).unwrap();
         // A packet also added this address before it became static. The page contains it once, as static.
         lists.add(lists.id("friends").unwrap(), [192, 0, 2, 7].into(), at(99), at(0));

@@ -13,7 +13,7 @@ use knockplane_engine::state::events::logged::LoggedMatch;
 use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::events::{Cause, ListEvent, RulePosition};
 use knockplane_engine::state::lists::{Changed, Lists};
-use knockplane_log::kind::Kind;
+use knockplane_log::kind::LogKind;
 use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::event::{Event, EventKind, Gap, Origin};
@@ -112,7 +112,7 @@ impl EventLog {
 
     fn count_lost(&mut self, events: u64) {
         self.lost += events;
-        knockplane_log::omit(Kind::List, None, events);
+        knockplane_log::omit(LogKind::List, None, events);
     }
 
     /// Logs the line of an event, if it has one. The line contains the cause of an operator's change.
@@ -214,7 +214,7 @@ impl Supervisor {
             if number < MAX_PACKET_LINES {
                 match generations.rule(rule) {
                     Some(rule) => log_packet(&rule, &packet),
-                    None => knockplane_log::omit(Kind::Packet, None, 1),
+                    None => knockplane_log::omit(LogKind::Packet, None, 1),
                 }
             } else {
                 *beyond.entry(rule).or_default() += 1;
@@ -223,7 +223,7 @@ impl Supervisor {
         for (rule, packets) in beyond {
             self.shared.logged.count_lost(packets);
             let rule = generations.rule(rule);
-            knockplane_log::omit(Kind::Packet, rule.as_ref().map(name).as_ref(), packets);
+            knockplane_log::omit(LogKind::Packet, rule.as_ref().map(name).as_ref(), packets);
         }
     }
 }
@@ -234,7 +234,7 @@ fn count_unlogged(generations: &Generations) {
         for counters in &generation.counters {
             for (rule, packets) in counters.take_unlogged() {
                 let rule = rule_at(generation, rule).as_ref().map(name);
-                knockplane_log::omit(Kind::Packet, rule.as_ref(), packets);
+                knockplane_log::omit(LogKind::Packet, rule.as_ref(), packets);
             }
         }
     }

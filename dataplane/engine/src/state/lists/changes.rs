@@ -9,7 +9,7 @@ use knockplane_policy::time::Time;
 
 use super::{ListId, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
 /// The outcome of an addition.
@@ -36,7 +36,7 @@ impl Lists {
         self.in_vlan(Vlan::NONE).add_for(list, address, peer_tag, expiry, now)
     }
 
-    pub(super) fn add_at(&self, scope: EntryScope, key: Key, terms: EntryTerms<'_>) -> AddOutcome {
+    pub(super) fn add_at(&self, scope: EntryScope, key: AddressKey, terms: EntryTerms<'_>) -> AddOutcome {
         self.change(key, |shard, hash, key, net| {
             let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
             let added = shard.add(hash, key, scope, terms);
@@ -71,7 +71,7 @@ impl Lists {
         flushed
     }
 
-    pub(super) fn remove_at(&self, ends: RemovalScope, key: Key, cause: &Cause, now: Time) -> bool {
+    pub(super) fn remove_at(&self, ends: RemovalScope, key: AddressKey, cause: &Cause, now: Time) -> bool {
         self.change(key, |shard, hash, key, net| {
             let mut removed = shard.remove(hash, key, ends, cause, now);
             if let Some((net, hash)) = net {

@@ -6,7 +6,7 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use super::{ListId, Lists, STEP, VlanLists, lock};
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 
 /// An entry that a packet, or an operator with a timeout, added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Lists {
     }
 
     /// The entries of a key, and the entries of its network.
-    fn entries_at(&self, key: Key, now: Time) -> Vec<AddressEntry> {
+    fn entries_at(&self, key: AddressKey, now: Time) -> Vec<AddressEntry> {
         let (hash, net) = (self.secret.hash(key), self.net(key));
         let mut entries = Vec::new();
         let shard = lock(&self.shards[self.shard_of_address(key.without_vlan())].shard);
@@ -87,7 +87,7 @@ impl Lists {
     /// Calls the visitor with the unexpired entries of the address in all VLANs, their levels, and whether each counts
     /// for the whole network.
     pub(super) fn visit_in_vlans(&self, address: IpAddr, now: Time, mut visitor: impl FnMut(DynamicEntry, u8, bool)) {
-        let key = Key::from(address);
+        let key = AddressKey::from(address);
         let shard = &self.shards[self.shard_of_address(key)].shard;
         let net = key.net().filter(|_| self.v6_by_prefix);
         for (key, by_network) in [(Some(key), false), (net, true)] {

@@ -8,7 +8,7 @@ use knockplane_policy::door::progress;
 use knockplane_policy::time::Time;
 
 use super::{ListSet, Lists, LockedShard, lock};
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 
 /// The lists that contain an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Lists {
 
     /// As [`Lists::membership`], with the period in which the result is valid. For a key in a VLAN: the entries of the
     /// VLAN for the peer of this tag, and the entries that count in all VLANs for all peers.
-    pub(crate) fn lookup(&self, within: Key, peer_tag: u32, now: Time) -> Lookup {
+    pub(crate) fn lookup(&self, within: AddressKey, peer_tag: u32, now: Time) -> Lookup {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
         let hash = self.secret.hash(key);
         let net = self.net(key);

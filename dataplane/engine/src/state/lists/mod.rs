@@ -48,7 +48,7 @@ pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::vlan::VlanLists;
 use crate::state::events::EventRoom;
 use crate::state::events::ring::EventRing;
-use crate::state::key::{Key, Secret};
+use crate::state::key::{AddressKey, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
@@ -226,7 +226,11 @@ impl Lists {
     }
 
     /// Changes the shard of an address. If a lookup can see the change, the version of the shard changes too.
-    fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key, Option<(Key, u64)>) -> (T, bool)) -> T {
+    fn change<T>(
+        &self,
+        key: AddressKey,
+        change: impl FnOnce(&mut Shard, u64, AddressKey, Option<(AddressKey, u64)>) -> (T, bool),
+    ) -> T {
         let hash = self.secret.hash(key);
         let net = self.net(key);
         let scope = net.map_or(hash, |(_, hash)| hash);
@@ -244,13 +248,13 @@ impl Lists {
     /// The network that an IPv6 address's first steps count for, and its hash. This hash selects the shard of all
     /// addresses of the network, so that first steps and addresses share a shard, a lock and a version. Each has its
     /// own bucket.
-    fn net(&self, key: Key) -> Option<(Key, u64)> {
+    fn net(&self, key: AddressKey) -> Option<(AddressKey, u64)> {
         let net = key.net().filter(|_| self.v6_by_prefix)?;
         Some((net, self.secret.hash(net)))
     }
 
     /// The shard of an address without a VLAN.
-    fn shard_of_address(&self, key: Key) -> usize {
+    fn shard_of_address(&self, key: AddressKey) -> usize {
         self.shard_of(self.net(key).map_or_else(|| self.secret.hash(key), |(_, hash)| hash))
     }
 

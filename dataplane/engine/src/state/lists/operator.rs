@@ -12,7 +12,7 @@ use knockplane_policy::time::Time;
 
 use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, lock};
 use crate::state::events::Cause;
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::shard::{EntryScope, EntryTerms};
 use crate::state::static_entries::StaticEntries;
 
@@ -75,7 +75,7 @@ impl Lists {
     }
 
     /// The lists that contain the address by a static entry without a timeout.
-    pub(super) fn permanent_static_lists(&self, key: Key) -> ListSet {
+    pub(super) fn permanent_static_lists(&self, key: AddressKey) -> ListSet {
         let mut set = ListSet::default();
         self.for_static_entries(|entries| set.insert_all(entries.permanent(key)));
         set
@@ -94,7 +94,7 @@ impl Lists {
     /// Whether a packet added a permanent entry of the address for all peers: no addition gives such an entry a
     /// timeout.
     pub fn has_permanent_entry(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        let key = Key::from(address);
+        let key = AddressKey::from(address);
         let (hash, net) = (self.secret.hash(key), self.net(key));
         let shard = lock(&self.shards[self.shard_of(net.map_or(hash, |(_, hash)| hash))].shard);
         let has_permanent_entry =
@@ -107,7 +107,7 @@ impl Lists {
     pub fn has_room_for(&self, entries: impl Iterator<Item = (ListId, IpAddr)>, now: Time) -> bool {
         let mut new = vec![0; self.shards.len()];
         for (list, address) in entries {
-            let key = Key::from(address);
+            let key = AddressKey::from(address);
             let hash = self.secret.hash(key);
             let index = self.shard_of(self.net(key).map_or(hash, |(_, hash)| hash));
             let standing = lock(&self.shards[index].shard).standing(hash, key, list, now);

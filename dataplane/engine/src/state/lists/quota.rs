@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipnet::IpNet;
 
-use crate::state::key::{Key, Secret};
+use crate::state::key::{AddressKey, Secret};
 use crate::state::lists::{Lists, boxed};
 
 /// Settings of first steps: entries of level 0, which any source can create.
@@ -54,18 +54,18 @@ impl PrefixQuota {
     }
 
     /// Counts one more first step of the address's prefix. Returns whether the quota allows it.
-    pub(crate) fn take(&self, key: Key) -> bool {
+    pub(crate) fn take(&self, key: AddressKey) -> bool {
         let more = |count| (count < self.settings.quota).then_some(count + 1);
         self.counter(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Counts one more first step, even above the quota.
-    pub(crate) fn overdraw(&self, key: Key) {
+    pub(crate) fn overdraw(&self, key: AddressKey) {
         self.counter(key).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes one first step that was counted.
-    pub(crate) fn give_back(&self, key: Key) {
+    pub(crate) fn give_back(&self, key: AddressKey) {
         self.counter(key).fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -77,7 +77,7 @@ impl PrefixQuota {
         Some(QuotaUse { prefix, used: self.counter(address.into()).load(Ordering::Relaxed), quota })
     }
 
-    fn counter(&self, key: Key) -> &AtomicU32 {
+    fn counter(&self, key: AddressKey) -> &AtomicU32 {
         let prefix = key.prefix(self.settings.v4_length, self.settings.v6_length);
         &self.counters[((u128::from(self.secret.hash(prefix)) * self.counters.len() as u128) >> 64) as usize]
     }
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn key(address: &str) -> Key {
+    pub(super) fn key(address: &str) -> AddressKey {
         address.parse::<IpAddr>().unwrap().into()
     }
 

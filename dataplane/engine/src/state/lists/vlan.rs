@@ -13,7 +13,7 @@ use knockplane_policy::time::Time;
 
 use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
 /// The lists in the view of one VLAN.
@@ -43,7 +43,7 @@ impl Lists {
 
     /// Removes the address from the list in all VLANs. Returns whether the list contained the address.
     pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, cause: &Cause, now: Time) -> bool {
-        let key = Key::from(address);
+        let key = AddressKey::from(address);
         let LockedShard { version, shard } = &*self.shards[self.shard_of_address(key)];
         let mut removed = false;
         for key in [Some(key), key.net().filter(|_| self.v6_by_prefix)].into_iter().flatten() {
@@ -63,8 +63,8 @@ impl Lists {
 }
 
 impl VlanLists<'_> {
-    pub(super) fn key(&self, address: IpAddr) -> Key {
-        Key::from(address).in_vlan(self.vlan)
+    pub(super) fn key(&self, address: IpAddr) -> AddressKey {
+        AddressKey::from(address).in_vlan(self.vlan)
     }
 
     /// As [`Lists::membership`]: by entries of this VLAN, and by entries that count in all VLANs for all peers.

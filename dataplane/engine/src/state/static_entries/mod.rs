@@ -16,7 +16,7 @@ use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 
 use self::map::{Covering, Map, Range};
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 
 mod map;
@@ -120,7 +120,7 @@ impl StaticEntries {
     }
 
     /// The lists that contain the address now, and the period in which this answer is valid.
-    pub(crate) fn find(&self, key: Key, now: Time) -> (ListSet, ops::Range<Time>) {
+    pub(crate) fn find(&self, key: AddressKey, now: Time) -> (ListSet, ops::Range<Time>) {
         let (mut from, mut until) = (Time::default(), Time::NEVER);
         let mut set = self.permanent(key);
         for Timed { list, expiries, last } in &self.timed {
@@ -136,7 +136,7 @@ impl StaticEntries {
     }
 
     /// The lists that contain the address by an entry without a timeout.
-    pub(crate) fn permanent(&self, key: Key) -> ListSet {
+    pub(crate) fn permanent(&self, key: AddressKey) -> ListSet {
         self.permanent.find(key)
     }
 }
@@ -205,7 +205,7 @@ impl<V: Copy + Default + Eq + Hash> Both<V> {
         Both { v4: Map::build::<C>(v4), v6: Map::build::<C>(v6) }
     }
 
-    fn find(&self, key: Key) -> V {
+    fn find(&self, key: AddressKey) -> V {
         match key.address() {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),
             IpAddr::V6(address) => self.v6.find(address.to_bits()),

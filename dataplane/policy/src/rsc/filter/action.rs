@@ -9,7 +9,7 @@ use crate::word::Word;
 
 /// An action without its arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ActionKind {
     #[default]
     Accept,
     AddDst,
@@ -27,12 +27,12 @@ pub(super) enum Kind {
 
 /// A row of the table of actions.
 struct Row {
-    kind: Kind,
+    kind: ActionKind,
     about: ActionReference,
 }
 
 impl Row {
-    const fn new(name: &'static str, kind: Kind, meaning: &'static str) -> Self {
+    const fn new(name: &'static str, kind: ActionKind, meaning: &'static str) -> Self {
         Row { kind, about: ActionReference { name, meaning, differs: "", family: None, table: None } }
     }
 
@@ -60,37 +60,49 @@ impl Row {
 const ACTIONS: &[Row] = &[
     Row::new(
         "accept",
-        Kind::Accept,
+        ActionKind::Accept,
         "Forwards the packet; no further rule is tried. In `raw`, evaluation continues with the filter.",
     ),
-    Row::new("add-dst-to-address-list", Kind::AddDst, "Adds the destination address to `address-list`, and continues."),
-    Row::new("add-src-to-address-list", Kind::AddSrc, "Adds the source address to `address-list`, and continues."),
-    Row::new("drop", Kind::Drop, "Drops the packet without an answer; no further rule is tried."),
+    Row::new(
+        "add-dst-to-address-list",
+        ActionKind::AddDst,
+        "Adds the destination address to `address-list`, and continues.",
+    ),
+    Row::new(
+        "add-src-to-address-list",
+        ActionKind::AddSrc,
+        "Adds the source address to `address-list`, and continues.",
+    ),
+    Row::new("drop", ActionKind::Drop, "Drops the packet without an answer; no further rule is tried."),
     Row::new(
         "fasttrack-connection",
-        Kind::Fasttrack,
+        ActionKind::Fasttrack,
         "Lets later packets of the connection bypass the rules, and continues.",
     )
     .only_in(Table::Filter),
-    Row::new("jump", Kind::Jump, "Tries the rules of `jump-target`, then continues."),
-    Row::new("log", Kind::Log, "Logs the packet, and continues."),
-    Row::new("notrack", Kind::Notrack, "Exempts the packet from connection tracking, and continues.")
+    Row::new("jump", ActionKind::Jump, "Tries the rules of `jump-target`, then continues."),
+    Row::new("log", ActionKind::Log, "Logs the packet, and continues."),
+    Row::new("notrack", ActionKind::Notrack, "Exempts the packet from connection tracking, and continues.")
         .only_in(Table::Raw),
-    Row::new("passthrough", Kind::Passthrough, "Counts the packet, and continues."),
-    Row::new("reject", Kind::Reject, "Drops the packet and sends its sender the answer of `reject-with`.")
+    Row::new("passthrough", ActionKind::Passthrough, "Counts the packet, and continues."),
+    Row::new("reject", ActionKind::Reject, "Drops the packet and sends its sender the answer of `reject-with`.")
         .only_in(Table::Filter),
-    Row::new("return", Kind::Return, "Returns behind the jump; in a built-in chain, applies the chain's default.")
-        .differs("The built-in chains' defaults are settings; RouterOS accepts."),
+    Row::new(
+        "return",
+        ActionKind::Return,
+        "Returns behind the jump; in a built-in chain, applies the chain's default.",
+    )
+    .differs("The built-in chains' defaults are settings; RouterOS accepts."),
     Row::new(
         "tarpit",
-        Kind::Tarpit,
+        ActionKind::Tarpit,
         "Drops the packet and keeps its sender's TCP connection open without accepting data.",
     )
     .only_in(Table::Filter)
     .only(Family::Ipv4),
 ];
 
-impl Kind {
+impl ActionKind {
     /// The action with this name, if these menus have it.
     pub(super) fn parse(text: &str, table: Table, family: Family) -> Parsed<Self> {
         let error = match ACTIONS.iter().find(|row| row.about.name == text) {
@@ -110,7 +122,7 @@ impl Kind {
     }
 
     pub(super) const fn adds(self) -> bool {
-        matches!(self, Kind::AddDst | Kind::AddSrc)
+        matches!(self, ActionKind::AddDst | ActionKind::AddSrc)
     }
 }
 
@@ -149,7 +161,7 @@ mod tests {
     #[test]
     fn each_menu_has_its_actions() {
         let of = |table: Table, family: Family| -> Vec<&str> {
-            let rows = ACTIONS.iter().filter(|row| Kind::parse(row.about.name, table, family) == Ok(row.kind));
+            let rows = ACTIONS.iter().filter(|row| ActionKind::parse(row.about.name, table, family) == Ok(row.kind));
             rows.map(|row| row.about.name).collect()
         };
         let raw = [
@@ -173,18 +185,18 @@ mod tests {
 
     #[test]
     fn an_action_of_another_menu_is_refused_with_its_menu() {
-        let wrong = Kind::parse("notrack", Table::Filter, Family::Ipv6).unwrap_err();
+        let wrong = ActionKind::parse("notrack", Table::Filter, Family::Ipv6).unwrap_err();
         let message = "`notrack` is not an action of `/ipv6 firewall filter`";
         let help = "it belongs in `/ipv6 firewall raw`; choose another one, or remove the rule";
         let expected = "an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`";
         assert_eq!(wrong, RscError::new(message).expected(expected).help(help));
-        let misspelt = Kind::parse("acept", Table::Filter, Family::Ipv4).unwrap_err();
+        let misspelt = ActionKind::parse("acept", Table::Filter, Family::Ipv4).unwrap_err();
         assert_eq!(
             misspelt,
             RscError::new("no such action: `acept`").expected(expected).help("did you mean `accept`?")
         );
         for text in ["", "Accept", "!accept", "masquerade", "mark-packet"] {
-            assert!(Kind::parse(text, Table::Filter, Family::Ipv4).is_err(), "{text}");
+            assert!(ActionKind::parse(text, Table::Filter, Family::Ipv4).is_err(), "{text}");
         }
     }
 

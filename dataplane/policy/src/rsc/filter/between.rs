@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::super::problem::{Problems, RscError};
 use super::super::property::Given;
 use super::Draft;
-use super::action::Kind;
+use super::action::ActionKind;
 use crate::packet::{Family, protocol};
 use crate::rule::{Condition, ListTimeout, RejectWith, protocol_name};
 
@@ -30,7 +30,7 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
             .help("add `address-list=` and the list's name");
         problems.add(action_span.clone(), error);
     }
-    if action == Kind::Jump && given.is_missing("jump-target") {
+    if action == ActionKind::Jump && given.is_missing("jump-target") {
         let error = RscError::new("the jump has no target")
             .expected("`jump-target=`")
             .help("add `jump-target=` and the chain's name");
@@ -43,15 +43,15 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
 }
 
 /// Properties of other actions must be absent.
-fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Problems) {
+fn check_useless(draft: &Draft, action: ActionKind, given: &Given, problems: &mut Problems) {
     const ADDING: &str = "it only with `add-src-to-address-list` or `add-dst-to-address-list`";
     // Exports may have the default in every rule.
     let is_default_timeout = draft.timeout == Some(ListTimeout::NoneDynamic);
     for (name, is_useful, expected) in [
         ("address-list", action.adds(), ADDING),
         ("address-list-timeout", action.adds() || is_default_timeout, ADDING),
-        ("jump-target", action == Kind::Jump, "it only with `jump`"),
-        ("reject-with", action == Kind::Reject, "it only with `reject`"),
+        ("jump-target", action == ActionKind::Jump, "it only with `jump`"),
+        ("reject-with", action == ActionKind::Reject, "it only with `reject`"),
     ] {
         if let Some(span) = given.span(name).filter(|_| !is_useful) {
             let error = RscError::new(format!("`{name}` has no effect with this action"))
@@ -83,12 +83,17 @@ pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Pr
         Condition::TcpFlags { set, clear } => !set.is_empty() || !clear.is_empty(),
         _ => false,
     });
-    let resets = draft.action == Some(Kind::Reject) && draft.answer == Some(RejectWith::TcpReset);
+    let resets = draft.action == Some(ActionKind::Reject) && draft.answer == Some(RejectWith::TcpReset);
     for (span, what, needed, name) in [
         (given.span("icmp-options"), "`icmp-options` needs", icmp, icmp_name),
         (given.span("tcp-flags").filter(|_| asks_flags), "`tcp-flags` needs", protocol::TCP, "tcp"),
         (given.span("tcp-mss"), "`tcp-mss` needs", protocol::TCP, "tcp"),
-        (given.span("action").filter(|_| draft.action == Some(Kind::Tarpit)), "`tarpit` needs", protocol::TCP, "tcp"),
+        (
+            given.span("action").filter(|_| draft.action == Some(ActionKind::Tarpit)),
+            "`tarpit` needs",
+            protocol::TCP,
+            "tcp",
+        ),
         (given.span("reject-with").filter(|_| resets), "`tcp-reset` needs", protocol::TCP, "tcp"),
     ] {
         if let Some(span) = span.filter(|_| protocol != Some(needed)) {

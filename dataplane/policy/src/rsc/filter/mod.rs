@@ -15,7 +15,7 @@ mod table;
 
 use std::ops::Range;
 
-use self::action::Kind;
+use self::action::ActionKind;
 pub(super) use self::action::describe_actions;
 pub(super) use self::table::PROPERTIES;
 use super::problem::{Problems, RscError, show};
@@ -64,7 +64,7 @@ pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut P
         family,
         chain: draft.chain.clone(),
         disabled: draft.disabled.unwrap_or_default(),
-        jump: draft.target.clone().zip(given.read("jump-target")).filter(|_| draft.action == Some(Kind::Jump)),
+        jump: draft.target.clone().zip(given.read("jump-target")).filter(|_| draft.action == Some(ActionKind::Jump)),
         pattern,
         spans: SourceSpans::default(),
     };
@@ -80,7 +80,7 @@ pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut P
 pub(super) struct Draft {
     table: Table,
     family: Family,
-    action: Option<Kind>,
+    action: Option<ActionKind>,
     chain: Option<String>,
     comment: Option<String>,
     disabled: Option<bool>,
@@ -122,20 +122,20 @@ impl Draft {
         let timeout = self.timeout.unwrap_or(ListTimeout::NoneDynamic);
         let kind = self.action.unwrap_or_default();
         let action = match kind {
-            Kind::Accept => Action::Accept,
-            Kind::AddDst => Action::AddDstToAddressList(ListAdd { list: self.list?, timeout }),
-            Kind::AddSrc => Action::AddSrcToAddressList(ListAdd { list: self.list?, timeout }),
-            Kind::Drop => Action::Drop,
-            Kind::Fasttrack => Action::FasttrackConnection,
-            Kind::Jump => Action::Jump(self.target?),
-            Kind::Log => Action::Log,
-            Kind::Notrack => Action::Notrack,
-            Kind::Passthrough => Action::Passthrough,
-            Kind::Reject => Action::Reject(self.answer.unwrap_or(RejectWith::default_of(self.family))),
-            Kind::Return => Action::Return,
-            Kind::Tarpit => Action::Tarpit,
+            ActionKind::Accept => Action::Accept,
+            ActionKind::AddDst => Action::AddDstToAddressList(ListAdd { list: self.list?, timeout }),
+            ActionKind::AddSrc => Action::AddSrcToAddressList(ListAdd { list: self.list?, timeout }),
+            ActionKind::Drop => Action::Drop,
+            ActionKind::Fasttrack => Action::FasttrackConnection,
+            ActionKind::Jump => Action::Jump(self.target?),
+            ActionKind::Log => Action::Log,
+            ActionKind::Notrack => Action::Notrack,
+            ActionKind::Passthrough => Action::Passthrough,
+            ActionKind::Reject => Action::Reject(self.answer.unwrap_or(RejectWith::default_of(self.family))),
+            ActionKind::Return => Action::Return,
+            ActionKind::Tarpit => Action::Tarpit,
         };
-        let logs = self.log == Some(true) || kind == Kind::Log;
+        let logs = self.log == Some(true) || kind == ActionKind::Log;
         // By rank, then by name, so that the order of words does not matter.
         self.matchers.sort_by(|one, other| {
             let place = |matcher: &Matcher| matcher.condition.rank();
@@ -161,7 +161,7 @@ impl Draft {
 
     /// The action, of those of this menu.
     fn read_action(&mut self, value: &[u8]) -> Parsed<()> {
-        set(&mut self.action, Kind::parse(&value::text(value), self.table, self.family))
+        set(&mut self.action, ActionKind::parse(&value::text(value), self.table, self.family))
     }
 
     /// The answer, of those of this family.

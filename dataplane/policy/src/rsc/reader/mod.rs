@@ -8,10 +8,10 @@ use std::ops::Range;
 use super::address_list::AddressLists;
 use super::command::{Order, Verb};
 use super::incomplete::{Gap, Progress};
-use super::kind::Kind;
 use super::lexer::{self, Command, Lexer, Text, Word};
 use super::local_address::LocalAddresses;
 use super::menu::{Invocation, Line, Menu, Menus, Place};
+use super::menu_kind::MenuKind;
 use super::problem::{Cursor, Problems, RscError, show};
 use super::property::Add;
 use super::rules::{Patterns, Rules};
@@ -60,7 +60,7 @@ trait Entries {
     }
 }
 
-impl<K: Kind> Entries for Store<K> {
+impl<K: MenuKind> Entries for Store<K> {
     fn knows(&self, name: &Text) -> bool {
         self.kind.knows(name)
     }

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::super::command::{Item, Order, Selector, Verb, property_name};
-use super::super::kind::Kind;
 use super::super::lexer::{Text, Word};
+use super::super::menu_kind::MenuKind;
 use super::super::problem::{RscError, show};
 use super::super::select::{Ask, Query, SelectError, Test};
 use super::super::work::Work;
 use super::Store;
 
-impl<K: Kind> Store<K> {
+impl<K: MenuKind> Store<K> {
     /// The selected entries: at least one, except for `remove [find …]`.
     pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, SelectError> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {

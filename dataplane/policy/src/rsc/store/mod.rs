@@ -1,6 +1,6 @@
 //! The entries of one menu during reading: added, changed, moved and removed, in RouterOS's order.
 //!
-//! Owns the effect of commands on entries of any kind; a [`Kind`] defines the contents. A changed entry is parsed again
+//! Owns the effect of commands on entries of any kind; a [`MenuKind`] defines the contents. A changed entry is parsed again
 //! as a whole, with its new words in place of the old ones, so that the checks of an `add` apply to it too. The words
 //! are not stored but found in the text again: a file may have a million entries, of which few are changed.
 //!
@@ -15,8 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::command::{Order, Verb, properties, property_name};
-use super::kind::Kind;
 use super::lexer::{Text, Word, words_of};
+use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::Add;
 use super::select::SelectError;
@@ -29,7 +29,7 @@ const MOST_BAD_CHANGES: usize = 20;
 #[derive(Debug)]
 pub(super) struct Record<E> {
     pub(super) entry: E,
-    /// Its `add`. Empty for predefined entries, whose line is their index in [`Kind::BUILTIN`].
+    /// Its `add`. Empty for predefined entries, whose line is their index in [`MenuKind::BUILTIN`].
     source: Range<usize>,
     line: u32,
     /// The number of words of the `add` up to its verb.
@@ -49,7 +49,7 @@ struct Change {
 
 /// The entries of a menu.
 #[derive(Debug)]
-pub(super) struct Store<K: Kind> {
+pub(super) struct Store<K: MenuKind> {
     pub(super) kind: K,
     records: Vec<Record<K::Entry>>,
     /// The entries in their order, some of which may have been removed.
@@ -61,7 +61,7 @@ pub(super) struct Store<K: Kind> {
     changes: HashMap<u32, Vec<Change>>,
 }
 
-impl<K: Kind> Store<K> {
+impl<K: MenuKind> Store<K> {
     pub(super) fn new(kind: K) -> Self {
         let mut store =
             Store { kind, records: Vec::new(), order: Vec::new(), removed: 0, numbers: None, changes: HashMap::new() };

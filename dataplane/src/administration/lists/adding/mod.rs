@@ -12,7 +12,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;
 
 use super::{Notes, RequestError, change};
-use crate::static_entries::{self, Bounds, Change, Entry, StaticEntries};
+use crate::static_entries::{self, Bounds, OperatorChange, OperatorEntry, StaticEntries};
 
 /// Maximum number of bytes of the name of a new list: every entry in an answer contains the name, and the name exists
 /// until a restart. Names in rules have no limit.
@@ -43,7 +43,7 @@ enum Permanent {
 /// The changes for entries that are not permanent already.
 #[derive(Default)]
 struct Plan {
-    entries: Vec<Change>,
+    entries: Vec<OperatorChange>,
     added: Vec<(ListId, IpAddr, Time, String)>,
     /// Single addresses that become static. Their dynamic entries are removed.
     replaced: Vec<(ListId, IpAddr)>,
@@ -135,7 +135,11 @@ impl Adding<'_> {
                 (Some(until), Some(single)) => plan.added.push((id, single, until, comment)),
                 (until, single) => {
                     plan.replaced.extend(single.map(|single| (id, single)));
-                    plan.entries.push(Change { list, bounds, entry: Some(Entry { comment, until, set: address }) });
+                    plan.entries.push(OperatorChange {
+                        list,
+                        bounds,
+                        entry: Some(OperatorEntry { comment, until, set: address }),
+                    });
                 }
             }
         }
@@ -172,9 +176,10 @@ impl Adding<'_> {
     }
 
     /// Checks the number of entries. Static entries take no slots of the lists, but memory and disk space.
-    fn check_number(&self, changes: &[Change]) -> Result<(), RequestError> {
-        let is_new =
-            |change: &&Change| !self.entries.list(&change.list).is_some_and(|list| list.contains_key(&change.bounds));
+    fn check_number(&self, changes: &[OperatorChange]) -> Result<(), RequestError> {
+        let is_new = |change: &&OperatorChange| {
+            !self.entries.list(&change.list).is_some_and(|list| list.contains_key(&change.bounds))
+        };
         let new: HashSet<_> = changes.iter().filter(is_new).map(|change| (&change.list, change.bounds)).collect();
         let (number, capacity) = (self.entries.number() + new.len(), self.lists.capacity());
         if new.is_empty() || number <= capacity {

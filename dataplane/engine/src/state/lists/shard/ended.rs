@@ -5,7 +5,7 @@ use knockplane_policy::time::Time;
 
 use super::Shard;
 use crate::state::events::Cause;
-use crate::state::key::Kind;
+use crate::state::key::KeyKind;
 use crate::state::lists::EndReason;
 
 impl Shard {
@@ -17,7 +17,7 @@ impl Shard {
         let mut expired = 0;
         for slot in begin..end {
             let entry = self.entry(slot);
-            if entry.kind != Kind::Free && !entry.is_live(now) {
+            if entry.kind != KeyKind::Free && !entry.is_live(now) {
                 self.end_entry(slot, EndReason::Expired, now);
                 expired += 1;
             }

@@ -7,13 +7,13 @@ use knockplane_policy::event::Origin;
 
 use super::NIL;
 use crate::state::events::Cause;
-use crate::state::key::Kind;
+use crate::state::key::KeyKind;
 use crate::state::lists::{ListId, SequenceProgress};
 
 /// One address in one list. Packed, so that numbers of 8 bytes do not extend it to 64 bytes: a slot has 64 bytes with
 /// its bucket.
 #[repr(C, packed(4))]
-pub(super) struct Entry {
+pub(super) struct SlabEntry {
     /// The bits of the address.
     pub(super) high: u64,
     pub(super) low: u64,
@@ -33,7 +33,7 @@ pub(super) struct Entry {
     pub(super) newer: u32,
     pub(super) list: ListId,
     pub(super) level: u8,
-    pub(super) kind: Kind,
+    pub(super) kind: KeyKind,
     pub(super) mark: Mark,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct EntryTerms<'c> {
 }
 
 /// Bytes per slot: an entry and its share of the buckets, of which there are as many as slots.
-pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
+pub(crate) const SLOT_BYTES: usize = size_of::<SlabEntry>() + size_of::<u32>();
 const _: () = assert!(SLOT_BYTES == 64);
 
 /// Additional bytes of a slot whose entry is in a VLAN.
@@ -93,9 +93,9 @@ pub(crate) const PEER_BYTES: usize = size_of::<PeerWords>();
 /// The peer of a grant over IPv6. The entry itself contains only a tag.
 pub(super) type PeerWords = [u64; 2];
 
-impl Entry {
+impl SlabEntry {
     /// The content of a free slot.
-    pub(super) const UNUSED: Entry = Entry {
+    pub(super) const UNUSED: SlabEntry = SlabEntry {
         high: 0,
         low: 0,
         since: Time::from_nanos(0),
@@ -108,7 +108,7 @@ impl Entry {
         newer: NIL,
         list: ListId(0),
         level: 0,
-        kind: Kind::Free,
+        kind: KeyKind::Free,
         mark: Mark::new(0, Origin::Packet),
     };
 
@@ -132,7 +132,7 @@ impl Entry {
 
     pub(super) fn progress(&self) -> SequenceProgress {
         let begun = self.since.as_nanos().saturating_sub(u64::from(self.begun_ms) * NANOS_PER_MS);
-        let Entry { mark, peer_tag, since, expiry, .. } = *self;
+        let SlabEntry { mark, peer_tag, since, expiry, .. } = *self;
         SequenceProgress { step: mark.step(), peer_tag, begun: Time::from_nanos(begun), since, expiry }
     }
 }

@@ -7,9 +7,9 @@ use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
 use super::Shard;
-use super::entry::Entry;
+use super::entry::SlabEntry;
 use crate::state::events::{Cause, EventEntry, ListEvent};
-use crate::state::key::Kind;
+use crate::state::key::KeyKind;
 
 impl Shard {
     /// Publishes a change of an entry above a first step, and stores its number. If the entry ends, this happens before
@@ -26,8 +26,8 @@ impl Shard {
 
     /// Stores the peer of a new grant over IPv6: the entry itself contains only a tag.
     pub(super) fn note_peer(&mut self, slot: u32, cause: &Cause) {
-        let Entry { peer_tag, kind, .. } = *self.entry(slot);
-        if peer_tag != 0 && kind.without_vlan() != Kind::V4 {
+        let SlabEntry { peer_tag, kind, .. } = *self.entry(slot);
+        if peer_tag != 0 && kind.without_vlan() != KeyKind::V4 {
             let destination = cause.knock.map_or(0, |knock| match knock.destination {
                 IpAddr::V4(_) => 0,
                 IpAddr::V6(address) => address.to_bits(),
@@ -38,11 +38,11 @@ impl Shard {
 
     /// The only peer that the slot's entry counts for, if it is known.
     fn peer(&self, slot: u32) -> Option<IpAddr> {
-        let Entry { peer_tag, kind, mark, .. } = *self.entry(slot);
+        let SlabEntry { peer_tag, kind, mark, .. } = *self.entry(slot);
         if peer_tag == 0 {
             return None;
         }
-        if kind.without_vlan() == Kind::V4 {
+        if kind.without_vlan() == KeyKind::V4 {
             // The tag is the address.
             return Some(Ipv4Addr::from_bits(peer_tag).into());
         }
@@ -52,9 +52,9 @@ impl Shard {
     }
 
     fn event_entry(&self, slot: u32) -> EventEntry {
-        let Entry { list, level, peer_tag, since, expiry, mark, .. } = *self.entry(slot);
+        let SlabEntry { list, level, peer_tag, since, expiry, mark, .. } = *self.entry(slot);
         let (key, peer) = (self.key(slot), self.peer(slot));
-        let by_network = key.kind.without_vlan() == Kind::Net;
+        let by_network = key.kind.without_vlan() == KeyKind::Net;
         let (address, vlan) = (key.address(), key.vlan());
         let (step, origin) = (mark.step(), mark.origin());
         EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry }
@@ -76,7 +76,7 @@ impl Shard {
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin..end {
             let entry = self.entry(slot);
-            if entry.kind == Kind::Free || !entry.is_event() {
+            if entry.kind == KeyKind::Free || !entry.is_event() {
                 continue;
             }
             // The latest number with this lower half.

@@ -28,13 +28,13 @@ use std::sync::Arc;
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use self::entry::{Entry, PeerWords, VlanWords};
 pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, SLOT_BYTES, VLAN_BYTES};
+use self::entry::{PeerWords, SlabEntry, VlanWords};
 use self::queue::Queue;
 use crate::state::events::Cause;
 use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
-use crate::state::key::{Key, Kind, Secret};
+use crate::state::key::{AddressKey, KeyKind, Secret};
 use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, boxed};
 
@@ -74,7 +74,7 @@ pub(crate) struct Shard {
     quota: Option<Arc<PrefixQuota>>,
     /// The written slots, with room for all. Written slots include all used slots; the kernel has allocated their
     /// memory.
-    entries: Vec<Entry>,
+    entries: Vec<SlabEntry>,
     /// The number of slots.
     slots: u32,
     buckets: Box<[u32]>,
@@ -125,7 +125,7 @@ impl Shard {
     /// Writes at most `slots` slots that were never written. Returns whether there are more.
     pub(crate) fn populate(&mut self, slots: u32) -> bool {
         for _ in 0..slots.min(self.slots - self.entries.len() as u32) {
-            self.entries.push(Entry::UNUSED);
+            self.entries.push(SlabEntry::UNUSED);
         }
         self.entries.len() < self.slots as usize
     }
@@ -137,7 +137,7 @@ impl Shard {
 
     /// The lists that contain the address for the peer of this tag, and the period in which this is valid without
     /// changes. `hash` is the secret's hash of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
+    pub(crate) fn membership(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
         let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
         for (slot, entry) in self.bucket(hash) {
             if !self.has_key(slot, entry, key) {
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// Adds the address to the list until `expiry`, or sets the expiry of its entry.
-    pub(crate) fn add(&mut self, hash: u64, key: Key, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
+    pub(crate) fn add(&mut self, hash: u64, key: AddressKey, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
         if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (scope.list, scope.peer_tag)) {
             if self.entry(slot).is_live(terms.now) {
                 self.refresh(slot, terms);
@@ -192,13 +192,14 @@ impl Shard {
     pub(crate) fn remove(
         &mut self,
         hash: u64,
-        key: Key,
+        key: AddressKey,
         RemovalScope { list, peer_tag }: RemovalScope,
         cause: &Cause,
         now: Time,
     ) -> bool {
         let mut was_in_it = false;
-        let matches = |entry: &Entry| entry.list == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag);
+        let matches =
+            |entry: &SlabEntry| entry.list == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag);
         while let Some(slot) = self.find(hash, key, matches) {
             was_in_it |= self.entry(slot).is_live(now);
             self.remove_slot(slot, EventKind::Removed, cause, now);
@@ -210,7 +211,7 @@ impl Shard {
     /// list contained the address, and the slot to continue at.
     pub(crate) fn remove_in_vlans(
         &mut self,
-        address: Key,
+        address: AddressKey,
         list: ListId,
         (begin, slots): (u32, u32),
         cause: &Cause,
@@ -244,7 +245,7 @@ impl Shard {
         let mut flushed = 0;
         for slot in begin.min(end)..end {
             let entry = self.entry(slot);
-            if entry.kind != Kind::Free && entry.list == list {
+            if entry.kind != KeyKind::Free && entry.list == list {
                 flushed += u64::from(entry.is_live(now));
                 self.remove_slot(slot, EventKind::Flushed, cause, now);
             }

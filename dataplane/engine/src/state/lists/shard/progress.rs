@@ -6,7 +6,7 @@ use knockplane_policy::time::Time;
 use super::entry::{Mark, NANOS_PER_MS};
 use super::{EntryScope, EntryTerms, Shard};
 use crate::state::events::Cause;
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::{AddOutcome, EndReason, ListId, ProgressChange, SequenceProgress};
 
 impl Shard {
@@ -15,7 +15,7 @@ impl Shard {
     pub(crate) fn progress(
         &mut self,
         hash: u64,
-        key: Key,
+        key: AddressKey,
         list: ListId,
         (cause, now): (&Cause, Time),
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,

@@ -3,9 +3,9 @@
 use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
 
-use super::entry::{Entry, Mark};
+use super::entry::{Mark, SlabEntry};
 use super::{EntryTerms, NIL, Shard};
-use crate::state::key::Key;
+use crate::state::key::AddressKey;
 use crate::state::lists::{EndReason, LEVELS, ListId};
 
 /// The number of slots that a full shard checks for expired entries before it evicts an unexpired one. A larger number
@@ -59,17 +59,23 @@ impl Shard {
 
     /// If the address is in the list for the maximum number of peers, evicts the entry that expires first, and of
     /// several such entries the oldest. Returns whether there is room: no entry has a higher level than the new one.
-    pub(super) fn make_room_for_peer(&mut self, hash: u64, key: Key, list: ListId, terms: EntryTerms<'_>) -> bool {
+    pub(super) fn make_room_for_peer(
+        &mut self,
+        hash: u64,
+        key: AddressKey,
+        list: ListId,
+        terms: EntryTerms<'_>,
+    ) -> bool {
         let shard = &*self;
         let others = || {
             let of_list =
-                |slot, entry: &Entry| entry.list == list && entry.peer_tag != 0 && shard.has_key(slot, entry, key);
+                |slot, entry: &SlabEntry| entry.list == list && entry.peer_tag != 0 && shard.has_key(slot, entry, key);
             shard.bucket(hash).filter(move |(slot, entry)| of_list(*slot, entry))
         };
         if others().count() < MAX_PEERS {
             return true;
         }
-        let rank = |entry: &Entry| (entry.is_live(terms.now), queue_of(entry.level), entry.expiry, entry.since);
+        let rank = |entry: &SlabEntry| (entry.is_live(terms.now), queue_of(entry.level), entry.expiry, entry.since);
         let Some((slot, entry)) = others().min_by_key(|(_, entry)| rank(entry)) else { return true };
         let evicts = entry.is_live(terms.now);
         if evicts && queue_of(entry.level) > queue_of(terms.level) {
@@ -139,7 +145,7 @@ impl Shard {
 
     /// Removes an entry from the queue of its level.
     pub(super) fn dequeue(&mut self, slot: u32) {
-        let Entry { older, newer, level, .. } = *self.entry(slot);
+        let SlabEntry { older, newer, level, .. } = *self.entry(slot);
         let queue = queue_of(level);
         self.queues[queue].length -= 1;
         if older == NIL {

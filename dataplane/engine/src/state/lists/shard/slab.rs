@@ -3,24 +3,24 @@
 use knockplane_policy::packet::Vlan;
 
 use super::buckets::bucket_of;
-use super::entry::{Entry, Mark};
+use super::entry::{Mark, SlabEntry};
 use super::{EntryScope, EntryTerms, NIL, Shard};
-use crate::state::key::{Key, Kind};
+use crate::state::key::{AddressKey, KeyKind};
 
 impl Shard {
-    pub(super) fn entry(&self, slot: u32) -> &Entry {
+    pub(super) fn entry(&self, slot: u32) -> &SlabEntry {
         &self.entries[slot as usize]
     }
 
-    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut SlabEntry {
         &mut self.entries[slot as usize]
     }
 
     /// The key of the slot's entry.
-    pub(super) fn key(&self, slot: u32) -> Key {
+    pub(super) fn key(&self, slot: u32) -> AddressKey {
         let entry = self.entry(slot);
         let vlan = if entry.kind.is_in_vlan() { self.vlan(slot) } else { Vlan::NONE };
-        Key { bits: entry.bits(), kind: entry.kind, vlan }
+        AddressKey { bits: entry.bits(), kind: entry.kind, vlan }
     }
 
     pub(super) fn vlan(&self, slot: u32) -> Vlan {
@@ -32,7 +32,7 @@ impl Shard {
     pub(super) fn insert(
         &mut self,
         hash: u64,
-        key: Key,
+        key: AddressKey,
         EntryScope { list, peer_tag }: EntryScope,
         terms: EntryTerms,
     ) -> Option<u32> {
@@ -48,13 +48,13 @@ impl Shard {
         };
         let bucket = bucket_of(hash, self.buckets.len());
         let chain = std::mem::replace(&mut self.buckets[bucket], slot);
-        let Key { bits, kind, vlan } = key;
+        let AddressKey { bits, kind, vlan } = key;
         if kind.is_in_vlan() {
             let bits = vlan.bits();
             self.vlans[slot as usize] = [(bits >> 32) as u16, (bits >> 16) as u16, bits as u16];
             self.in_vlans += 1;
         }
-        *self.entry_mut(slot) = Entry {
+        *self.entry_mut(slot) = SlabEntry {
             high: (bits >> 64) as u64,
             low: bits as u64,
             since: now,
@@ -84,7 +84,7 @@ impl Shard {
         } else if self.fresh < self.slots {
             if self.fresh as usize == self.entries.len() {
                 // The capacity is sufficient: the vector does not move.
-                self.entries.push(Entry::UNUSED);
+                self.entries.push(SlabEntry::UNUSED);
             }
             self.fresh += 1;
             Some(self.fresh - 1)
@@ -95,7 +95,7 @@ impl Shard {
 
     /// Frees a slot: removes it from its bucket, its queue and its list's count.
     pub(super) fn free_slot(&mut self, slot: u32) {
-        let Entry { chain, list, level, .. } = *self.entry(slot);
+        let SlabEntry { chain, list, level, .. } = *self.entry(slot);
         let key = self.key(slot);
         self.in_vlans -= u32::from(key.is_in_vlan());
         self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
@@ -113,6 +113,6 @@ impl Shard {
         self.counts_mut(list).entries -= 1;
         let free = std::mem::replace(&mut self.free, slot);
         let entry = self.entry_mut(slot);
-        (entry.kind, entry.chain) = (Kind::Free, free);
+        (entry.kind, entry.chain) = (KeyKind::Free, free);
     }
 }

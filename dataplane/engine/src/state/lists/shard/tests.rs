@@ -23,7 +23,7 @@ impl Shard {
         let chained: usize = (0..self.buckets.len() as u64)
             .map(|bucket| self.bucket((bucket << 32).div_ceil(self.buckets.len() as u64)).count())
             .sum();
-        let used = self.entries.iter().filter(|entry| entry.kind != Kind::Free).count();
+        let used = self.entries.iter().filter(|entry| entry.kind != KeyKind::Free).count();
         let mut queued = 0;
         for (level, queue) in self.queues.iter().enumerate() {
             let (mut older, mut slot) = (NIL, queue.oldest);
@@ -41,7 +41,7 @@ impl Shard {
     }
 }
 
-fn key(number: u32) -> Key {
+fn key(number: u32) -> AddressKey {
     IpAddr::V4(Ipv4Addr::from_bits(number)).into()
 }
 
@@ -134,7 +134,7 @@ fn a_sweep_comes_round_and_gives_back_what_expired() {
 #[test]
 fn addresses_that_collide_under_one_secret_spread_under_another() {
     let mut seen = (0..).map(key).filter(|key| bucket_of(SECRET.hash(*key), 1024) == 7);
-    let colliding: Vec<Key> = seen.by_ref().take(512).collect();
+    let colliding: Vec<AddressKey> = seen.by_ref().take(512).collect();
     let chain = |secret: Secret| {
         let mut shard = Shard::new(1024, secret, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
         for key in &colliding {

@@ -3,9 +3,9 @@
 use knockplane_policy::time::Time;
 
 use super::Shard;
-use super::entry::Entry;
+use super::entry::SlabEntry;
 use super::queue::queue_of;
-use crate::state::key::{Key, Kind};
+use crate::state::key::{AddressKey, KeyKind};
 use crate::state::lists::{DynamicEntry, LEVELS, ListId};
 
 impl Shard {
@@ -21,7 +21,7 @@ impl Shard {
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin..end {
             let entry = self.entry(slot);
-            if entry.kind != Kind::Free && entry.is_live(now) {
+            if entry.kind != KeyKind::Free && entry.is_live(now) {
                 visitor(self.dynamic_entry(slot));
             }
         }
@@ -31,7 +31,7 @@ impl Shard {
     /// As [`Shard::visit`], for the entries of this address in all VLANs, with their levels.
     pub(crate) fn visit_in_vlans(
         &self,
-        address: Key,
+        address: AddressKey,
         (begin, slots): (u32, u32),
         now: Time,
         mut visitor: impl FnMut(DynamicEntry, u8),
@@ -50,13 +50,19 @@ impl Shard {
     }
 
     fn dynamic_entry(&self, slot: u32) -> DynamicEntry {
-        let Entry { list, peer_tag, mark, expiry, .. } = *self.entry(slot);
+        let SlabEntry { list, peer_tag, mark, expiry, .. } = *self.entry(slot);
         let key = self.key(slot);
         DynamicEntry { list, address: key.address(), vlan: key.vlan(), peer_tag, step: mark.step(), expiry }
     }
 
     /// Visits the address's unexpired entries, with their levels.
-    pub(crate) fn visit_address(&self, hash: u64, key: Key, now: Time, mut visitor: impl FnMut(DynamicEntry, u8)) {
+    pub(crate) fn visit_address(
+        &self,
+        hash: u64,
+        key: AddressKey,
+        now: Time,
+        mut visitor: impl FnMut(DynamicEntry, u8),
+    ) {
         for (slot, entry) in self.bucket(hash) {
             if self.has_key(slot, entry, key) && entry.is_live(now) {
                 visitor(self.dynamic_entry(slot), entry.level);
@@ -66,9 +72,9 @@ impl Shard {
 
     /// The expiry of the address's entry that counts for all peers, and whether it has the highest rank; `None` if
     /// there is no such entry.
-    pub(crate) fn standing(&self, hash: u64, key: Key, list: ListId, now: Time) -> Option<(Time, bool)> {
+    pub(crate) fn standing(&self, hash: u64, key: AddressKey, list: ListId, now: Time) -> Option<(Time, bool)> {
         let slot = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (list, 0))?;
-        let Entry { expiry, level, .. } = *self.entry(slot);
+        let SlabEntry { expiry, level, .. } = *self.entry(slot);
         self.entry(slot).is_live(now).then_some((expiry, queue_of(level) == LEVELS - 1))
     }
 

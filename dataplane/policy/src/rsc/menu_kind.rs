@@ -9,7 +9,7 @@ use super::select::Query;
 use super::store::Record;
 
 /// The kind of a menu's entries.
-pub(super) trait Kind {
+pub(super) trait MenuKind {
     /// The result of the words of an `add`, also with errors, so that other entries can reference it.
     type Entry;
 
