@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionQuery, Connections};
-use knockplane_policy::wire::source::{Source, SourceQuery};
+use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     Added, Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request,
     Response, Rules, Status, VERSION,
@@ -184,7 +184,7 @@ impl Dataplane {
     }
 
     /// The state of one source. Starts to watch it if the query says so.
-    pub async fn source(&self, query: SourceQuery) -> Result<Source, DataplaneError> {
+    pub async fn source(&self, query: SourceQuery) -> Result<SourceReport, DataplaneError> {
         match self.ask(&Request::Source(query)).await? {
             Response::Source(source) => Ok(*source),
             other => Err(self.unexpected(&other)),

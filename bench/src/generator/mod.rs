@@ -86,13 +86,13 @@ pub struct Generator {
     frame_bytes: usize,
     interface: String,
     streams: Streams,
-    source: Source,
+    source: FrameSource,
     /// Number of program runs in the first call that makes live frames.
     first_call: u32,
 }
 
 /// The maker of frames.
-enum Source {
+enum FrameSource {
     Live(LiveSequence),
     Xsk(Box<Endpoint>),
 }
@@ -110,7 +110,7 @@ impl Generator {
         ensure!(device.is_up()?, "{0} is down, or its other end is: ip link set {0} up", device.name());
         let streams = Streams::new(spec, frame_bytes)?;
         let source = match spec.mode {
-            Mode::Live => Source::Live(LiveSequence::new(
+            Mode::Live => FrameSource::Live(LiveSequence::new(
                 device,
                 frame_bytes,
                 &streams.streams,
@@ -123,7 +123,7 @@ impl Generator {
             )?),
             Mode::Xsk => {
                 raise_memlock_limit();
-                Source::Xsk(Box::new(Endpoint::bind(device, 0, frame_bytes)?))
+                FrameSource::Xsk(Box::new(Endpoint::bind(device, 0, frame_bytes)?))
             }
         };
         Ok(Generator {
@@ -177,8 +177,8 @@ impl Generator {
             }
         };
         let sent = match source {
-            Source::Live(sequence) => run_live(sequence, &spec, first_call, stop, &mut tell)?,
-            Source::Xsk(endpoint) => run_xsk(*endpoint, &spec, &streams, stop, &mut tell)?,
+            FrameSource::Live(sequence) => run_live(sequence, &spec, first_call, stop, &mut tell)?,
+            FrameSource::Xsk(endpoint) => run_xsk(*endpoint, &spec, &streams, stop, &mut tell)?,
         };
         Ok(summary(sent))
     }

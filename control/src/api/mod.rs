@@ -15,8 +15,8 @@
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
 //! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
-//! | GET `/api/v1/sources/{address}?limit=` | [`Source`] |
-//! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`Source`] |
+//! | GET `/api/v1/sources/{address}?limit=` | [`SourceReport`] |
+//! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`SourceReport`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
@@ -42,7 +42,7 @@ use knockplane_log::target;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, Source, SourceQuery};
+use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
 use knockplane_policy::wire::{self, Added, Doors, Lists, MAX_ANSWER_ENTRIES, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -207,7 +207,7 @@ async fn source(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<SourceLimit>, QueryRejection>,
-) -> Result<Json<Source>, ApiError> {
+) -> Result<Json<SourceReport>, ApiError> {
     let (Path(address), Query(SourceLimit { limit })) = (path?, query?);
     if limit > MAX_SOURCE_ITEMS {
         return Err(ApiError::bad_request(format!("`limit` is at most {MAX_SOURCE_ITEMS}")));
@@ -220,7 +220,7 @@ async fn watch_source(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<Watch>, JsonRejection>,
-) -> Result<Json<Source>, ApiError> {
+) -> Result<Json<SourceReport>, ApiError> {
     let (Path(address), Json(Watch { time })) = (path?, body?);
     let address = address::single(&address).map_err(ApiError::bad_request)?;
     let watch = Some(rules::timeout(&time).map_err(ApiError::bad_request)?);

@@ -544,9 +544,9 @@ impl From<wire::SourceDrops> for Drops {
     }
 }
 
-impl From<wire::Source> for Source {
-    fn from(source: wire::Source) -> Self {
-        let wire::Source {
+impl From<wire::SourceReport> for Source {
+    fn from(source: wire::SourceReport) -> Self {
+        let wire::SourceReport {
             address,
             protected,
             network,

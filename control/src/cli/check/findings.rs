@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::table::printable;
-use super::{How, Source};
+use super::{CheckedFile, How};
 use crate::rules::{self, RulesError};
 
 /// Code of a rule that can never run.
@@ -49,7 +49,7 @@ pub(super) struct Findings {
 
 impl Findings {
     /// The findings of a file, and its rules as they would run.
-    pub(super) fn of(source: &Source, how: &How<'_>) -> (Findings, RuleSet) {
+    pub(super) fn of(source: &CheckedFile, how: &How<'_>) -> (Findings, RuleSet) {
         let reading = &source.reading;
         let mut rules = door::rules(how.settings, reading.rules.clone());
         let mut findings = Findings { warnings: warnings(reading), ..Findings::default() };
@@ -193,7 +193,7 @@ struct Places<'s> {
 }
 
 impl<'s> Places<'s> {
-    fn new(source: &'s Source, with_doors: &RuleSet) -> Places<'s> {
+    fn new(source: &'s CheckedFile, with_doors: &RuleSet) -> Places<'s> {
         let reading = &source.reading;
         let rules = reading.rules.rules.iter().enumerate().map(|(at, rule)| (&rule.id, at)).collect();
         let ids = with_doors.rules.iter().map(|rule| rule.id.clone());

@@ -53,7 +53,7 @@ pub(super) struct How<'s> {
 }
 
 /// The content of a file.
-pub(super) struct Source {
+pub(super) struct CheckedFile {
     name: String,
     text: Vec<u8>,
     reading: Reading,
@@ -92,7 +92,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
     let how = How { settings: &settings, allow_invalid: check.allow_invalid, lints: true };
     let mut judgements = Vec::new();
     for file in &check.files {
-        let judgement = match Source::open(file) {
+        let judgement = match CheckedFile::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
                 judgement.denied = judgement.valid && check.deny_lints && judgement.findings.denied_lints;
@@ -124,8 +124,8 @@ pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSe
 }
 
 /// A file that can be read without problems.
-pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
-    let source = Source::open(file).map_err(|judgement| failed(vec![*judgement], json))?;
+pub(super) fn read(file: &Path, json: bool) -> Result<CheckedFile, Failed> {
+    let source = CheckedFile::open(file).map_err(|judgement| failed(vec![*judgement], json))?;
     if source.reading.problems.is_empty() {
         return Ok(source);
     }
@@ -137,7 +137,7 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
 /// The rules of a file without problems, whether the engine can run them or not. The skipped menus are reported on
 /// standard error.
 pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
-    let Source { name, text, reading } = read(file, json)?;
+    let CheckedFile { name, text, reading } = read(file, json)?;
     let mut warnings = findings::warnings(&reading);
     rsc::place(&mut warnings, &name, &text);
     complain(rsc::pictures(&warnings, &text, color()));
@@ -173,15 +173,15 @@ fn failed(judgements: Vec<Judgement>, json: bool) -> Failed {
     Failed::new(Exit::Invalid, message.trim_end()).at(place).beside(Checked { files: judgements })
 }
 
-impl Source {
+impl CheckedFile {
     /// Reads a file, or standard input if the name is `-`.
-    fn open(file: &Path) -> Result<Source, Box<Judgement>> {
+    fn open(file: &Path) -> Result<CheckedFile, Box<Judgement>> {
         let (name, text) = input::read(file, &RULES);
         match text {
             Ok(text) => {
                 let text = rsc::utf8(&text).into_owned();
                 let reading = rsc::read(&text);
-                Ok(Source { name, text, reading })
+                Ok(CheckedFile { name, text, reading })
             }
             Err(error) => {
                 let findings = Findings { errors: vec![format!("it {error}")], ..Findings::default() };

@@ -49,7 +49,7 @@ fn json(arguments: &[&str], text: &str) -> serde_json::Value {
 
 /// The text that an operator reads about a file, and whether the file is valid.
 fn told(text: &str, settings: &Settings, allow_invalid: bool) -> (String, bool) {
-    let source = Source { name: "rules.rsc".to_owned(), text: text.into(), reading: rsc::read(text.as_bytes()) };
+    let source = CheckedFile { name: "rules.rsc".to_owned(), text: text.into(), reading: rsc::read(text.as_bytes()) };
     let (judgement, _) = source.judge(&How { settings, allow_invalid, lints: true });
     (judgement.report(&source.text, false), judgement.valid)
 }
@@ -331,7 +331,7 @@ fn files_of_utf16_are_shown_as_what_they_say() {
     let text = "/ip firewall filter\r\nadd chain=input comment=\"\u{e9}\" actoin=drop\r\n";
     let units = [0xFEFF].into_iter().chain(text.encode_utf16());
     let file = file(units.flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
-    let Ok(source) = Source::open(file.path()) else { panic!("it is there") };
+    let Ok(source) = CheckedFile::open(file.path()) else { panic!("it is there") };
     let (judgement, _) = source.judge(&How { settings: &Settings::default(), allow_invalid: false, lints: true });
     let told = judgement.report(&source.text, false);
     assert!(told.contains("2 | add chain=input comment=\"\u{e9}\" actoin=drop") && told.contains(":2:29"), "{told}");

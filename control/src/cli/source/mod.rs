@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Args;
 use hyper::Method;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::source::{LONGEST_WATCH, Source};
+use knockplane_policy::wire::source::{LONGEST_WATCH, SourceReport};
 
 pub(super) use self::text::{end, short};
 use super::http::Client;
@@ -80,7 +80,7 @@ pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> 
         tokio::time::sleep(time).await;
     }
     let answer = client.get(&format!("{path}?limit={limit}")).await?;
-    let source: Source = decode(&answer)?;
+    let source: SourceReport = decode(&answer)?;
     if watch.is_some() && source.drops.watch.is_none() {
         let message = "the watch was cut short: another source was watched meanwhile, and only one can be at a time";
         let error = Failed::new(Exit::Runtime, message);

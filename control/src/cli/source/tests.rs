@@ -16,8 +16,8 @@ fn address(text: &str) -> IpAddr {
 }
 
 /// A source without any state, at a dataplane with one door.
-fn stranger(text: &str) -> Source {
-    Source {
+fn stranger(text: &str) -> SourceReport {
+    SourceReport {
         address: address(text),
         protected: None,
         network: None,
@@ -100,7 +100,7 @@ fn drop_of(reason: Reason, rule: Option<RuleRef>, packets: u64, port: u16) -> So
 }
 
 /// A client behind the address of a scanner.
-fn behind_a_scanner() -> Source {
+fn behind_a_scanner() -> SourceReport {
     let ssh = SourceDoor {
         ignored: vec![
             IgnoredFor { reason: Failure::Ports, time_left: Some(seconds(41)) },
@@ -143,7 +143,7 @@ fn behind_a_scanner() -> Source {
 }
 
 /// A client that knocks at one door, and is admitted at another one.
-fn client() -> Source {
+fn client() -> SourceReport {
     let progress = |steps, of, next: &str| SourceProgress {
         steps,
         of,
@@ -210,7 +210,7 @@ fn client() -> Source {
 }
 
 /// The output, after a check that no line is too long for a terminal.
-fn shown(source: &Source) -> String {
+fn shown(source: &SourceReport) -> String {
     let text = text(source);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     text
@@ -235,7 +235,7 @@ fn a_source_that_nothing_is_known_of_begins_at_step_1() {
 fn an_ipv6_address_is_told_with_its_network_and_a_protected_one_as_such() {
     let network = "2001:db8:1:2::/64".parse().ok();
     let protected = "2001:db8:1::/48".parse().ok();
-    let v6 = Source { network, protected, first_steps_by_network: true, ..stranger("2001:db8:1:2:3:4:5:6") };
+    let v6 = SourceReport { network, protected, first_steps_by_network: true, ..stranger("2001:db8:1:2:3:4:5:6") };
     insta::assert_snapshot!(shown(&v6));
 }
 
@@ -243,7 +243,8 @@ fn an_ipv6_address_is_told_with_its_network_and_a_protected_one_as_such() {
 fn steps_that_failed_long_ago_or_before_the_door_opened_keep_nobody_out() {
     let failed = |grants, last_ago| {
         let failures = vec![SourceFailure { last_ago, ..failure(Failure::StartedOver, 1, 80) }];
-        let source = Source { doors: vec![SourceDoor { grants, failures, ..door("ssh", 3) }], ..stranger("192.0.2.1") };
+        let source =
+            SourceReport { doors: vec![SourceDoor { grants, failures, ..door("ssh", 3) }], ..stranger("192.0.2.1") };
         findings(&source).len()
     };
     let grant = || vec![SourceGrant { to: None, time_left: None }];
@@ -281,6 +282,6 @@ fn json_names_times_ends_and_what_is_not_known() {
 fn the_answer_is_the_same_over_json() {
     for source in [behind_a_scanner(), client(), stranger("2001:db8::1")] {
         let json = serde_json::to_string(&source).unwrap();
-        assert_eq!(serde_json::from_str::<Source>(&json).unwrap(), source, "{json}");
+        assert_eq!(serde_json::from_str::<SourceReport>(&json).unwrap(), source, "{json}");
     }
 }

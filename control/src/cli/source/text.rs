@@ -6,8 +6,8 @@ use std::time::Duration;
 use knockplane_policy::rule::protocol_name;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::source::{
-    DoorFailure, MatcherMemory, Origin, RuleRef, Source, SourceConnection, SourceConnections, SourceDoor, SourceDrop,
-    SourceDrops, SourceFailure, SourceList, SourceMatcher, SourcePacket, SourceProgress, SourceWatch,
+    DoorFailure, MatcherMemory, Origin, RuleRef, SourceConnection, SourceConnections, SourceDoor, SourceDrop,
+    SourceDrops, SourceFailure, SourceList, SourceMatcher, SourcePacket, SourceProgress, SourceReport, SourceWatch,
 };
 use knockplane_policy::word::Word;
 
@@ -16,7 +16,7 @@ use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, grouped, named, wrapped};
 
 /// The whole answer.
-pub(super) fn text(source: &Source) -> String {
+pub(super) fn text(source: &SourceReport) -> String {
     let mut text = format!("{}\n", source.address);
     if let Some(network) = source.network {
         let kept = match source.first_steps_by_network {
@@ -55,7 +55,7 @@ pub(super) fn text(source: &Source) -> String {
     text
 }
 
-fn doors(source: &Source) -> String {
+fn doors(source: &SourceReport) -> String {
     if source.doors.is_empty() {
         return String::new();
     }
@@ -114,7 +114,7 @@ fn at(to: Option<IpAddr>) -> String {
     }
 }
 
-fn lists(source: &Source) -> String {
+fn lists(source: &SourceReport) -> String {
     if source.lists.is_empty() {
         return "lists\nno list holds it\n".to_owned();
     }
@@ -170,7 +170,7 @@ fn numbered(rules: &[RuleRef]) -> String {
     if numbers.is_empty() { "-".to_owned() } else { numbers.join(", ") }
 }
 
-fn quota(source: &Source) -> String {
+fn quota(source: &SourceReport) -> String {
     let Some(quota) = source.quota else { return String::new() };
     let refused = if quota.is_used_up() { "; further ones are refused" } else { "" };
     format!("first steps\n{} of {} in use by {}{refused}\n", quota.used, quota.limit, quota.prefix)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use knockplane_policy::door::{Failure, open_list};
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::source::{IgnoredFor, Source, SourceDoor, SourceFailure, SourcePorts};
+use knockplane_policy::wire::source::{IgnoredFor, SourceDoor, SourceFailure, SourcePorts, SourceReport};
 use knockplane_policy::word::Word;
 
 use super::text::{last_packet, short};
@@ -33,7 +33,7 @@ impl Finding {
 }
 
 /// All findings; those that concern all doors come first.
-pub(super) fn findings(source: &Source) -> Vec<Finding> {
+pub(super) fn findings(source: &SourceReport) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(protected) = source.protected {
         findings.push(Finding::new(
@@ -62,7 +62,7 @@ pub(super) fn findings(source: &Source) -> Vec<Finding> {
     findings
 }
 
-fn too_many_ports(source: &Source, ports: &SourcePorts) -> Finding {
+fn too_many_ports(source: &SourceReport, ports: &SourcePorts) -> Finding {
     let whose = source.network.map_or_else(|| "this address".to_owned(), |network| format!("its network {network}"));
     let door = source.doors.first().map_or("NAME", |door| &door.door);
     Finding::new(

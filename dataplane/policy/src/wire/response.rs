@@ -8,7 +8,7 @@ use super::lists::Lists;
 use super::metrics::Metrics;
 use super::names::NameState;
 use super::rules::Rules;
-use super::source::Source;
+use super::source::SourceReport;
 use super::status::Status;
 
 /// A response.
@@ -26,7 +26,7 @@ pub enum Response {
     /// To [`Request::Doors`].
     Doors(Doors),
     /// To [`Request::Source`].
-    Source(Box<Source>),
+    Source(Box<SourceReport>),
     /// To [`Request::Connections`].
     Connections(Connections),
     /// To [`Request::Metrics`].

@@ -20,8 +20,8 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{
-    LONGEST_WATCH, MAX_SOURCE_ITEMS, MatcherMemory, RuleRef, Source, SourceConnection, SourceConnections, SourceList,
-    SourceMatcher, SourcePorts, SourceQuery, SourceQuota,
+    LONGEST_WATCH, MAX_SOURCE_ITEMS, MatcherMemory, RuleRef, SourceConnection, SourceConnections, SourceList,
+    SourceMatcher, SourcePorts, SourceQuery, SourceQuota, SourceReport,
 };
 
 pub(super) use self::history::Watch;
@@ -30,7 +30,7 @@ use crate::generation::Generation;
 
 impl Administration {
     /// All state of the address. A requested watch begins before the reads, so that no event is lost in between.
-    pub(super) fn source(&mut self, query: &SourceQuery) -> Result<Source, RequestError> {
+    pub(super) fn source(&mut self, query: &SourceQuery) -> Result<SourceReport, RequestError> {
         let address = query.address.to_canonical();
         let now = self.shared.clock.now();
         if let Some(time) = query.watch {
@@ -50,7 +50,7 @@ impl Administration {
         let lists_truncated = lists.len() > limit;
         lists.truncate(limit);
         let flows = state.connections().filter(|_| generation.table.tracks());
-        Ok(Source {
+        Ok(SourceReport {
             address,
             protected: protected(settings, address),
             network: network(address),

@@ -40,7 +40,7 @@ pub struct SourceQuery {
 
 /// Everything that is known of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceReport {
     /// The address.
     pub address: IpAddr,
     /// The prefix of `protect` that contains it, if `protect` is restricted: then the source is behind the filter, and
@@ -80,7 +80,7 @@ pub struct Source {
     pub uptime: Duration,
 }
 
-impl Source {
+impl SourceReport {
     /// Whether anything is known of the address itself. Records of its prefix or /64 alone do not count.
     pub fn is_known(&self) -> bool {
         let at_door = |door: &SourceDoor| {
