@@ -117,7 +117,7 @@ pub struct Limits {
 
 /// How far a [`LiveSequence`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct LiveProgress {
     /// Times that the program ran: more than it sent when it waited for the time of a frame.
     pub runs: u64,
     /// Frames handed to the interface.
@@ -177,7 +177,7 @@ impl LiveSequence {
     ///
     /// # Errors
     /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
-    pub fn run(&mut self, times: u32) -> Result<Progress, RingError> {
+    pub fn run(&mut self, times: u32) -> Result<LiveProgress, RingError> {
         let program = program(&self.object, "sequence");
         let run = LiveRun {
             program: program.as_fd(),
@@ -193,13 +193,13 @@ impl LiveSequence {
     }
 
     /// Reads `struct state` of `bpf/generate.c`.
-    fn progress(&self) -> Result<Progress, RingError> {
+    fn progress(&self) -> Result<LiveProgress, RingError> {
         let bytes = self.map("states").lookup(&FIRST, MapFlags::ANY).map_err(map_error)?.unwrap_or_default();
         let word = |index: usize| {
             bytes.get(8 * index..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
         };
         let [runs, sent, done, _, _, _, _, last, _] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(word);
-        Ok(Progress { runs, sent, elapsed: Duration::from_nanos(last >> 8), done: done != 0 })
+        Ok(LiveProgress { runs, sent, elapsed: Duration::from_nanos(last >> 8), done: done != 0 })
     }
 
     fn map(&self, name: &str) -> Map<'_> {

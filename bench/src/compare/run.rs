@@ -74,7 +74,7 @@ pub fn run(options: &Options, stop: &AtomicBool) -> Result<Finished> {
             break;
         }
         let progress =
-            Progress { number: index + 1, of: steps.len(), name: step.name(), ends: run.end(&steps[index..]) };
+            RunProgress { number: index + 1, of: steps.len(), name: step.name(), ends: run.end(&steps[index..]) };
         progress.begin();
         if let Err(error) = run.measure(step, &steps[index + 1..], &progress) {
             run.fail([format!("{}: {error:#}", step.name())]);
@@ -161,7 +161,7 @@ struct Run<'run> {
 }
 
 impl Run<'_> {
-    fn measure(&mut self, step: &Measurement, after: &[Measurement], progress: &Progress) -> Result<()> {
+    fn measure(&mut self, step: &Measurement, after: &[Measurement], progress: &RunProgress) -> Result<()> {
         let (quick, stop) = (self.options.quick, self.stop);
         let tell = |doing: &str| {
             progress.tell(doing);
@@ -181,7 +181,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn throughput(&mut self, planned: &Planned, deadline: Instant, progress: &Progress) -> Result<()> {
+    fn throughput(&mut self, planned: &Planned, deadline: Instant, progress: &RunProgress) -> Result<()> {
         let (wanted, available) = (planned.memory(), memory_available());
         if wanted > available {
             let [wanted, available] = [wanted, available].map(|bytes| bytes >> 20);
@@ -303,14 +303,14 @@ fn latency(quick: bool, loss: &[LossCurve], tell: impl Fn(&str) -> Result<()>) -
 }
 
 /// Progress of the run on standard error: line by line, or in place on a terminal.
-struct Progress {
+struct RunProgress {
     number: usize,
     of: usize,
     name: String,
     ends: Instant,
 }
 
-impl Progress {
+impl RunProgress {
     fn begin(&self) {
         if stderr().is_terminal() { self.tell("") } else { eprintln!("{}", self.line("")) }
     }
@@ -323,7 +323,7 @@ impl Progress {
     }
 
     fn line(&self, doing: &str) -> String {
-        let Progress { number, of, name, ends } = self;
+        let RunProgress { number, of, name, ends } = self;
         let left = ends.saturating_duration_since(Instant::now()).as_secs();
         let colon = if doing.is_empty() { "" } else { ": " };
         format!("[{number}/{of}, {}:{:02} left] {name}{colon}{doing}", left / 60, left % 60)

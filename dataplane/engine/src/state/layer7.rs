@@ -73,7 +73,7 @@ struct Group {
 
 /// The state of the automata after the bytes so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct PatternProgress {
     states: [u32; MOST_AUTOMATA],
     /// The number of bytes and packets so far.
     bytes: u16,
@@ -81,10 +81,10 @@ pub(crate) struct Progress {
     pub(crate) found: PatternSet,
 }
 
-impl Progress {
+impl PatternProgress {
     /// A state that ignores all further bytes.
-    pub(crate) fn over() -> Progress {
-        Progress { packets: PACKET_LIMIT as u8, ..Progress::default() }
+    pub(crate) fn over() -> PatternProgress {
+        PatternProgress { packets: PACKET_LIMIT as u8, ..PatternProgress::default() }
     }
 }
 
@@ -129,8 +129,8 @@ impl Patterns {
     }
 
     /// The state before the first byte.
-    pub(crate) fn begin(&self) -> Progress {
-        let mut progress = Progress::default();
+    pub(crate) fn begin(&self) -> PatternProgress {
+        let mut progress = PatternProgress::default();
         for (state, group) in progress.states.iter_mut().zip(&self.automata) {
             *state = group.start.as_u32();
         }
@@ -138,7 +138,7 @@ impl Patterns {
     }
 
     /// Adds the payload of one more packet.
-    pub(crate) fn go_on(&self, progress: &mut Progress, payload: &[u8]) {
+    pub(crate) fn go_on(&self, progress: &mut PatternProgress, payload: &[u8]) {
         if u64::from(progress.packets) == PACKET_LIMIT {
             return;
         }
@@ -169,7 +169,7 @@ impl Patterns {
 
 impl Patterns {
     /// Adds one byte of a word. Patterns match the word as a whole.
-    pub(crate) fn spell(&self, progress: &mut Progress, byte: u8) {
+    pub(crate) fn spell(&self, progress: &mut PatternProgress, byte: u8) {
         for (group, kept) in self.automata.iter().zip(&mut progress.states) {
             let Ok(state) = StateID::new(*kept as usize) else { continue };
             *kept = group.dfa.next_state(state, byte).as_u32();
@@ -177,7 +177,7 @@ impl Patterns {
     }
 
     /// The patterns that match the word up to its end.
-    pub(crate) fn spelt(&self, progress: &Progress) -> PatternSet {
+    pub(crate) fn spelt(&self, progress: &PatternProgress) -> PatternSet {
         let mut found = PatternSet::default();
         for (group, kept) in self.automata.iter().zip(progress.states) {
             let Ok(state) = StateID::new(kept as usize) else { continue };

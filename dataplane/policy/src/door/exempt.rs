@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
     use crate::cases::cases;
-    use crate::door::progress::{Outcome, StepSet, next};
+    use crate::door::progress::{KnockOutcome, StepSet, next};
     use crate::door::tests::doors;
     use crate::packet::{Side, protocol};
     use crate::time::Time;
@@ -262,10 +262,10 @@ mod tests {
                         return false;
                     }
                     match next(doors[0].shape(), progress, fits, 0, Time::default()) {
-                        Outcome::Opened => return true,
-                        Outcome::Stepped(at) => progress = Some(at),
-                        Outcome::StartedOver(at) => progress = at,
-                        Outcome::Nothing | Outcome::Repeated => {}
+                        KnockOutcome::Opened => return true,
+                        KnockOutcome::Stepped(at) => progress = Some(at),
+                        KnockOutcome::StartedOver(at) => progress = at,
+                        KnockOutcome::Nothing | KnockOutcome::Repeated => {}
                     }
                     false
                 })

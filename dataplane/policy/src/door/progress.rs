@@ -40,7 +40,7 @@ pub struct Shape {
 
 /// A knock in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct KnockProgress {
     /// Steps taken, at least one.
     pub steps: u8,
     /// Tag of the destination: the bits of an IPv4 address, a keyed hash of an IPv6 address.
@@ -83,60 +83,60 @@ pub fn tag(secret: [u64; 2], destination: IpAddr) -> u32 {
 
 /// The effect of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum KnockOutcome {
     /// No effect.
     Nothing,
     /// No effect: the step was taken before.
     Repeated,
     /// The knock begins or progresses.
-    Stepped(Progress),
+    Stepped(KnockProgress),
     /// It was the last step; no knock is in progress any more.
     Opened,
     /// The knock in progress is removed; the packet may begin a new one.
-    StartedOver(Option<Progress>),
+    StartedOver(Option<KnockProgress>),
 }
 
-impl Outcome {
+impl KnockOutcome {
     /// Whether the packet counts as a first step.
     pub const fn begins(self, shape: Shape) -> bool {
         match self {
-            Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => progress.steps == 1,
-            Outcome::Opened => shape.steps == 1,
-            Outcome::Nothing | Outcome::Repeated | Outcome::StartedOver(None) => false,
+            KnockOutcome::Stepped(progress) | KnockOutcome::StartedOver(Some(progress)) => progress.steps == 1,
+            KnockOutcome::Opened => shape.steps == 1,
+            KnockOutcome::Nothing | KnockOutcome::Repeated | KnockOutcome::StartedOver(None) => false,
         }
     }
 
     /// For a packet that [`begins`](Outcome::begins) a knock: the outcome if it may not.
     #[must_use]
-    pub const fn without_beginning(self) -> Outcome {
+    pub const fn without_beginning(self) -> KnockOutcome {
         match self {
-            Outcome::StartedOver(_) => Outcome::StartedOver(None),
-            _ => Outcome::Nothing,
+            KnockOutcome::StartedOver(_) => KnockOutcome::StartedOver(None),
+            _ => KnockOutcome::Nothing,
         }
     }
 }
 
 /// The effect of a packet to `to` that matches these steps. Expired progress counts as none, and so does progress of a
 /// longer knock than this one.
-pub fn next(shape: Shape, progress: Option<Progress>, fits: StepSet, to: u32, now: Time) -> Outcome {
+pub fn next(shape: Shape, progress: Option<KnockProgress>, fits: StepSet, to: u32, now: Time) -> KnockOutcome {
     let step = |steps: u8, begun: Time| match steps == shape.steps {
-        true => Outcome::Opened,
+        true => KnockOutcome::Opened,
         false => {
             let deadline = (now + shape.within).min(begun + shape.total);
-            Outcome::Stepped(Progress { steps, to, begun, deadline })
+            KnockOutcome::Stepped(KnockProgress { steps, to, begun, deadline })
         }
     };
-    let anew = || if fits.contains(0) { step(1, now) } else { Outcome::Nothing };
+    let anew = || if fits.contains(0) { step(1, now) } else { KnockOutcome::Nothing };
     let over = || match anew() {
-        Outcome::Stepped(progress) => Outcome::StartedOver(Some(progress)),
-        _ => Outcome::StartedOver(None),
+        KnockOutcome::Stepped(progress) => KnockOutcome::StartedOver(Some(progress)),
+        _ => KnockOutcome::StartedOver(None),
     };
     let Some(at) = progress.filter(|at| now < at.deadline && at.steps < shape.steps) else { return anew() };
     match (at.to == to, shape.strict) {
         (true, _) if fits.contains(at.steps) => step(at.steps + 1, at.begun),
-        (true, _) if (1..=2).any(|back| at.steps >= back && fits.contains(at.steps - back)) => Outcome::Repeated,
+        (true, _) if (1..=2).any(|back| at.steps >= back && fits.contains(at.steps - back)) => KnockOutcome::Repeated,
         (_, true) => over(),
-        (true, false) => Outcome::Nothing,
+        (true, false) => KnockOutcome::Nothing,
         (false, false) => anew(),
     }
 }
@@ -156,40 +156,40 @@ mod tests {
         Shape { steps, strict, within: Duration::from_secs(10), total: Duration::from_secs(15) }
     }
 
-    fn at(steps: u8) -> Option<Progress> {
-        Some(Progress { steps, to: HERE, begun: seconds(0), deadline: seconds(10) })
+    fn at(steps: u8) -> Option<KnockProgress> {
+        Some(KnockProgress { steps, to: HERE, begun: seconds(0), deadline: seconds(10) })
     }
 
     /// The outcome of a packet at second 1 that is this step, counted from 0, of three or four.
-    fn one(shape: Shape, progress: Option<Progress>, step: u8, to: u32) -> Outcome {
+    fn one(shape: Shape, progress: Option<KnockProgress>, step: u8, to: u32) -> KnockOutcome {
         next(shape, progress, StepSet(1 << step), to, seconds(1))
     }
 
     #[test]
     fn steps_lead_to_the_end_one_after_the_other() {
         let shape = shape(3, true);
-        let Outcome::Stepped(first) = one(shape, None, 0, HERE) else { panic!("it begins") };
-        assert_eq!(first, Progress { steps: 1, to: HERE, begun: seconds(1), deadline: seconds(11) });
-        let Outcome::Stepped(second) = next(shape, Some(first), StepSet(2), HERE, seconds(9)) else {
+        let KnockOutcome::Stepped(first) = one(shape, None, 0, HERE) else { panic!("it begins") };
+        assert_eq!(first, KnockProgress { steps: 1, to: HERE, begun: seconds(1), deadline: seconds(11) });
+        let KnockOutcome::Stepped(second) = next(shape, Some(first), StepSet(2), HERE, seconds(9)) else {
             panic!("goes on")
         };
         // The whole knock has 15 seconds.
-        assert_eq!(second, Progress { steps: 2, to: HERE, begun: seconds(1), deadline: seconds(16) });
-        assert_eq!(next(shape, Some(second), StepSet(4), HERE, seconds(15)), Outcome::Opened);
-        assert_eq!(next(shape, Some(second), StepSet(4), HERE, seconds(16)), Outcome::Nothing);
+        assert_eq!(second, KnockProgress { steps: 2, to: HERE, begun: seconds(1), deadline: seconds(16) });
+        assert_eq!(next(shape, Some(second), StepSet(4), HERE, seconds(15)), KnockOutcome::Opened);
+        assert_eq!(next(shape, Some(second), StepSet(4), HERE, seconds(16)), KnockOutcome::Nothing);
     }
 
     #[test]
     fn one_step_opens_at_once() {
-        assert_eq!(one(shape(1, true), None, 0, HERE), Outcome::Opened);
-        assert!(Outcome::Opened.begins(shape(1, true)) && !Outcome::Opened.begins(shape(2, true)));
+        assert_eq!(one(shape(1, true), None, 0, HERE), KnockOutcome::Opened);
+        assert!(KnockOutcome::Opened.begins(shape(1, true)) && !KnockOutcome::Opened.begins(shape(2, true)));
     }
 
     #[test]
     fn nothing_but_the_first_step_begins() {
         for strict in [true, false] {
-            assert_eq!(one(shape(3, strict), None, 1, HERE), Outcome::Nothing);
-            assert_eq!(next(shape(3, strict), None, StepSet(0), HERE, seconds(1)), Outcome::Nothing);
+            assert_eq!(one(shape(3, strict), None, 1, HERE), KnockOutcome::Nothing);
+            assert_eq!(next(shape(3, strict), None, StepSet(0), HERE, seconds(1)), KnockOutcome::Nothing);
         }
     }
 
@@ -197,19 +197,19 @@ mod tests {
     fn the_last_two_steps_may_be_repeated() {
         for strict in [true, false] {
             let shape = shape(4, strict);
-            assert_eq!(one(shape, at(1), 0, HERE), Outcome::Repeated);
+            assert_eq!(one(shape, at(1), 0, HERE), KnockOutcome::Repeated);
             assert_eq!(
                 (one(shape, at(3), 2, HERE), one(shape, at(3), 1, HERE)),
-                (Outcome::Repeated, Outcome::Repeated)
+                (KnockOutcome::Repeated, KnockOutcome::Repeated)
             );
-            assert_ne!(one(shape, at(3), 0, HERE), Outcome::Repeated);
+            assert_ne!(one(shape, at(3), 0, HERE), KnockOutcome::Repeated);
         }
     }
 
     #[test]
     fn progress_takes_precedence_over_repetition() {
         // The same packet twice.
-        let Outcome::Stepped(progress) = next(shape(3, true), at(1), StepSet(3), HERE, seconds(1)) else {
+        let KnockOutcome::Stepped(progress) = next(shape(3, true), at(1), StepSet(3), HERE, seconds(1)) else {
             panic!("it continues")
         };
         assert_eq!(progress.steps, 2);
@@ -218,31 +218,37 @@ mod tests {
     #[test]
     fn a_strict_knock_starts_over_at_any_other_packet() {
         let shape = shape(4, true);
-        assert_eq!(one(shape, at(1), 2, HERE), Outcome::StartedOver(None));
-        assert_eq!(next(shape, at(1), StepSet(0), HERE, seconds(1)), Outcome::StartedOver(None));
-        assert_eq!(next(shape, at(1), StepSet(0), THERE, seconds(1)), Outcome::StartedOver(None));
+        assert_eq!(one(shape, at(1), 2, HERE), KnockOutcome::StartedOver(None));
+        assert_eq!(next(shape, at(1), StepSet(0), HERE, seconds(1)), KnockOutcome::StartedOver(None));
+        assert_eq!(next(shape, at(1), StepSet(0), THERE, seconds(1)), KnockOutcome::StartedOver(None));
         // The next step, but to another address.
-        assert_eq!(one(shape, at(1), 1, THERE), Outcome::StartedOver(None));
-        let anew = |to| Some(Progress { steps: 1, to, begun: seconds(1), deadline: seconds(11) });
-        assert_eq!(one(shape, at(3), 0, HERE), Outcome::StartedOver(anew(HERE)));
-        assert_eq!(one(shape, at(1), 0, THERE), Outcome::StartedOver(anew(THERE)));
-        assert_eq!(one(shape, at(1), 0, THERE).without_beginning(), Outcome::StartedOver(None));
+        assert_eq!(one(shape, at(1), 1, THERE), KnockOutcome::StartedOver(None));
+        let anew = |to| Some(KnockProgress { steps: 1, to, begun: seconds(1), deadline: seconds(11) });
+        assert_eq!(one(shape, at(3), 0, HERE), KnockOutcome::StartedOver(anew(HERE)));
+        assert_eq!(one(shape, at(1), 0, THERE), KnockOutcome::StartedOver(anew(THERE)));
+        assert_eq!(one(shape, at(1), 0, THERE).without_beginning(), KnockOutcome::StartedOver(None));
     }
 
     #[test]
     fn other_packets_do_not_affect_a_knock_that_is_not_strict() {
         let shape = shape(4, false);
-        assert_eq!((one(shape, at(2), 3, HERE), one(shape, at(3), 0, HERE)), (Outcome::Nothing, Outcome::Nothing));
-        assert_eq!((one(shape, at(1), 1, THERE), one(shape, at(1), 2, THERE)), (Outcome::Nothing, Outcome::Nothing));
-        let Outcome::Stepped(anew) = one(shape, at(3), 0, THERE) else { panic!("it begins there") };
+        assert_eq!(
+            (one(shape, at(2), 3, HERE), one(shape, at(3), 0, HERE)),
+            (KnockOutcome::Nothing, KnockOutcome::Nothing)
+        );
+        assert_eq!(
+            (one(shape, at(1), 1, THERE), one(shape, at(1), 2, THERE)),
+            (KnockOutcome::Nothing, KnockOutcome::Nothing)
+        );
+        let KnockOutcome::Stepped(anew) = one(shape, at(3), 0, THERE) else { panic!("it begins there") };
         assert_eq!((anew.steps, anew.to), (1, THERE));
-        assert_eq!(Outcome::Stepped(anew).without_beginning(), Outcome::Nothing);
+        assert_eq!(KnockOutcome::Stepped(anew).without_beginning(), KnockOutcome::Nothing);
     }
 
     #[test]
     fn late_progress_and_progress_of_a_longer_knock_count_as_none() {
-        assert_eq!(next(shape(3, true), at(1), StepSet(2), HERE, seconds(10)), Outcome::Nothing);
-        assert!(matches!(next(shape(3, true), at(2), StepSet(1), HERE, seconds(10)), Outcome::Stepped(_)));
-        assert_eq!(one(shape(3, true), at(3), 2, HERE), Outcome::Nothing);
+        assert_eq!(next(shape(3, true), at(1), StepSet(2), HERE, seconds(10)), KnockOutcome::Nothing);
+        assert!(matches!(next(shape(3, true), at(2), StepSet(1), HERE, seconds(10)), KnockOutcome::Stepped(_)));
+        assert_eq!(one(shape(3, true), at(3), 2, HERE), KnockOutcome::Nothing);
     }
 }

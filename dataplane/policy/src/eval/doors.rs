@@ -14,7 +14,7 @@ use super::rule_evaluation::RuleEvaluation;
 use super::tracking::Stays;
 use crate::door::exempt::Exempt;
 use crate::door::ports::{self, Ports};
-use crate::door::progress::{self, Outcome, Progress, StepSet};
+use crate::door::progress::{self, KnockOutcome, KnockProgress, StepSet};
 use crate::door::{Door, Event, Failure, What, visitor};
 use crate::packet::{Packet, Vlan};
 use crate::time::{Time, format_duration};
@@ -29,7 +29,7 @@ pub(super) struct Doors {
     /// By the name of the door.
     exempt: HashMap<String, Exempt>,
     /// Opening and closing knocks in progress.
-    knocks: HashMap<(String, Source), Progress>,
+    knocks: HashMap<(String, Source), KnockProgress>,
     /// The expiry of each grant, by list, source and destination.
     grants: HashMap<(String, Source, IpAddr), Time>,
     /// Time until which a source's knocks at a door are ignored (hold-off).
@@ -112,7 +112,7 @@ impl Doors {
     }
 
     /// Stores the progress of the source, or removes it.
-    fn remember(&mut self, list: String, source: Source, progress: Option<Progress>) {
+    fn remember(&mut self, list: String, source: Source, progress: Option<KnockProgress>) {
         match progress {
             Some(progress) => self.knocks.insert((list, source), progress),
             None => self.knocks.remove(&(list, source)),
@@ -138,7 +138,7 @@ impl Evaluator<'_> {
             _ if other.is_ipv6() => {}
             0 => _ = self.doors.grants.insert((list.to_owned(), address, other), deadline),
             _ => {
-                let progress = Progress { steps, to: progress::tag(self.secret, other), begun: now, deadline };
+                let progress = KnockProgress { steps, to: progress::tag(self.secret, other), begun: now, deadline };
                 self.doors.remember(list.to_owned(), address, Some(progress));
             }
         }
@@ -184,18 +184,18 @@ impl RuleEvaluation<'_, '_> {
         let at = doors.knocks.get(&(list.clone(), source)).copied();
         let fits = StepSet::of(&door.close, self.packet);
         match progress::next(shape, at, fits, progress::tag(self.evaluator.secret, destination), now) {
-            Outcome::Stepped(progress) => {
+            KnockOutcome::Stepped(progress) => {
                 doors.remember(list, source, Some(progress));
                 None
             }
-            Outcome::Opened => {
+            KnockOutcome::Opened => {
                 doors.grants.remove(&grant);
                 doors.remember(list, source, None);
                 doors.remember(door.knocking_list(), source, None);
                 self.tell_of(door, What::Closed);
                 Some(format!("door {} closed", door.name))
             }
-            Outcome::Nothing | Outcome::Repeated | Outcome::StartedOver(_) => None,
+            KnockOutcome::Nothing | KnockOutcome::Repeated | KnockOutcome::StartedOver(_) => None,
         }
     }
 
@@ -220,10 +220,10 @@ impl RuleEvaluation<'_, '_> {
             outcome = outcome.without_beginning();
         }
         match outcome {
-            Outcome::Nothing | Outcome::Repeated => {}
-            Outcome::Stepped(progress) => doors.remember(list, source, Some(progress)),
-            Outcome::StartedOver(progress) => doors.remember(list, source, progress),
-            Outcome::Opened => {
+            KnockOutcome::Nothing | KnockOutcome::Repeated => {}
+            KnockOutcome::Stepped(progress) => doors.remember(list, source, Some(progress)),
+            KnockOutcome::StartedOver(progress) => doors.remember(list, source, progress),
+            KnockOutcome::Opened => {
                 doors.remember(list, source, None);
                 doors.grants.insert((door.open_list(), source, destination), now + door.open_for);
                 doors.held.insert((door.name.clone(), visitor_of(source)), now + door.hold_off);
@@ -245,21 +245,21 @@ impl RuleEvaluation<'_, '_> {
     }
 
     /// The result, as an event and as text for explanations.
-    fn said(&mut self, door: &Door, outcome: Outcome) -> Option<String> {
+    fn said(&mut self, door: &Door, outcome: KnockOutcome) -> Option<String> {
         let name = &door.name;
-        let step = |progress: Progress| format!("step {} of door {name}", progress.steps);
+        let step = |progress: KnockProgress| format!("step {} of door {name}", progress.steps);
         match outcome {
-            Outcome::Nothing => None,
-            Outcome::Repeated => Some(format!("a repeated step of door {name}")),
-            Outcome::Stepped(progress) => {
+            KnockOutcome::Nothing => None,
+            KnockOutcome::Repeated => Some(format!("a repeated step of door {name}")),
+            KnockOutcome::Stepped(progress) => {
                 self.tell_of(door, What::Stepped(progress.steps));
                 Some(step(progress))
             }
-            Outcome::Opened => {
+            KnockOutcome::Opened => {
                 self.tell_of(door, What::Opened);
                 Some(format!("door {name} opened for {}", format_duration(door.open_for)))
             }
-            Outcome::StartedOver(progress) => {
+            KnockOutcome::StartedOver(progress) => {
                 self.tell_of(door, What::Failed(Failure::StartedOver));
                 let over = format!("restarts the knock at door {name}");
                 Some(progress.map_or(over.clone(), |progress| format!("{over}: {}", step(progress))))

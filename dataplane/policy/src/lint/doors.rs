@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::{Code, Lint, Subject};
-use crate::door::progress::{Outcome, StepSet, next};
+use crate::door::progress::{KnockOutcome, StepSet, next};
 use crate::door::{Door, KnockStep};
 use crate::rule::AddressSet;
 use crate::time::Time;
@@ -130,10 +130,10 @@ fn opens(door: &Door, other: &Door) -> bool {
             let is = |(place, of): (usize, &KnockStep)| if covers(of, step) { 1 << place } else { 0 };
             let fits = StepSet(other.knock.iter().enumerate().map(is).sum());
             match next(shape, progress, fits, 0, now) {
-                Outcome::Opened => return true,
-                Outcome::Stepped(at) => progress = Some(at),
-                Outcome::StartedOver(at) => progress = at,
-                Outcome::Nothing | Outcome::Repeated => {}
+                KnockOutcome::Opened => return true,
+                KnockOutcome::Stepped(at) => progress = Some(at),
+                KnockOutcome::StartedOver(at) => progress = at,
+                KnockOutcome::Nothing | KnockOutcome::Repeated => {}
             }
             false
         })

@@ -34,14 +34,14 @@ enum Missing {
 
 /// Progress of an export.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct ExportProgress {
     /// A menu of the second pass was seen.
     second_pass: bool,
     /// The last menu comes after `/ipv6`.
     behind: bool,
 }
 
-impl Progress {
+impl ExportProgress {
     /// Records a line of this menu.
     pub(super) fn reach(&mut self, place: &Place) {
         match place {
@@ -77,7 +77,7 @@ fn menu_of(text: &str) -> Option<&str> {
 
 impl Gap {
     /// The missing part that a comment with [`is_mark`] names.
-    pub(super) fn read(text: &[u8], span: Range<usize>, progress: &Progress) -> Option<Gap> {
+    pub(super) fn read(text: &[u8], span: Range<usize>, progress: &ExportProgress) -> Option<Gap> {
         let text = text_of(text.get(span.clone())?)?;
         if is_interrupted(&text) {
             let of_rules = !(progress.second_pass && progress.behind);

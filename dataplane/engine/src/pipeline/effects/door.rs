@@ -1,6 +1,6 @@
 //! A packet at a door. `policy::eval::doors` defines what is asked, and in which order.
 
-use knockplane_policy::door::progress::{Outcome, StepSet};
+use knockplane_policy::door::progress::{KnockOutcome, StepSet};
 use knockplane_policy::door::{Failure, What};
 use knockplane_policy::time::Time;
 
@@ -84,7 +84,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         let knock = self.held_against(self.closes);
         let knocked = knock.at(sequence, lists, || true);
         self.note_pending(knocked.early, sequence.list);
-        if knocked.outcome != Outcome::Opened {
+        if knocked.outcome != KnockOutcome::Opened {
             return false;
         }
         self.facts.source_lists = None;
@@ -131,17 +131,17 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         let Knocked { outcome, refused, evicted, early } = door.knock(knock, lists, self.visitors);
         self.note_pending(early, door.opening.list);
         match outcome {
-            Outcome::Nothing | Outcome::Repeated => {}
-            Outcome::Stepped(_) if evicted => {}
-            Outcome::Stepped(progress) => {
+            KnockOutcome::Nothing | KnockOutcome::Repeated => {}
+            KnockOutcome::Stepped(_) if evicted => {}
+            KnockOutcome::Stepped(progress) => {
                 self.facts.source_lists = None;
                 self.report(What::Stepped(progress.steps));
             }
-            Outcome::StartedOver(_) => {
+            KnockOutcome::StartedOver(_) => {
                 self.facts.source_lists = None;
                 self.report(What::Failed(Failure::StartedOver));
             }
-            Outcome::Opened => {
+            KnockOutcome::Opened => {
                 self.facts.source_lists = None;
                 let (source, vlan) = self.source();
                 let until = now + door.door.open_for;

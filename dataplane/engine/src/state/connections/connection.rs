@@ -10,7 +10,7 @@ use knockplane_policy::time::Time;
 
 use super::link::Link;
 use crate::state::layer7::PayloadMatchers;
-use crate::state::layer7::{PatternSet, Progress};
+use crate::state::layer7::{PatternProgress, PatternSet};
 use crate::state::lists::ListId;
 use crate::state::server_name::{ServerName, Stream};
 
@@ -178,7 +178,7 @@ impl TrackedConnection {
 pub(super) struct InspectedPayload {
     /// The id of the patterns; the state of other patterns is void.
     payload_matchers: u64,
-    patterns: Progress,
+    patterns: PatternProgress,
     /// The layer 7 streams of the originator and of the responder.
     streams: [Stream; 2],
 }
@@ -198,7 +198,7 @@ impl InspectedPayload {
         if self.payload_matchers != payload_matchers.id {
             *self = InspectedPayload {
                 payload_matchers: payload_matchers.id,
-                patterns: Progress::over(),
+                patterns: PatternProgress::over(),
                 streams: [Stream::over(); 2],
             };
         }

@@ -23,7 +23,7 @@ use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use knockplane_policy::door::exempt::{self, Exempt};
 use knockplane_policy::door::ports::{self, PortBudget, Ports};
-use knockplane_policy::door::progress::{self, Outcome, Progress, Shape, StepSet};
+use knockplane_policy::door::progress::{self, KnockOutcome, KnockProgress, Shape, StepSet};
 use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, Opening, What};
 use knockplane_policy::packet::{Packet, Vlan};
 use knockplane_policy::time::Time;
@@ -264,7 +264,7 @@ pub(crate) struct Knock {
 /// The result of a packet at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Knocked {
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: KnockOutcome,
     /// Whether the packet would have begun a knock, but the source has begun too many knocks.
     pub(crate) refused: bool,
     /// Whether the lists had no room for the progress.
@@ -277,21 +277,21 @@ pub(crate) struct Knocked {
 impl Knock {
     /// Evaluates the packet against a sequence and stores the result, under one lock.
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
-        let mut knocked = Knocked { outcome: Outcome::Nothing, refused: false, evicted: false, early: false };
+        let mut knocked = Knocked { outcome: KnockOutcome::Nothing, refused: false, evicted: false, early: false };
         let (address, vlan) = self.source;
         let added = lists.in_vlan(vlan).progress(sequence.list, address, self.now, |stored| {
             knocked = self.decide(sequence.shape, stored, may_begin);
             match knocked.outcome {
-                Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => ProgressChange::Set {
+                KnockOutcome::Stepped(progress) | KnockOutcome::StartedOver(Some(progress)) => ProgressChange::Set {
                     step: progress.steps,
                     peer_tag: progress.to,
                     begun: progress.begun,
                     level: sequence.level(progress.steps),
                     expiry: progress.deadline,
                 },
-                Outcome::StartedOver(None) => ProgressChange::Clear,
-                Outcome::Opened if stored.is_some() => ProgressChange::Clear,
-                Outcome::Opened | Outcome::Nothing | Outcome::Repeated => ProgressChange::Keep,
+                KnockOutcome::StartedOver(None) => ProgressChange::Clear,
+                KnockOutcome::Opened if stored.is_some() => ProgressChange::Clear,
+                KnockOutcome::Opened | KnockOutcome::Nothing | KnockOutcome::Repeated => ProgressChange::Keep,
             }
         });
         knocked.evicted = added == Some(AddOutcome::Refused);
@@ -304,14 +304,16 @@ impl Knock {
         if let Some(at) = stored.filter(|at| at.is_ahead_of(now)) {
             let was_taken = at.peer_tag == to && (0..at.step).any(|step| fits.contains(step));
             let starts_over = shape.strict && !was_taken && at.begun <= now;
-            return outcome(if starts_over { Outcome::StartedOver(None) } else { Outcome::Nothing });
+            return outcome(if starts_over { KnockOutcome::StartedOver(None) } else { KnockOutcome::Nothing });
         }
         let taken = stored.filter(|at| at.peer_tag == to).map_or(0, |at| at.step);
-        let at = stored.map(|at| Progress { steps: at.step, to: at.peer_tag, begun: at.begun, deadline: at.expiry });
+        let at =
+            stored.map(|at| KnockProgress { steps: at.step, to: at.peer_tag, begun: at.begun, deadline: at.expiry });
         let mut knocked = outcome(progress::next(shape, at, fits, to, now));
-        let goes_on = matches!(knocked.outcome, Outcome::Stepped(_) | Outcome::Opened | Outcome::Repeated);
+        let goes_on =
+            matches!(knocked.outcome, KnockOutcome::Stepped(_) | KnockOutcome::Opened | KnockOutcome::Repeated);
         if self.waits && !goes_on && (taken + 1..shape.steps).any(|step| fits.contains(step)) {
-            (knocked.early, knocked.outcome) = (true, Outcome::Nothing);
+            (knocked.early, knocked.outcome) = (true, KnockOutcome::Nothing);
             return knocked;
         }
         if knocked.outcome.begins(shape) && !may_begin() {

@@ -11,7 +11,7 @@
 use knockplane_policy::eval::tls::HELLO_LIMIT;
 use knockplane_policy::packet::{Packet, TcpFlag};
 
-use crate::state::layer7::{PatternError, PatternSet, Patterns, Progress};
+use crate::state::layer7::{PatternError, PatternProgress, PatternSet, Patterns};
 
 /// The state of knowledge about the server name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +98,7 @@ struct Hello {
     extension: u16,
     list: u16,
     /// The state of the patterns after the bytes of the name so far.
-    progress: Progress,
+    progress: PatternProgress,
     is_ascii: bool,
     found: Option<PatternSet>,
     name: ServerName,

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::address_list::AddressLists;
 use super::command::{Order, Verb};
-use super::incomplete::{Gap, Progress};
+use super::incomplete::{ExportProgress, Gap};
 use super::lexer::{self, Command, Lexer, Text, Word};
 use super::local_address::LocalAddresses;
 use super::menu::{Invocation, Line, Menu, Menus, Place};
@@ -97,7 +97,7 @@ pub(super) struct Reader<'a> {
     warnings: Problems,
     /// The missing parts of the export, and its progress.
     gaps: Vec<Gap>,
-    progress: Progress,
+    progress: ExportProgress,
     skipped: Vec<SkippedMenu>,
     /// The index of each menu in `skipped`.
     skipped_at: HashMap<String, usize>,
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
             problems: Problems::default(),
             warnings: Problems::default(),
             gaps: Vec::new(),
-            progress: Progress::default(),
+            progress: ExportProgress::default(),
             skipped: Vec::new(),
             skipped_at: HashMap::new(),
         }
