@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_peer::{Forwarded, Peer};
+use knockplane_peer::{Forwarded, PeerSockets};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
     Buffers, Device, Dispositions, Endpoint, LoadedProgram, Program, ReceiveDrops, RingSettings, Rings,
@@ -79,7 +79,7 @@ fn frames_of_our_rings_pass_a_forwarder_on_the_library() {
             let devices = [Device::open("outside")?, Device::open("inside")?];
             let both = [&devices[0], &devices[1]];
             let mut programs = LoadedProgram::load(both, 1, devices[0].mtu()? + 22)?.attach(both)?;
-            let peer = Peer::bind(&both, RING_SIZE)?;
+            let peer = PeerSockets::bind(&both, RING_SIZE)?;
             for side in Side::ALL {
                 programs[side.index()].set_socket(0, peer.fd(side.index()))?;
             }
@@ -116,7 +116,7 @@ fn frames_of_our_rings_pass_a_forwarder_on_the_library() {
 }
 
 struct Host {
-    peer: Peer,
+    peer: PeerSockets,
     _program: Program,
 }
 
@@ -125,7 +125,7 @@ fn host(namespace: &Namespace) -> Host {
     let bind = || {
         let device = Device::open("eth0")?;
         let mut program = Program::attach(&device, 1, device.mtu()? + 22)?;
-        let peer = Peer::bind(&[&device], RING_SIZE)?;
+        let peer = PeerSockets::bind(&[&device], RING_SIZE)?;
         program.set_socket(0, peer.fd(0))?;
         Ok(Host { peer, _program: program })
     };
@@ -201,7 +201,7 @@ fn pass_through(rings: &mut Rings, from: Side, count: usize) -> Vec<Vec<u8>> {
 }
 
 /// Receives until `arrived` has so many frames.
-fn await_frames(peer: &mut Peer, count: usize, arrived: &mut Vec<Vec<u8>>) {
+fn await_frames(peer: &mut PeerSockets, count: usize, arrived: &mut Vec<Vec<u8>>) {
     let patience = Instant::now() + PATIENCE;
     while arrived.len() < count && Instant::now() < patience {
         peer.receive(0, |frame| arrived.push(frame.to_vec()));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::connections::{ConnectionQuery, Connections};
+use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     Added, Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request,
@@ -192,7 +192,7 @@ impl Dataplane {
     }
 
     /// A part of its connections.
-    pub async fn connections(&self, query: ConnectionQuery) -> Result<Connections, DataplaneError> {
+    pub async fn connections(&self, query: ConnectionQuery) -> Result<ConnectionPage, DataplaneError> {
         match self.ask(&Request::Connections(query)).await? {
             Response::Connections(connections) => Ok(connections),
             other => Err(self.unexpected(&other)),

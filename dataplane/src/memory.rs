@@ -50,7 +50,7 @@ fn judge(free: Option<Free>, fits: impl Fn(Option<Free>) -> Result<(), String>) 
 pub(crate) fn check(
     list_capacity: usize,
     first_steps: FirstStepSettings,
-    connections: Connections,
+    connections: ConnectionMemory,
 ) -> Result<(), MemoryError> {
     judge(free(Path::new("/")), |free| fits(list_capacity, first_steps, connections, free))
 }
@@ -67,13 +67,13 @@ pub(crate) fn check_rings(workers: u32, each: u64, ring_size: u32) -> Result<(),
 ///
 /// # Errors
 /// The needed memory and the available memory.
-pub(crate) fn check_connections(connections: Connections) -> Result<(), MemoryError> {
+pub(crate) fn check_connections(connections: ConnectionMemory) -> Result<(), MemoryError> {
     judge(free(Path::new("/")), |free| connections_fit(connections, free))
 }
 
 /// The number of connections, and the bytes that they need with these rules; 0 if the rules track none.
 #[derive(Clone, Copy)]
-pub(crate) struct Connections {
+pub(crate) struct ConnectionMemory {
     pub(crate) capacity: usize,
     pub(crate) bytes: u64,
 }
@@ -82,7 +82,7 @@ pub(crate) struct Connections {
 fn fits(
     list_capacity: usize,
     first_steps: FirstStepSettings,
-    connections: Connections,
+    connections: ConnectionMemory,
     free: Option<Free>,
 ) -> Result<(), String> {
     connections_fit(connections, free.clone())?;
@@ -95,8 +95,8 @@ fn fits(
         return Ok(());
     }
     let beside = match connections {
-        Connections { bytes: 0, .. } => String::new(),
-        Connections { capacity, bytes } => {
+        ConnectionMemory { bytes: 0, .. } => String::new(),
+        ConnectionMemory { capacity, bytes } => {
             format!(" beside {} MB for the {capacity} of `connection-capacity`", megabytes(bytes))
         }
     };
@@ -119,7 +119,10 @@ fn rings_fit(workers: u32, each: u64, ring_size: u32, free: Option<Free>) -> Res
     ))
 }
 
-fn connections_fit(Connections { capacity, bytes: needed }: Connections, free: Option<Free>) -> Result<(), String> {
+fn connections_fit(
+    ConnectionMemory { capacity, bytes: needed }: ConnectionMemory,
+    free: Option<Free>,
+) -> Result<(), String> {
     let Some(Free { bytes, limit, .. }) = free.filter(|free| needed > free.usable()) else { return Ok(()) };
     Err(format!(
         "the rules track connections, and `connection-capacity` is {capacity}: that takes {} MB, and {} MB are free \
@@ -197,7 +200,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const NONE: Connections = Connections { capacity: 100_000, bytes: 0 };
+    const NONE: ConnectionMemory = ConnectionMemory { capacity: 100_000, bytes: 0 };
     const DEFAULT: FirstStepSettings =
         FirstStepSettings { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false };
 
@@ -267,7 +270,7 @@ mod tests {
             .expect_err("4 bytes more");
         assert!(error.to_string().contains("at most 3333333"), "{error}");
 
-        let connections = |bytes| Connections { capacity: 100_000, bytes };
+        let connections = |bytes| ConnectionMemory { capacity: 100_000, bytes };
         let error = fits(5_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).expect_err("both");
         let told = "430 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
                     at most 2790697";

@@ -38,7 +38,7 @@ use crate::manager::{
     DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
     WorkerHandle,
 };
-use crate::memory::{self, Connections, MemoryError};
+use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::Names;
 use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::shared::{EVENT_QUEUE, Shared};
@@ -92,7 +92,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let stored = store.load_or_read(&config.rules)?;
         let capacity = config.connection_capacity;
         let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
-        memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
+        memory::check(config.list_capacity, config.first_steps, ConnectionMemory { capacity, bytes })?;
         let mut state = State::reserve(config.list_capacity, capacity)?;
         state.lists.set_first_steps(config.first_steps)?;
         let now = Clock::start().now();

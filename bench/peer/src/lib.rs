@@ -5,7 +5,7 @@
 //!    ▲                      └── receive ──► free ◄───────────────────────────────┘
 //!    └─────────────────────────────────────  free  ──► send ──► tx
 //! ```
-//! [`Peer`] has one UMEM, and a port for each of one or two interfaces. It does the least that a program on this library must do:
+//! [`PeerSockets`] has one UMEM, and a port for each of one or two interfaces. It does the least that a program on this library must do:
 //! it does not check the kernel's descriptors. It is not part of the dataplane.
 
 use std::io::{self, Write as _};
@@ -32,7 +32,7 @@ const TX_BUDGET: u32 = 256;
 /// Kicks a turn. A kick in copy mode sends up to the budget; more are needed only on older kernels, which send 32.
 const KICKS: u32 = 4;
 
-/// The frames that [`Peer::forward`] received.
+/// The frames that [`PeerSockets::forward`] received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forwarded {
     /// Frames received.
@@ -43,7 +43,7 @@ pub struct Forwarded {
 
 /// Sockets of one or two interfaces that share a UMEM.
 #[derive(Debug)]
-pub struct Peer {
+pub struct PeerSockets {
     /// Declared before the UMEM, so that the sockets are closed first.
     ports: Vec<Port>,
     umem: Umem,
@@ -65,9 +65,9 @@ struct Port {
     sending: u32,
 }
 
-impl Peer {
+impl PeerSockets {
     /// Binds a socket to queue 0 of each interface, in copy mode, with rings of so many entries. Frames arrive after the interface's
-    /// program has the socket of [`Peer::fd`].
+    /// program has the socket of [`PeerSockets::fd`].
     ///
     /// # Errors
     /// If the ring size is no power of two, there is not enough memory, or the kernel refuses to bind.
@@ -84,7 +84,7 @@ impl Peer {
         let chunks = NonZeroU32::new(chunks).expect("a batch at least");
         let (umem, free) = Umem::new(config, chunks, false).map_err(|error| failed("cannot make a UMEM", &error))?;
         let ports = devices.iter().map(|device| Port::bind(&umem, device, ring)).collect::<Result<_, RingError>>()?;
-        let mut peer = Peer { ports, umem, free, batch: [FrameDesc::default(); BATCH] };
+        let mut peer = PeerSockets { ports, umem, free, batch: [FrameDesc::default(); BATCH] };
         for port in 0..peer.ports.len() {
             peer.kick(port);
         }
@@ -108,7 +108,7 @@ impl Peer {
     }
 
     /// Receives up to a batch of frames on one port and puts them into the transmit ring of another one. Nothing leaves before
-    /// [`Peer::kick`].
+    /// [`PeerSockets::kick`].
     pub fn forward(&mut self, from: usize, to: usize) -> Forwarded {
         let received = self.ports[from].take(&mut self.batch);
         let batch = &mut self.batch[..received];
@@ -129,7 +129,7 @@ impl Peer {
         count
     }
 
-    /// Puts a frame of these bytes into the port's transmit ring: it leaves with [`Peer::kick`]. False if there is no room.
+    /// Puts a frame of these bytes into the port's transmit ring: it leaves with [`PeerSockets::kick`]. False if there is no room.
     pub fn send(&mut self, port: usize, bytes: &[u8]) -> bool {
         let port = &mut self.ports[port];
         if port.room(1) == 0 {

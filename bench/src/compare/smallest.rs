@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use knockplane_peer::Peer;
+use knockplane_peer::PeerSockets;
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
     Buffers, Device, Dispositions, LoadedProgram, Program, RingError, RingSettings, Rings, SocketStatistics, ZeroCopy,
@@ -81,7 +81,7 @@ impl Forwarder for Rings {
     }
 }
 
-impl Forwarder for Peer {
+impl Forwarder for PeerSockets {
     fn turn(&mut self, side: Side, role: Role) -> (usize, usize) {
         match role {
             Role::Forward => {
@@ -93,15 +93,15 @@ impl Forwarder for Peer {
     }
 
     fn kick(&mut self, side: Side) {
-        Peer::kick(self, side.index());
+        PeerSockets::kick(self, side.index());
     }
 
     fn wait(&self, at_most: Duration) {
-        Peer::wait(self, at_most);
+        PeerSockets::wait(self, at_most);
     }
 
     fn statistics(&self, side: Side) -> SocketStatistics {
-        Peer::statistics(self, side.index())
+        PeerSockets::statistics(self, side.index())
     }
 }
 
@@ -133,7 +133,7 @@ impl Smallest {
             })?),
             Library::XskRs => Self::spawn(filter.within(|| {
                 let (devices, mut programs, _) = prepare()?;
-                let forwarder = Peer::bind(&[&devices[0], &devices[1]], ring_size)?;
+                let forwarder = PeerSockets::bind(&[&devices[0], &devices[1]], ring_size)?;
                 for side in Side::ALL {
                     programs[side.index()].set_socket(0, forwarder.fd(side.index()))?;
                 }

@@ -36,13 +36,13 @@ const ACK: u8 = 0x10;
 pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
     let sizes = [("1k", 1 << 10), ("100k", 1 << 17), ("1M", 1 << 20)];
     let known = sizes.map(|(label, flows)| {
-        Workload::new(format!("tracking/established/{label}"), move || Connections::new(flows, true))
+        Workload::new(format!("tracking/established/{label}"), move || ConnectionWorkload::new(flows, true))
     });
-    let new = Workload::new("tracking/new/100k".to_owned(), || Connections::new(1 << 17, false));
+    let new = Workload::new("tracking/new/100k".to_owned(), || ConnectionWorkload::new(1 << 17, false));
     known.into_iter().chain([new]).collect()
 }
 
-struct Connections {
+struct ConnectionWorkload {
     frames: [[u8; 60]; BATCH],
     random: Random,
     flows: u32,
@@ -54,13 +54,13 @@ struct Connections {
     decider: Decider,
 }
 
-impl Connections {
-    fn new(flows: u32, known: bool) -> Connections {
+impl ConnectionWorkload {
+    fn new(flows: u32, known: bool) -> ConnectionWorkload {
         let rules = rsc::read(RULES.as_bytes()).rules;
         let state = State::with_secret(1, flows as usize, [1, 2]).expect("memory for the connections");
         let counters = RuleCounters::new(rules.rules.len());
         let table = Table::compile(Arc::new(rules), &Settings::default(), &state, Time::default());
-        let mut connections = Connections {
+        let mut connections = ConnectionWorkload {
             frames: std::array::from_fn(|_| tcp_to(22)),
             random: Random(6),
             flows,
@@ -116,14 +116,14 @@ impl Connections {
     }
 
     fn decide(&mut self, side: Side) -> &[Decision] {
-        let Connections { frames, state, table, counters, logged, decider, .. } = self;
+        let ConnectionWorkload { frames, state, table, counters, logged, decider, .. } = self;
         let frames: [&[u8]; BATCH] = std::array::from_fn(|index| &frames[index][..]);
         let context = Context { table, state, counters, logged, wall: 0 };
         decider.decide(side, &frames, Time::from_nanos(1), context)
     }
 }
 
-impl Work for Connections {
+impl Work for ConnectionWorkload {
     fn run(&mut self) {
         self.put_all();
         black_box(self.decide(Side::Outside));

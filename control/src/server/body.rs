@@ -15,7 +15,7 @@ use knockplane_limits::refusal::Refusal;
 use knockplane_policy::wire::{MAX_LINE, MAX_SHORT_LINE};
 use tokio::time::timeout;
 
-use super::Place;
+use super::ConnectionSlot;
 use crate::api::failure::ApiError;
 
 /// Time limit for the arrival of a body: 256 MiB at 4 MiB/s.
@@ -68,7 +68,7 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let place = parts.extensions.get::<Arc<Place>>().cloned();
+    let place = parts.extensions.get::<Arc<ConnectionSlot>>().cloned();
     let privileged = place.as_ref().is_none_or(|place| place.is_privileged());
     let pool = if privileged { &bodies.privileged } else { &bodies.others };
     let mut held = Held { pool, bytes: 0 };

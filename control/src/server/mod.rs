@@ -38,7 +38,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use self::peer::{Caller, Peer};
+use self::peer::{Caller, PeerGroup};
 pub(crate) use self::peer::{Listen, Sizes};
 use crate::api::failure::ApiError;
 
@@ -82,13 +82,13 @@ pub(crate) struct Server {
 }
 
 /// The connections of a listener.
-struct Table {
-    admission: Admission<Peer>,
+struct ListenerConnections {
+    admission: Admission<PeerGroup>,
     /// Dropping it ends the connection.
     holds: HashMap<u64, oneshot::Sender<Infallible>>,
 }
 
-impl Table {
+impl ListenerConnections {
     /// Ends the connections without a request. Returns whether no connection is left.
     fn end_idle(&mut self) -> bool {
         for id in self.admission.with(Activity::Idle) {
@@ -99,10 +99,10 @@ impl Table {
 }
 
 /// The place of a connection in the table, released on drop.
-pub(crate) struct Place {
+pub(crate) struct ConnectionSlot {
     id: u64,
     privileged: bool,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<ListenerConnections>>,
     refusals: Arc<Refusals>,
     listener: &'static str,
 }
@@ -118,7 +118,8 @@ enum Phase {
 impl Server {
     /// Serves until `stop` is ready, and then until all running requests have their answers.
     pub(crate) async fn run(self, listener: impl Listen, pages: Router, stop: impl Future<Output = ()>) {
-        let table = Arc::new(Mutex::new(Table { admission: Admission::new(self.limits), holds: HashMap::new() }));
+        let table =
+            Arc::new(Mutex::new(ListenerConnections { admission: Admission::new(self.limits), holds: HashMap::new() }));
         let told = Arc::new(Semaphore::new(MAX_TOLD));
         let accept = async {
             loop {
@@ -139,8 +140,14 @@ impl Server {
         }
     }
 
-    fn admit<S>(&self, table: &Arc<Mutex<Table>>, told: &Arc<Semaphore>, stream: S, caller: Caller, pages: &Router)
-    where
+    fn admit<S>(
+        &self,
+        table: &Arc<Mutex<ListenerConnections>>,
+        told: &Arc<Semaphore>,
+        stream: S,
+        caller: Caller,
+        pages: &Router,
+    ) where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let Caller { peer, privileged } = caller;
@@ -169,7 +176,7 @@ impl Server {
         if evicted.is_some() {
             tell(self.name, &self.refusals, Refusal::Evicted);
         }
-        let place = Place {
+        let place = ConnectionSlot {
             id,
             privileged,
             table: Arc::clone(table),
@@ -180,7 +187,7 @@ impl Server {
     }
 
     /// There are no descriptors or memory, or the peer has closed the connection.
-    async fn accept_failed(&self, table: &Arc<Mutex<Table>>, error: &io::Error) {
+    async fn accept_failed(&self, table: &Arc<Mutex<ListenerConnections>>, error: &io::Error) {
         tell(self.name, &self.refusals, Refusal::Accept);
         if peer::is_exhausted(error) {
             let mut table = lock(table);
@@ -193,8 +200,13 @@ impl Server {
 }
 
 /// One connection, from its first byte to its end.
-async fn serve<S>(stream: S, pages: Router, place: Arc<Place>, times: Times, ended: oneshot::Receiver<Infallible>)
-where
+async fn serve<S>(
+    stream: S,
+    pages: Router,
+    place: Arc<ConnectionSlot>,
+    times: Times,
+    ended: oneshot::Receiver<Infallible>,
+) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (phase, phases) = watch::channel(Phase::Head);
@@ -270,7 +282,7 @@ where
         .await;
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Whether room is reserved for its peer.
     pub(crate) fn is_privileged(&self) -> bool {
         self.privileged
@@ -287,7 +299,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut table = lock(&self.table);
         table.admission.remove(self.id);
@@ -295,7 +307,7 @@ impl Drop for Place {
     }
 }
 
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+fn lock(table: &Mutex<ListenerConnections>) -> MutexGuard<'_, ListenerConnections> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -22,7 +22,7 @@ const OTHER_DESCRIPTORS: u64 = 32;
 
 /// The peers whose connections are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Peer {
+pub(super) enum PeerGroup {
     /// This host: a local user may use any address of 127.0.0.0/8.
     Loopback,
     /// An IPv4 address, or the first address of an IPv6 /64: a host may use all addresses of its /64.
@@ -34,7 +34,7 @@ pub(super) enum Peer {
 /// The peer of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
-    pub(super) peer: Peer,
+    pub(super) peer: PeerGroup,
     /// Whether room is reserved for it.
     pub(super) privileged: bool,
 }
@@ -43,13 +43,13 @@ impl Caller {
     fn from_network(address: IpAddr) -> Self {
         let address = address.to_canonical();
         match address.is_loopback() {
-            true => Caller { peer: Peer::Loopback, privileged: true },
-            false => Caller { peer: Peer::Network(door::visitor(address)), privileged: false },
+            true => Caller { peer: PeerGroup::Loopback, privileged: true },
+            false => Caller { peer: PeerGroup::Network(door::visitor(address)), privileged: false },
         }
     }
 
     fn user(uid: u32) -> Self {
-        Caller { peer: Peer::User(uid), privileged: uid == 0 || uid == geteuid().as_raw() }
+        Caller { peer: PeerGroup::User(uid), privileged: uid == 0 || uid == geteuid().as_raw() }
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     fn addresses_of_one_peer_count_together() {
         let peer = |address: &str| Caller::from_network(address.parse().unwrap());
         for address in ["127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(peer(address), Caller { peer: Peer::Loopback, privileged: true });
+            assert_eq!(peer(address), Caller { peer: PeerGroup::Loopback, privileged: true });
         }
         assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
         assert_ne!(peer("192.0.2.2"), peer("192.0.2.1"));

@@ -46,13 +46,13 @@ pub struct Admitted {
 #[derive(Debug)]
 pub struct Admission<P> {
     limits: Limits,
-    connections: BTreeMap<u64, Connection<P>>,
+    connections: BTreeMap<u64, AdmittedConnection<P>>,
     /// Numbers connections and their changes of activity, in ascending order.
     next: u64,
 }
 
 #[derive(Debug)]
-struct Connection<P> {
+struct AdmittedConnection<P> {
     peer: P,
     privileged: bool,
     activity: Activity,
@@ -84,7 +84,7 @@ impl<P: Clone + Ord> Admission<P> {
             None
         };
         let id = self.number();
-        self.connections.insert(id, Connection { peer, privileged, activity: Activity::Idle, since: id });
+        self.connections.insert(id, AdmittedConnection { peer, privileged, activity: Activity::Idle, since: id });
         Ok(Admitted { id, evicted })
     }
 
@@ -135,14 +135,14 @@ impl<P: Clone + Ord> Admission<P> {
     /// Removes the connection that makes room for a new one whose peer already has `own` connections. Only connections
     /// for which `may` is true are candidates. The connection is of the peer with the most connections, and never of a
     /// peer with fewer connections than the new one's.
-    fn evict(&mut self, own: usize, newcomer: &P, may: impl Fn(&Connection<P>) -> bool) -> Option<u64> {
+    fn evict(&mut self, own: usize, newcomer: &P, may: impl Fn(&AdmittedConnection<P>) -> bool) -> Option<u64> {
         let mut counts = BTreeMap::<&P, usize>::new();
         self.connections.values().for_each(|connection| *counts.entry(&connection.peer).or_default() += 1);
         let candidates = self.connections.iter().filter(|(_, connection)| {
             let count = counts[&connection.peer];
             may(connection) && connection.activity != Activity::Work && (count > own || connection.peer == *newcomer)
         });
-        let order = |connection: &Connection<P>| {
+        let order = |connection: &AdmittedConnection<P>| {
             let count = counts[&connection.peer];
             (std::cmp::Reverse(count), connection.activity == Activity::Transfer, connection.since)
         };
@@ -152,7 +152,7 @@ impl<P: Clone + Ord> Admission<P> {
         Some(id)
     }
 
-    fn count(&self, is_counted: impl Fn(&Connection<P>) -> bool) -> usize {
+    fn count(&self, is_counted: impl Fn(&AdmittedConnection<P>) -> bool) -> usize {
         self.connections.values().filter(|connection| is_counted(connection)).count()
     }
 

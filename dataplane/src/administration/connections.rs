@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use knockplane_engine::state::connections::ConnectionInfo;
 use knockplane_engine::state::lists::DynamicEntry;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::connections::{Connection, ConnectionQuery, Connections, MAX_CONNECTIONS};
+use knockplane_policy::wire::connections::{Connection, ConnectionPage, ConnectionQuery, MAX_CONNECTIONS};
 
 use super::{Administration, door_name};
 
@@ -17,11 +17,11 @@ const SETS_IN_AN_ANSWER: usize = 16_384;
 
 impl Administration {
     /// The connections in a part of the table.
-    pub(super) fn connections(&self, query: &ConnectionQuery) -> Connections {
+    pub(super) fn connections(&self, query: &ConnectionQuery) -> ConnectionPage {
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
         let Some(flows) = self.shared.state.connections().filter(|_| generation.table.tracks()) else {
-            return Connections::default();
+            return ConnectionPage::default();
         };
         let limit = query.limit.clamp(1, MAX_CONNECTIONS);
         let mut found = Vec::new();
@@ -31,7 +31,7 @@ impl Administration {
             }
             if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        Connections { connections: found.into_iter().map(|flow| self.one_connection(flow, now)).collect(), next }
+        ConnectionPage { connections: found.into_iter().map(|flow| self.one_connection(flow, now)).collect(), next }
     }
 
     fn one_connection(&self, flow: ConnectionInfo, now: Time) -> Connection {

@@ -21,7 +21,7 @@ use knockplane_policy::wire::{NameAnswer, Reloaded, Response, Rules};
 use super::{Administration, RequestError, or_error};
 use crate::config::Config;
 use crate::generation::Generation;
-use crate::memory::{self, Connections};
+use crate::memory::{self, ConnectionMemory};
 use crate::store::{Store, Stored};
 
 /// The maximum time that an apply waits until every worker runs the new rules. A worker notices them within a turn
@@ -127,7 +127,7 @@ impl Administration {
     /// Checks the memory for the connections that these rules track.
     fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), RequestError> {
         let bytes = self.shared.state.connections_to_come(rules, settings);
-        memory::check_connections(Connections { capacity: self.rules.config.connection_capacity, bytes })
+        memory::check_connections(ConnectionMemory { capacity: self.rules.config.connection_capacity, bytes })
             .map_err(|error| RequestError::Theirs(format!("{error}; nothing changed")))
     }
 

@@ -35,7 +35,7 @@ const SHORT_WITHIN: Duration = Duration::from_secs(10);
 const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A connection after the greeting.
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     stream: UnixStream,
     received: Vec<u8>,
     /// The number of bytes of `received` that contain no end of a line.
@@ -115,10 +115,10 @@ enum Fill {
     Refused(Refusal),
 }
 
-impl Connection {
+impl ClientConnection {
     /// Greets a peer that the manager serves.
     pub(super) fn greet(stream: UnixStream, now: Duration) -> Self {
-        let mut connection = Connection {
+        let mut connection = ClientConnection {
             stream,
             received: Vec::new(),
             searched: 0,
@@ -404,14 +404,14 @@ mod tests {
     const ROOM: Room = Room { request: usize::MAX, answer: true };
 
     /// A connection and its peer.
-    fn pair() -> (Connection, StdUnixStream) {
+    fn pair() -> (ClientConnection, StdUnixStream) {
         let (ours, theirs) = StdUnixStream::pair().expect("a pair of sockets");
         ours.set_nonblocking(true).expect("set");
         theirs.set_nonblocking(true).expect("set");
-        (Connection::greet(UnixStream::from_std(ours), Duration::ZERO), theirs)
+        (ClientConnection::greet(UnixStream::from_std(ours), Duration::ZERO), theirs)
     }
 
-    fn turn(connection: &mut Connection, room: Room) -> Turn {
+    fn turn(connection: &mut ClientConnection, room: Room) -> Turn {
         let until = Instant::now() + Duration::from_secs(60);
         connection.turn(
             room,
@@ -422,7 +422,7 @@ mod tests {
     }
 
     /// The time at which a connection that had its turn at `now` exceeds a limit, in seconds, and the limit.
-    fn limit(connection: &mut Connection, now: Duration) -> (u64, Option<Refusal>) {
+    fn limit(connection: &mut ClientConnection, now: Duration) -> (u64, Option<Refusal>) {
         connection.note(now);
         let expired = |seconds| connection.expired(now + Duration::from_secs(seconds));
         (0..1_000).find_map(|seconds| expired(seconds).map(|refusal| (seconds, Some(refusal)))).unwrap_or_default()
@@ -493,7 +493,7 @@ mod tests {
     fn the_next_request_of_a_peer_waits_for_the_answer_to_its_job() {
         let (mut connection, mut peer) = pair();
         peer.write_all(b"{\"request\":\"reload\"}\n{\"request\":\"status\"}\n").expect("taken");
-        let turn = |connection: &mut Connection| {
+        let turn = |connection: &mut ClientConnection| {
             let until = Instant::now() + Duration::from_secs(60);
             connection.turn(
                 ROOM,

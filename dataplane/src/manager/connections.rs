@@ -17,7 +17,7 @@ use knockplane_limits::refusal::{Refusal, Refusals};
 use knockplane_policy::wire::{MAX_LINE, Request};
 use mio::{Interest, Registry, Token};
 
-use super::connection::{Asked, Connection, Room, Turn, turn_away};
+use super::connection::{Asked, ClientConnection, Room, Turn, turn_away};
 use crate::administration::{Answer, Job};
 use crate::control_socket::{Caller, Listener};
 
@@ -45,8 +45,8 @@ const REQUEST_MEMORY: usize = MAX_LINE;
 const ANSWER_MEMORY: usize = 64 << 20;
 
 /// The connections, and the order in which they are served.
-pub(super) struct Connections {
-    open: HashMap<u64, Peer>,
+pub(super) struct ClientConnections {
+    open: HashMap<u64, ServedClient>,
     admission: Admission<u32>,
     refusals: Arc<Refusals>,
     /// Connections that have work, in order.
@@ -62,18 +62,18 @@ pub(super) struct Connections {
     last_pass: Instant,
 }
 
-struct Peer {
-    connection: Connection,
+struct ServedClient {
+    connection: ClientConnection,
     privileged: bool,
     is_ready: bool,
     /// Whether the connection has a job that waits or is in progress.
     asks: bool,
 }
 
-impl Connections {
+impl ClientConnections {
     /// Creates the set without connections. The token of the first will follow `first_token`.
     pub(super) fn new(first_token: usize, refusals: Arc<Refusals>) -> Self {
-        Connections {
+        ClientConnections {
             open: HashMap::new(),
             admission: Admission::new(LIMITS),
             refusals,
@@ -219,13 +219,13 @@ impl Connections {
             }
         };
         evicted.into_iter().for_each(|id| self.evict(id));
-        let mut connection = Connection::greet(stream, self.clock);
+        let mut connection = ClientConnection::greet(stream, self.clock);
         let token = Token(self.first_token + id as usize);
         if registry.register(connection.stream(), token, Interest::READABLE | Interest::WRITABLE).is_err() {
             self.admission.remove(id);
             return;
         }
-        self.open.insert(id, Peer { connection, privileged, is_ready: false, asks: false });
+        self.open.insert(id, ServedClient { connection, privileged, is_ready: false, asks: false });
         self.admission.set(id, Activity::Transfer);
         self.make_ready(id);
     }
@@ -258,7 +258,7 @@ impl Connections {
         }
     }
 
-    fn close(&mut self, id: u64) -> Option<Peer> {
+    fn close(&mut self, id: u64) -> Option<ServedClient> {
         self.admission.remove(id);
         self.open.remove(&id)
     }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     /// Opens a connection and sends this number of requests.
-    fn peer(connections: &mut Connections, registry: &Registry, requests: usize) -> UnixStream {
+    fn peer(connections: &mut ClientConnections, registry: &Registry, requests: usize) -> UnixStream {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let uid = rustix::process::Uid::ROOT;
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn peers_whose_requests_take_whole_passes_take_turns() {
         let poll = Poll::new().unwrap();
-        let mut connections = Connections::new(0, Arc::default());
+        let mut connections = ClientConnections::new(0, Arc::default());
         let mut peers: Vec<UnixStream> = (0..3).map(|_| peer(&mut connections, poll.registry(), 20)).collect();
         let slow = |_: Request| {
             std::thread::sleep(PASS);

@@ -25,7 +25,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connection::Asked;
-use self::connections::Connections;
+use self::connections::ClientConnections;
 use self::jobs::Jobs;
 pub(crate) use self::supervisor::{
     DriftState, EventLog, HeartbeatWatch, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch, WorkerHandle,
@@ -68,7 +68,7 @@ impl Manager {
         let mut jobs = Jobs::start(administration, poll.registry(), ANSWERS)?;
 
         let mut events = Events::with_capacity(128);
-        let mut connections = Connections::new(FIRST_CONNECTION, Arc::clone(&listener.refusals));
+        let mut connections = ClientConnections::new(FIRST_CONNECTION, Arc::clone(&listener.refusals));
         let mut next_tick = Instant::now();
         // The end of the wait for the job in progress, after a signal has arrived.
         let mut stopping: Option<Instant> = None;

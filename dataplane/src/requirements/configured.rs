@@ -13,7 +13,7 @@ use super::Observed;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control_socket::Listener;
-use crate::memory::{self, Connections, MemoryError};
+use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::Names;
 use crate::state_dir::{Examined, StateDir};
 use crate::static_entries::StoredEntries;
@@ -159,7 +159,7 @@ fn memory(config: &Config, stored: &Stored, running: Option<i32>) -> Finding {
     if running.is_some() {
         return ok("memory", format!("{found}, which the dataplane that runs has taken"));
     }
-    match memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes }) {
+    match memory::check(config.list_capacity, config.first_steps, ConnectionMemory { capacity, bytes }) {
         Ok(()) => ok("memory", found),
         Err(error) => lacks_memory(error),
     }

@@ -51,7 +51,7 @@ pub struct ConnectionQuery {
     /// Only connections that an address of this set began.
     #[serde(default, with = "perhaps_as_text")]
     pub source: Option<AddressSet>,
-    /// Where the search begins: [`Connections::next`] of the previous answer, 0 for the first request.
+    /// Where the search begins: [`ConnectionPage::next`] of the previous answer, 0 for the first request.
     #[serde(default)]
     pub from: u64,
     /// Highest number of connections, at most [`MAX_CONNECTIONS`].
@@ -60,7 +60,7 @@ pub struct ConnectionQuery {
 
 /// A part of the connection table, in no order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Connections {
+pub struct ConnectionPage {
     /// The connections that were found; this may be empty although others follow.
     pub connections: Vec<Connection>,
     /// Where the next request continues; `None` at the end of the table.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::connections::Connections;
+use super::connections::ConnectionPage;
 use super::doors::Doors;
 use super::lists::Lists;
 use super::metrics::Metrics;
@@ -28,7 +28,7 @@ pub enum Response {
     /// To [`Request::Source`].
     Source(Box<SourceReport>),
     /// To [`Request::Connections`].
-    Connections(Connections),
+    Connections(ConnectionPage),
     /// To [`Request::Metrics`].
     Metrics(Box<Metrics>),
     /// To [`Request::Apply`].
