@@ -8,4 +8,4 @@ mod baseline;
 mod live;
 
 pub use baseline::XdpBaseline;
-pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveProgress, LiveSequence, PATTERN, STREAMS, Stream};
+pub use live::{FrameStream, HEADER_BYTES, Limits, LiveFrames, LiveProgress, LiveSequence, PATTERN, STREAMS};

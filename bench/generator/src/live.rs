@@ -2,7 +2,7 @@
 //! each batch and so cost far less than frames that are sent from userspace.
 //!
 //! [`LiveFrames`] sends copies of one frame. [`LiveSequence`] sends frames whose addresses and ports vary by number, as
-//! [`Stream`] says, at a rate, up to a number or a time. The programs are in `bpf/generate.c`.
+//! [`FrameStream`] says, at a rate, up to a number or a time. The programs are in `bpf/generate.c`.
 //!
 //! The other end of a veth must run an XDP program, or take frames by NAPI (`ethtool -K .. gro on`), or they vanish
 //! without a trace. Source: Linux `Documentation/bpf/bpf_prog_run.rst`.
@@ -47,13 +47,13 @@ pub const STREAMS: usize = 4;
 /// The longest pattern of streams.
 pub const PATTERN: usize = 128;
 
-/// Room for the headers of a [`Stream`].
+/// Room for the headers of a [`FrameStream`].
 pub const HEADER_BYTES: usize = 80;
 
 /// TCP or UDP frames that are alike but for source address and ports. A frame's round (how often the pattern of
 /// streams was gone through before it) and its number give both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stream {
+pub struct FrameStream {
     /// Ethernet, IP and transport header as sent, then zeros. Zero are also what varies (source address, ports) and
     /// the checksums.
     pub header: [u8; HEADER_BYTES],
@@ -83,7 +83,7 @@ pub struct Stream {
     pub transport_sum: u64,
 }
 
-impl Stream {
+impl FrameStream {
     /// `struct stream` of `bpf/generate.c`.
     fn encode(&self) -> Vec<u8> {
         let words = [
@@ -149,7 +149,7 @@ impl LiveSequence {
     pub fn new(
         device: &Device,
         frame_bytes: usize,
-        streams: &[Stream],
+        streams: &[FrameStream],
         pattern: &[u8],
         limits: &Limits,
     ) -> Result<Self, RingError> {
@@ -160,7 +160,7 @@ impl LiveSequence {
         let frames_a_batch = if limits.interval == 0 { MOST_A_BATCH } else { 32 };
         let sequence =
             LiveSequence { object: load()?, interface: device.index(), frame: vec![0; frame_bytes], frames_a_batch };
-        let mut config: Vec<u8> = streams.iter().flat_map(Stream::encode).collect();
+        let mut config: Vec<u8> = streams.iter().flat_map(FrameStream::encode).collect();
         config.resize(STREAMS * size_of::<[u64; HEADER_BYTES / 8 + 12]>(), 0);
         config.extend_from_slice(pattern);
         config.resize(config.len() + PATTERN - pattern.len(), 0);

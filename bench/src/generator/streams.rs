@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::bail;
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, TcpHeader, UdpHeader};
 use ipnet::IpNet;
-use knockplane_generator::{HEADER_BYTES, Stream};
+use knockplane_generator::{FrameStream, HEADER_BYTES};
 use std::net::IpAddr;
 
 use super::profile::Profile;
@@ -49,7 +49,7 @@ pub(crate) const fn shortest_frame(is_ipv6: bool, has_tcp: bool) -> usize {
 /// The streams of a profile and their order.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    pub(crate) streams: Vec<Stream>,
+    pub(crate) streams: Vec<FrameStream>,
     /// Indices of streams.
     pub(crate) pattern: Vec<u8>,
 }
@@ -57,14 +57,15 @@ pub(crate) struct Streams {
 impl Streams {
     pub(crate) fn new(spec: &Spec, frame_bytes: usize) -> anyhow::Result<Self> {
         let udp = || stream(spec, frame_bytes, false);
-        let syn = |port| Ok(Stream { destination_port: Some(port), ..sources(stream(spec, frame_bytes, true)?, spec) });
-        let random_ports = |stream| Stream { destination_port: None, ..stream };
+        let syn =
+            |port| Ok(FrameStream { destination_port: Some(port), ..sources(stream(spec, frame_bytes, true)?, spec) });
+        let random_ports = |stream| FrameStream { destination_port: None, ..stream };
         let (streams, pattern) = match spec.profile {
             Profile::Flow => (vec![udp()?], vec![0]),
-            Profile::Flows(flows) => (vec![Stream { source_ports: flows, ..udp()? }], vec![0]),
+            Profile::Flows(flows) => (vec![FrameStream { source_ports: flows, ..udp()? }], vec![0]),
             Profile::RandomPorts => (vec![random_ports(udp()?)], vec![0]),
             Profile::SourcesSequential => (vec![syn(spec.port)?], vec![0]),
-            Profile::SourcesRandom => (vec![Stream { random_host: true, ..syn(spec.port)? }], vec![0]),
+            Profile::SourcesRandom => (vec![FrameStream { random_host: true, ..syn(spec.port)? }], vec![0]),
             Profile::Knock => {
                 let knocks = spec.knock_ports.iter().copied().map(syn).collect::<anyhow::Result<Vec<_>>>()?;
                 let pattern = (0..knocks.len() as u8).collect();
@@ -74,7 +75,7 @@ impl Streams {
             Profile::Mix => {
                 let first_knocks = syn(spec.knock_ports[0])?;
                 // The first source is that of the flow, which must not knock.
-                let first_knocks = Stream { host_first: first_knocks.host_first.wrapping_add(1), ..first_knocks };
+                let first_knocks = FrameStream { host_first: first_knocks.host_first.wrapping_add(1), ..first_knocks };
                 (vec![udp()?, random_ports(udp()?), first_knocks], mix())
             }
         };
@@ -101,7 +102,7 @@ fn mix() -> Vec<u8> {
 }
 
 /// A stream from the spec's one source to its port.
-fn stream(spec: &Spec, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<Stream> {
+fn stream(spec: &Spec, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<FrameStream> {
     let (source, header) = match (spec.source.addr(), spec.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             (u64::from(u32::from(source)), ipv4_header(spec, destination, frame_bytes, is_tcp)?)
@@ -118,7 +119,7 @@ fn stream(spec: &Spec, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<Strea
     // Words of the pseudo-header, whose order does not matter to the sum.
     let pseudo = [u16::from(protocol.0), transport_bytes as u16].map(u16::to_be_bytes);
     let transport_sum = sum(addresses) + sum(&header[ETHERNET + ip_bytes..]) + sum(pseudo.as_flattened());
-    Ok(Stream {
+    Ok(FrameStream {
         ip_sum: sum(&header[ETHERNET..ETHERNET + ip_bytes]),
         transport_sum,
         header,
@@ -136,7 +137,7 @@ fn stream(spec: &Spec, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<Strea
 }
 
 /// A stream from all sources of the spec's prefix to its port.
-fn sources(stream: Stream, spec: &Spec) -> Stream {
+fn sources(stream: FrameStream, spec: &Spec) -> FrameStream {
     let (prefix, most) = (spec.source.prefix_len(), spec.source.max_prefix_len());
     // A prefix of at least 64 bits leaves the upper half in the header; a shorter one leaves the lower half.
     let varies_high = most == 128 && prefix < 64;
@@ -148,7 +149,7 @@ fn sources(stream: Stream, spec: &Spec) -> Stream {
     }
     let address = u128::from(source.addr());
     let (high, low) = ((address >> 64) as u64, address as u64);
-    let mut stream = Stream { varies_high, ..vary(stream, high, host_mask) };
+    let mut stream = FrameStream { varies_high, ..vary(stream, high, host_mask) };
     let (in_header, was) = (&mut stream.header[IPV6_SOURCE..IPV6_SOURCE + 16], high.to_be_bytes());
     in_header[..8].fill(0);
     in_header[8..].copy_from_slice(&low.to_be_bytes());
@@ -157,13 +158,13 @@ fn sources(stream: Stream, spec: &Spec) -> Stream {
     stream
 }
 
-fn vary(stream: Stream, word: u64, host_mask: u64) -> Stream {
-    Stream { network: word & !host_mask, host_first: word & host_mask, host_mask, ..stream }
+fn vary(stream: FrameStream, word: u64, host_mask: u64) -> FrameStream {
+    FrameStream { network: word & !host_mask, host_first: word & host_mask, host_mask, ..stream }
 }
 
-type Header = [u8; HEADER_BYTES];
+type FrameHeader = [u8; HEADER_BYTES];
 
-fn ipv4_header(spec: &Spec, destination: Ipv4Addr, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<Header> {
+fn ipv4_header(spec: &Spec, destination: Ipv4Addr, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<FrameHeader> {
     let payload = (frame_bytes - ETHERNET - IPV4) as u16;
     let protocol = if is_tcp { IpNumber::TCP } else { IpNumber::UDP };
     let ip = Ipv4Header::new(payload, HOPS, protocol, [0; 4], destination.octets())?;
@@ -180,7 +181,7 @@ fn ipv6_header(
     destination: Ipv6Addr,
     frame_bytes: usize,
     is_tcp: bool,
-) -> anyhow::Result<Header> {
+) -> anyhow::Result<FrameHeader> {
     let payload = (frame_bytes - ETHERNET - IPV6) as u16;
     let ip = Ipv6Header {
         payload_length: payload,
@@ -201,7 +202,7 @@ fn ethernet(spec: &Spec, ether_type: EtherType) -> Vec<u8> {
 }
 
 /// With a transport header whose ports and checksum are zero.
-fn with_transport(mut bytes: Vec<u8>, payload: u16, is_tcp: bool) -> Header {
+fn with_transport(mut bytes: Vec<u8>, payload: u16, is_tcp: bool) -> FrameHeader {
     if is_tcp {
         let mut syn = TcpHeader::new(0, 0, 1, WINDOW);
         syn.syn = true;
@@ -216,7 +217,7 @@ fn with_transport(mut bytes: Vec<u8>, payload: u16, is_tcp: bool) -> Header {
 }
 
 /// Writes a frame of the stream into zeros, or over an earlier frame.
-fn write(stream: &Stream, round: u64, number: u64, frame: &mut [u8]) {
+fn write(stream: &FrameStream, round: u64, number: u64, frame: &mut [u8]) {
     // Not only the fields of this stream, because the earlier frame may be of another stream.
     let headers = shortest_frame(stream.is_ipv6, true).min(frame.len());
     frame[..headers].copy_from_slice(&stream.header[..headers]);

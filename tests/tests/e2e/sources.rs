@@ -336,9 +336,9 @@ fn an_argument_that_is_not_an_address_is_refused_with_the_remedy() {
 }
 
 /// A scan from the client's address, until it is dropped.
-struct Scan<'s>(&'s AtomicBool);
+struct RunningScan<'s>(&'s AtomicBool);
 
-impl Drop for Scan<'_> {
+impl Drop for RunningScan<'_> {
     fn drop(&mut self) {
         self.0.store(true, Relaxed);
     }
@@ -350,7 +350,7 @@ fn opened_of_twenty(doors: &FilterOptions, knock: impl Fn(&Topology)) -> usize {
     with(doors, |topology, filter| {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let _scan = Scan(&over);
+            let _scan = RunningScan(&over);
             scope.spawn(|| {
                 let socket = topology.client.within(|| Ok(UdpSocket::bind((CLIENT, 0))?)).expect("a socket");
                 for port in (20_000..21_000).cycle().take_while(|_| !over.load(Relaxed)) {

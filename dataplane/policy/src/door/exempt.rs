@@ -80,7 +80,7 @@ fn hides_no_scan(knock: &[KnockStep], openings: &[Opening]) -> bool {
     }
     let is_step = |(protocol, port)| steps.contains(&(protocol, Some(port)));
     let is_exempt = |at: (Opens, u16)| is_open(at.0, at.1) && !is_step(at);
-    let is_hidden = |one: u32, other: u32, scan: Scan| {
+    let is_hidden = |one: u32, other: u32, scan: PortOrder| {
         let between = || (one.min(other) + 1..one.max(other)).map(|place| scan.port(place));
         // Port 0 does not exist.
         between().all(|at| at.1 == 0 || is_step(at) || is_exempt(at)) && between().any(is_exempt)
@@ -88,9 +88,9 @@ fn hides_no_scan(knock: &[KnockStep], openings: &[Opening]) -> bool {
     let ports: Vec<(Opens, u16)> = steps.iter().filter_map(|(protocol, port)| Some((*protocol, (*port)?))).collect();
     is_small(Opens::Tcp)
         && is_small(Opens::Udp)
-        && ports
-            .windows(2)
-            .all(|pair| Scan::ALL.into_iter().all(|scan| !is_hidden(scan.place(pair[0]), scan.place(pair[1]), scan)))
+        && ports.windows(2).all(|pair| {
+            PortOrder::ALL.into_iter().all(|scan| !is_hidden(scan.place(pair[0]), scan.place(pair[1]), scan))
+        })
 }
 
 fn place(step: &KnockStep) -> (Opens, Option<u16>) {
@@ -103,29 +103,29 @@ fn place(step: &KnockStep) -> (Opens, Option<u16>) {
 
 /// The order in which a scan visits the ports, ascending or descending.
 #[derive(Clone, Copy)]
-enum Scan {
+enum PortOrder {
     TcpFirst,
     UdpFirst,
     InTurn,
 }
 
-impl Scan {
-    const ALL: [Scan; 3] = [Scan::TcpFirst, Scan::UdpFirst, Scan::InTurn];
+impl PortOrder {
+    const ALL: [PortOrder; 3] = [PortOrder::TcpFirst, PortOrder::UdpFirst, PortOrder::InTurn];
 
     fn place(self, (protocol, port): (Opens, u16)) -> u32 {
         let (port, is_udp) = (u32::from(port), protocol == Opens::Udp);
         match self {
-            Scan::TcpFirst => port | u32::from(is_udp) << 16,
-            Scan::UdpFirst => port | u32::from(!is_udp) << 16,
-            Scan::InTurn => port << 1 | u32::from(is_udp),
+            PortOrder::TcpFirst => port | u32::from(is_udp) << 16,
+            PortOrder::UdpFirst => port | u32::from(!is_udp) << 16,
+            PortOrder::InTurn => port << 1 | u32::from(is_udp),
         }
     }
 
     fn port(self, place: u32) -> (Opens, u16) {
         let (port, is_udp) = match self {
-            Scan::TcpFirst => (place, place >> 16 == 1),
-            Scan::UdpFirst => (place, place >> 16 == 0),
-            Scan::InTurn => (place >> 1, place & 1 == 1),
+            PortOrder::TcpFirst => (place, place >> 16 == 1),
+            PortOrder::UdpFirst => (place, place >> 16 == 0),
+            PortOrder::InTurn => (place >> 1, place & 1 == 1),
         };
         (if is_udp { Opens::Udp } else { Opens::Tcp }, port as u16)
     }
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_scan_order_is_checked_in_both_directions() {
-        for scan in Scan::ALL {
+        for scan in PortOrder::ALL {
             for port in
                 [(Opens::Tcp, 1), (Opens::Udp, 1), (Opens::Tcp, 65_535), (Opens::Udp, 65_535), (Opens::Tcp, 300)]
             {
@@ -242,7 +242,7 @@ mod tests {
             let json = format!(r#"[{{"name":"a","knock":[{}],"opens":[{}]}}]"#, knock.join(","), opens.join(","));
             let doors = doors(&json);
             let exempt = Exempt::at(&doors[0], &doors);
-            let scan = Scan::ALL[order];
+            let scan = PortOrder::ALL[order];
             let mut places: Vec<_> = [Opens::Tcp, Opens::Udp]
                 .into_iter()
                 .flat_map(|protocol| (1..=20).chain(65_530..=65_535).map(move |port| (protocol, port)))

@@ -13,13 +13,13 @@ pub const HELLO_LIMIT: usize = 4096;
 /// Segments that arrive too early are ignored, so a ClientHello in reordered segments is found when they are
 /// retransmitted.
 #[derive(Debug, Default)]
-pub(super) struct Stream {
+pub(super) struct StreamPrefix {
     bytes: Vec<u8>,
     /// The sequence number of the next byte; `None` before the first segment.
     next: Option<u32>,
 }
 
-impl Stream {
+impl StreamPrefix {
     pub(super) fn push(&mut self, packet: &Packet<'_>) {
         let (Some(flags), Some(sequence)) = (packet.tcp_flags(), packet.tcp_sequence()) else { return };
         // A SYN uses up one sequence number.

@@ -12,7 +12,7 @@ use super::link::Link;
 use crate::state::layer7::PayloadMatchers;
 use crate::state::layer7::{PatternProgress, PatternSet};
 use crate::state::lists::ListId;
-use crate::state::server_name::{ServerName, Stream};
+use crate::state::server_name::{ServerName, ServerNameStream};
 
 /// The state of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,7 @@ pub(super) struct InspectedPayload {
     payload_matchers: u64,
     patterns: PatternProgress,
     /// The layer 7 streams of the originator and of the responder.
-    streams: [Stream; 2],
+    streams: [ServerNameStream; 2],
 }
 
 impl InspectedPayload {
@@ -199,7 +199,7 @@ impl InspectedPayload {
             *self = InspectedPayload {
                 payload_matchers: payload_matchers.id,
                 patterns: PatternProgress::over(),
-                streams: [Stream::over(); 2],
+                streams: [ServerNameStream::over(); 2],
             };
         }
         payload_matchers.patterns.go_on(&mut self.patterns, packet.payload);

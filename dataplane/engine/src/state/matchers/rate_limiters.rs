@@ -39,7 +39,7 @@ pub(crate) struct RateLimiters {
     limits: Box<[CachePadded<Mutex<Option<Bucket>>>]>,
     counts: Box<[CachePadded<AtomicU32>]>,
     buckets: Option<Keyed<Option<Bucket>>>,
-    scans: Option<Keyed<Scan>>,
+    scans: Option<Keyed<TriedPorts>>,
 }
 
 /// The parameters of `psd`: the weight of each port, and the threshold of a scan.
@@ -53,15 +53,15 @@ pub(crate) struct ScanWeights {
 
 /// The ports that a source has tried, without those of weight 0.
 #[derive(Clone, Copy)]
-struct Scan {
+struct TriedPorts {
     ports: [u32; PORTS],
     known: u8,
     weight: u64,
 }
 
-impl Default for Scan {
+impl Default for TriedPorts {
     fn default() -> Self {
-        Scan { ports: [0; PORTS], known: 0, weight: 0 }
+        TriedPorts { ports: [0; PORTS], known: 0, weight: 0 }
     }
 }
 

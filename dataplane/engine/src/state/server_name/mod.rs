@@ -43,7 +43,7 @@ fn regexp(glob: &str) -> String {
 
 /// One direction of a TCP connection, as far as the parser of the server name reads it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stream {
+pub(crate) struct ServerNameStream {
     /// The sequence number of the next byte; `None` before the first segment.
     next: Option<u32>,
     /// Bytes seen.
@@ -51,10 +51,10 @@ pub(crate) struct Stream {
     hello: Hello,
 }
 
-impl Stream {
+impl ServerNameStream {
     /// A stream that ignores all further bytes.
-    pub(crate) fn over() -> Stream {
-        Stream { hello: Hello { record: Record::Foreign, ..Hello::default() }, ..Stream::default() }
+    pub(crate) fn over() -> ServerNameStream {
+        ServerNameStream { hello: Hello { record: Record::Foreign, ..Hello::default() }, ..ServerNameStream::default() }
     }
 
     /// Adds a segment. Only bytes that are new and that continue the previous segment count.

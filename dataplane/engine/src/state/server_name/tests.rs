@@ -86,7 +86,7 @@ fn segment(sequence: u32, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn push(stream: &mut Stream, names: &Patterns, sequence: u32, payload: &[u8]) {
+fn push(stream: &mut ServerNameStream, names: &Patterns, sequence: u32, payload: &[u8]) {
     let frame = segment(sequence, payload);
     let [source, destination] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
     let packet = Packet {
@@ -106,7 +106,7 @@ fn segments_that_come_again_add_nothing_and_those_that_come_early_are_left_out()
     let hello = client_hello(&[(0, b"example.com")], 10_000);
     let (one, other) = hello.split_at(50);
     let start = u32::MAX - 20;
-    let mut stream = Stream::default();
+    let mut stream = ServerNameStream::default();
     push(&mut stream, &names, start, one);
     push(&mut stream, &names, start, one);
     push(&mut stream, &names, start.wrapping_add(60), &other[10..]);

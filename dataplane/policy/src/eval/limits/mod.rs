@@ -19,7 +19,7 @@ pub(super) struct MatcherState {
     limits: HashMap<MatcherId, Bucket>,
     dst_limits: HashMap<(MatcherId, Destination), (Bucket, Time)>,
     counts: HashMap<MatcherId, u32>,
-    scans: HashMap<(MatcherId, IpAddr), Scan>,
+    scans: HashMap<(MatcherId, IpAddr), TriedPorts>,
     pub(super) random: Random,
 }
 
@@ -94,7 +94,7 @@ impl MatcherState {
         let (_, port) = packet.ports?;
         let scan = self.scans.entry((id, packet.source)).or_default();
         if scan.until < now {
-            *scan = Scan::default();
+            *scan = TriedPorts::default();
         }
         scan.until = now + delay;
         if scan.ports.insert((packet.protocol, port)) {
@@ -106,7 +106,7 @@ impl MatcherState {
 
 /// The ports that a source has tried.
 #[derive(Debug, Default)]
-struct Scan {
+struct TriedPorts {
     ports: HashSet<(u8, u16)>,
     weight: u64,
     /// Until this time, included, the next packet belongs to the same scan.

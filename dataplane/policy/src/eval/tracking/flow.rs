@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::tls::Stream;
+use super::super::tls::StreamPrefix;
 use super::identity::End;
 use super::tcp::{TcpConnection, TcpState};
 use crate::layer7;
@@ -30,7 +30,7 @@ pub(in crate::eval) struct Flow {
     /// Length of the buffer after each of them.
     lengths: Vec<usize>,
     /// The beginning of the originator's TCP stream, and of the responder's.
-    streams: [Stream; 2],
+    streams: [StreamPrefix; 2],
     pub(in crate::eval) fasttracked: bool,
     /// The door whose rule accepted its first packet.
     pub(in crate::eval) door: Option<String>,

@@ -20,7 +20,7 @@ mod trial;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use self::trial::{Budget, Entered, Manner, Outcome, Shot, Trial, addresses};
+use self::trial::{Budget, Entered, Manner, ScanOutcome, Shot, Trial, addresses};
 use super::knock::Knocks;
 use super::truth::allowed_ports;
 use super::view::{View, needed};
@@ -70,7 +70,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
         for number in [protocol::TCP, protocol::UDP] {
             for destination in &destinations {
                 let Some(trial) = Trial::new(view, &knocks, (family, number), source, *destination) else { continue };
-                let scan = Scan { knocks: &knocks, trial };
+                let scan = ProtocolScans { knocks: &knocks, trial };
                 for (door, lint) in scan.openings(&mut budgets) {
                     if told.insert(door) {
                         lints.push(lint);
@@ -83,16 +83,16 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
 
 /// The order in which a scan tries the ports.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum ScanDirection {
     Ascending,
     Descending,
 }
 
-impl Order {
+impl ScanDirection {
     const fn name(self) -> &'static str {
         match self {
-            Order::Ascending => "ascending",
-            Order::Descending => "descending",
+            ScanDirection::Ascending => "ascending",
+            ScanDirection::Descending => "descending",
         }
     }
 }
@@ -100,7 +100,7 @@ impl Order {
 /// A scan in order.
 #[derive(Clone, Copy)]
 struct Course {
-    order: Order,
+    order: ScanDirection,
     /// Time between two ports.
     interval: Duration,
     manner: Manner,
@@ -117,19 +117,19 @@ struct Budgets {
 }
 
 /// Scans of one protocol at one address.
-struct Scan<'k, 'r> {
+struct ProtocolScans<'k, 'r> {
     knocks: &'k Knocks<'r>,
     trial: Trial<'k, 'r>,
 }
 
-impl Scan<'_, '_> {
+impl ProtocolScans<'_, '_> {
     /// The doors that scans open, each with its lint.
     fn openings(&self, budgets: &mut Budgets) -> BTreeMap<String, Lint> {
         let mut found = BTreeMap::new();
         let depends = self.trial.counts || self.trial.has_traps();
         let intervals = if depends { &INTERVALS[..] } else { &INTERVALS[..1] };
         for interval in intervals {
-            for order in [Order::Ascending, Order::Descending] {
+            for order in [ScanDirection::Ascending, ScanDirection::Descending] {
                 for manner in [Manner::Steady, Manner::Patient, Manner::PatientAtKnocks] {
                     let course = Course { order, interval: *interval, manner, begin: None };
                     self.try_course(course, &mut found, &mut budgets.all_ports);
@@ -148,7 +148,7 @@ impl Scan<'_, '_> {
     /// Scans that begin shortly before the port of a first knock. Where rules count ports or packets, they may not yet
     /// detect such a scan; and which of its packets exceed a limit depends on the port with which it begins.
     fn try_later_begins(&self, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
-        for order in [Order::Ascending, Order::Descending] {
+        for order in [ScanDirection::Ascending, ScanDirection::Descending] {
             for begin in self.later_begins(order, budget) {
                 for interval in INTERVALS {
                     let course = Course { order, interval, manner: Manner::Steady, begin: Some(begin) };
@@ -159,7 +159,7 @@ impl Scan<'_, '_> {
     }
 
     /// The ports of first knocks, and as many ports before each as rules count; in the order of the scan.
-    fn later_begins(&self, order: Order, budget: &mut Budget) -> Vec<u16> {
+    fn later_begins(&self, order: ScanDirection, budget: &mut Budget) -> Vec<u16> {
         let ports = self.ports(order);
         let mut ports_left = 0;
         let mut begins: Vec<u16> = Vec::new();
@@ -191,9 +191,9 @@ impl Scan<'_, '_> {
         }
     }
 
-    fn ports(&self, order: Order) -> Vec<(u16, u32)> {
+    fn ports(&self, order: ScanDirection) -> Vec<(u16, u32)> {
         let mut ports = self.trial.ports();
-        if order == Order::Descending {
+        if order == ScanDirection::Descending {
             ports.reverse();
         }
         ports
@@ -212,7 +212,7 @@ impl Scan<'_, '_> {
         ports.into_iter().map(shot).collect()
     }
 
-    fn in_order(&self, door: &str, outcome: &Outcome, course: Course) -> Option<Lint> {
+    fn in_order(&self, door: &str, outcome: &ScanOutcome, course: Course) -> Option<Lint> {
         let way = self.way(door, &outcome.entered)?;
         if let Some(lint) = self.at_once(door, &way) {
             return Some(lint);
@@ -292,15 +292,15 @@ struct Search {
     /// The ports so far.
     knock: Vec<u16>,
     /// The doors that a knock has opened, each with its result.
-    opened: BTreeMap<String, Outcome>,
+    opened: BTreeMap<String, ScanOutcome>,
 }
 
 /// Scans in random order: finds the knock by trying ports one after the other, and then the number of ports in between
 /// that would prevent it.
-impl Scan<'_, '_> {
+impl ProtocolScans<'_, '_> {
     fn in_random_order(&self, budgets: &mut Budgets) -> Vec<(String, Lint)> {
         let mut search = Search { ports: self.ports_by_use(), knock: Vec::new(), opened: BTreeMap::new() };
-        self.search(&mut search, &Outcome::default(), &mut budgets.search);
+        self.search(&mut search, &ScanOutcome::default(), &mut budgets.search);
         let mut found = Vec::new();
         for (door, outcome) in search.opened {
             let Some(way) = self.way(&door, &outcome.entered) else { continue };
@@ -334,7 +334,7 @@ impl Scan<'_, '_> {
     }
 
     /// Continues a knock with this result by each port that leads into another list, until every door is opened.
-    fn search(&self, search: &mut Search, result: &Outcome, budget: &mut Budget) {
+    fn search(&self, search: &mut Search, result: &ScanOutcome, budget: &mut Budget) {
         for door in result.opened.keys() {
             search.opened.entry(door.clone()).or_insert_with(|| result.clone());
         }
@@ -358,7 +358,7 @@ impl Scan<'_, '_> {
         }
     }
 
-    fn run(&self, knock: &[u16], budget: &mut Budget) -> Outcome {
+    fn run(&self, knock: &[u16], budget: &mut Budget) -> ScanOutcome {
         // The average distance of the knocks in such a scan.
         let gap = INTERVALS[0] * (RANDOM_PORTS / (knock.len() as u32 + 1));
         self.trial.run(&shots(knock, gap), Manner::Steady, budget)

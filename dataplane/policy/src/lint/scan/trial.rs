@@ -84,7 +84,7 @@ pub(super) struct Entered {
 
 /// The result of a scan.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct ScanOutcome {
     /// Lists of knocks, in the order of their first addition.
     pub(super) entered: Vec<Entered>,
     /// Opened doors, each with the index of the shot that opened it.
@@ -200,8 +200,8 @@ impl<'k, 'r> Trial<'k, 'r> {
     }
 
     /// Runs a scan.
-    pub(super) fn run(&self, shots: &[Shot], manner: Manner, budget: &mut Budget) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub(super) fn run(&self, shots: &[Shot], manner: Manner, budget: &mut Budget) -> ScanOutcome {
+        let mut outcome = ScanOutcome::default();
         let mut waited = Duration::ZERO;
         let mut evaluator = Evaluator::new(&self.rules, &self.settings, 7);
         for (place, shot) in shots.iter().enumerate() {
