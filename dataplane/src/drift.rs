@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind};
-use knockplane_ring::{Changes, Device, LinkCounters, Reader};
+use knockplane_ring::{Changes, Device, LinkCounters, LinkReader};
 
 use crate::clock::Clock;
 use crate::config::Offloads;
@@ -83,7 +83,7 @@ pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcS
         counters: Default::default(),
         repairs: Default::default(),
     };
-    let mut watcher = Watcher { reader: Reader::open()?, baseline, clock, findings };
+    let mut watcher = Watcher { reader: LinkReader::open()?, baseline, clock, findings };
     watcher.check();
     if let Some(end) = watcher.findings.end.take() {
         anyhow::bail!(end);
@@ -107,7 +107,7 @@ pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcS
 struct Watcher {
     baseline: Baseline,
     clock: Clock,
-    reader: Reader,
+    reader: LinkReader,
     findings: Findings,
 }
 

@@ -20,7 +20,7 @@ use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{Finding, Level};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, CopyReason, Device, IngressDrop, LoadedProgram, Memory, OffloadState, Program, Reader, RingSettings,
+    Buffers, CopyReason, Device, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, Program, RingSettings,
     Rings, XdpMode, raise_memlock_limit,
 };
 
@@ -127,7 +127,7 @@ struct Prepared {
 /// # Errors
 /// The problem and its remedy.
 fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> {
-    let mut reader = Reader::open()?;
+    let mut reader = LinkReader::open()?;
     let (outside, seen_outside) = open(&config.outside, &mut reader)?;
     let (inside, seen_inside) = open(&config.inside, &mut reader)?;
     let (devices, observed) = ([outside, inside], [seen_outside, seen_inside]);
@@ -332,7 +332,7 @@ fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
 }
 
 /// Opens an interface by its name.
-fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
+fn open(name: &str, reader: &mut LinkReader) -> anyhow::Result<(Arc<Device>, Observed)> {
     let device = Device::open(name)?;
     let observed = Observed::read(&device, reader)?.with_context(|| format!("interface {name} went away"))?;
     Ok((Arc::new(device), observed))

@@ -27,10 +27,10 @@ fn no_document_has_a_passphrase() {
     let mut overview = sample::overview();
     let door = "[[door]]\nname = 'a'\nknock = ['udp/4321 \"open sesame\"']\n";
     #[derive(Deserialize)]
-    struct File {
+    struct DoorsFile {
         door: Vec<knockplane_policy::door::Door>,
     }
-    overview.dataplane.settings.doors = toml::from_str::<File>(door).unwrap().door;
+    overview.dataplane.settings.doors = toml::from_str::<DoorsFile>(door).unwrap().door;
     let text = printed("show-status", status::Status::new(overview, Ok(())));
     assert!(!text.contains("sesame"), "{text}");
 }

@@ -74,7 +74,7 @@ impl Settings {
     /// All problems of the file.
     pub fn parse(text: &str, file: &Path) -> Result<Settings, SettingsError> {
         let (root, errors) = DeTable::parse_recoverable(text);
-        let mut reader = Reader { text, file, problems: Vec::new() };
+        let mut reader = SettingsReader { text, file, problems: Vec::new() };
         for error in errors {
             reader.problem(error.span().unwrap_or_default(), error.message());
         }
@@ -108,14 +108,14 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
-struct Reader<'a> {
+struct SettingsReader<'a> {
     text: &'a str,
     file: &'a Path,
     /// Problems with their lines, to sort them: a table yields its keys in alphabetical order.
     problems: Vec<(usize, String)>,
 }
 
-impl Reader<'_> {
+impl SettingsReader<'_> {
     fn control(&mut self, section: &DeTable<'_>, settings: &mut Settings) {
         for (key, value) in section {
             match key.get_ref().as_ref() {

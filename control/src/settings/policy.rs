@@ -13,7 +13,7 @@ use super::SettingsError;
 
 /// The parts of the file that are read here.
 #[derive(Deserialize)]
-struct File {
+struct PolicyFile {
     #[serde(default)]
     policy: Settings,
     #[serde(default, rename = "door")]
@@ -37,7 +37,7 @@ fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
         let remedy = "configs/default.toml explains every key";
         SettingsError { problems: vec![format!("{name}:{line}: {}; {remedy}", message.trim_end())] }
     };
-    let file: File =
+    let file: PolicyFile =
         toml::from_str(text).map_err(|error| wrong(error.span().unwrap_or_default().start, error.message()))?;
     let doors = file.doors.into_iter().map(|door| (door.span().start, door.into_inner()));
     let doors = door::placed(doors).map_err(|(start, error)| wrong(start, &error))?;

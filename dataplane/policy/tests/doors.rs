@@ -78,7 +78,7 @@ const SHARED: &[(&str, &[u16], bool, bool, &str)] = &[
 ];
 
 #[derive(Deserialize)]
-struct File {
+struct CasesFile {
     #[serde(deserialize_with = "door::distinct")]
     door: Vec<Door>,
 }
@@ -89,7 +89,7 @@ struct Budget {
 }
 
 fn doors(toml: &str) -> Vec<Door> {
-    toml::from_str::<File>(toml).unwrap_or_else(|error| panic!("{toml}: {error}")).door
+    toml::from_str::<CasesFile>(toml).unwrap_or_else(|error| panic!("{toml}: {error}")).door
 }
 
 /// Whether the door is open for `CLIENT` at the end.

@@ -14,7 +14,7 @@
 //! For load tests: [`Endpoint`] sends frames of any bytes from userspace, and receives. [`LiveRun`] has a program make frames
 //! in the kernel, and [`attach_native`] attaches a program of the caller's.
 //!
-//! [`Reader`] queries the kernel for the state of an interface, and [`Changes`] receives its notifications.
+//! [`LinkReader`] queries the kernel for the state of an interface, and [`Changes`] receives its notifications.
 //! [`IngressDrop`] drops frames that the driver passes around the XDP program.
 //!
 //! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] the distribution of
@@ -44,7 +44,7 @@ pub use error::RingError;
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;
-pub use netlink::{Changes, Features, Link, LinkCounters, Reader, XdpFeatures};
+pub use netlink::{Changes, Features, Link, LinkCounters, LinkReader, XdpFeatures};
 pub use program::{CoreCounts, LoadedProgram, Program, XdpMode, attach_native};
 pub use rings::{
     BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,

@@ -41,7 +41,7 @@ pub(super) enum KeptBy {
 /// The file in its written form.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     pub(super) dataplane: Dataplane,
     #[serde(default)]
     pub(super) policy: Settings,

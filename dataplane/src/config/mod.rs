@@ -23,7 +23,7 @@ use toml::Spanned;
 
 pub(crate) use self::error::ConfigError;
 use self::error::{in_words, line_and_column, with_manual};
-use self::file::{File, KeptBy};
+use self::file::{ConfigFile, KeptBy};
 pub(crate) use self::metrics::{Metrics, RuleSeries};
 
 /// The checked configuration of the dataplane.
@@ -106,7 +106,7 @@ impl Config {
             place: span.map(|span| line_and_column(text, span.start)),
             message,
         };
-        let file: File = toml::from_str(text).map_err(|error| at(error.span(), in_words(&error, text)))?;
+        let file: ConfigFile = toml::from_str(text).map_err(|error| at(error.span(), in_words(&error, text)))?;
         let doors = file.doors.into_iter().map(|door| (door.span(), door.into_inner()));
         let doors = door::placed(doors).map_err(|(span, error)| at(Some(span), with_manual(&error)))?;
         let raw = file.dataplane;

@@ -21,7 +21,7 @@ use std::path::Path;
 use knockplane_engine::headers;
 use knockplane_policy::doctor::{Finding, Level, Report, Scope};
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, LoadedProgram, Reader, raise_memlock_limit};
+use knockplane_ring::{Device, LinkReader, LoadedProgram, raise_memlock_limit};
 
 use self::interface::Examined;
 use crate::config::Config;
@@ -198,7 +198,7 @@ fn open(config: &Config, side: Side) -> Result<(Device, Observed), Box<Finding>>
         Box::new(finding.because(Level::Error, "the filter forwards between two interfaces").run("ip link"))
     };
     let device = Device::open(name).map_err(|error| missing(error.to_string()))?;
-    let mut reader = Reader::open().map_err(|error| missing(error.to_string()))?;
+    let mut reader = LinkReader::open().map_err(|error| missing(error.to_string()))?;
     match Observed::read(&device, &mut reader) {
         Ok(Some(observed)) => Ok((device, observed)),
         Ok(None) => Err(missing(format!("interface {name} went away"))),

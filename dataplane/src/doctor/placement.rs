@@ -126,7 +126,7 @@ fn of_interrupts(
 #[cfg(test)]
 mod tests {
     use knockplane_policy::packet::Side;
-    use knockplane_ring::{Device, HashFields, Queues, Reader};
+    use knockplane_ring::{Device, HashFields, LinkReader, Queues};
 
     use super::*;
     use crate::config::Config;
@@ -137,7 +137,7 @@ mod tests {
         let config = include_str!("../../../configs/default.toml");
         let config = Config::parse(Path::new("k.toml"), config).expect("the default configuration");
         let device = Device::open("lo").expect("every network namespace has a loopback");
-        let mut reader = Reader::open().expect("a socket");
+        let mut reader = LinkReader::open().expect("a socket");
         let mut observed = Observed::read(&device, &mut reader).expect("the kernel answers").expect("a loopback");
         observed.queues = Queues { rx: queues, tx: queues, combined: true };
         let side = Side::Inside;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use knockplane_policy::wire::DriftKind;
-use knockplane_ring::{Device, Link, Offload, OffloadState, Queues, Reader, RingError};
+use knockplane_ring::{Device, Link, LinkReader, Offload, OffloadState, Queues, RingError};
 
 use super::Unmet;
 
@@ -26,8 +26,8 @@ impl Observed {
     ///
     /// # Errors
     /// If the kernel does not answer.
-    pub(crate) fn read(device: &Device, reader: &mut Reader) -> Result<Option<Self>, RingError> {
-        let rest = |reader: &mut Reader, link: Link| -> Result<Observed, RingError> {
+    pub(crate) fn read(device: &Device, reader: &mut LinkReader) -> Result<Option<Self>, RingError> {
+        let rest = |reader: &mut LinkReader, link: Link| -> Result<Observed, RingError> {
             let mut offloads = [OffloadState::Off; Offload::ALL.len()];
             for (state, offload) in offloads.iter_mut().zip(Offload::ALL) {
                 *state = device.offload(offload)?;
@@ -116,7 +116,7 @@ fn called(interface: &str, device: &str) -> String {
 }
 
 /// The addresses and the default route of the host on the interface. The filter takes every frame that arrives there.
-fn host_uses(interface: &str, stack: &[Stacked], reader: &mut Reader) -> Result<Vec<Unmet>, RingError> {
+fn host_uses(interface: &str, stack: &[Stacked], reader: &mut LinkReader) -> Result<Vec<Unmet>, RingError> {
     const ONE_NIC: &str = "move it to another interface (a host with one NIC: see configs/one-nic), or set dedicated = true if \
                            the host does not need it";
     let mut uses = Vec::new();

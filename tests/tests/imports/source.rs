@@ -53,9 +53,9 @@ impl Crate {
     /// # Errors
     /// If the file of a declared module cannot be read or parsed.
     pub(crate) fn read(root: &Path) -> anyhow::Result<Crate> {
-        let mut reader = Reader::default();
+        let mut reader = ImportReader::default();
         reader.file(root, Vec::new(), root.parent().context("the root file has no folder")?)?;
-        let Reader { modules, found } = reader;
+        let ImportReader { modules, found } = reader;
         let imports = found.into_iter().map(|found| found.resolve(&modules)).collect();
         Ok(Crate { modules, imports })
     }
@@ -106,12 +106,12 @@ impl Found {
 }
 
 #[derive(Default)]
-struct Reader {
+struct ImportReader {
     modules: BTreeSet<Module>,
     found: Vec<Found>,
 }
 
-impl Reader {
+impl ImportReader {
     /// Reads the file of a module. The files of its children are in `folder`.
     fn file(&mut self, file: &Path, module: Module, folder: &Path) -> anyhow::Result<()> {
         let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
@@ -151,7 +151,7 @@ struct Paths<'r> {
     file: &'r Path,
     module: Module,
     folder: PathBuf,
-    reader: &'r mut Reader,
+    reader: &'r mut ImportReader,
     children: Vec<Child>,
 }
 

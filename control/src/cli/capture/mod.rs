@@ -128,7 +128,7 @@ impl Capture {
         }
         match pcap_parser::parse_pcap_header(&self.bytes) {
             Ok((rest, header)) => {
-                let format = Format::Pcap(pcap::File::new(&header).map_err(broken)?);
+                let format = Format::Pcap(pcap::PcapSettings::new(&header).map_err(broken)?);
                 let head = &self.bytes[..self.bytes.len() - rest.len()];
                 Ok((head, Records { rest, number: 0, format }))
             }
@@ -147,7 +147,7 @@ pub(super) struct Records<'c> {
 }
 
 enum Format {
-    Pcap(pcap::File),
+    Pcap(pcap::PcapSettings),
     PcapNg(pcapng::Section),
 }
 

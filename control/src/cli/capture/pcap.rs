@@ -8,14 +8,14 @@ use super::{Captured, Record, check_length, in_words, time};
 type Read<'c> = nom::IResult<&'c [u8], LegacyPcapBlock<'c>, PcapError<&'c [u8]>>;
 
 /// The settings of the header that apply to all packets.
-pub(super) struct File {
+pub(super) struct PcapSettings {
     link: Link,
     /// Units of the fraction in one second.
     per_second: u32,
     read: for<'c> fn(&'c [u8]) -> Read<'c>,
 }
 
-impl File {
+impl PcapSettings {
     pub(super) fn new(header: &PcapHeader) -> Result<Self, String> {
         // The upper half is the length of the checksum behind each frame.
         let link = Link::of((header.network.0 & 0xffff) as u16)?;
@@ -25,7 +25,7 @@ impl File {
             _ if header.is_bigendian() => pcap_parser::parse_pcap_frame_be,
             _ => pcap_parser::parse_pcap_frame,
         };
-        Ok(File { link, per_second, read })
+        Ok(PcapSettings { link, per_second, read })
     }
 
     pub(super) fn next<'c>(&self, bytes: &'c [u8], number: usize) -> Result<(&'c [u8], Record<'c>), String> {

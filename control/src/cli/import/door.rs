@@ -33,7 +33,7 @@ enum Doing {
 /// The part of a configuration file that has the doors: the import reads its own output again before it prints it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct DoorsFile {
     door: [Door; 1],
 }
 
@@ -80,8 +80,8 @@ pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
     for part in &opening {
         let closes = closing.iter().position(|other| closes(other, part) && is_called_alike(other, part, &opening));
         let text = door(part, closes.map(|place| closing.remove(place)).as_ref(), told);
-        match toml::from_str::<File>(&text) {
-            Ok(File { door: [door] }) => all.imported.push(Imported { line: part.section.line, door, text }),
+        match toml::from_str::<DoorsFile>(&text) {
+            Ok(DoorsFile { door: [door] }) => all.imported.push(Imported { line: part.section.line, door, text }),
             Err(error) => {
                 told.error(part.section.line, error.message());
                 all.skipped.push((part.section.name.clone(), part.section.line));

@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct DoorsFile {
     door: Vec<Door>,
 }
 
@@ -12,7 +12,7 @@ fn told(conf: &str) -> String {
     let imported = super::read(conf, &[]);
     let doors = imported.text();
     if !doors.is_empty() {
-        let read = toml::from_str::<File>(&doors).unwrap_or_else(|error| panic!("{error}\n{doors}"));
+        let read = toml::from_str::<DoorsFile>(&doors).unwrap_or_else(|error| panic!("{error}\n{doors}"));
         assert_eq!(read.door.len(), doors.matches("[[door]]").count());
     }
     doors + &imported.report("knockd.conf")
@@ -288,7 +288,7 @@ fn doors_that_can_be_are_written_and_the_others_are_named() {
 #[test]
 fn importing_again_is_no_error() {
     let first = super::read(MIXED, &[]);
-    let doors = toml::from_str::<File>(&first.text()).unwrap().door;
+    let doors = toml::from_str::<DoorsFile>(&first.text()).unwrap().door;
     let again = super::read(MIXED, &doors);
     assert_eq!((again.text().as_str(), &again.existing[..]), ("", &["ssh".to_owned(), "web".to_owned()][..]));
     assert!(again.report("x").contains("note: x: the configuration has the door `ssh` already\n"));

@@ -55,7 +55,7 @@ pub(super) struct Described {
 /// # Errors
 /// The error in the line, and its place.
 pub(super) fn describe(text: &str) -> Result<Described, PacketSyntaxError> {
-    let mut reader = Reader { words: Words::of(text)?, flags: None, length: None };
+    let mut reader = PacketReader { words: Words::of(text)?, flags: None, length: None };
     let (fields, interface) = reader.line().map_err(|error| error.about(text))?;
     let length = reader.length;
     let frame = build::frame(&fields, length.as_ref().map(|(length, _)| *length)).map_err(|message| {
@@ -65,14 +65,14 @@ pub(super) fn describe(text: &str) -> Result<Described, PacketSyntaxError> {
     Ok(Described { frame, interface })
 }
 
-struct Reader<'t> {
+struct PacketReader<'t> {
     words: Words<'t>,
     /// The TCP flags named so far; `None` if the line has named none.
     flags: Option<Set<TcpFlag>>,
     length: Option<(u16, Range<usize>)>,
 }
 
-impl<'t> Reader<'t> {
+impl<'t> PacketReader<'t> {
     fn line(&mut self) -> Result<(Fields, Option<String>), PacketSyntaxError> {
         let protocol = self.protocol()?;
         let mut icmp = None;

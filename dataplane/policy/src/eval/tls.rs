@@ -60,7 +60,7 @@ impl RuleEvaluation<'_, '_> {
 /// Source: RFC 8446, 4.1.2 and 5.1, for the ClientHello and its records; RFC 6066, 3, for the name.
 pub fn server_name(bytes: &[u8]) -> Option<String> {
     let said = handshake(bytes);
-    let mut hello = Reader(&said);
+    let mut hello = ByteReader(&said);
     if hello.number(1)? != 1 {
         return None;
     }
@@ -74,7 +74,7 @@ pub fn server_name(bytes: &[u8]) -> Option<String> {
     loop {
         let (kind, content) = (hello.number(2)?, hello.vector(2)?);
         if kind == 0 {
-            let mut names = Reader(Reader(content).vector(2)?);
+            let mut names = ByteReader(ByteReader(content).vector(2)?);
             while names.number(1)? != 0 {
                 names.vector(2)?;
             }
@@ -99,9 +99,9 @@ fn handshake(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Reads from the front.
-struct Reader<'b>(&'b [u8]);
+struct ByteReader<'b>(&'b [u8]);
 
-impl<'b> Reader<'b> {
+impl<'b> ByteReader<'b> {
     fn take(&mut self, length: usize) -> Option<&'b [u8]> {
         let (front, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;

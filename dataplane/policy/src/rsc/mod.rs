@@ -57,7 +57,7 @@ pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, WARNING_CODE, pla
 pub use self::problem::Problem;
 pub(crate) use self::problem::nearest;
 use self::problem::{Problems, RscError};
-use self::reader::Reader;
+use self::reader::RuleFileReader;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::{pictures, report};
 pub use self::spans::SourceSpans;
@@ -104,9 +104,9 @@ pub fn read(file: &[u8]) -> Reading {
         problems.add(0..text.len().min(2), error);
         return Reading { problems: problems.place(&text), ..Reading::default() };
     }
-    Reader::new(&text, None).read().unwrap_or_else(|_| {
+    RuleFileReader::new(&text, None).read().unwrap_or_else(|_| {
         let expansion = script::expand(&text);
-        let reader = Reader::new(&expansion.text, Some((&text, &expansion)));
+        let reader = RuleFileReader::new(&expansion.text, Some((&text, &expansion)));
         reader.read().unwrap_or_default()
     })
 }

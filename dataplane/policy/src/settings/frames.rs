@@ -131,8 +131,8 @@ impl Serialize for SideChoice {
 
 impl<'de> Deserialize<'de> for SideChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
+        struct SideChoiceVisitor;
+        impl<'de> Visitor<'de> for SideChoiceVisitor {
             type Value = SideChoice;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +154,7 @@ impl<'de> Deserialize<'de> for SideChoice {
                 Ok(SideChoice { outside, inside })
             }
         }
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_any(SideChoiceVisitor)
     }
 }
 
@@ -217,8 +217,8 @@ impl Serialize for FrameRate {
 
 impl<'de> Deserialize<'de> for FrameRate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Reader {
+        struct FrameRateVisitor;
+        impl FrameRateVisitor {
             fn limit<E: Error>(frames: impl TryInto<u32> + Copy + fmt::Display) -> Result<FrameRate, E> {
                 frames.try_into().ok().and_then(FrameRate::per_second).ok_or_else(|| {
                     E::custom(format!(
@@ -228,7 +228,7 @@ impl<'de> Deserialize<'de> for FrameRate {
                 })
             }
         }
-        impl Visitor<'_> for Reader {
+        impl Visitor<'_> for FrameRateVisitor {
             type Value = FrameRate;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -236,11 +236,11 @@ impl<'de> Deserialize<'de> for FrameRate {
             }
 
             fn visit_u64<E: Error>(self, frames: u64) -> Result<FrameRate, E> {
-                Reader::limit(frames)
+                FrameRateVisitor::limit(frames)
             }
 
             fn visit_i64<E: Error>(self, frames: i64) -> Result<FrameRate, E> {
-                Reader::limit(frames)
+                FrameRateVisitor::limit(frames)
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<FrameRate, E> {
@@ -250,7 +250,7 @@ impl<'de> Deserialize<'de> for FrameRate {
                 }
             }
         }
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_any(FrameRateVisitor)
     }
 }
 

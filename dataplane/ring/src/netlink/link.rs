@@ -93,12 +93,12 @@ impl LinkCounters {
 /// Queries the kernel about interfaces of this network namespace. Not for a thread that must not wait: while an
 /// interface is being changed, the kernel does not answer, which may take seconds while a driver resets.
 #[derive(Debug)]
-pub struct Reader {
+pub struct LinkReader {
     socket: Socket,
     sequence: u32,
 }
 
-impl Reader {
+impl LinkReader {
     /// Opens a socket for the queries.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Reader {
             open(NETLINK_ROUTE).map_err(|error| RingError::system("cannot open a netlink socket", error, ""))?;
         // Makes the kernel leave out the addresses of other interfaces; an older kernel sends all of them.
         let _ = socket.set_netlink_get_strict_chk(true);
-        Ok(Reader { socket, sequence: 0 })
+        Ok(LinkReader { socket, sequence: 0 })
     }
 
     /// The interface with this index; `None` if there is none in this network namespace.
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn loopback_is_read() {
-        let mut reader = Reader::open().expect("a socket");
+        let mut reader = LinkReader::open().expect("a socket");
         let lo = reader.link(1).expect("the kernel answers").expect("every network namespace has a loopback");
         assert_eq!((lo.name.as_str(), &lo.programs[..]), ("lo", &[][..]));
         assert!(lo.mtu >= 1280 && !lo.is_promiscuous(), "{lo:?}");
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_an_answer_that_was_given_up_is_no_answer() {
-        let mut reader = Reader::open().expect("a socket");
+        let mut reader = LinkReader::open().expect("a socket");
         let mut request = vec![0; 16 + IFADDRMSG];
         let mut header = NetlinkBuffer::new(&mut request);
         header.set_length((16 + IFADDRMSG) as u32);

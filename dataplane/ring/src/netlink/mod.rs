@@ -1,6 +1,6 @@
 //! Queries to the kernel over netlink, and its notifications.
 //!
-//! [`Reader`] queries interfaces, addresses and default routes (rtnetlink). [`Changes`] reports that a change has
+//! [`LinkReader`] queries interfaces, addresses and default routes (rtnetlink). [`Changes`] reports that a change has
 //! occurred. [`Features`] queries the XDP features of a driver (generic netlink). This file has requests, answers, and
 //! the parsing of messages and attributes, which never reads beyond the end of the bytes.
 //!
@@ -20,7 +20,7 @@ mod routes;
 
 pub use changes::Changes;
 pub use features::{Features, XdpFeatures};
-pub use link::{Link, LinkCounters, Reader};
+pub use link::{Link, LinkCounters, LinkReader};
 
 /// Message types: `NLMSG_ERROR`, `NLMSG_DONE`.
 const ERROR: u16 = 2;

@@ -1,7 +1,7 @@
 //! The interfaces of this host's default routes. Sources: rtnetlink(7), Linux
 //! `include/uapi/linux/rtnetlink.h`.
 
-use super::{Reader, attribute, attributes, word};
+use super::{LinkReader, attribute, attributes, word};
 use crate::error::RingError;
 
 const RTM_NEWROUTE: u16 = 24;
@@ -15,7 +15,7 @@ const RTMSG: usize = 12;
 const UNUSED: [(libc::c_int, &[u8]); 2] =
     [(libc::AF_INET, &[240, 0, 0, 1]), (libc::AF_INET6, &[0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])];
 
-impl Reader {
+impl LinkReader {
     /// The indexes of the interfaces of this network namespace's default routes, IPv4 and IPv6. The query is for one
     /// destination, not for all routes: a router has a million.
     ///
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_default_route_is_read_as_the_kernel_lists_it() {
-        let mut reader = Reader::open().expect("a socket");
+        let mut reader = LinkReader::open().expect("a socket");
         let indexes = reader.default_routes().expect("the kernel answers");
         // Source: proc_net(5), /proc/net/route: destination and mask are columns 2 and 8.
         let table = std::fs::read_to_string("/proc/net/route").expect("routes");

@@ -10,14 +10,14 @@ use super::super::lexer::{Command, Word};
 use super::super::menu::known::{self, Standing};
 use super::super::menu::{Invocation, Menu, Place};
 use super::super::problem::{RscError, show};
-use super::{PRINTED, Reader, expected_verb, is_script};
+use super::{PRINTED, RuleFileReader, expected_verb, is_script};
 use crate::packet::Family;
 use crate::rule::Table;
 
 /// Highest number of skipped menus that are named. RouterOS has some hundreds.
 const MOST_SKIPPED: usize = 1_000;
 
-impl Reader<'_> {
+impl RuleFileReader<'_> {
     /// The error about an `add` that belongs in another menu: one for the command, not one for each property.
     pub(super) fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<RscError> {
         let given = || words.iter().filter(|word| word.value.is_some());

@@ -78,7 +78,7 @@ impl<K: MenuKind> Entries for Store<K> {
 type Both<T> = [T; 2];
 
 /// The state of reading one file.
-pub(super) struct Reader<'a> {
+pub(super) struct RuleFileReader<'a> {
     text: &'a [u8],
     /// The file and the expansion, if the file is a script and the text its expansion.
     script: Option<(&'a [u8], &'a Expansion)>,
@@ -103,10 +103,10 @@ pub(super) struct Reader<'a> {
     skipped_at: HashMap<String, usize>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RuleFileReader<'a> {
     pub(super) fn new(text: &'a [u8], script: Option<(&'a [u8], &'a Expansion)>) -> Self {
         let both = [Family::Ipv4, Family::Ipv6];
-        Reader {
+        RuleFileReader {
             text,
             script,
             cursor: Cursor::new(text),

@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use regex::bytes::Regex;
 
-use self::reader::{Reader, taken};
+use self::reader::{QueryReader, taken};
 use super::lexer::Text;
 use super::problem::RscError;
 
@@ -72,7 +72,7 @@ impl Query {
 
     fn find(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, SelectError> {
         let inside = text.get(..span.end.saturating_sub(1)).unwrap_or(text);
-        let mut reader = Reader { text: inside, at: span.start + 1, menu, conditions: 0 };
+        let mut reader = QueryReader { text: inside, at: span.start + 1, menu, conditions: 0 };
         reader.head(span)?;
         reader.skip_blanks();
         if reader.peek().is_none() {

@@ -37,7 +37,7 @@ pub(super) fn taken(text: &[u8], span: &Range<usize>) -> Option<(Range<usize>, u
     (inside[..open].trim_ascii() == before).then(|| (start + open..start + close + 1, number))
 }
 
-pub(super) struct Reader<'a> {
+pub(super) struct QueryReader<'a> {
     /// The text up to the closing bracket.
     pub(super) text: &'a [u8],
     pub(super) at: usize,
@@ -46,7 +46,7 @@ pub(super) struct Reader<'a> {
     pub(super) conditions: usize,
 }
 
-impl Reader<'_> {
+impl QueryReader<'_> {
     /// `find`, optionally after the menu's path and before `where`.
     pub(super) fn head(&mut self, span: &Range<usize>) -> Result<(), SelectError> {
         self.skip_blanks();
