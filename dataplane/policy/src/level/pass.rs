@@ -9,12 +9,12 @@ use crate::rule::{Action, AddressSet, Condition, Matcher, PortSet, Rule, Table};
 pub(super) struct Passes<'r> {
     rules: &'r [Rule],
     /// By rule; `None` if packets may meet it several times, or never.
-    places: Vec<Option<Place<'r>>>,
+    places: Vec<Option<ChainPosition<'r>>>,
 }
 
 /// The built-in chain that leads to a rule, and the positions of the jumps to it and its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place<'r> {
+struct ChainPosition<'r> {
     chain: &'r str,
     path: Vec<usize>,
 }
@@ -53,7 +53,7 @@ impl<'r> Passes<'r> {
                         waiting.push((target, root, path.clone()));
                     }
                 }
-                passes.places[*place] = Some(Place { chain: root, path });
+                passes.places[*place] = Some(ChainPosition { chain: root, path });
             }
         }
         passes

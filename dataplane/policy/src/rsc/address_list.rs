@@ -18,18 +18,18 @@ use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::{self, Add, Property};
 use super::select::Query;
-use super::store::Record;
+use super::store::MenuEntry;
 use super::value::{self, Parsed};
 use super::wording::entry_address;
 use crate::packet::Family;
 use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
 use crate::time::{format_duration, parse_duration};
 
-type Row = Property<Draft>;
+type PropertyRow = Property<EntryWords>;
 
 /// Every property RouterOS has for these menus. Source: RouterOS manual, Address-lists, and exports of RouterOS 5 to 7.
-pub(super) const PROPERTIES: &[Row] = &[
-    Row::optional("address", |entry, value| {
+pub(super) const PROPERTIES: &[PropertyRow] = &[
+    PropertyRow::optional("address", |entry, value| {
         entry.address = address(&value::text(value), entry.family)?;
         Ok(())
     })
@@ -38,17 +38,17 @@ pub(super) const PROPERTIES: &[Row] = &[
         "The control process resolves host names: A records for `/ip`, AAAA records for `/ipv6`. Offline, nothing is \
          known of their addresses.",
     ),
-    Row::fixed("list", |entry, value| {
+    PropertyRow::fixed("list", |entry, value| {
         entry.list = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
     .says("The list of the entry.", "name", "friends"),
-    Row::optional("comment", |entry, value| {
+    PropertyRow::optional("comment", |entry, value| {
         entry.comment = value::comment(value);
         Ok(())
     })
     .says("Free text.", "text", "the office"),
-    Row::optional("timeout", |entry, value| {
+    PropertyRow::optional("timeout", |entry, value| {
         let text = &value::text(value);
         entry.timeout = match value::list_timeout(text)? {
             ListTimeout::After(timeout) => Some(timeout),
@@ -67,19 +67,19 @@ pub(super) const PROPERTIES: &[Row] = &[
         TIMEOUT,
         "1d",
     ),
-    Row::fixed("disabled", |entry, value| {
+    PropertyRow::fixed("disabled", |entry, value| {
         entry.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
     .says("Keeps the entry but does not add it to the list.", "yes|no", "yes"),
     // Properties that the router determines; they have no effect here.
-    Row::optional("creation-time", |_, _| Ok(()))
+    PropertyRow::optional("creation-time", |_, _| Ok(()))
         .says("When the router created the entry.", "text", "2026-01-02 03:04:05")
         .differs("It has no effect."),
-    Row::fixed("dynamic", |_, value| value::yes_no(&value::text(value)).map(|_| ()))
+    PropertyRow::fixed("dynamic", |_, value| value::yes_no(&value::text(value)).map(|_| ()))
         .says("Whether the entry is lost when the router restarts.", "yes|no", "no")
         .differs("It has no effect: the file decides whether entries have a timeout."),
-    Row::unsupported("copy-from"),
+    PropertyRow::unsupported("copy-from"),
 ];
 
 const ADDRESSES: &str = "address[/length]|address-address|host name; ranges for IPv4 only";
@@ -87,7 +87,7 @@ const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
 
 /// An entry while its words are parsed.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct EntryWords {
     family: Family,
     address: EntryAddress,
     list: Option<String>,
@@ -139,7 +139,7 @@ impl MenuKind for AddressLists {
 
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<ListEntry> {
         let before = problems.count();
-        let mut draft = Draft {
+        let mut draft = EntryWords {
             family: self.family,
             address: EntryAddress::None,
             list: None,
@@ -153,7 +153,7 @@ impl MenuKind for AddressLists {
             problems.add(add.verb.clone(), error);
         }
         let list = draft.list.filter(|_| given.complete && problems.count() == before)?;
-        let Draft { family, address, comment, timeout, disabled, .. } = draft;
+        let EntryWords { family, address, comment, timeout, disabled, .. } = draft;
         Some(ListEntry { family, list, address, timeout, disabled, comment, line: add.line })
     }
 
@@ -199,7 +199,7 @@ impl MenuKind for AddressLists {
         }
     }
 
-    fn enter(&mut self, index: u32, records: &[Record<Option<ListEntry>>]) -> Option<u32> {
+    fn enter(&mut self, index: u32, records: &[MenuEntry<Option<ListEntry>>]) -> Option<u32> {
         let entry = records[index as usize].entry.as_ref()?;
         match self.lists.get_mut(&entry.list) {
             Some(entries) => entries.push(index),

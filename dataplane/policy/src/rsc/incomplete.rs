@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::menu::{Menu, Place, menus_below};
+use super::menu::{CommandMenu, Menu, menus_below};
 use super::problem::{Problems, RscError, show};
 use crate::packet::Family;
 use crate::rule::{Condition, InterfaceKind, RuleSet};
@@ -43,14 +43,14 @@ pub(super) struct ExportProgress {
 
 impl ExportProgress {
     /// Records a line of this menu.
-    pub(super) fn reach(&mut self, place: &Place) {
+    pub(super) fn reach(&mut self, place: &CommandMenu) {
         match place {
-            Place::Understood(menu) => {
+            CommandMenu::Understood(menu) => {
                 self.behind = false;
                 self.second_pass |= !matches!(menu, Menu::InterfaceList | Menu::Layer7);
             }
-            Place::Other(path) => self.behind = path.trim_start_matches('/') > "ipv6 ~",
-            Place::Root => {}
+            CommandMenu::Other(path) => self.behind = path.trim_start_matches('/') > "ipv6 ~",
+            CommandMenu::Root => {}
         }
     }
 }

@@ -88,11 +88,11 @@ const MOST_NAMES: usize = 1_000;
 
 /// `/interface list`.
 #[derive(Debug)]
-pub(super) struct Lists;
+pub(super) struct InterfaceListMenu;
 
 /// A list, as far as it was understood.
 #[derive(Debug)]
-pub(super) struct ListEntry {
+pub(super) struct InterfaceListDraft {
     list: InterfaceList,
     /// Whether it has no errors.
     intact: bool,
@@ -101,8 +101,8 @@ pub(super) struct ListEntry {
     references: Range<usize>,
 }
 
-impl MenuKind for Lists {
-    type Entry = ListEntry;
+impl MenuKind for InterfaceListMenu {
+    type Entry = InterfaceListDraft;
     const NAMED: bool = true;
     const BUILTIN: &'static [&'static str] = &["all", "none", "dynamic", "static"];
 
@@ -114,7 +114,7 @@ impl MenuKind for Lists {
         property::knows(LIST_PROPERTIES, name)
     }
 
-    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> ListEntry {
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> InterfaceListDraft {
         let before = problems.count();
         let mut draft = ListDraft::default();
         let given = property::read(LIST_PROPERTIES, None, add, &mut draft, problems);
@@ -128,7 +128,7 @@ impl MenuKind for Lists {
             members: Vec::new(),
             comment: draft.comment,
         };
-        ListEntry { list, intact: problems.count() == before, name, references }
+        InterfaceListDraft { list, intact: problems.count() == before, name, references }
     }
 }
 
@@ -192,9 +192,13 @@ fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
 }
 
 /// Adds the members to their lists. Referenced lists must exist.
-pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mut Problems) -> Vec<InterfaceList> {
+pub(super) fn finish(
+    lists: Store<InterfaceListMenu>,
+    members: Store<Members>,
+    problems: &mut Problems,
+) -> Vec<InterfaceList> {
     let mut places: HashMap<String, usize> = HashMap::new();
-    let mut found: Vec<ListEntry> = Vec::new();
+    let mut found: Vec<InterfaceListDraft> = Vec::new();
     for entry in lists.into_entries() {
         let Some(span) = entry.name.clone() else { continue };
         let there = places.insert(entry.list.name.clone(), found.len());
@@ -224,7 +228,7 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
 
 /// Whether it is one of RouterOS's own lists.
 pub(super) fn is_builtin(name: &str) -> bool {
-    Lists::BUILTIN.contains(&name)
+    InterfaceListMenu::BUILTIN.contains(&name)
 }
 
 fn no_such_list(name: &str) -> RscError {

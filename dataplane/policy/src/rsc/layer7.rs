@@ -12,25 +12,25 @@ use super::value::{self, Parsed};
 use crate::layer7;
 use crate::rule::Layer7Pattern;
 
-type Row = Property<Draft>;
+type PropertyRow = Property<PatternWords>;
 
 /// Every property RouterOS has for this menu. Source: RouterOS manual, Layer7.
 #[rustfmt::skip] // As the table of `filter`.
-pub(super) const PROPERTIES: &[Row] = &[
-    Row::fixed("comment", |pattern, value| set(&mut pattern.comment, Ok(value::comment(value))))
+pub(super) const PROPERTIES: &[PropertyRow] = &[
+    PropertyRow::fixed("comment", |pattern, value| set(&mut pattern.comment, Ok(value::comment(value))))
         .says("Free text.", "text", "the first knock"),
-    Row::fixed("name", |pattern, value| read_text(&mut pattern.name, value, value::pattern_name))
+    PropertyRow::fixed("name", |pattern, value| read_text(&mut pattern.name, value, value::pattern_name))
         .says("Its name in `layer7-protocol` of a rule; unique.", "name", "knock1"),
-    Row::fixed("regexp", |pattern, value| set(&mut pattern.regexp, regexp(value)))
+    PropertyRow::fixed("regexp", |pattern, value| set(&mut pattern.regexp, regexp(value)))
         .says("The regular expression; it is matched against the beginning of the connection, without NULs and ignoring case.",
             "expression", "^secret$")
         .differs("Expressions are those of Rust's `regex`, which takes linear time and has no back-references."),
-    Row::unsupported("copy-from"),
+    PropertyRow::unsupported("copy-from"),
 ];
 
 /// A pattern while its words are parsed.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct PatternWords {
     comment: Option<String>,
     name: Option<String>,
     regexp: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct PatternDraft {
 /// Parses one `add`.
 pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> PatternDraft {
     let before = problems.count();
-    let mut draft = Draft::default();
+    let mut draft = PatternWords::default();
     let given = property::read(PROPERTIES, None, add, &mut draft, problems);
     for (name, example) in [("name", "`name=knock1`"), ("regexp", "`regexp=\"^secret\\$\"`")] {
         if given.is_missing(name) {

@@ -16,35 +16,35 @@ use crate::packet::Family;
 use crate::rule::{Inert, LocalAddress};
 use crate::time::digits;
 
-type Row = Property<Draft>;
+type PropertyRow = Property<LocalAddressWords>;
 
 /// Every property RouterOS has for these menus. Source: RouterOS manual, IP Addressing, and exports of RouterOS 5 to 7.
-pub(super) const PROPERTIES: &[Row] = &[
-    Row::fixed("address", |draft, value| {
+pub(super) const PROPERTIES: &[PropertyRow] = &[
+    PropertyRow::fixed("address", |draft, value| {
         let (address, length) = address(&value::text(value), draft.family)?;
         (draft.address, draft.length) = (Some(address), length);
         Ok(())
     })
     .says("The address with its prefix length.", "address[/length]", "192.0.2.1/24"),
-    Row::fixed("disabled", |draft, value| {
+    PropertyRow::fixed("disabled", |draft, value| {
         draft.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
     .says("The address is not one of the router.", "yes|no", "yes"),
-    Row::optional("netmask", |draft, value| {
+    PropertyRow::optional("netmask", |draft, value| {
         draft.netmask = Some(netmask(&value::text(value))?);
         Ok(())
     })
     .says("The prefix length, if `address` has none.", "mask", "255.255.255.0")
     .only(Family::Ipv4),
-    Row::optional("eui-64", |draft, value| {
+    PropertyRow::optional("eui-64", |draft, value| {
         draft.made_up |= value::yes_no(&value::text(value))?;
         draft.keep("eui-64", value)
     })
     .says("Whether the router generates the address from its prefix.", "yes|no", "yes")
     .differs(MADE_UP)
     .only(Family::Ipv6),
-    Row::optional("from-pool", |draft, value| {
+    PropertyRow::optional("from-pool", |draft, value| {
         draft.made_up |= !value.is_empty();
         draft.keep("from-pool", value)
     })
@@ -52,37 +52,37 @@ pub(super) const PROPERTIES: &[Row] = &[
     .differs(MADE_UP)
     .only(Family::Ipv6),
     // These follow from the address, or do not concern it.
-    Row::optional("network", |draft, value| draft.keep("network", value))
+    PropertyRow::optional("network", |draft, value| draft.keep("network", value))
         .says("The first address of the network.", "address", "192.0.2.0")
         .differs(FOLLOWS)
         .only(Family::Ipv4),
-    Row::optional("broadcast", |draft, value| draft.keep("broadcast", value))
+    PropertyRow::optional("broadcast", |draft, value| draft.keep("broadcast", value))
         .says("The last address of the network.", "address", "192.0.2.255")
         .differs(FOLLOWS)
         .only(Family::Ipv4),
-    Row::optional("interface", |draft, value| draft.keep("interface", value))
+    PropertyRow::optional("interface", |draft, value| draft.keep("interface", value))
         .says("The interface that has the address.", "name", "bridge")
         .differs(NOTHING),
-    Row::optional("actual-interface", |draft, value| draft.keep("actual-interface", value))
+    PropertyRow::optional("actual-interface", |draft, value| draft.keep("actual-interface", value))
         .says("The same, as determined by the router.", "name", "bridge")
         .differs(NOTHING),
-    Row::optional("vrf", |draft, value| draft.keep("vrf", value))
+    PropertyRow::optional("vrf", |draft, value| draft.keep("vrf", value))
         .says("The routing table that the address is in.", "name", "main")
         .differs(NOTHING),
-    Row::optional("comment", |draft, value| draft.keep("comment", value)).says("Free text.", "text", "defconf"),
-    Row::optional("advertise", |draft, value| draft.keep("advertise", value))
+    PropertyRow::optional("comment", |draft, value| draft.keep("comment", value)).says("Free text.", "text", "defconf"),
+    PropertyRow::optional("advertise", |draft, value| draft.keep("advertise", value))
         .says("Whether the router announces the prefix.", "yes|no", "no")
         .differs(NOTHING)
         .only(Family::Ipv6),
-    Row::optional("no-dad", |draft, value| draft.keep("no-dad", value))
+    PropertyRow::optional("no-dad", |draft, value| draft.keep("no-dad", value))
         .says("Whether the router checks that no other host has the address.", "yes|no", "no")
         .differs(NOTHING)
         .only(Family::Ipv6),
-    Row::optional("auto-link-local", |draft, value| draft.keep("auto-link-local", value))
+    PropertyRow::optional("auto-link-local", |draft, value| draft.keep("auto-link-local", value))
         .says("Whether the interface has a link-local address as well.", "yes|no", "yes")
         .differs(NOTHING)
         .only(Family::Ipv6),
-    Row::unsupported("copy-from"),
+    PropertyRow::unsupported("copy-from"),
 ];
 
 const MADE_UP: &str = "An address that the router generates is not in the file, so it is not known here.";
@@ -91,7 +91,7 @@ const NOTHING: &str = "It has no effect.";
 
 /// An address while its words are parsed.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct LocalAddressWords {
     family: Family,
     address: Option<IpAddr>,
     length: Option<u8>,
@@ -101,7 +101,7 @@ pub(super) struct Draft {
     inert: Inert,
 }
 
-impl Draft {
+impl LocalAddressWords {
     /// Keeps properties without effect; an empty value counts as none.
     fn keep(&mut self, name: &str, value: &[u8]) -> Parsed<()> {
         if !value.is_empty() {
@@ -129,7 +129,7 @@ impl MenuKind for LocalAddresses {
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<LocalAddress> {
         let before = problems.count();
         let family = self.0;
-        let mut draft = Draft {
+        let mut draft = LocalAddressWords {
             family,
             address: None,
             length: None,

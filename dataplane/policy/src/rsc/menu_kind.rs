@@ -6,7 +6,7 @@ use super::lexer::Text;
 use super::problem::Problems;
 use super::property::Add;
 use super::select::Query;
-use super::store::Record;
+use super::store::MenuEntry;
 
 /// The kind of a menu's entries.
 pub(super) trait MenuKind {
@@ -53,7 +53,7 @@ pub(super) trait MenuKind {
     }
 
     /// Records a new or changed entry. Returns an equal entry, if there can be only one.
-    fn enter(&mut self, _index: u32, _records: &[Record<Self::Entry>]) -> Option<u32> {
+    fn enter(&mut self, _index: u32, _records: &[MenuEntry<Self::Entry>]) -> Option<u32> {
         None
     }
 

@@ -12,9 +12,9 @@ use crate::rule::Table;
 
 /// `filter` or `raw` of one family.
 #[derive(Debug)]
-pub(super) struct Rules(pub(super) Table, pub(super) Family);
+pub(super) struct RuleMenu(pub(super) Table, pub(super) Family);
 
-impl MenuKind for Rules {
+impl MenuKind for RuleMenu {
     type Entry = filter::RuleDraft;
     const ORDERED: bool = true;
 
@@ -41,9 +41,9 @@ impl MenuKind for Rules {
 
 /// Layer-7 patterns.
 #[derive(Debug)]
-pub(super) struct Patterns;
+pub(super) struct PatternMenu;
 
-impl MenuKind for Patterns {
+impl MenuKind for PatternMenu {
     type Entry = layer7::PatternDraft;
     const NAMED: bool = true;
 

@@ -9,61 +9,61 @@ use crate::rule::{Tracking, TrackingMode};
 use crate::time::{format_duration, is_timeout, parse_duration};
 use crate::word::Word as _;
 
-type Row = Property<Tracking>;
+type PropertyRow = Property<Tracking>;
 
 /// Every property RouterOS has for this menu. Source: RouterOS manual, Connection tracking, and exports of RouterOS
 /// 5 to 7.
 #[rustfmt::skip] // As the table of `filter`.
-pub(super) const PROPERTIES: &[Row] = &[
-    Row::fixed("enabled", |tracking, value| mode(&mut tracking.enabled, value))
+pub(super) const PROPERTIES: &[PropertyRow] = &[
+    PropertyRow::fixed("enabled", |tracking, value| mode(&mut tracking.enabled, value))
         .says("Whether connections are tracked; `auto`: if a rule needs it.", "auto|yes|no", "auto"),
-    Row::fixed("loose-tcp-tracking", |tracking, value| yes_no(&mut tracking.loose_tcp, value))
+    PropertyRow::fixed("loose-tcp-tracking", |tracking, value| yes_no(&mut tracking.loose_tcp, value))
         .says("Whether a TCP packet in the middle of an unknown connection begins a connection instead of being invalid.",
             "yes|no", "no"),
-    Row::fixed("tcp-syn-sent-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_sent, value))
+    PropertyRow::fixed("tcp-syn-sent-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_sent, value))
         .says("Timeout of a TCP connection after one end has sent its SYN.", TIME, "5s"),
-    Row::fixed("tcp-syn-received-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_received, value))
+    PropertyRow::fixed("tcp-syn-received-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_received, value))
         .says("The timeout after the other end has answered with SYN-ACK.", TIME, "5s"),
-    Row::fixed("tcp-established-timeout", |tracking, value| timeout(&mut tracking.tcp_established, value))
+    PropertyRow::fixed("tcp-established-timeout", |tracking, value| timeout(&mut tracking.tcp_established, value))
         .says("The timeout after that was acknowledged.", TIME, "1d"),
-    Row::fixed("tcp-fin-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_fin_wait, value))
+    PropertyRow::fixed("tcp-fin-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_fin_wait, value))
         .says("The timeout after one end has sent its FIN.", TIME, "10s"),
-    Row::fixed("tcp-close-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_close_wait, value))
+    PropertyRow::fixed("tcp-close-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_close_wait, value))
         .says("The timeout after that was acknowledged.", TIME, "10s"),
-    Row::fixed("tcp-last-ack-timeout", |tracking, value| timeout(&mut tracking.tcp_last_ack, value))
+    PropertyRow::fixed("tcp-last-ack-timeout", |tracking, value| timeout(&mut tracking.tcp_last_ack, value))
         .says("The timeout after the other end has sent its FIN as well.", TIME, "10s"),
-    Row::fixed("tcp-time-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_time_wait, value))
+    PropertyRow::fixed("tcp-time-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_time_wait, value))
         .says("The timeout after both FINs are acknowledged.", TIME, "10s"),
-    Row::fixed("tcp-close-timeout", |tracking, value| timeout(&mut tracking.tcp_close, value))
+    PropertyRow::fixed("tcp-close-timeout", |tracking, value| timeout(&mut tracking.tcp_close, value))
         .says("The timeout after one end has reset it.", TIME, "10s"),
-    Row::fixed("tcp-max-retrans-timeout", |tracking, value| timeout(&mut tracking.tcp_max_retrans, value))
+    PropertyRow::fixed("tcp-max-retrans-timeout", |tracking, value| timeout(&mut tracking.tcp_max_retrans, value))
         .says("The timeout while one end retransmits.", TIME, "5m")
         .differs("It is kept and has no effect."),
-    Row::fixed("tcp-unacked-timeout", |tracking, value| timeout(&mut tracking.tcp_unacked, value))
+    PropertyRow::fixed("tcp-unacked-timeout", |tracking, value| timeout(&mut tracking.tcp_unacked, value))
         .says("The timeout while sent data is not acknowledged.", TIME, "5m")
         .differs("It is kept and has no effect."),
-    Row::fixed("udp-timeout", |tracking, value| timeout(&mut tracking.udp, value))
+    PropertyRow::fixed("udp-timeout", |tracking, value| timeout(&mut tracking.udp, value))
         .says("Timeout of a UDP connection that was seen in one direction.", TIME, "30s")
         .differs("The default is 10s for exports of RouterOS before 7, as on that router."),
-    Row::fixed("udp-stream-timeout", |tracking, value| timeout(&mut tracking.udp_stream, value))
+    PropertyRow::fixed("udp-stream-timeout", |tracking, value| timeout(&mut tracking.udp_stream, value))
         .says("The timeout of a UDP connection that was seen in both directions.", TIME, "3m"),
-    Row::fixed("icmp-timeout", |tracking, value| timeout(&mut tracking.icmp, value))
+    PropertyRow::fixed("icmp-timeout", |tracking, value| timeout(&mut tracking.icmp, value))
         .says("Timeout of a ping.", TIME, "10s"),
-    Row::fixed("generic-timeout", |tracking, value| timeout(&mut tracking.generic, value))
+    PropertyRow::fixed("generic-timeout", |tracking, value| timeout(&mut tracking.generic, value))
         .says("Timeout of a connection of any other protocol.", TIME, "10m"),
-    Row::fixed("liberal-tcp-tracking", |tracking, value| yes_no_inert(tracking, "liberal-tcp-tracking", value))
+    PropertyRow::fixed("liberal-tcp-tracking", |tracking, value| yes_no_inert(tracking, "liberal-tcp-tracking", value))
         .says("Whether segments outside the window of a TCP connection belong to it.", "yes|no", "no")
         .differs("It has no effect: windows are always checked."),
-    Row::fixed("tcp-syncookie", |tracking, value| yes_no_inert(tracking, "tcp-syncookie", value))
+    PropertyRow::fixed("tcp-syncookie", |tracking, value| yes_no_inert(tracking, "tcp-syncookie", value))
         .says("Whether the router answers floods of SYNs with cookies.", "yes|no", "no")
         .differs("It has no effect: it is about the router's own connections."),
-    Row::fixed("max-entries", |tracking, value| inert(tracking, "max-entries", value))
+    PropertyRow::fixed("max-entries", |tracking, value| inert(tracking, "max-entries", value))
         .says("Highest number of connections on the router.", "number", "100000").differs(COUNTED),
-    Row::fixed("total-entries", |tracking, value| inert(tracking, "total-entries", value))
+    PropertyRow::fixed("total-entries", |tracking, value| inert(tracking, "total-entries", value))
         .says("Number of connections on the router.", "number", "7").differs(COUNTED),
-    Row::fixed("active-ipv4", |tracking, value| yes_no_inert(tracking, "active-ipv4", value))
+    PropertyRow::fixed("active-ipv4", |tracking, value| yes_no_inert(tracking, "active-ipv4", value))
         .says("Whether it tracked IPv4.", "yes|no", "yes").differs(COUNTED),
-    Row::fixed("active-ipv6", |tracking, value| yes_no_inert(tracking, "active-ipv6", value))
+    PropertyRow::fixed("active-ipv6", |tracking, value| yes_no_inert(tracking, "active-ipv6", value))
         .says("Whether it tracked IPv6.", "yes|no", "yes").differs(COUNTED),
 ];
 

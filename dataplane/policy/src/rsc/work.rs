@@ -8,16 +8,16 @@ use super::select::SelectError;
 
 /// The remaining budget of a file, beyond reading it.
 #[derive(Debug, Default)]
-pub(super) struct Work {
+pub(super) struct WorkBudget {
     left: Cell<u64>,
 }
 
-impl Work {
+impl WorkBudget {
     /// The budget for a file of this many bytes. A unit is about ten nanoseconds: small files get half a second, others
     /// about the time in which they are read, which is enough to change all of their entries once. Scripts of real
     /// routers need a thousandth of it.
-    pub(super) fn new(length: usize) -> Work {
-        Work { left: Cell::new(50_000_000 + 8 * length as u64) }
+    pub(super) fn new(length: usize) -> WorkBudget {
+        WorkBudget { left: Cell::new(50_000_000 + 8 * length as u64) }
     }
 
     /// Spends units; false if the budget is exhausted.

@@ -26,14 +26,14 @@ pub(super) enum ActionKind {
 }
 
 /// A row of the table of actions.
-struct Row {
+struct ActionRow {
     kind: ActionKind,
     about: ActionReference,
 }
 
-impl Row {
+impl ActionRow {
     const fn new(name: &'static str, kind: ActionKind, meaning: &'static str) -> Self {
-        Row { kind, about: ActionReference { name, meaning, differs: "", family: None, table: None } }
+        ActionRow { kind, about: ActionReference { name, meaning, differs: "", family: None, table: None } }
     }
 
     const fn only(mut self, family: Family) -> Self {
@@ -57,43 +57,43 @@ impl Row {
 }
 
 /// Every action RouterOS has for these menus. Source: RouterOS manual, Filter and RAW.
-const ACTIONS: &[Row] = &[
-    Row::new(
+const ACTIONS: &[ActionRow] = &[
+    ActionRow::new(
         "accept",
         ActionKind::Accept,
         "Forwards the packet; no further rule is tried. In `raw`, evaluation continues with the filter.",
     ),
-    Row::new(
+    ActionRow::new(
         "add-dst-to-address-list",
         ActionKind::AddDst,
         "Adds the destination address to `address-list`, and continues.",
     ),
-    Row::new(
+    ActionRow::new(
         "add-src-to-address-list",
         ActionKind::AddSrc,
         "Adds the source address to `address-list`, and continues.",
     ),
-    Row::new("drop", ActionKind::Drop, "Drops the packet without an answer; no further rule is tried."),
-    Row::new(
+    ActionRow::new("drop", ActionKind::Drop, "Drops the packet without an answer; no further rule is tried."),
+    ActionRow::new(
         "fasttrack-connection",
         ActionKind::Fasttrack,
         "Lets later packets of the connection bypass the rules, and continues.",
     )
     .only_in(Table::Filter),
-    Row::new("jump", ActionKind::Jump, "Tries the rules of `jump-target`, then continues."),
-    Row::new("log", ActionKind::Log, "Logs the packet, and continues."),
-    Row::new("notrack", ActionKind::Notrack, "Exempts the packet from connection tracking, and continues.")
+    ActionRow::new("jump", ActionKind::Jump, "Tries the rules of `jump-target`, then continues."),
+    ActionRow::new("log", ActionKind::Log, "Logs the packet, and continues."),
+    ActionRow::new("notrack", ActionKind::Notrack, "Exempts the packet from connection tracking, and continues.")
         .only_in(Table::Raw),
-    Row::new("passthrough", ActionKind::Passthrough, "Counts the packet, and continues."),
-    Row::new("reject", ActionKind::Reject, "Drops the packet and sends its sender the answer of `reject-with`.")
+    ActionRow::new("passthrough", ActionKind::Passthrough, "Counts the packet, and continues."),
+    ActionRow::new("reject", ActionKind::Reject, "Drops the packet and sends its sender the answer of `reject-with`.")
         .only_in(Table::Filter),
-    Row::new(
+    ActionRow::new(
         "return",
         ActionKind::Return,
         "Returns behind the jump; in a built-in chain, applies the chain's default.",
     )
     .differs("The built-in chains' defaults are settings; RouterOS accepts."),
-    Row::new(
+    ActionRow::new(
         "tarpit",
         ActionKind::Tarpit,
         "Drops the packet and keeps its sender's TCP connection open without accepting data.",

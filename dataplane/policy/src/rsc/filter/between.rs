@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use super::super::problem::{Problems, RscError};
 use super::super::property::Given;
-use super::Draft;
+use super::RuleWords;
 use super::action::ActionKind;
 use crate::packet::{Family, protocol};
 use crate::rule::{Condition, ListTimeout, RejectWith, protocol_name};
 
 /// The chain, and the properties that the action needs.
-pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, problems: &mut Problems) {
+pub(super) fn check_action(draft: &RuleWords, given: &Given, verb: &Range<usize>, problems: &mut Problems) {
     if given.is_missing("chain") {
         let error = RscError::new("the rule has no chain")
             .expected("`chain=`")
@@ -43,7 +43,7 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
 }
 
 /// Properties of other actions must be absent.
-fn check_useless(draft: &Draft, action: ActionKind, given: &Given, problems: &mut Problems) {
+fn check_useless(draft: &RuleWords, action: ActionKind, given: &Given, problems: &mut Problems) {
     const ADDING: &str = "it only with `add-src-to-address-list` or `add-dst-to-address-list`";
     // Exports may have the default in every rule.
     let is_default_timeout = draft.timeout == Some(ListTimeout::NoneDynamic);
@@ -63,7 +63,7 @@ fn check_useless(draft: &Draft, action: ActionKind, given: &Given, problems: &mu
 }
 
 /// Ports, flags, ICMP options and TCP resets need their protocol.
-pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Problems) {
+pub(super) fn check_protocol(draft: &mut RuleWords, given: &Given, problems: &mut Problems) {
     let asked = draft.matchers.iter().find_map(|matcher| match matcher.condition {
         Condition::Protocol(number) => Some((number, matcher.negated)),
         _ => None,
@@ -109,7 +109,7 @@ pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Pr
 /// IANA.
 const OTHERS_WITH_PORTS: &[u8] = &[33, 132, 136];
 
-fn check_ports(draft: &mut Draft, given: &Given, protocol: Option<u8>, problems: &mut Problems) {
+fn check_ports(draft: &mut RuleWords, given: &Given, protocol: Option<u8>, problems: &mut Problems) {
     for name in ["src-port", "dst-port", "port"] {
         let Some(span) = given.span(name) else { continue };
         match protocol {

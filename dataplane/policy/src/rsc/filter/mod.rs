@@ -49,7 +49,7 @@ pub(super) struct RuleDraft {
 /// Parses one `add`.
 pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut Problems) -> RuleDraft {
     let before = problems.count();
-    let mut draft = Draft::new(table, family);
+    let mut draft = RuleWords::new(table, family);
     let scope = Scope { family: Some(family), table: Some(table) };
     let given = property::read(PROPERTIES, scope, add, &mut draft, problems);
     between::check_action(&draft, &given, &add.verb, problems);
@@ -77,7 +77,7 @@ pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut P
 
 /// A rule while its words are parsed.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct RuleWords {
     table: Table,
     family: Family,
     action: Option<ActionKind>,
@@ -96,9 +96,9 @@ pub(super) struct Draft {
     reasons: Vec<String>,
 }
 
-impl Draft {
+impl RuleWords {
     const fn new(table: Table, family: Family) -> Self {
-        Draft {
+        RuleWords {
             table,
             family,
             action: None,

@@ -112,7 +112,7 @@ type Path = Vec<String>;
 
 /// The menu of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CommandMenu {
     /// A supported menu.
     Understood(Menu),
     /// Any other menu, by its path.
@@ -123,7 +123,7 @@ pub(super) enum Place {
 
 /// The kind of a line.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum MenuLine {
     /// It changed the current menu.
     Enter,
     /// A command.
@@ -135,7 +135,7 @@ pub(super) enum Line {
 /// A command in a menu.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invocation {
-    pub(super) place: Place,
+    pub(super) place: CommandMenu,
     /// Whether its path is on the same line.
     pub(super) path_given: bool,
     /// Its verb and position; `None` if the line begins with another word.
@@ -156,10 +156,10 @@ pub(super) struct Menus {
 
 impl Menus {
     /// Classifies a line and changes the current menu accordingly.
-    pub(super) fn follow(&mut self, words: &[Word]) -> Line {
+    pub(super) fn follow(&mut self, words: &[Word]) -> MenuLine {
         let found = match self.locate(words) {
             Ok(found) => found,
-            Err((span, error)) => return Line::Wrong(span, error),
+            Err((span, error)) => return MenuLine::Wrong(span, error),
         };
         let place = place_of(&found.path);
         let enters = found.verb.is_none() && found.arguments == words.len();
@@ -169,38 +169,43 @@ impl Menus {
                 self.current = meant;
                 self.astray = false;
             }
-            return Line::Wrong(found.span, error);
+            return MenuLine::Wrong(found.span, error);
         }
         if enters {
             self.current = found.path;
             self.astray = false;
-            return Line::Enter;
+            return MenuLine::Enter;
         }
         if found.path_given {
-            self.astray |= found.path != self.current && matches!(place, Place::Understood(_));
+            self.astray |= found.path != self.current && matches!(place, CommandMenu::Understood(_));
         } else if self.astray {
             let error = RscError::new("it is not clear which menu this belongs to")
                 .expected("a menu line first")
                 .help("a path with a command on its line does not change the menu: repeat it here");
-            return Line::Wrong(found.verb.map_or(found.span, |(_, span)| span), error);
+            return MenuLine::Wrong(found.verb.map_or(found.span, |(_, span)| span), error);
         }
-        Line::Command(Invocation { place, path_given: found.path_given, verb: found.verb, arguments: found.arguments })
+        MenuLine::Command(Invocation {
+            place,
+            path_given: found.path_given,
+            verb: found.verb,
+            arguments: found.arguments,
+        })
     }
 
     /// The menu of commands without a path.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> CommandMenu {
         place_of(&self.current)
     }
 
     /// The error about a path that is similar to that of a supported menu, and the intended path.
-    fn misspelt(&mut self, path: &[String], place: &Place) -> Option<(Path, RscError)> {
-        let Place::Other(written) = place else { return None };
+    fn misspelt(&mut self, path: &[String], place: &CommandMenu) -> Option<(Path, RscError)> {
+        let CommandMenu::Other(written) = place else { return None };
         if *written == self.well_spelt {
             return None;
         }
         // Also in lower case: other capitals alone are not a similarity.
         let is_known =
-            matches!(place_of_lower(path), Place::Other(lower) if known::standing(&lower) != Standing::Unknown);
+            matches!(place_of_lower(path), CommandMenu::Other(lower) if known::standing(&lower) != Standing::Unknown);
         let found = if is_known { None } else { nearly_understood(path, written) };
         if found.is_none() {
             self.well_spelt.clone_from(written);
@@ -211,7 +216,7 @@ impl Menus {
     /// Whether a line with this beginning is a command of a supported menu.
     pub(super) fn understands(&self, words: &[Word]) -> bool {
         !super::script::begins(words)
-            && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), Place::Understood(_)))
+            && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), CommandMenu::Understood(_)))
     }
 
     /// Splits the line into path, verb and the rest.
@@ -289,16 +294,16 @@ fn path_text(word: &Word) -> Option<&str> {
     is_path.then(|| std::str::from_utf8(bytes).ok()).flatten()
 }
 
-fn place_of(path: &[String]) -> Place {
+fn place_of(path: &[String]) -> CommandMenu {
     match UNDERSTOOD.iter().find(|(understood, ..)| path == *understood) {
-        Some((.., menu)) => Place::Understood(*menu),
-        None if path.is_empty() => Place::Root,
-        None => Place::Other(format!("/{}", path.join(" "))),
+        Some((.., menu)) => CommandMenu::Understood(*menu),
+        None if path.is_empty() => CommandMenu::Root,
+        None => CommandMenu::Other(format!("/{}", path.join(" "))),
     }
 }
 
 /// As above, for a path that may be in capitals.
-fn place_of_lower(path: &[String]) -> Place {
+fn place_of_lower(path: &[String]) -> CommandMenu {
     place_of(&path.iter().map(|segment| segment.to_ascii_lowercase()).collect::<Path>())
 }
 
@@ -349,16 +354,16 @@ mod tests {
         let mut lines = Vec::new();
         while let Some(command) = lexer.next(|_| true) {
             lines.push(match menus.follow(&command.words) {
-                Line::Enter => format!("> {}", menus.current.join(" ")),
-                Line::Command(Invocation { place, verb, .. }) => {
+                MenuLine::Enter => format!("> {}", menus.current.join(" ")),
+                MenuLine::Command(Invocation { place, verb, .. }) => {
                     let place = match place {
-                        Place::Understood(menu) => menu.path().to_owned(),
-                        Place::Other(path) => format!("({path})"),
-                        Place::Root => "root".to_owned(),
+                        CommandMenu::Understood(menu) => menu.path().to_owned(),
+                        CommandMenu::Other(path) => format!("({path})"),
+                        CommandMenu::Root => "root".to_owned(),
                     };
                     format!("{place}: {}", verb.map_or_else(|| "-".to_owned(), |(verb, _)| verb))
                 }
-                Line::Wrong(span, _) => format!("wrong: {}", &text[span]),
+                MenuLine::Wrong(span, _) => format!("wrong: {}", &text[span]),
             });
         }
         lines

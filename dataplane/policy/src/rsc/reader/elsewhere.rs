@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::SkippedMenu;
 use super::super::lexer::{Command, Word};
 use super::super::menu::known::{self, Standing};
-use super::super::menu::{Invocation, Menu, Place};
+use super::super::menu::{CommandMenu, Invocation, Menu};
 use super::super::problem::{RscError, show};
 use super::{PRINTED, RuleFileReader, expected_verb, is_script};
 use crate::packet::Family;
@@ -51,25 +51,25 @@ impl RuleFileReader<'_> {
                 self.refuse_script(&words[0]);
             }
             // Both may change the supported menus in any way.
-            (Place::Other(_), Some((verb, _))) if verb == "do" && words.first().is_some_and(is_script) => {
+            (CommandMenu::Other(_), Some((verb, _))) if verb == "do" && words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
-            (Place::Root, Some((verb, at))) if verb == "import" && invocation.path_given => {
+            (CommandMenu::Root, Some((verb, at))) if verb == "import" && invocation.path_given => {
                 let error = RscError::new("importing other files is not supported")
                     .expected("the commands of that file")
                     .help("add them to this file, or leave the line out if none of them is about rules");
                 self.problems.add(at, error);
             }
-            (Place::Understood(menu), _) => self.no_verb(menu, command, words),
-            (Place::Other(path), verb) => self.pass_over(path, verb, command),
-            (Place::Root, Some((_, at))) if invocation.path_given && is_firewalls(&command.words) => {
+            (CommandMenu::Understood(menu), _) => self.no_verb(menu, command, words),
+            (CommandMenu::Other(path), verb) => self.pass_over(path, verb, command),
+            (CommandMenu::Root, Some((_, at))) if invocation.path_given && is_firewalls(&command.words) => {
                 let error = RscError::new("the root menu has no rules and no lists")
                     .expected("a command of a menu such as `/ip firewall filter`")
                     .help("leave out the `/`, or write the menu in full before the command");
                 self.problems.add(at, error);
             }
-            (Place::Root, _) if invocation.path_given => self.skip("/".to_owned()),
-            (Place::Root, verb) => {
+            (CommandMenu::Root, _) if invocation.path_given => self.skip("/".to_owned()),
+            (CommandMenu::Root, verb) => {
                 let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
                 let error = RscError::new("a command before any menu")
                     .expected("a menu line such as `/ip firewall filter`")

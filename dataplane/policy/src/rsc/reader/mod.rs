@@ -10,15 +10,15 @@ use super::command::{Order, Verb};
 use super::incomplete::{ExportProgress, Gap};
 use super::lexer::{self, Command, Lexer, Text, Word};
 use super::local_address::LocalAddresses;
-use super::menu::{Invocation, Line, Menu, Menus, Place};
+use super::menu::{CommandMenu, Invocation, Menu, MenuLine, Menus};
 use super::menu_kind::MenuKind;
 use super::problem::{Cursor, Problems, RscError, show};
 use super::property::Add;
-use super::rules::{Patterns, Rules};
+use super::rules::{PatternMenu, RuleMenu};
 use super::script::{self, Expansion};
 use super::store::Store;
 use super::syntax_error::SyntaxError;
-use super::work::Work;
+use super::work::WorkBudget;
 use super::{Reading, SkippedMenu, check, filter, interface, layer7, tracking};
 use crate::packet::Family;
 use crate::rule::{ListEntry, RuleSet, Table, Tracking};
@@ -31,9 +31,11 @@ const MOST_GAPS: usize = 100;
 pub(super) struct IsScriptError;
 
 /// The supported menu to which the command adds an entry.
-fn adds_to(line: &Line) -> Option<Menu> {
+fn adds_to(line: &MenuLine) -> Option<Menu> {
     match line {
-        Line::Command(Invocation { place: Place::Understood(menu), verb: Some((verb, _)), .. }) if verb == "add" => {
+        MenuLine::Command(Invocation { place: CommandMenu::Understood(menu), verb: Some((verb, _)), .. })
+            if verb == "add" =>
+        {
             Some(*menu)
         }
         _ => None,
@@ -46,10 +48,10 @@ trait Entries {
     fn knows(&self, name: &Text) -> bool;
 
     /// Carries out a command.
-    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work);
+    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &WorkBudget);
 
     /// Assigns numbers to the entries, as `print` does.
-    fn print(&mut self, _: &Work) {}
+    fn print(&mut self, _: &WorkBudget) {}
 
     /// Whether an indented line continues the `add` above it, whose `\` was lost: it begins with a property of the
     /// menu, and has only `name=value` words. No command of RouterOS has this form.
@@ -65,11 +67,11 @@ impl<K: MenuKind> Entries for Store<K> {
         self.kind.knows(name)
     }
 
-    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &WorkBudget) {
         Store::carry_out(self, order, problems, work);
     }
 
-    fn print(&mut self, work: &Work) {
+    fn print(&mut self, work: &WorkBudget) {
         Store::print(self, work);
     }
 }
@@ -84,15 +86,15 @@ pub(super) struct RuleFileReader<'a> {
     script: Option<(&'a [u8], &'a Expansion)>,
     cursor: Cursor<'a>,
     menus: Menus,
-    filter: Both<Store<Rules>>,
-    raw: Both<Store<Rules>>,
-    patterns: Store<Patterns>,
+    filter: Both<Store<RuleMenu>>,
+    raw: Both<Store<RuleMenu>>,
+    patterns: Store<PatternMenu>,
     address_lists: Both<Store<AddressLists>>,
     local_addresses: Both<Store<LocalAddresses>>,
-    interface_lists: Store<interface::Lists>,
+    interface_lists: Store<interface::InterfaceListMenu>,
     interface_members: Store<interface::Members>,
     tracking: Tracking,
-    work: Work,
+    work: WorkBudget,
     problems: Problems,
     warnings: Problems,
     /// The missing parts of the export, and its progress.
@@ -111,15 +113,15 @@ impl<'a> RuleFileReader<'a> {
             script,
             cursor: Cursor::new(text),
             menus: Menus::default(),
-            filter: both.map(|family| Store::new(Rules(Table::Filter, family))),
-            raw: both.map(|family| Store::new(Rules(Table::Raw, family))),
-            patterns: Store::new(Patterns),
+            filter: both.map(|family| Store::new(RuleMenu(Table::Filter, family))),
+            raw: both.map(|family| Store::new(RuleMenu(Table::Raw, family))),
+            patterns: Store::new(PatternMenu),
             address_lists: both.map(|family| Store::new(AddressLists::new(family))),
             local_addresses: both.map(|family| Store::new(LocalAddresses(family))),
-            interface_lists: Store::new(interface::Lists),
+            interface_lists: Store::new(interface::InterfaceListMenu),
             interface_members: Store::new(interface::Members),
             tracking: tracking::defaults(script.map_or(text, |(file, _)| file)),
-            work: Work::new(text.len()),
+            work: WorkBudget::new(text.len()),
             problems: Problems::default(),
             warnings: Problems::default(),
             gaps: Vec::new(),
@@ -182,14 +184,14 @@ impl<'a> RuleFileReader<'a> {
     }
 
     /// The kind of a line, or `None` if it needs no more work.
-    fn follow(&mut self, command: &Command) -> Option<Line> {
+    fn follow(&mut self, command: &Command) -> Option<MenuLine> {
         match command.words.first() {
             Some(_) if !script::begins(&command.words) => {
                 let line = self.menus.follow(&command.words);
                 match &line {
-                    Line::Enter => self.progress.reach(&self.menus.place()),
-                    Line::Command(invocation) => self.progress.reach(&invocation.place),
-                    Line::Wrong(..) => {}
+                    MenuLine::Enter => self.progress.reach(&self.menus.place()),
+                    MenuLine::Command(invocation) => self.progress.reach(&invocation.place),
+                    MenuLine::Wrong(..) => {}
                 }
                 return Some(line);
             }
@@ -200,17 +202,19 @@ impl<'a> RuleFileReader<'a> {
         None
     }
 
-    fn carry_out(&mut self, command: &Command, line: Line) {
+    fn carry_out(&mut self, command: &Command, line: MenuLine) {
         match line {
-            Line::Command(Invocation { place: Place::Understood(menu), verb: Some(verb), arguments, .. }) => {
+            MenuLine::Command(Invocation {
+                place: CommandMenu::Understood(menu), verb: Some(verb), arguments, ..
+            }) => {
                 self.order(command, menu, verb, arguments);
             }
             line => {
                 self.report_errors(&command.errors, |error| error.kind.breaks_the_text());
                 match line {
-                    Line::Enter => {}
-                    Line::Wrong(span, error) => self.problems.add(span, error),
-                    Line::Command(invocation) => self.other(command, invocation),
+                    MenuLine::Enter => {}
+                    MenuLine::Wrong(span, error) => self.problems.add(span, error),
+                    MenuLine::Command(invocation) => self.other(command, invocation),
                 }
             }
         }
@@ -330,7 +334,7 @@ impl Entries for Tracking {
         false
     }
 
-    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, _: &Work) {
+    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, _: &WorkBudget) {
         let intact = order.errors().next().is_none();
         let add = Add { words: order.words(), verb: order.at.clone(), line: order.line, intact };
         tracking::set(self, &add, problems);

@@ -3,18 +3,18 @@
 use std::ops::Range;
 
 use super::super::lexer::{Command, Text, Word};
-use super::super::menu::{Line, Place};
+use super::super::menu::{CommandMenu, MenuLine};
 use super::super::problem::RscError;
 use super::super::syntax_error::SyntaxErrorKind;
 use super::super::wording::quoted;
 use super::expression::{Fail, operand, string, variable};
-use super::run::Run;
+use super::run::ScriptRun;
 use super::value::Value;
 
 /// Highest ratio of the expanded text to its file.
 const MOST_OUTPUT: usize = 4 << 20;
 
-impl Run<'_> {
+impl ScriptRun<'_> {
     /// Adds a command to the text, unless there is no room.
     pub(super) fn command(&mut self, command: &Command) -> Option<()> {
         self.spend(20 + command.span.len())?;
@@ -23,19 +23,19 @@ impl Run<'_> {
         }
         let line = self.menus.follow(&command.words);
         let is_read = match &line {
-            Line::Enter => {
+            MenuLine::Enter => {
                 self.is_lost = false;
                 false
             }
-            Line::Command(invocation) if self.is_lost && !invocation.path_given => {
+            MenuLine::Command(invocation) if self.is_lost && !invocation.path_given => {
                 let error = RscError::new("it is not clear which menu this belongs to")
                     .expected("a menu line first")
                     .help("a menu inside a block does not apply after it: repeat it here");
                 self.refuse(command.words.first().map(|word| (word.span.clone(), error)));
                 return Some(());
             }
-            Line::Command(invocation) => matches!(invocation.place, Place::Understood(_)),
-            Line::Wrong(..) => false,
+            MenuLine::Command(invocation) => matches!(invocation.place, CommandMenu::Understood(_)),
+            MenuLine::Wrong(..) => false,
         };
         let note = self.note();
         self.expansion.note(note);

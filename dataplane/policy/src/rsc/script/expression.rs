@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::problem::{RscError, show};
 use super::super::select::SelectError;
-use super::super::work::Work;
+use super::super::work::WorkBudget;
 use super::value::{LONGEST_TEXT, Value};
 
 /// Greatest depth of expressions.
@@ -27,7 +27,7 @@ pub(super) struct Expression<'a, V> {
     pub(super) text: &'a [u8],
     pub(super) at: usize,
     pub(super) variables: &'a V,
-    pub(super) work: &'a Work,
+    pub(super) work: &'a WorkBudget,
     depth: usize,
     /// Whether words are literal: not between operators.
     pub(super) words: bool,
@@ -38,7 +38,7 @@ pub(super) fn operand<V: Variables>(
     text: &[u8],
     range: Range<usize>,
     variables: &V,
-    work: &Work,
+    work: &WorkBudget,
 ) -> Result<Value, Fail> {
     let mut expression = Expression {
         text: text.get(..range.end).unwrap_or(text),
@@ -60,7 +60,7 @@ pub(super) fn string<V: Variables>(
     text: &[u8],
     open: usize,
     variables: &V,
-    work: &Work,
+    work: &WorkBudget,
 ) -> Result<(Vec<u8>, usize), Fail> {
     let mut expression = Expression { text, at: open, variables, work, depth: 0, words: true };
     let bytes = expression.string()?;
@@ -72,7 +72,7 @@ pub(super) fn variable<V: Variables>(
     text: &[u8],
     dollar: usize,
     variables: &V,
-    work: &Work,
+    work: &WorkBudget,
 ) -> Result<(Value, usize), Fail> {
     let mut expression = Expression { text, at: dollar, variables, work, depth: 0, words: true };
     let value = expression.variable()?;

@@ -8,7 +8,7 @@ use super::super::menu::Menus;
 use super::super::problem::{RscError, show};
 use super::super::select::SelectError;
 use super::super::syntax_error::{SyntaxError, SyntaxErrorKind};
-use super::super::work::Work;
+use super::super::work::WorkBudget;
 use super::expression::{Fail, Variables, operand};
 use super::map::Expansion;
 use super::value::Value;
@@ -21,9 +21,9 @@ const MOST_VARIABLES: usize = 10_000;
 
 /// Runs the script of a file.
 pub(in crate::rsc) fn expand(file: &[u8]) -> Expansion {
-    let mut run = Run {
+    let mut run = ScriptRun {
         file,
-        work: Work::new(file.len()),
+        work: WorkBudget::new(file.len()),
         expansion: Expansion::new(file),
         scopes: Scopes::default(),
         loops: Vec::new(),
@@ -72,9 +72,9 @@ impl Scopes {
 }
 
 /// The state of running a script.
-pub(super) struct Run<'a> {
+pub(super) struct ScriptRun<'a> {
     pub(super) file: &'a [u8],
-    pub(super) work: Work,
+    pub(super) work: WorkBudget,
     pub(super) expansion: Expansion,
     pub(super) scopes: Scopes,
     /// The variables of the loops around a statement, with their values.
@@ -90,7 +90,7 @@ pub(super) struct Run<'a> {
 /// Whether the budget remains: `None` ends the script.
 type Goes = Option<()>;
 
-impl Run<'_> {
+impl ScriptRun<'_> {
     /// Runs the statements of a range.
     fn block(&mut self, range: Range<usize>) -> Goes {
         if self.depth == MAX_DEPTH {

@@ -31,7 +31,7 @@ pub(super) type SelectError = (Range<usize>, RscError);
 #[derive(Debug)]
 pub(super) enum Query {
     /// One condition.
-    Test(Test),
+    Test(PropertyTest),
     /// The negation.
     Not(Box<Query>),
     /// All of these; true for every entry if there are none.
@@ -42,7 +42,7 @@ pub(super) enum Query {
 
 /// A condition on one property.
 #[derive(Debug)]
-pub(super) struct Test {
+pub(super) struct PropertyTest {
     /// The property.
     pub(super) name: Text,
     /// The comparison.
@@ -86,7 +86,7 @@ impl Query {
     }
 
     /// Every condition of the query.
-    pub(super) fn tests(&mut self) -> Vec<&mut Test> {
+    pub(super) fn tests(&mut self) -> Vec<&mut PropertyTest> {
         match self {
             Query::Test(test) => vec![test],
             Query::Not(query) => query.tests(),
@@ -97,7 +97,9 @@ impl Query {
     /// The value that a property must have for the query to be true, if the query states it directly.
     pub(super) fn demands(&self, name: &str) -> Option<&[u8]> {
         match self {
-            Query::Test(Test { name: tested, ask: Ask::Is(value) }) if tested.bytes == name.as_bytes() => Some(value),
+            Query::Test(PropertyTest { name: tested, ask: Ask::Is(value) }) if tested.bytes == name.as_bytes() => {
+                Some(value)
+            }
             Query::All(queries) => queries.iter().find_map(|query| query.demands(name)),
             _ => None,
         }

@@ -8,7 +8,7 @@ use super::super::lexer::{Text, string_at};
 use super::super::problem::{RscError, show};
 use super::super::syntax_error::SyntaxErrorKind;
 use super::super::value;
-use super::{Ask, Query, SelectError, Test};
+use super::{Ask, PropertyTest, Query, SelectError};
 
 /// Greatest depth of parentheses.
 const MAX_DEPTH: usize = 16;
@@ -137,21 +137,21 @@ impl QueryReader<'_> {
         let behind_name = self.at;
         self.skip_blanks();
         if self.takes("!=") {
-            let test = Test { name, ask: Ask::Is(self.value()?.0) };
+            let test = PropertyTest { name, ask: Ask::Is(self.value()?.0) };
             return Ok(Query::Not(Box::new(Query::Test(test))));
         }
         if self.takes("=") {
-            return Ok(Query::Test(Test { name, ask: Ask::Is(self.value()?.0) }));
+            return Ok(Query::Test(PropertyTest { name, ask: Ask::Is(self.value()?.0) }));
         }
         if self.takes("~") {
             let (value, span) = self.value()?;
-            return Ok(Query::Test(Test { name, ask: Ask::Like(regex(&value, span)?) }));
+            return Ok(Query::Test(PropertyTest { name, ask: Ask::Like(regex(&value, span)?) }));
         }
         if self.is_word("in") || self.peek().is_some_and(|byte| matches!(byte, b'<' | b'>')) {
             return Err(self.unexpected());
         }
         self.at = behind_name;
-        Ok(Query::Test(Test { name, ask: Ask::Given }))
+        Ok(Query::Test(PropertyTest { name, ask: Ask::Given }))
     }
 
     /// A string, or literal bytes.

@@ -7,13 +7,18 @@ use super::super::command::{Item, Order, Selector, Verb, property_name};
 use super::super::lexer::{Text, Word};
 use super::super::menu_kind::MenuKind;
 use super::super::problem::{RscError, show};
-use super::super::select::{Ask, Query, SelectError, Test};
-use super::super::work::Work;
+use super::super::select::{Ask, PropertyTest, Query, SelectError};
+use super::super::work::WorkBudget;
 use super::Store;
 
 impl<K: MenuKind> Store<K> {
     /// The selected entries: at least one, except for `remove [find …]`.
-    pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, SelectError> {
+    pub(super) fn select(
+        &mut self,
+        order: &Order<'_>,
+        chosen: &Text,
+        work: &WorkBudget,
+    ) -> Result<Vec<u32>, SelectError> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
             Selector::Find(query) => {
                 let found = self.find(order.text, query, work)?;
@@ -49,7 +54,7 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// The one entry before which another one is placed.
-    pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, SelectError> {
+    pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &WorkBudget) -> Result<u32, SelectError> {
         let selected = self.select(order, chosen, work)?;
         match selected[..] {
             [only] => Ok(only),
@@ -62,7 +67,7 @@ impl<K: MenuKind> Store<K> {
         }
     }
 
-    fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, SelectError> {
+    fn find(&self, text: &[u8], mut query: Query, work: &WorkBudget) -> Result<Vec<u32>, SelectError> {
         for test in query.tests() {
             self.check_test(test, work)?;
         }
@@ -86,7 +91,7 @@ impl<K: MenuKind> Store<K> {
         Ok(found)
     }
 
-    fn check_test(&self, test: &mut Test, work: &Work) -> Result<(), SelectError> {
+    fn check_test(&self, test: &mut PropertyTest, work: &WorkBudget) -> Result<(), SelectError> {
         let name = &test.name;
         if !self.kind.knows(name) && name.bytes != b"dynamic" {
             let error = RscError::new(format!("`{}` cannot be searched for", show(&name.bytes)))
@@ -103,7 +108,7 @@ impl<K: MenuKind> Store<K> {
         Ok(())
     }
 
-    fn meets(&self, index: u32, query: &Query, text: &[u8], work: &Work) -> bool {
+    fn meets(&self, index: u32, query: &Query, text: &[u8], work: &WorkBudget) -> bool {
         let record = &self.records[index as usize];
         let mut words = None;
         query.meets(&mut |name: &[u8]| {
@@ -121,7 +126,7 @@ impl<K: MenuKind> Store<K> {
         })
     }
 
-    fn item(&mut self, item: &Item, text: &[u8], work: &Work) -> Result<u32, RscError> {
+    fn item(&mut self, item: &Item, text: &[u8], work: &WorkBudget) -> Result<u32, RscError> {
         let found = match item {
             Item::Number(number) => self.numbered(*number, work)?,
             Item::Id(id) => {
@@ -129,7 +134,7 @@ impl<K: MenuKind> Store<K> {
                 index.filter(|index| *index < self.records.len()).map(|index| index as u32)
             }
             Item::Name(name) if K::NAMED => {
-                let test = Test { name: Text::made(b"name", 0..0), ask: Ask::Is(name.clone()) };
+                let test = PropertyTest { name: Text::made(b"name", 0..0), ask: Ask::Is(name.clone()) };
                 self.find(text, Query::Test(test), work).unwrap_or_default().first().copied()
             }
             Item::Name(_) => {
@@ -152,7 +157,7 @@ impl<K: MenuKind> Store<K> {
     /// The entry with a number. RouterOS keeps the numbers of the last `print`, or of their first use, until the next
     /// `print`; when it drops them is not documented. So a number is valid only if it means the same entry in both
     /// cases.
-    fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, RscError> {
+    fn numbered(&mut self, number: usize, work: &WorkBudget) -> Result<Option<u32>, RscError> {
         self.compact(work);
         let now = self.order.get(number).copied();
         let numbers = self.numbers.get_or_insert_with(|| {

@@ -4,7 +4,7 @@
 //! as a whole, with its new words in place of the old ones, so that the checks of an `add` apply to it too. The words
 //! are not stored but found in the text again: a file may have a million entries, of which few are changed.
 //!
-//! Time is bounded: a command that searches entries uses up [`Work`], a budget in proportion to the file's size.
+//! Time is bounded: a command that searches entries uses up [`WorkBudget`], a budget in proportion to the file's size.
 //! Removing a list by name costs nothing, because lists are indexed.
 //!
 //! `find` has the selection of entries.
@@ -20,14 +20,14 @@ use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::Add;
 use super::select::SelectError;
-use super::work::Work;
+use super::work::WorkBudget;
 
 /// Highest number of entries with problems that one command reports. They have the same problems.
 const MOST_BAD_CHANGES: usize = 20;
 
 /// An entry and its origin.
 #[derive(Debug)]
-pub(super) struct Record<E> {
+pub(super) struct MenuEntry<E> {
     pub(super) entry: E,
     /// Its `add`. Empty for predefined entries, whose line is their index in [`MenuKind::BUILTIN`].
     source: Range<usize>,
@@ -51,7 +51,7 @@ struct Change {
 #[derive(Debug)]
 pub(super) struct Store<K: MenuKind> {
     pub(super) kind: K,
-    records: Vec<Record<K::Entry>>,
+    records: Vec<MenuEntry<K::Entry>>,
     /// The entries in their order, some of which may have been removed.
     order: Vec<u32>,
     /// The number of removed ones.
@@ -69,13 +69,13 @@ impl<K: MenuKind> Store<K> {
             let words = [builtin_word(name)];
             let add = Add { words: &words, verb: 0..0, line: 0, intact: true };
             let entry = store.kind.read(&add, &mut Problems::default());
-            store.push(Record { entry, source: 0..0, line: line as u32, head: 0, intact: true, removed: false });
+            store.push(MenuEntry { entry, source: 0..0, line: line as u32, head: 0, intact: true, removed: false });
         }
         store
     }
 
     /// Carries out a command.
-    pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+    pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &WorkBudget) {
         let mut intact = order.errors().next().is_none();
         if let Some((span, error)) = order.twice() {
             problems.add(span, error);
@@ -92,21 +92,21 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// Assigns numbers to the entries.
-    pub(super) fn print(&mut self, work: &Work) {
+    pub(super) fn print(&mut self, work: &WorkBudget) {
         self.compact(work);
         if work.spend(self.order.len() / 64) {
             self.numbers = Some(self.order.clone());
         }
     }
 
-    fn push(&mut self, record: Record<K::Entry>) -> u32 {
+    fn push(&mut self, record: MenuEntry<K::Entry>) -> u32 {
         let index = self.records.len() as u32;
         self.records.push(record);
         self.order.push(index);
         index
     }
 
-    fn add(&mut self, order: &Order<'_>, intact: bool, problems: &mut Problems, work: &Work) {
+    fn add(&mut self, order: &Order<'_>, intact: bool, problems: &mut Problems, work: &WorkBudget) {
         let place = order.value("place-before").filter(|_| K::ORDERED);
         let without_place: Vec<Word>;
         let words = match place {
@@ -120,7 +120,7 @@ impl<K: MenuKind> Store<K> {
         let entry = self.kind.read(&add, problems);
         // Found before the new entry is among them.
         let place = place.filter(|_| intact && !work.is_over()).map(|text| self.one(order, text, work));
-        let index = self.push(Record {
+        let index = self.push(MenuEntry {
             entry,
             source: order.command.span.clone(),
             line: order.line,
@@ -151,7 +151,7 @@ impl<K: MenuKind> Store<K> {
         self.kind.refuse(&mut self.records[index as usize].entry);
     }
 
-    fn change(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) -> Result<(), SelectError> {
+    fn change(&mut self, order: &Order<'_>, problems: &mut Problems, work: &WorkBudget) -> Result<(), SelectError> {
         self.check_verb(order)?;
         let (chosen, spare) = order.selected()?;
         let selected = self.select(order, chosen, work)?;
@@ -213,7 +213,7 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// Removes the removed ones from the order.
-    fn compact(&mut self, work: &Work) {
+    fn compact(&mut self, work: &WorkBudget) {
         if self.removed > 0 {
             work.spend(self.order.len());
             self.order.retain(|index| !self.records[*index as usize].removed);
@@ -222,7 +222,7 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// The position of an entry in the order.
-    fn place(&mut self, index: u32, work: &Work) -> usize {
+    fn place(&mut self, index: u32, work: &WorkBudget) -> usize {
         let place = self.order.iter().position(|other| *other == index).unwrap_or(self.order.len());
         // Entries after it must be moved.
         work.spend(self.order.len() / 16);
@@ -233,7 +233,7 @@ impl<K: MenuKind> Store<K> {
         &mut self,
         selected: &[u32],
         before: Option<(u32, Range<usize>)>,
-        work: &Work,
+        work: &WorkBudget,
     ) -> Result<(), SelectError> {
         let moved: HashSet<u32> = selected.iter().copied().collect();
         if let Some((_, span)) = before.as_ref().filter(|(before, _)| moved.contains(before)) {
@@ -249,7 +249,7 @@ impl<K: MenuKind> Store<K> {
         Ok(())
     }
 
-    fn set(&mut self, order: &Order<'_>, selected: &[u32], problems: &mut Problems, work: &Work) {
+    fn set(&mut self, order: &Order<'_>, selected: &[u32], problems: &mut Problems, work: &WorkBudget) {
         let change = Change { verb: order.verb, at: order.at.clone(), arguments: order.arguments() };
         let mut bad = 0;
         for index in selected {
@@ -263,7 +263,7 @@ impl<K: MenuKind> Store<K> {
         }
     }
 
-    fn read_again(&mut self, index: u32, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+    fn read_again(&mut self, index: u32, order: &Order<'_>, problems: &mut Problems, work: &WorkBudget) {
         work.spend(100);
         let (words, verb) = self.words(index, order.text, work);
         let record = &mut self.records[index as usize];
@@ -274,7 +274,7 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// The words of an entry: the last one of each property, and the position of its verb.
-    fn words(&self, index: u32, text: &[u8], work: &Work) -> (Vec<Word>, Range<usize>) {
+    fn words(&self, index: u32, text: &[u8], work: &WorkBudget) -> (Vec<Word>, Range<usize>) {
         let record = &self.records[index as usize];
         work.spend(30 + record.source.len());
         let mut verb = record.source.start..record.source.start;
@@ -304,7 +304,7 @@ impl<K: MenuKind> Store<K> {
     /// The remaining entries, in their order, each with the position in the file of the entry that had this turn: so
     /// entries that were moved within their menu keep their place among those of other menus.
     pub(super) fn into_ordered(mut self) -> Vec<(usize, K::Entry)> {
-        self.compact(&Work::default());
+        self.compact(&WorkBudget::default());
         let mut places: Vec<u32> = self.order.clone();
         places.sort_unstable();
         let places: Vec<usize> = places.iter().map(|index| self.records[*index as usize].source.start).collect();

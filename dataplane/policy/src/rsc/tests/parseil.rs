@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::*;
 use crate::rsc::lexer::Lexer;
-use crate::rsc::menu::{Invocation, Line, Menus, Place};
+use crate::rsc::menu::{CommandMenu, Invocation, MenuLine, Menus};
 
 const EXPORT: &str = r#"/interface list
 add name=WAN comment=outside
@@ -79,8 +79,12 @@ fn ours(text: &[u8]) -> Vec<CommandWords> {
     let mut commands = Vec::new();
     while let Some(command) = lexer.next(|_| true) {
         assert!(command.errors.is_empty(), "{command:?}");
-        let Line::Command(Invocation { place: Place::Understood(menu), verb: Some((verb, _)), arguments, .. }) =
-            menus.follow(&command.words)
+        let MenuLine::Command(Invocation {
+            place: CommandMenu::Understood(menu),
+            verb: Some((verb, _)),
+            arguments,
+            ..
+        }) = menus.follow(&command.words)
         else {
             continue;
         };
