@@ -22,7 +22,7 @@ const LENGTH: usize = 20;
 /// Reads the packet in an Ethernet frame. `bytes` are the last bytes of the frame.
 #[inline]
 pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<Packet<'f>, Reason> {
-    let header = Header(bytes.first_chunk().ok_or(Reason::Ipv4Malformed)?);
+    let header = Ipv4Header(bytes.first_chunk().ok_or(Reason::Ipv4Malformed)?);
     if header.version() != 4 || header.length() < LENGTH {
         return Err(Reason::Ipv4Malformed);
     }
@@ -46,9 +46,9 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
 }
 
 /// The fixed part of the header, by field.
-struct Header<'f>(&'f [u8; LENGTH]);
+struct Ipv4Header<'f>(&'f [u8; LENGTH]);
 
-impl Header<'_> {
+impl Ipv4Header<'_> {
     fn version(&self) -> u8 {
         self.0[0] >> 4
     }

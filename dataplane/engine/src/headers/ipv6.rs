@@ -18,7 +18,7 @@ use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::Reason;
 
 use super::discovery::{self, Message};
-use super::transport::{self, Fragment, Part};
+use super::transport::{self, DatagramPart, Fragment};
 
 const LENGTH: usize = 40;
 
@@ -28,7 +28,7 @@ const MAX_EXTENSIONS: usize = 8;
 
 /// Reads the packet in an Ethernet frame. `bytes` are the last bytes of the frame.
 pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<Packet<'f>, Reason> {
-    let header = Header(bytes.first_chunk().ok_or(Reason::Ipv6Malformed)?);
+    let header = Ipv6Header(bytes.first_chunk().ok_or(Reason::Ipv6Malformed)?);
     if header.version() != 6 {
         return Err(Reason::Ipv6Malformed);
     }
@@ -66,7 +66,7 @@ fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
 #[inline(never)]
 fn neighbour_discovery(frame: &[u8], bytes: &[u8], message: &[u8]) -> Reason {
     let class = || {
-        let header = Header(bytes.first_chunk()?);
+        let header = Ipv6Header(bytes.first_chunk()?);
         let is_alone = header.next() == IpNumber::IPV6_ICMP && bytes.len() == LENGTH + message.len();
         let message = Message {
             ethernet: frame.first_chunk()?,
@@ -84,13 +84,13 @@ fn neighbour_discovery(frame: &[u8], bytes: &[u8], message: &[u8]) -> Reason {
 struct Upper<'f> {
     protocol: IpNumber,
     data: &'f [u8],
-    part: Part,
+    part: DatagramPart,
 }
 
 /// Follows the chain of extension headers from `protocol`, the first. The chain ends at a number that is not one of the
 /// extension headers that hosts follow. The chain also ends at ESP, because the bytes behind ESP cannot be read.
 fn walk(mut protocol: IpNumber, payload: &[u8]) -> Result<Upper<'_>, Reason> {
-    let (mut data, mut part) = (payload, Part::Whole);
+    let (mut data, mut part) = (payload, DatagramPart::Whole);
     let mut fragmented = false;
     for position in 0..=MAX_EXTENSIONS {
         let unit = match protocol {
@@ -112,7 +112,7 @@ fn walk(mut protocol: IpNumber, payload: &[u8]) -> Result<Upper<'_>, Reason> {
             (fragmented, part) = (true, fragment.part(next, behind)?);
         }
         (protocol, data) = (next, behind);
-        if part == Part::Later {
+        if part == DatagramPart::Later {
             // The data of a later fragment begins inside another header or the payload.
             return Ok(Upper { protocol, data, part });
         }
@@ -133,9 +133,9 @@ fn extension_length(header: IpNumber, unit: &[u8; 8]) -> usize {
 }
 
 /// The fixed header, by field.
-struct Header<'f>(&'f [u8; LENGTH]);
+struct Ipv6Header<'f>(&'f [u8; LENGTH]);
 
-impl Header<'_> {
+impl Ipv6Header<'_> {
     fn version(&self) -> u8 {
         self.0[0] >> 4
     }

@@ -9,7 +9,7 @@ use knockplane_policy::reason::Reason;
 
 /// The part of a datagram that a packet contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum DatagramPart {
     Whole,
     First,
     Later,
@@ -27,9 +27,9 @@ pub(super) struct Fragment {
 
 impl Fragment {
     /// The part of the datagram. `protocol` is the first header in the datagram's data.
-    pub(super) fn part(&self, protocol: IpNumber, data: &[u8]) -> Result<Part, Reason> {
+    pub(super) fn part(&self, protocol: IpNumber, data: &[u8]) -> Result<DatagramPart, Reason> {
         if self.offset == 0 && !self.more {
-            return Ok(Part::Whole);
+            return Ok(DatagramPart::Whole);
         }
         let torn = self.more && !data.len().is_multiple_of(8);
         let too_far = self.before + self.offset + data.len() > usize::from(u16::MAX);
@@ -38,7 +38,7 @@ impl Fragment {
         if data.is_empty() || torn || too_far || overlay {
             return Err(Reason::FragmentMalformed);
         }
-        Ok(if self.offset == 0 { Part::First } else { Part::Later })
+        Ok(if self.offset == 0 { DatagramPart::First } else { DatagramPart::Later })
     }
 }
 
@@ -55,9 +55,9 @@ pub(super) struct Transport<'f> {
 /// Always inlined: with a call, the result and the values that the caller still needs would go through memory. That
 /// costs some 20 instructions for each packet.
 #[inline(always)]
-pub(super) fn read(protocol: IpNumber, data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
+pub(super) fn read(protocol: IpNumber, data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
     match (part, protocol) {
-        (Part::Later, _) => Ok(Transport::default()),
+        (DatagramPart::Later, _) => Ok(Transport::default()),
         (_, IpNumber::TCP) => tcp(data, part),
         (_, IpNumber::UDP) => udp(data, part),
         (_, IpNumber::ICMP | IpNumber::IPV6_ICMP) => icmp(data, part),
@@ -66,13 +66,13 @@ pub(super) fn read(protocol: IpNumber, data: &[u8], part: Part) -> Result<Transp
 }
 
 /// The reason for a header that is not complete.
-fn cut_short(part: Part, whole: Reason) -> Reason {
-    if part == Part::First { Reason::FragmentMalformed } else { whole }
+fn cut_short(part: DatagramPart, whole: Reason) -> Reason {
+    if part == DatagramPart::First { Reason::FragmentMalformed } else { whole }
 }
 
 /// RFC 9293: ports, …, data offset in the upper half of byte 12, in 32-bit words.
 #[inline(always)]
-fn tcp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
+fn tcp(data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
     let header = data.first_chunk::<20>().ok_or(cut_short(part, Reason::TransportTruncated))?;
     let length = usize::from(header[12] >> 4) * 4;
     if length < header.len() {
@@ -85,17 +85,17 @@ fn tcp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
 /// RFC 768: ports, length of header and payload, checksum. A length of 0 would be a jumbogram. The reader refuses it
 /// like the other lengths below 8.
 #[inline(always)]
-fn udp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
+fn udp(data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
     let header = data.first_chunk::<8>().ok_or(cut_short(part, Reason::TransportTruncated))?;
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
     // The length is that of the datagram. A first fragment contains only its beginning.
-    let end = if part == Part::First { length.min(data.len()) } else { length };
+    let end = if part == DatagramPart::First { length.min(data.len()) } else { length };
     let payload = data.get(header.len()..end).ok_or(Reason::TransportMalformed)?;
     Ok(Transport { ports: Some(ports(header)), icmp: None, payload })
 }
 
 /// RFC 792 and RFC 4443: type, code, checksum, and four bytes whose meaning depends on the type.
-fn icmp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
+fn icmp(data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
     let (header, payload) = data.split_first_chunk::<8>().ok_or(cut_short(part, Reason::TransportTruncated))?;
     Ok(Transport { ports: None, icmp: Some((header[0], header[1])), payload })
 }

@@ -13,10 +13,10 @@ use crate::headers;
 use crate::pipeline::dependencies::Dependencies;
 use crate::pipeline::effects::{FirstEvaluation, OutOfOrder, PendingSteps, ReEvaluation};
 use crate::pipeline::evaluation::RuleEvaluation;
-use crate::pipeline::history::{History, HistoryWriter, LastPacket, Refusal, RefusedPackets};
+use crate::pipeline::history::{History, HistoryCause, HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::reply::Reply;
-use crate::pipeline::run_cache::Run;
+use crate::pipeline::run_cache::PacketRun;
 use crate::pipeline::{Context, Decision, non_ip};
 
 /// Frames of a batch at most: a burst of a ring. A larger batch delays its first frame more. A smaller one spreads the
@@ -96,7 +96,7 @@ impl Decider {
     ) -> &[Decision] {
         let mut decided = 0;
         (self.out_of_order, self.answered, self.evaluated, self.non_ip) = (0, 0, 0, 0);
-        let mut run = None::<Run>;
+        let mut run = None::<PacketRun>;
         if !frames.is_empty() {
             self.local.history.begin_batch(arrived(0));
         }
@@ -124,7 +124,7 @@ impl Decider {
                         self.evaluated |= 1 << decided;
                         self.answered |= u64::from(evaluation.effects.answered) << decided;
                         let matches = &evaluation.effects.matches;
-                        run = Run::begin(packet, now, decision, matches, dependencies);
+                        run = PacketRun::begin(packet, now, decision, matches, dependencies);
                         if run.is_none() && decision.verdict == Verdict::Drop {
                             let refusal = matches.refusal(decision.reason, context.table);
                             if self.local.history.has_room() {
@@ -206,7 +206,7 @@ impl Decider {
 
 /// Records a dropped packet that begins no run.
 #[inline(never)]
-fn record_drop(history: &mut HistoryWriter, packet: &Packet<'_>, arrived: Time, refusal: Refusal) {
+fn record_drop(history: &mut HistoryWriter, packet: &Packet<'_>, arrived: Time, refusal: HistoryCause) {
     let (source, last) = (packet.source, LastPacket::of(packet));
     history.record(RefusedPackets { source, refusal, last, count: 1, arrived });
 }

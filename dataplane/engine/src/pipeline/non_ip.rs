@@ -6,7 +6,7 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 
 use crate::headers;
-use crate::pipeline::history::{HistoryWriter, LastPacket, Refusal, RefusedPackets};
+use crate::pipeline::history::{HistoryCause, HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::{Context, Decision};
 
 /// Decides about a frame that [`headers::read`] refused for this reason.
@@ -40,7 +40,7 @@ pub(super) fn record(
         && let Some(source) = headers::source(frame)
     {
         let last = LastPacket { side, vlan: vlan::of_frame(frame), protocol: None, port: None };
-        let refusal = Refusal::Dropped { reason, rule: None };
+        let refusal = HistoryCause::Dropped { reason, rule: None };
         history.record(RefusedPackets { source, refusal, last, count: 1, arrived: now() });
     }
 }

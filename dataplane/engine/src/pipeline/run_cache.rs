@@ -18,7 +18,7 @@ use crate::pipeline::history::{HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::{Context, Decision};
 
 /// Packets of one batch, each behind the other, with the same key and a cacheable decision.
-pub(super) struct Run {
+pub(super) struct PacketRun {
     vlan: Vlan,
     source: IpAddr,
     destination: IpAddr,
@@ -33,7 +33,7 @@ pub(super) struct Run {
     repeats: u32,
 }
 
-impl Run {
+impl PacketRun {
     /// The run that this packet begins. `None` if its decision cannot be repeated.
     #[inline]
     pub(super) fn begin(
@@ -42,13 +42,13 @@ impl Run {
         decision: Decision,
         matches: &Matches,
         dependencies: &Dependencies,
-    ) -> Option<Run> {
+    ) -> Option<PacketRun> {
         if !dependencies.is_cacheable() || !matches.are_complete() {
             return None;
         }
         let Packet { source, destination, protocol, ports, icmp, ip_length, .. } = *packet;
         let (vlan, matches) = (packet.vlan(), *matches);
-        Some(Run {
+        Some(PacketRun {
             vlan,
             source,
             destination,

@@ -21,11 +21,11 @@ const WAYS: usize = 8;
 
 /// A table of values by keyed hash.
 pub(crate) struct Keyed<V> {
-    sets: Box<[Mutex<[Slot<V>; WAYS]>]>,
+    sets: Box<[Mutex<[KeyedSlot<V>; WAYS]>]>,
 }
 
 /// A key, its value and the value's expiry. An expired slot is free.
-struct Slot<V> {
+struct KeyedSlot<V> {
     tag: Tag,
     expiry: Time,
     value: V,
@@ -77,7 +77,7 @@ pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Optio
 impl<V: Default> Keyed<V> {
     /// Creates a table for about `capacity` keys.
     pub(crate) fn new(capacity: usize) -> Keyed<V> {
-        let slot = || Slot { tag: 0, expiry: Time::default(), value: V::default() };
+        let slot = || KeyedSlot { tag: 0, expiry: Time::default(), value: V::default() };
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
         Keyed { sets: (0..sets).map(|_| Mutex::new(std::array::from_fn(|_| slot()))).collect() }
     }
@@ -87,7 +87,7 @@ impl<V: Default> Keyed<V> {
         self.sets.len() * WAYS
     }
 
-    fn set(&self, tag: Tag) -> MutexGuard<'_, [Slot<V>; WAYS]> {
+    fn set(&self, tag: Tag) -> MutexGuard<'_, [KeyedSlot<V>; WAYS]> {
         self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 

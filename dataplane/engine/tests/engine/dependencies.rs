@@ -31,7 +31,7 @@ fn at(second: u64) -> Time {
 
 /// A decision about one frame, and its effects except those on lists and connections.
 #[derive(Debug)]
-struct Outcome {
+struct DecisionOutcome {
     decision: Decision,
     dependencies: Option<Dependencies>,
     /// How often each rule counted the packet.
@@ -41,13 +41,13 @@ struct Outcome {
     events: u64,
 }
 
-fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> Outcome {
+fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> DecisionOutcome {
     let mut decider = Decider::new(max_frame(1500), SECRET[0]);
     let Engine { table, state, counters, logged, .. } = engine;
     let context = Context { table, state, counters, logged, wall: 0 };
     let (before, last_event) = (engine.rule_packets(), state.lists.last_event());
     let decision = decider.decide(side, &[frame], now, context)[0];
-    Outcome {
+    DecisionOutcome {
         decision,
         dependencies: decider.dependencies(0).copied(),
         counted: engine.rule_packets().iter().zip(before).map(|(after, before)| after - before).collect(),
@@ -67,7 +67,7 @@ fn observable_state(engine: &Engine, now: Time) -> String {
 
 /// A change between two decisions.
 #[derive(Clone, Debug)]
-enum Change {
+enum StateChange {
     Packet(Side, Spec),
     Add(&'static str, IpAddr, u64),
     AddByOperator(&'static str, IpAddr, u64),
@@ -80,33 +80,33 @@ enum Change {
     Swap,
 }
 
-impl Change {
+impl StateChange {
     fn apply(&self, engine: &mut Engine, rules: &RuleSet, settings: &Settings, now: Time) {
         let Engine { table, state, .. } = engine;
         let lists = &state.lists;
         let id = |list: &str| lists.id(list).unwrap_or_else(|| lists.bind(list, 0).unwrap());
         match self {
-            Change::Packet(side, spec) => {
+            StateChange::Packet(side, spec) => {
                 decide(engine, *side, &spec.frame(), now);
             }
-            Change::Add(list, address, timeout) => {
+            StateChange::Add(list, address, timeout) => {
                 lists.add(id(list), *address, now + seconds(*timeout), now);
             }
-            Change::AddByOperator(list, address, timeout) => {
+            StateChange::AddByOperator(list, address, timeout) => {
                 lists.add_by_operator(id(list), *address, now + seconds(*timeout), now);
             }
-            Change::Remove(list, address) => {
+            StateChange::Remove(list, address) => {
                 lists.remove(id(list), *address, now);
             }
-            Change::SetStaticEntry(list, address, timeout) => {
+            StateChange::SetStaticEntry(list, address, timeout) => {
                 let until = timeout.map(|timeout| now + seconds(timeout));
                 lists.set_static_entries(std::iter::once((id(list), (*address, *address), until)));
             }
-            Change::ClearStaticEntries => lists.set_static_entries(std::iter::empty()),
-            Change::Sweep => {
+            StateChange::ClearStaticEntries => lists.set_static_entries(std::iter::empty()),
+            StateChange::Sweep => {
                 lists.sweep(lists.capacity(), now);
             }
-            Change::Swap => {
+            StateChange::Swap => {
                 *table = Table::compile(Arc::new(rules.clone()), settings, state, now).unwrap();
                 table.begin(state, now);
             }
@@ -114,21 +114,21 @@ impl Change {
     }
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn change() -> impl Strategy<Value = StateChange> {
     let list = || select(LISTS.to_vec());
     let address =
         || select(["10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()).to_vec());
     let side = select(vec![Side::Outside, Side::Outside, Side::Inside]);
     prop_oneof![
-        4 => (side, reference::spec()).prop_map(|(side, spec)| Change::Packet(side, spec)),
-        3 => (list(), address(), 0..4_u64).prop_map(|(list, address, timeout)| Change::Add(list, address, timeout)),
-        1 => (list(), address(), 1..4_u64).prop_map(|(list, address, timeout)| Change::AddByOperator(list, address, timeout)),
-        3 => (list(), address()).prop_map(|(list, address)| Change::Remove(list, address)),
+        4 => (side, reference::spec()).prop_map(|(side, spec)| StateChange::Packet(side, spec)),
+        3 => (list(), address(), 0..4_u64).prop_map(|(list, address, timeout)| StateChange::Add(list, address, timeout)),
+        1 => (list(), address(), 1..4_u64).prop_map(|(list, address, timeout)| StateChange::AddByOperator(list, address, timeout)),
+        3 => (list(), address()).prop_map(|(list, address)| StateChange::Remove(list, address)),
         1 => (list(), address(), prop::option::of(1..4_u64))
-            .prop_map(|(list, address, timeout)| Change::SetStaticEntry(list, address, timeout)),
-        1 => Just(Change::ClearStaticEntries),
-        1 => Just(Change::Sweep),
-        1 => Just(Change::Swap),
+            .prop_map(|(list, address, timeout)| StateChange::SetStaticEntry(list, address, timeout)),
+        1 => Just(StateChange::ClearStaticEntries),
+        1 => Just(StateChange::Sweep),
+        1 => Just(StateChange::Swap),
     ]
 }
 
@@ -143,7 +143,7 @@ struct Met {
 }
 
 /// A rule set, settings, changes, a packet, more changes.
-type Case = (RuleSet, Settings, Vec<(Duration, Change)>, (Side, Spec), Vec<(Duration, Change)>);
+type Case = (RuleSet, Settings, Vec<(Duration, StateChange)>, (Side, Spec), Vec<(Duration, StateChange)>);
 
 /// Checks the property for many cases.
 fn met(count: u32, strategy: &impl Strategy<Value = Case>) -> Met {
@@ -161,9 +161,9 @@ fn met(count: u32, strategy: &impl Strategy<Value = Case>) -> Met {
 fn assert_holds_while_current(
     rules: &RuleSet,
     settings: &Settings,
-    before: &[(Duration, Change)],
+    before: &[(Duration, StateChange)],
     (side, probe): (Side, &Spec),
-    after: &[(Duration, Change)],
+    after: &[(Duration, StateChange)],
     met: &Met,
 ) {
     let mut engine = Engine::new(rules.clone(), settings);
@@ -180,7 +180,7 @@ fn assert_holds_while_current(
     }
     met.cacheable.fetch_add(1, Relaxed);
     assert!(dependencies.are_current(&engine.table, &engine.state, now), "at once: {dependencies:?}");
-    for (pause, change) in std::iter::once(&(Duration::ZERO, Change::Sweep)).chain(after) {
+    for (pause, change) in std::iter::once(&(Duration::ZERO, StateChange::Sweep)).chain(after) {
         now = now + *pause;
         change.apply(&mut engine, rules, settings, now);
         let is_current = dependencies.are_current(&engine.table, &engine.state, now);
@@ -253,12 +253,12 @@ fn a_decision_by_lists_holds_while_its_dependencies_are_current() {
     let list = || select(LISTS.to_vec());
     let of_packet = move || select(addresses.to_vec());
     let change = prop_oneof![
-        4 => (list(), of_packet(), 1..4_u64).prop_map(|(list, address, timeout)| Change::Add(list, address, timeout)),
-        2 => (list(), of_packet()).prop_map(|(list, address)| Change::Remove(list, address)),
+        4 => (list(), of_packet(), 1..4_u64).prop_map(|(list, address, timeout)| StateChange::Add(list, address, timeout)),
+        2 => (list(), of_packet()).prop_map(|(list, address)| StateChange::Remove(list, address)),
         1 => (list(), of_packet(), prop::option::of(1..4_u64))
-            .prop_map(|(list, address, timeout)| Change::SetStaticEntry(list, address, timeout)),
-        1 => Just(Change::ClearStaticEntries),
-        2 => Just(Change::Sweep),
+            .prop_map(|(list, address, timeout)| StateChange::SetStaticEntry(list, address, timeout)),
+        1 => Just(StateChange::ClearStaticEntries),
+        2 => Just(StateChange::Sweep),
     ];
     let changes = |least, most| prop::collection::vec((reference::pause(), change.clone()), least..most);
     let [source, destination] = addresses;
@@ -321,13 +321,13 @@ fn a_decision_lasts_until_the_first_expiry_of_what_it_read() {
 fn dependencies_are_current_until_something_that_was_read_changes() {
     let changes = [
         (None, true),
-        (Some(Change::Sweep), true),
-        (Some(Change::Add("one", address(SOURCE), 30)), false),
-        (Some(Change::Remove("one", address(SOURCE))), false),
-        (Some(Change::Remove("two", address(DESTINATION))), false),
-        (Some(Change::AddByOperator("two", address(DESTINATION), 30)), false),
-        (Some(Change::SetStaticEntry("one", address("192.0.2.1"), None)), false),
-        (Some(Change::Swap), false),
+        (Some(StateChange::Sweep), true),
+        (Some(StateChange::Add("one", address(SOURCE), 30)), false),
+        (Some(StateChange::Remove("one", address(SOURCE))), false),
+        (Some(StateChange::Remove("two", address(DESTINATION))), false),
+        (Some(StateChange::AddByOperator("two", address(DESTINATION), 30)), false),
+        (Some(StateChange::SetStaticEntry("one", address("192.0.2.1"), None)), false),
+        (Some(StateChange::Swap), false),
     ];
     for (change, stay_current) in changes {
         let (rules, mut engine) = listed();

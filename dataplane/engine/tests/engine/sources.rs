@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use knockplane_engine::pipeline::history::{HistoryRecord, LastPacket, Refusal};
+use knockplane_engine::pipeline::history::{HistoryCause, HistoryRecord, LastPacket};
 use knockplane_engine::state::lists::{AddressEntry, FirstStepSettings, Lists};
 use knockplane_engine::table::{AddressMatcher, MatcherMemory};
 use knockplane_policy::door::Failure;
@@ -59,7 +59,7 @@ fn drops_are_recorded_by_rule_and_reason_and_what_passes_is_not() {
     decide(&mut engine, &[passes, dropped.clone(), dropped.clone(), dropped, other, malformed], at(1));
     decide(&mut engine, &[udp(SOURCE, 9), udp("198.51.100.8", 9)], at(2));
     let record = |reason, rule, packet, count, last| HistoryRecord {
-        refusal: Refusal::Dropped { reason, rule },
+        refusal: HistoryCause::Dropped { reason, rule },
         packet,
         count,
         first: at(1),
@@ -80,7 +80,7 @@ fn the_rule_that_decided_is_told_behind_many_that_matched() {
     rules.push(rule("input", Vec::new(), Action::Drop));
     let mut engine = Engine::new(rule_set(rules), &Settings::default());
     decide(&mut engine, &[udp(SOURCE, 9)], at(1));
-    let refusal = Refusal::Dropped { reason: Reason::Rule, rule: Some((engine.table.number(), 6)) };
+    let refusal = HistoryCause::Dropped { reason: Reason::Rule, rule: Some((engine.table.number(), 6)) };
     assert_eq!(records(&engine).iter().map(|record| record.refusal).collect::<Vec<_>>(), [refusal]);
 }
 
@@ -113,8 +113,8 @@ fn steps_that_fail_are_recorded_and_ignored_sources_are_shown() {
     }
     let failed = |engine: &Engine| {
         let failed = records(engine).into_iter().filter_map(|record| match record.refusal {
-            Refusal::Failed { open, failure } => Some((open, failure, record.packet.port, record.count)),
-            Refusal::Dropped { .. } => None,
+            HistoryCause::Failed { open, failure } => Some((open, failure, record.packet.port, record.count)),
+            HistoryCause::Dropped { .. } => None,
         });
         failed.collect::<Vec<_>>()
     };

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knockplane_engine::pipeline::history::Refusal;
+use knockplane_engine::pipeline::history::HistoryCause;
 use knockplane_engine::pipeline::reset::resets;
 use knockplane_engine::state::connections::AddressConnections;
 use knockplane_engine::state::lists::{AddOutcome, FirstStepSettings, Lists};
@@ -287,7 +287,7 @@ fn drops_are_recorded_for_each_network() {
     let of = |reason| {
         records
             .iter()
-            .filter(move |record| matches!(record.refusal, Refusal::Dropped { reason: of, .. } if of == reason))
+            .filter(move |record| matches!(record.refusal, HistoryCause::Dropped { reason: of, .. } if of == reason))
     };
     assert!(of(Reason::ChainDefault).count() == 6 && of(Reason::ChainDefault).all(|record| record.count == 2));
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use knockplane_engine::pipeline::history::{History, HistoryRecord, LastPacket, Refusal, SourceHistory};
+use knockplane_engine::pipeline::history::{History, HistoryCause, HistoryRecord, LastPacket, SourceHistory};
 use knockplane_log::target;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch};
@@ -74,7 +74,7 @@ impl Administration {
 
     fn failures(&self, records: &[HistoryRecord], now: Time) -> Vec<DoorFailure> {
         let failure = |record: &HistoryRecord| {
-            let Refusal::Failed { open, failure: reason } = record.refusal else { return None };
+            let HistoryCause::Failed { open, failure: reason } = record.refusal else { return None };
             let failure = SourceFailure {
                 reason,
                 times: record.count.into(),
@@ -113,7 +113,7 @@ fn merged(workers: impl Iterator<Item = SourceHistory>) -> SourceHistory {
 
 fn drops(records: &[HistoryRecord], generation: &Generation, now: Time) -> Vec<SourceDrop> {
     let drop = |record: &HistoryRecord| {
-        let Refusal::Dropped { reason, rule } = record.refusal else { return None };
+        let HistoryCause::Dropped { reason, rule } = record.refusal else { return None };
         let running = rule.filter(|(table, _)| *table == generation.table.number());
         Some(SourceDrop {
             reason,
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn records_of_several_workers_are_one() {
         let record = |reason, port, count, first, last| HistoryRecord {
-            refusal: Refusal::Dropped { reason, rule: None },
+            refusal: HistoryCause::Dropped { reason, rule: None },
             packet: LastPacket { side: Side::Outside, vlan: Vlan::NONE, protocol: Some(6), port: Some(port) },
             count,
             first: at(first),

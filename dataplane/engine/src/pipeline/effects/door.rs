@@ -6,7 +6,7 @@ use knockplane_policy::time::Time;
 
 use super::pending::PendingSteps;
 use crate::pipeline::facts::PacketFacts;
-use crate::pipeline::history::{LastPacket, Refusal, RefusedPackets};
+use crate::pipeline::history::{HistoryCause, LastPacket, RefusedPackets};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Source, Visitors};
 use crate::state::lists::{AddOutcome, ListId};
 
@@ -198,7 +198,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         if let What::Failed(failure) = what
             && facts.local.history.has_room()
         {
-            let refusal = Refusal::Failed { open: self.door.open, failure };
+            let refusal = HistoryCause::Failed { open: self.door.open, failure };
             let (last, arrived) = (LastPacket::of(facts.packet), facts.now);
             facts.local.history.record(RefusedPackets { source, refusal, last, count: 1, arrived });
         }

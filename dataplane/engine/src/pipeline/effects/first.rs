@@ -13,7 +13,7 @@ use super::{Addition, Effects};
 use crate::pipeline::Context;
 use crate::pipeline::dependencies::Dependency;
 use crate::pipeline::facts::PacketFacts;
-use crate::pipeline::history::Refusal;
+use crate::pipeline::history::HistoryCause;
 use crate::pipeline::reply::Reply;
 use crate::state::doors::DoorId;
 use crate::state::lists::ListId;
@@ -70,8 +70,8 @@ impl Matches {
     }
 
     /// The cause of a drop for this reason.
-    pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &Table) -> Refusal {
-        Refusal::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), self.last)) }
+    pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &Table) -> HistoryCause {
+        HistoryCause::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), self.last)) }
     }
 }
 

@@ -48,10 +48,10 @@ const ATTEMPTS: usize = 64;
 /// A cache line of words that one worker writes.
 #[derive(Default)]
 #[repr(align(64))]
-struct Line([AtomicU64; 8]);
+struct CacheLine([AtomicU64; 8]);
 
 /// Tags and horizon in the first line, then the records.
-type RecordSet = [Line; 1 + WAYS];
+type RecordSet = [CacheLine; 1 + WAYS];
 
 /// Words of a record.
 const VERSION: usize = 0;
@@ -83,7 +83,7 @@ const HAS_PORT: u64 = 1 << 9;
 
 /// The cause for which packets of a source had no success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HistoryCause {
     /// A packet was dropped.
     Dropped {
         /// Why.
@@ -125,7 +125,7 @@ impl LastPacket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryRecord {
     /// The cause.
-    pub refusal: Refusal,
+    pub refusal: HistoryCause,
     /// The last packet.
     pub packet: LastPacket,
     /// Packets since the record was created.
@@ -151,12 +151,12 @@ pub struct History {
     sets: Box<[RecordSet]>,
     /// The last time when events were left out because a batch had too many.
     left_out: AtomicU64,
-    watch: Watch,
+    watch: WatchedRecords,
 }
 
 /// The source whose events are always written.
 #[derive(Default)]
-struct Watch {
+struct WatchedRecords {
     /// The number of the watch, written after the words below. 0 for none.
     id: AtomicU64,
     source: [AtomicU64; 2],
@@ -175,7 +175,7 @@ impl History {
             secret,
             sets: (0..SETS).map(|_| RecordSet::default()).collect(),
             left_out: AtomicU64::new(0),
-            watch: Watch::default(),
+            watch: WatchedRecords::default(),
         }
     }
 
@@ -247,7 +247,7 @@ fn read_set(set: &RecordSet, source: IpAddr, records: &mut Vec<HistoryRecord>) {
     }
 }
 
-impl Line {
+impl CacheLine {
     /// The record and its source. `None` if the worker changes it at each attempt, or if its words are invalid.
     fn read(&self) -> Option<(IpAddr, HistoryRecord)> {
         let words = (0..ATTEMPTS).find_map(|_| {
@@ -263,11 +263,11 @@ impl Line {
         };
         let (place, upper) = ((subject & (IS_FAILURE - 1)) as usize, (subject >> 32) as u32);
         let refusal = if subject & IS_FAILURE != 0 {
-            Refusal::Failed { open: ListId(upper as u8), failure: *Failure::ALL.get(place)? }
+            HistoryCause::Failed { open: ListId(upper as u8), failure: *Failure::ALL.get(place)? }
         } else {
             let table = (words[TABLE_AND_COUNT] >> 32) as u32;
             let rule = upper.checked_sub(1).map(|rule| (table, rule));
-            Refusal::Dropped { reason: *Reason::ALL.get(place)?, rule }
+            HistoryCause::Dropped { reason: *Reason::ALL.get(place)?, rule }
         };
         let told = words[PACKET];
         let vlan = Vlan::from_bits((told >> VLAN_HIGH) << 16 | subject >> VLAN_LOW & 0xffff);
@@ -282,15 +282,15 @@ impl Line {
     }
 }
 
-impl Refusal {
+impl HistoryCause {
     /// The bits of the subject without side and family, and the number of the table of the rule.
     fn words(self) -> (u64, u32) {
         match self {
-            Refusal::Dropped { reason, rule: None } => (reason.index() as u64, 0),
-            Refusal::Dropped { reason, rule: Some((table, rule)) } => {
+            HistoryCause::Dropped { reason, rule: None } => (reason.index() as u64, 0),
+            HistoryCause::Dropped { reason, rule: Some((table, rule)) } => {
                 (reason.index() as u64 | (u64::from(rule) + 1) << 32, table)
             }
-            Refusal::Failed { open, failure } => (failure as u64 | IS_FAILURE | u64::from(open.0) << 32, 0),
+            HistoryCause::Failed { open, failure } => (failure as u64 | IS_FAILURE | u64::from(open.0) << 32, 0),
         }
     }
 }
@@ -299,7 +299,7 @@ impl Refusal {
 #[derive(Clone, Copy)]
 pub(crate) struct RefusedPackets {
     pub(crate) source: IpAddr,
-    pub(crate) refusal: Refusal,
+    pub(crate) refusal: HistoryCause,
     pub(crate) last: LastPacket,
     /// How many packets.
     pub(crate) count: u32,

@@ -9,8 +9,8 @@ fn at(second: u64) -> Time {
     Time::from_nanos(second * 1_000_000_000)
 }
 
-fn dropped(rule: u32) -> Refusal {
-    Refusal::Dropped { reason: Reason::Rule, rule: Some((3, rule)) }
+fn dropped(rule: u32) -> HistoryCause {
+    HistoryCause::Dropped { reason: Reason::Rule, rule: Some((3, rule)) }
 }
 
 fn to(port: u16) -> LastPacket {
@@ -23,7 +23,7 @@ fn stranger(number: u32) -> IpAddr {
 
 impl HistoryWriter {
     /// SourceHistory an event if there is room for it, as a batch does.
-    fn note(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
+    fn note(&mut self, source: IpAddr, refusal: HistoryCause, packet: LastPacket, count: u32, now: Time) {
         if self.has_room() {
             self.record(RefusedPackets { source, refusal, last: packet, count, arrived: now });
         }
@@ -31,7 +31,7 @@ impl HistoryWriter {
 }
 
 /// Records one event, in a batch of its own.
-fn note(writer: &mut HistoryWriter, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
+fn note(writer: &mut HistoryWriter, source: IpAddr, refusal: HistoryCause, port: u16, now: Time) {
     writer.begin_batch(now);
     writer.note(source, refusal, to(port), 1, now);
     writer.end_batch(now);
@@ -42,13 +42,13 @@ fn each_subject_of_a_source_has_a_record_that_counts() {
     let mut writer = HistoryWriter::new(7);
     let v6: IpAddr = "::192.0.2.1".parse().unwrap();
     let open = ListId(9);
-    let failed = Refusal::Failed { open, failure: Failure::StartedOver };
+    let failed = HistoryCause::Failed { open, failure: Failure::StartedOver };
     for (source, refusal, port, second) in [
         (SOURCE, dropped(4), 22, 1),
         (SOURCE, failed, 80, 2),
         (v6, dropped(4), 23, 3),
         (SOURCE, dropped(4), 8080, 4),
-        (SOURCE, Refusal::Dropped { reason: Reason::ChainDefault, rule: None }, 9, 5),
+        (SOURCE, HistoryCause::Dropped { reason: Reason::ChainDefault, rule: None }, 9, 5),
     ] {
         note(&mut writer, source, refusal, port, at(second));
     }
@@ -63,7 +63,7 @@ fn each_subject_of_a_source_has_a_record_that_counts() {
     let expected = [
         record(dropped(4), 8080, 2, 1, 4),
         record(failed, 80, 1, 2, 2),
-        record(Refusal::Dropped { reason: Reason::ChainDefault, rule: None }, 9, 1, 5, 5),
+        record(HistoryCause::Dropped { reason: Reason::ChainDefault, rule: None }, 9, 1, 5, 5),
     ];
     assert_eq!((&told.records[..], told.complete_since), (&expected[..], at(0)));
     assert_eq!(writer.history().of(v6).records, [record(dropped(4), 23, 1, 3, 3)], "an address of another family");
@@ -73,7 +73,7 @@ fn each_subject_of_a_source_has_a_record_that_counts() {
 #[test]
 fn a_record_names_a_malformed_frame_and_the_inside() {
     let mut writer = HistoryWriter::new(7);
-    let refusal = Refusal::Dropped { reason: Reason::Ipv4Malformed, rule: None };
+    let refusal = HistoryCause::Dropped { reason: Reason::Ipv4Malformed, rule: None };
     let packet = LastPacket { side: Side::Inside, vlan: Vlan::NONE, protocol: None, port: None };
     writer.begin_batch(at(1));
     writer.note(SOURCE, refusal, packet, 3, at(1));
@@ -161,7 +161,9 @@ fn readers_never_see_a_partly_written_record() {
             let mut seen = 0;
             while !done.load(Relaxed) {
                 for record in history.of(SOURCE).records {
-                    let Refusal::Dropped { rule: Some((3, rule)), .. } = record.refusal else { panic!("{record:?}") };
+                    let HistoryCause::Dropped { rule: Some((3, rule)), .. } = record.refusal else {
+                        panic!("{record:?}")
+                    };
                     assert_eq!(record.packet.port, Some(rule as u16), "{record:?}");
                     assert_eq!(record.last.as_nanos() % 10, u64::from(rule), "{record:?}");
                     seen += 1;

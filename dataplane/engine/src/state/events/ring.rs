@@ -27,10 +27,10 @@ use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 pub(crate) struct EventRing {
     /// The last number taken; 0 for none.
     last: AtomicU64,
-    slots: Box<[Mutex<Slot>]>,
+    slots: Box<[Mutex<EventSlot>]>,
 }
 
-struct Slot {
+struct EventSlot {
     /// 0 until the first write.
     number: u64,
     event: Option<ListEvent>,
@@ -69,7 +69,7 @@ impl EventRing {
         let count = slots.max(1).checked_next_power_of_two()?;
         let mut slots = Vec::new();
         slots.try_reserve_exact(count).ok()?;
-        slots.extend((0..count).map(|_| Mutex::new(Slot { number: 0, event: None })));
+        slots.extend((0..count).map(|_| Mutex::new(EventSlot { number: 0, event: None })));
         Some(EventRing { last: AtomicU64::new(0), slots: slots.into_boxed_slice() })
     }
 
@@ -78,7 +78,7 @@ impl EventRing {
         let number = self.last.fetch_add(1, Relaxed) + 1;
         let mut slot = self.slot(number);
         if slot.number < number {
-            *slot = Slot { number, event: Some(event) };
+            *slot = EventSlot { number, event: Some(event) };
         }
         number
     }
@@ -113,7 +113,7 @@ impl EventRing {
         Some(Received::Gap(gap))
     }
 
-    fn slot(&self, number: u64) -> MutexGuard<'_, Slot> {
+    fn slot(&self, number: u64) -> MutexGuard<'_, EventSlot> {
         // The number of slots is a power of two.
         let slot = &self.slots[number as usize & (self.slots.len() - 1)];
         slot.lock().unwrap_or_else(PoisonError::into_inner)

@@ -30,7 +30,7 @@ pub(crate) struct ConnectionLimits {
 
 /// Lists of connections in one slab.
 struct CountedConnections {
-    slots: Vec<Slot>,
+    slots: Vec<CountedSlot>,
     free: u32,
     /// First slot and length of each prefix's list.
     prefixes: HashMap<Tag, (u32, u32)>,
@@ -38,7 +38,7 @@ struct CountedConnections {
     next_sweep: Time,
 }
 
-struct Slot {
+struct CountedSlot {
     key: FlowKey,
     serial: u64,
     next: u32,
@@ -136,7 +136,7 @@ impl CountedConnections {
     /// Adds a connection to a prefix's list. Returns whether there was room.
     fn note(&mut self, prefix: Tag, key: FlowKey, serial: u64) -> bool {
         let (first, length) = self.prefixes.get(&prefix).copied().unwrap_or((END, 0));
-        let slot = Slot { key, serial, next: first };
+        let slot = CountedSlot { key, serial, next: first };
         let place = match self.free {
             END if self.slots.len() < self.slots.capacity() => {
                 self.slots.push(slot);

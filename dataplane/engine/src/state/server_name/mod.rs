@@ -54,7 +54,10 @@ pub(crate) struct ServerNameStream {
 impl ServerNameStream {
     /// A stream that ignores all further bytes.
     pub(crate) fn over() -> ServerNameStream {
-        ServerNameStream { hello: Hello { record: Record::Foreign, ..Hello::default() }, ..ServerNameStream::default() }
+        ServerNameStream {
+            hello: Hello { record: RecordPosition::Foreign, ..Hello::default() },
+            ..ServerNameStream::default()
+        }
     }
 
     /// Adds a segment. Only bytes that are new and that continue the previous segment count.
@@ -88,8 +91,8 @@ pub(crate) fn server_name(payload: &[u8], names: &Patterns) -> ServerName {
 /// The parser of a ClientHello, with the bytes so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hello {
-    record: Record,
-    part: Part,
+    record: RecordPosition,
+    part: HandshakePart,
     /// Bytes of this part that are still missing. The part is a number or a part to skip.
     left: u32,
     /// The number that the parser is reading.
@@ -106,7 +109,7 @@ struct Hello {
 
 /// The position in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Record {
+enum RecordPosition {
     /// The number of header bytes that were read, and the length so far.
     Header(u8, u16),
     /// The number of content bytes that are still missing.
@@ -115,15 +118,15 @@ enum Record {
     Foreign,
 }
 
-impl Default for Record {
+impl Default for RecordPosition {
     fn default() -> Self {
-        Record::Header(0, 0)
+        RecordPosition::Header(0, 0)
     }
 }
 
 /// The next part of the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Part {
+enum HandshakePart {
     #[default]
     Type,
     /// Length, version, random.
@@ -155,7 +158,7 @@ enum Part {
 impl Hello {
     fn read(&mut self, bytes: &[u8], names: &Patterns) {
         let mut rest = bytes.iter();
-        while self.part != Part::End && self.record != Record::Foreign {
+        while self.part != HandshakePart::End && self.record != RecordPosition::Foreign {
             let Some(byte) = rest.next() else { return };
             self.frame(*byte, names);
         }
@@ -165,41 +168,41 @@ impl Hello {
     fn frame(&mut self, byte: u8, names: &Patterns) {
         const HANDSHAKE: u8 = 22;
         self.record = match self.record {
-            Record::Header(0, _) if byte == HANDSHAKE => Record::Header(1, 0),
-            Record::Header(1, _) if byte == 3 => Record::Header(2, 0),
-            Record::Header(2, _) => Record::Header(3, 0),
-            Record::Header(3, _) => Record::Header(4, u16::from(byte) << 8),
-            Record::Header(4, length) => match length | u16::from(byte) {
-                0 => Record::default(),
-                length => Record::Content(length),
+            RecordPosition::Header(0, _) if byte == HANDSHAKE => RecordPosition::Header(1, 0),
+            RecordPosition::Header(1, _) if byte == 3 => RecordPosition::Header(2, 0),
+            RecordPosition::Header(2, _) => RecordPosition::Header(3, 0),
+            RecordPosition::Header(3, _) => RecordPosition::Header(4, u16::from(byte) << 8),
+            RecordPosition::Header(4, length) => match length | u16::from(byte) {
+                0 => RecordPosition::default(),
+                length => RecordPosition::Content(length),
             },
-            Record::Content(left) => {
+            RecordPosition::Content(left) => {
                 self.handshake(byte, names);
-                if left > 1 { Record::Content(left - 1) } else { Record::default() }
+                if left > 1 { RecordPosition::Content(left - 1) } else { RecordPosition::default() }
             }
-            Record::Header(..) | Record::Foreign => Record::Foreign,
+            RecordPosition::Header(..) | RecordPosition::Foreign => RecordPosition::Foreign,
         };
     }
 
     /// Parses a byte of the handshake.
     fn handshake(&mut self, byte: u8, names: &Patterns) {
-        if self.part == Part::Type {
+        if self.part == HandshakePart::Type {
             const CLIENT_HELLO: u8 = 1;
             if byte == CLIENT_HELLO {
-                self.expect(Part::Fixed, 3 + 2 + 32)
+                self.expect(HandshakePart::Fixed, 3 + 2 + 32)
             } else {
-                self.part = Part::End
+                self.part = HandshakePart::End
             }
             return;
         }
-        if self.part as u8 > Part::NameExtensionLength as u8 {
+        if self.part as u8 > HandshakePart::NameExtensionLength as u8 {
             self.extension -= 1;
         }
-        if self.part as u8 > Part::ListLength as u8 && self.part != Part::BehindName {
+        if self.part as u8 > HandshakePart::ListLength as u8 && self.part != HandshakePart::BehindName {
             self.list -= 1;
         }
         self.number = self.number << 8 | u32::from(byte);
-        if self.part == Part::Name {
+        if self.part == HandshakePart::Name {
             self.is_ascii &= byte.is_ascii();
             names.spell(&mut self.progress, byte);
         }
@@ -213,64 +216,64 @@ impl Hello {
     fn go_on(&mut self, names: &Patterns) {
         let number = self.number;
         match self.part {
-            Part::Type | Part::End => {}
-            Part::Fixed => self.expect(Part::SessionLength, 1),
-            Part::SessionLength => self.pass_over(Part::Session, number, names),
-            Part::Session => self.expect(Part::CipherSuitesLength, 2),
-            Part::CipherSuitesLength => self.pass_over(Part::CipherSuites, number, names),
-            Part::CipherSuites => self.expect(Part::CompressionLength, 1),
-            Part::CompressionLength => self.pass_over(Part::Compression, number, names),
-            Part::Compression => self.expect(Part::ExtensionsLength, 2),
-            Part::ExtensionsLength | Part::Extension => self.expect(Part::ExtensionType, 2),
-            Part::ExtensionType if number == 0 => self.expect(Part::NameExtensionLength, 2),
-            Part::ExtensionType => self.expect(Part::ExtensionLength, 2),
-            Part::ExtensionLength => self.pass_over(Part::Extension, number, names),
-            Part::NameExtensionLength => {
+            HandshakePart::Type | HandshakePart::End => {}
+            HandshakePart::Fixed => self.expect(HandshakePart::SessionLength, 1),
+            HandshakePart::SessionLength => self.pass_over(HandshakePart::Session, number, names),
+            HandshakePart::Session => self.expect(HandshakePart::CipherSuitesLength, 2),
+            HandshakePart::CipherSuitesLength => self.pass_over(HandshakePart::CipherSuites, number, names),
+            HandshakePart::CipherSuites => self.expect(HandshakePart::CompressionLength, 1),
+            HandshakePart::CompressionLength => self.pass_over(HandshakePart::Compression, number, names),
+            HandshakePart::Compression => self.expect(HandshakePart::ExtensionsLength, 2),
+            HandshakePart::ExtensionsLength | HandshakePart::Extension => self.expect(HandshakePart::ExtensionType, 2),
+            HandshakePart::ExtensionType if number == 0 => self.expect(HandshakePart::NameExtensionLength, 2),
+            HandshakePart::ExtensionType => self.expect(HandshakePart::ExtensionLength, 2),
+            HandshakePart::ExtensionLength => self.pass_over(HandshakePart::Extension, number, names),
+            HandshakePart::NameExtensionLength => {
                 self.extension = number as u16;
-                self.within(self.extension, Part::ListLength, 2);
+                self.within(self.extension, HandshakePart::ListLength, 2);
             }
-            Part::ListLength => {
+            HandshakePart::ListLength => {
                 self.list = number as u16;
                 if self.list > self.extension {
-                    self.part = Part::End
+                    self.part = HandshakePart::End
                 } else {
-                    self.within(self.list, Part::NameType, 1)
+                    self.within(self.list, HandshakePart::NameType, 1)
                 }
             }
-            Part::NameType if number == 0 => self.within(self.list, Part::NameLength, 2),
-            Part::NameType => self.within(self.list, Part::OtherNameLength, 2),
-            Part::OtherNameLength if number > u32::from(self.list) => self.part = Part::End,
-            Part::OtherNameLength => self.pass_over(Part::OtherName, number, names),
-            Part::OtherName => self.within(self.list, Part::NameType, 1),
-            Part::NameLength if number > u32::from(self.list) => self.part = Part::End,
-            Part::NameLength => {
+            HandshakePart::NameType if number == 0 => self.within(self.list, HandshakePart::NameLength, 2),
+            HandshakePart::NameType => self.within(self.list, HandshakePart::OtherNameLength, 2),
+            HandshakePart::OtherNameLength if number > u32::from(self.list) => self.part = HandshakePart::End,
+            HandshakePart::OtherNameLength => self.pass_over(HandshakePart::OtherName, number, names),
+            HandshakePart::OtherName => self.within(self.list, HandshakePart::NameType, 1),
+            HandshakePart::NameLength if number > u32::from(self.list) => self.part = HandshakePart::End,
+            HandshakePart::NameLength => {
                 (self.progress, self.is_ascii) = (names.begin(), true);
-                self.pass_over(Part::Name, number, names);
+                self.pass_over(HandshakePart::Name, number, names);
             }
-            Part::Name => {
+            HandshakePart::Name => {
                 self.found = self.is_ascii.then(|| names.spelt(&self.progress));
                 // The whole extension must be present.
-                self.pass_over(Part::BehindName, self.extension.into(), names);
+                self.pass_over(HandshakePart::BehindName, self.extension.into(), names);
             }
-            Part::BehindName => {
+            HandshakePart::BehindName => {
                 self.name = self.found.map_or(ServerName::Unknown, ServerName::Fits);
-                self.part = Part::End;
+                self.part = HandshakePart::End;
             }
         }
     }
 
     /// Expects a part of this many bytes next.
-    fn expect(&mut self, part: Part, bytes: u32) {
+    fn expect(&mut self, part: HandshakePart, bytes: u32) {
         (self.part, self.left, self.number) = (part, bytes, 0);
     }
 
     /// As `expect`, inside a part of `room` bytes. The handshake ends if `room` is too small.
-    fn within(&mut self, room: u16, part: Part, bytes: u32) {
-        if bytes > u32::from(room) { self.part = Part::End } else { self.expect(part, bytes) }
+    fn within(&mut self, room: u16, part: HandshakePart, bytes: u32) {
+        if bytes > u32::from(room) { self.part = HandshakePart::End } else { self.expect(part, bytes) }
     }
 
     /// As `expect`, for a part that may be empty.
-    fn pass_over(&mut self, part: Part, bytes: u32, names: &Patterns) {
+    fn pass_over(&mut self, part: HandshakePart, bytes: u32, names: &Patterns) {
         self.expect(part, bytes);
         if bytes == 0 {
             self.go_on(names);
