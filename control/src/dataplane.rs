@@ -12,8 +12,8 @@ use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
-    Added, Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request,
-    Response, Rules, Status, VERSION,
+    Added, DataplaneStatus, Doors, Greeting, ListPage, ListQuery, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry,
+    Reloaded, Request, Response, RunningRules, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -152,7 +152,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// See [`DataplaneError`]; so too for the others.
-    pub async fn status(&self) -> Result<Status, DataplaneError> {
+    pub async fn status(&self) -> Result<DataplaneStatus, DataplaneError> {
         match self.ask(&Request::Status).await? {
             Response::Status(status) => Ok(status),
             other => Err(self.unexpected(&other)),
@@ -160,7 +160,7 @@ impl Dataplane {
     }
 
     /// The running rules.
-    pub async fn rules(&self) -> Result<Rules, DataplaneError> {
+    pub async fn rules(&self) -> Result<RunningRules, DataplaneError> {
         match self.ask(&Request::Rules).await? {
             Response::Rules(rules) => Ok(rules),
             other => Err(self.unexpected(&other)),
@@ -168,7 +168,7 @@ impl Dataplane {
     }
 
     /// The lists, and some of their entries.
-    pub async fn lists(&self, query: ListQuery) -> Result<Lists, DataplaneError> {
+    pub async fn lists(&self, query: ListQuery) -> Result<ListPage, DataplaneError> {
         match self.ask(&Request::Lists(query)).await? {
             Response::Lists(lists) => Ok(lists),
             other => Err(self.unexpected(&other)),
@@ -375,7 +375,7 @@ pub async fn watch(dataplane: Dataplane) {
     }
 }
 
-fn log_change(answer: &Result<Status, DataplaneError>) {
+fn log_change(answer: &Result<DataplaneStatus, DataplaneError>) {
     match answer {
         Ok(status) => info!(
             pid = status.pid,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
-use knockplane_policy::wire::Status;
+use knockplane_policy::wire::DataplaneStatus;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
 
 /// A worker whose heartbeat is older than this hangs. Workers send heartbeats many times a second, also without packets. A much
@@ -15,7 +15,7 @@ pub const HEARTBEAT_WITHIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The first reason why it does not, as a message.
-pub fn check(status: &Status) -> Result<(), String> {
+pub fn check(status: &DataplaneStatus) -> Result<(), String> {
     for side in Side::ALL {
         let Some(interface) = status.interfaces.iter().find(|interface| interface.side == side) else {
             return Err(format!("no {side} interface is attached"));
@@ -46,13 +46,13 @@ pub fn check(status: &Status) -> Result<(), String> {
 }
 
 /// Conditions that need an operator, although the dataplane decides about packets.
-pub fn warnings(status: &Status) -> Vec<String> {
+pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
     table.chain(status.offload.warnings()).chain(status.static_entries_damage.clone()).collect()
 }
 
 /// The text for a dataplane that is ready.
-pub fn text(status: &Status) -> String {
+pub fn text(status: &DataplaneStatus) -> String {
     let warnings = warnings(status).into_iter().map(|warning| format!("warning: {warning}\n"));
     ["ready\n".to_owned()].into_iter().chain(warnings).collect()
 }

@@ -11,16 +11,17 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
-    InterfaceCounters, ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, NameState,
-    PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName,
+    IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary, LogStatus, LostLines,
+    Metrics, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, RunningRules, Visitor, Worker,
+    WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
 use crate::api::messages::{Control, Overview, Tracked};
 
-pub(crate) fn status() -> Status {
-    Status {
+pub(crate) fn status() -> DataplaneStatus {
+    DataplaneStatus {
         version: "0.1.0".into(),
         pid: 4242,
         uptime: Duration::from_secs(90),
@@ -136,12 +137,12 @@ fn worker(worker: u32) -> Worker {
     }
 }
 
-pub(crate) fn rules() -> Rules {
+pub(crate) fn rules() -> RunningRules {
     let knock = Action::AddSrcToAddressList(ListAdd {
         list: "knock1".into(),
         timeout: ListTimeout::After(Duration::from_secs(10)),
     });
-    Rules {
+    RunningRules {
         generation: 3,
         source: "/etc/knockplane/rules.rsc".into(),
         rules: RuleSet {
@@ -163,12 +164,12 @@ pub(crate) fn rule(id: &str, action: Action, disabled: bool, comment: &str) -> R
     }
 }
 
-pub(crate) fn lists() -> Lists {
+pub(crate) fn lists() -> ListPage {
     let overview = |summary: ListSummary| {
         let by_hand = u64::from(summary.level);
         ListOverview { summary, by_packets: true, by_rules: 2 * by_hand, by_operators: by_hand }
     };
-    Lists {
+    ListPage {
         lists: list_summaries().into_iter().map(overview).collect(),
         entries: vec![
             ListEntry {
@@ -310,7 +311,7 @@ pub(crate) fn name_state() -> NameState {
     }
 }
 
-fn rule_metrics(rules: &Rules) -> Vec<RuleMetrics> {
+fn rule_metrics(rules: &RunningRules) -> Vec<RuleMetrics> {
     let declared = &rules.rules.rules;
     let numbered = declared.iter().zip(numbers(declared)).zip(&rules.counters);
     let series = numbered.map(|((rule, number), counter)| RuleMetrics {

@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 use crate::state_dir::{Format, NAMES, StateDir, damage};
 use crate::static_entries::NameEntry;
 
-/// The format of `names.state`: JSON, an array of [`Stored`].
+/// The format of `names.state`: JSON, an array of [`StoredName`].
 const FORMAT: Format = Format { kind: "names", version: 1 };
 
 /// A stored name with its addresses.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct StoredName {
     name: HostName,
     addresses: Vec<IpAddr>,
 }
@@ -57,8 +57,8 @@ impl Names {
         let mut names = Names { state: Arc::clone(state), resolutions: BTreeMap::new(), running: Vec::new() };
         let Some(content) = state.read(NAMES, FORMAT)? else { return Ok(names) };
         let context = || damage(&state.file(NAMES).display().to_string());
-        let stored: Vec<Stored> = serde_json::from_slice(&content).with_context(context)?;
-        for Stored { name, addresses } in stored {
+        let stored: Vec<StoredName> = serde_json::from_slice(&content).with_context(context)?;
+        for StoredName { name, addresses } in stored {
             if addresses.iter().any(|address| Family::of(*address) != name.family) {
                 bail!("{}: an address of {} is of another family", context(), name.name);
             }
@@ -142,9 +142,9 @@ impl Names {
 
     /// Saves the answers. A failure is logged: the answers are valid until a restart.
     fn save(&self) {
-        let stored: Vec<Stored> = (self.resolutions.iter())
+        let stored: Vec<StoredName> = (self.resolutions.iter())
             .filter(|(_, resolution)| !resolution.addresses.is_empty())
-            .map(|(name, resolution)| Stored { name: name.clone(), addresses: resolution.addresses.clone() })
+            .map(|(name, resolution)| StoredName { name: name.clone(), addresses: resolution.addresses.clone() })
             .collect();
         let content = serde_json::to_vec(&stored).unwrap_or_default();
         if let Err(error) = self.state.write(NAMES, FORMAT, &content) {

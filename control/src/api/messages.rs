@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
-use knockplane_policy::wire::{HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Status, Worker, as_text};
+use knockplane_policy::wire::{
+    DataplaneStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Worker, as_text,
+};
 use serde::{Deserialize, Serialize};
 
 /// Default number of list entries, or sources at doors, in an answer.
@@ -66,7 +68,7 @@ impl Unresolved {
 pub struct Overview {
     /// The dataplane.
     #[serde(flatten)]
-    pub dataplane: Status,
+    pub dataplane: DataplaneStatus,
     /// The control process.
     pub control: Control,
 }

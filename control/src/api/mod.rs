@@ -11,8 +11,8 @@
 //! | GET `/metrics` | Prometheus text |
 //! | GET `/api/v1/status` | [`messages::Overview`] |
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
-//! | GET `/api/v1/rules` | [`Rules`] |
-//! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
+//! | GET `/api/v1/rules` | [`RunningRules`] |
+//! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`ListPage`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
 //! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
 //! | GET `/api/v1/sources/{address}?limit=` | [`SourceReport`] |
@@ -43,7 +43,7 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
-use knockplane_policy::wire::{self, Added, Doors, Lists, MAX_ANSWER_ENTRIES, NewEntry, Reloaded, Rules};
+use knockplane_policy::wire::{self, Added, Doors, ListPage, MAX_ANSWER_ENTRIES, NewEntry, Reloaded, RunningRules};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -158,14 +158,14 @@ async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, ApiError>
     Ok(Json(Workers { uptime: status.uptime, workers: status.workers }))
 }
 
-async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<Rules>, ApiError> {
+async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<RunningRules>, ApiError> {
     Ok(Json(app.ask(app.dataplane.rules()).await?))
 }
 
 async fn lists(
     State(app): State<Arc<App>>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Lists>, ApiError> {
+) -> Result<Json<ListPage>, ApiError> {
     let Query(query) = query?;
     let limit = checked(query.limit)?;
     let query = wire::ListQuery { limit, ..asked(query).map_err(ApiError::bad_request)? };

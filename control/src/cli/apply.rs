@@ -11,7 +11,7 @@ use knockplane_policy::lint::{WayIn, ways_in};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{Rules, Status};
+use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
 use super::check::{self, How};
 use super::http::Client;
@@ -42,11 +42,11 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     let Command { file, allow_invalid, force } = command;
     // Syntax errors are reported without a request; the other checks depend on the settings of the dataplane.
     let source = check::read(file, json)?;
-    let status: Status = decode(&client.get("/api/v1/status").await?)?;
+    let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
     let rules = source.rules(&how, json)?;
     if !force {
-        let running: Rules = decode(&client.get("/api/v1/rules").await?)?;
+        let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
         if let Some(loss) = loss(&running, &rules, &status.settings) {
             confirm(&loss)?;
         }
@@ -70,7 +70,7 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
 }
 
 /// The losses of an apply that need a confirmation; `None` if there are none.
-fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
+fn loss(running: &RunningRules, new: &RuleSet, settings: &Settings) -> Option<String> {
     let are_left = |rules: &RuleSet| rules.rules.iter().filter(|rule| !rule.dynamic && rule.runs()).count();
     let ways = ways_in(&running.rules, settings);
     let is_closed = !ways.is_empty() && ways_in(new, settings).is_empty();
@@ -88,7 +88,7 @@ fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
 }
 
 /// The ways in that would be lost.
-fn named(ways: &[WayIn], running: &Rules) -> String {
+fn named(ways: &[WayIn], running: &RunningRules) -> String {
     let said = |way: &WayIn| match way {
         WayIn::Door(name) => format!("door `{name}`"),
         WayIn::Rule(place) => {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn loss_of(before: &str, after: &str, settings: &Settings) -> Option<String> {
-        let running = Rules { source: "old.rsc".to_owned(), rules: rules(before), ..crate::sample::rules() };
+        let running = RunningRules { source: "old.rsc".to_owned(), rules: rules(before), ..crate::sample::rules() };
         loss(&running, &rules(after), settings)
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Export {
 pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result<String, Failed> {
     let rules = match &command.rules {
         Some(file) => check::as_written(file, json)?,
-        None => decode::<wire::Rules>(&client.get("/api/v1/rules").await?)?.rules,
+        None => decode::<wire::RunningRules>(&client.get("/api/v1/rules").await?)?.rules,
     };
     if json {
         return document(Exported::from(&rules));

@@ -63,7 +63,7 @@ use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use knockplane_policy::wire::{self, Reloaded, Status};
+use knockplane_policy::wire::{self, DataplaneStatus, Reloaded};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -390,8 +390,8 @@ async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<By
 }
 
 async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, Failed> {
-    let rules: wire::Rules = decode(&client.get("/api/v1/rules").await?)?;
-    let status: Status = decode(&client.get("/api/v1/status").await?)?;
+    let rules: wire::RunningRules = decode(&client.get("/api/v1/rules").await?)?;
+    let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     if json {
         return document(json::rules::Rules::new(rules, &status.settings));
     }

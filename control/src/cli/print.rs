@@ -6,26 +6,26 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{BuiltinChain, MENUS, Rule, numbers};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{Counter, Rules, Status};
+use knockplane_policy::wire::{Counter, DataplaneStatus, RunningRules};
 
 use super::table::Align::{Left, Right};
 use super::table::{Columns, filled, grouped, printable};
 
 /// The rules in lines of at most `width` columns, then the defaults of the chains.
-pub(super) fn rules(rules: &Rules, status: &Status, width: usize) -> String {
+pub(super) fn rules(rules: &RunningRules, status: &DataplaneStatus, width: usize) -> String {
     let defaults = BuiltinChain::ALL.map(|chain| format!("{} {}", chain.name(), default_of(chain, &status.settings)));
     menus(rules, |rules| print(rules, width)) + &format!("\nwhen no rule decides: {}\n", defaults.join(", "))
 }
 
 /// The counters of the rules and of the chain defaults.
-pub(super) fn stats(rules: &Rules, status: &Status) -> String {
+pub(super) fn stats(rules: &RunningRules, status: &DataplaneStatus) -> String {
     menus(rules, stats_table) + "\nwhen no rule decides\n" + &defaults_table(&rules.chain_defaults, status)
 }
 
 /// A rule with its number and its counter.
 type Counted<'r> = (u32, &'r Rule, &'r Counter);
 
-fn menus(rules: &Rules, print: impl Fn(&[Counted<'_>]) -> String) -> String {
+fn menus(rules: &RunningRules, print: impl Fn(&[Counted<'_>]) -> String) -> String {
     let mut text = format!("generation {}, from {}\n", rules.generation, printable(&rules.source));
     text += "Flags: X - disabled, I - invalid; D - dynamic\n";
     let numbers = numbers(&rules.rules.rules);
@@ -109,7 +109,7 @@ fn stats_table(rules: &[Counted<'_>]) -> String {
     table.text()
 }
 
-fn defaults_table(defaults: &[Counter; 3], status: &Status) -> String {
+fn defaults_table(defaults: &[Counter; 3], status: &DataplaneStatus) -> String {
     let mut table = Columns::new(&[("CHAIN", Left), ("ACTION", Left), ("BYTES", Right), ("PACKETS", Right)]);
     for (chain, counter) in BuiltinChain::ALL.into_iter().zip(defaults) {
         let action = default_of(chain, &status.settings).to_owned();

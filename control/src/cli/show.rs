@@ -6,7 +6,7 @@ use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
-use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
+use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, ListPage, LogStatus, NameState, Worker};
 use knockplane_policy::word::Word as _;
 
 use super::Failed;
@@ -19,7 +19,7 @@ use crate::{Exit, ready};
 ///
 /// # Errors
 /// If there is no list with this name.
-pub(super) fn known(lists: &Lists, only: Option<&str>) -> Result<(), Failed> {
+pub(super) fn known(lists: &ListPage, only: Option<&str>) -> Result<(), Failed> {
     match only {
         Some(name) if lists.lists.iter().all(|list| list.summary.list != name) => {
             let message = format!("there is no list `{}`: `knockctl show lists` names them", printable(name));
@@ -30,14 +30,14 @@ pub(super) fn known(lists: &Lists, only: Option<&str>) -> Result<(), Failed> {
 }
 
 /// The lists with their counters, then their entries.
-pub(super) fn lists(lists: &Lists, only: Option<&str>) -> String {
+pub(super) fn lists(lists: &ListPage, only: Option<&str>) -> String {
     let shown = lists.lists.iter().filter(|list| only.is_none_or(|name| list.summary.list == name));
     let summaries = summary_table(shown) + &name_table(&lists.names);
     if lists.entries.is_empty() { summaries } else { format!("{summaries}\n{}", entries(lists)) }
 }
 
 /// The entries of the lists.
-pub(super) fn entries(lists: &Lists) -> String {
+pub(super) fn entries(lists: &ListPage) -> String {
     let text = entry_table(&lists.entries);
     let number = lists.entries.len();
     if lists.truncated { format!("{text}\nonly the first {number}; --limit shows more\n") } else { text }
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn an_unknown_list_is_an_error_and_a_cut_answer_says_so() {
         assert!(known(&sample::lists(), Some("knokc1")).unwrap_err().message.contains("`knokc1`"));
-        let cut = Lists { truncated: true, ..sample::lists() };
+        let cut = ListPage { truncated: true, ..sample::lists() };
         assert!(lists(&cut, None).ends_with("\nonly the first 2; --limit shows more\n"));
     }
 

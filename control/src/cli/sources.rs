@@ -83,7 +83,7 @@ impl Given {
 }
 
 /// Adds the entries of an answer of the dataplane to the lists of a bench.
-pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
+pub(super) fn put_all(lists: &wire::ListPage, bench: &mut Bench<'_>) {
     for entry in &lists.entries {
         put(entry, bench);
     }
@@ -205,9 +205,9 @@ pub(super) fn settings_of(config: Option<&Path>) -> Result<Settings, Failed> {
 }
 
 /// The running rules, settings and list entries.
-pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire::Lists), Failed> {
-    let status: wire::Status = decode(&client.get("/api/v1/status").await?)?;
-    let mut rules: wire::Rules = decode(&client.get("/api/v1/rules").await?)?;
+pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire::ListPage), Failed> {
+    let status: wire::DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
+    let mut rules: wire::RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     let lists = list::entries(client, ListQuery::default(), usize::MAX).await?;
     // Entries with a timeout are among the list entries, unless they have expired.
     rules.rules.address_lists.retain(|entry| entry.timeout.is_none());

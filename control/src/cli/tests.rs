@@ -2,7 +2,7 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{self, Status};
+use knockplane_policy::wire::{self, DataplaneStatus};
 
 use super::capture::sample;
 use super::*;
@@ -394,7 +394,7 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
     let rules = Kept::new(text);
     let sent = Arc::new(Mutex::new(None));
     let taken = Arc::clone(&sent);
-    let status = Status { settings, ..crate::sample::status() };
+    let status = DataplaneStatus { settings, ..crate::sample::status() };
     let mut running = crate::sample::rules();
     running.rules =
         knockplane_policy::rsc::read(b"/ip firewall filter\nadd chain=input protocol=tcp dst-port=22\n").rules;
@@ -462,7 +462,7 @@ fn running() -> axum::Router {
 
     // One entry for each answer, as if a hundred thousand were before and behind it.
     let one = |query: ListQuery| {
-        let wire::Lists { lists, mut entries, .. } = lists();
+        let wire::ListPage { lists, mut entries, .. } = lists();
         let behind = query.after_tag == 7;
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
@@ -472,7 +472,7 @@ fn running() -> axum::Router {
             vlan: Vlan::NONE,
             tag: 7,
         });
-        wire::Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
+        wire::ListPage { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 
     axum::Router::new()

@@ -131,8 +131,8 @@ impl From<wire::ListEntry> for Entry {
     }
 }
 
-impl From<wire::Lists> for Lists {
-    fn from(wire::Lists { lists, entries, names, truncated, next: _ }: wire::Lists) -> Self {
+impl From<wire::ListPage> for Lists {
+    fn from(wire::ListPage { lists, entries, names, truncated, next: _ }: wire::ListPage) -> Self {
         Lists {
             lists: lists.into_iter().map(List::from).collect(),
             entries: entries.into_iter().map(Entry::from).collect(),

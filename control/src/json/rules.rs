@@ -268,8 +268,8 @@ impl From<&RuleSet> for Exported {
 
 impl Rules {
     /// The rules that run with these settings.
-    pub(crate) fn new(rules: wire::Rules, settings: &Settings) -> Rules {
-        let wire::Rules { generation, source, rules, counters, chain_defaults: defaults } = rules;
+    pub(crate) fn new(rules: wire::RunningRules, settings: &Settings) -> Rules {
+        let wire::RunningRules { generation, source, rules, counters, chain_defaults: defaults } = rules;
         let numbered = rule::numbers(&rules.rules).into_iter().zip(&rules.rules);
         let counted = numbered.zip(counters);
         let counted = counted.map(|((number, rule), counter)| CountedRule { number, rule: rule.into(), counter });

@@ -237,7 +237,7 @@ impl Status {
     pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> Status {
         let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
         let warnings = ready::warnings(&dataplane);
-        let wire::Status {
+        let wire::DataplaneStatus {
             version,
             pid,
             uptime,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, Metrics, PeersRefused, RuleMetrics,
-    Status, Worker, WorkerMetrics,
+    Counter, DataplaneStatus, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, Metrics, PeersRefused,
+    RuleMetrics, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -61,7 +61,7 @@ fn process(sheet: &Sheet, answer: &Metrics) {
     }
 }
 
-fn interfaces(sheet: &Sheet, status: &Status) {
+fn interfaces(sheet: &Sheet, status: &DataplaneStatus) {
     let up = sheet.gauge("interface_up", "Whether the interface's link is up.", &["side", "interface"]);
     let mode = sheet.gauge(
         "xdp_mode_info",

@@ -45,8 +45,8 @@ use crate::losses::Loss;
 pub use crate::losses::RuleName;
 pub use crate::options::LogOptions;
 pub use crate::panics::{abort_on_panic, log_panics};
-pub use crate::queue::Status;
-use crate::queue::{Line, Queue};
+pub use crate::queue::LogState;
+use crate::queue::{LogLine, Queue};
 use crate::writer::{Output, Writer};
 
 /// How long an ending process waits for its last lines. A working reader takes them much faster, and a service manager
@@ -153,7 +153,7 @@ pub fn flush(within: Option<Duration>) -> bool {
 }
 
 /// The state of the log.
-pub fn status() -> Status {
+pub fn status() -> LogState {
     LOG.get().map(|queue| queue.status()).unwrap_or_default()
 }
 
@@ -216,7 +216,7 @@ impl Drop for Formatting<'_> {
         match self.kind {
             Some(kind) => {
                 let rule = if kind == LogKind::Packet { RULE.take() } else { None };
-                self.queue.push(Line { kind, rule, text });
+                self.queue.push(LogLine { kind, rule, text });
             }
             None => REPORTED.set(text),
         }

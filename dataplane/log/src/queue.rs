@@ -25,7 +25,7 @@ const STALLED: Duration = Duration::from_secs(1);
 
 /// A formatted line with its line end.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct LogLine {
     pub(crate) kind: LogKind,
     /// The rule that logged the packet.
     pub(crate) rule: Option<RuleName>,
@@ -34,7 +34,7 @@ pub(crate) struct Line {
 
 /// The state of a process's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct LogState {
     lost: [u64; LogKind::ALL.len()],
     /// Lines that wait to be written.
     pub waiting: usize,
@@ -42,7 +42,7 @@ pub struct Status {
     pub problem: Option<String>,
 }
 
-impl Status {
+impl LogState {
     /// Lines lost since start, by kind; all kinds are present.
     pub fn lost(&self) -> impl Iterator<Item = (LogKind, u64)> {
         LogKind::ALL.into_iter().zip(self.lost)
@@ -51,9 +51,9 @@ impl Status {
 
 /// The writer's next task.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum WriterTask {
     /// Write this line.
-    Line(Line),
+    Line(LogLine),
     /// Report these losses.
     Report(Losses),
 }
@@ -70,7 +70,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: VecDeque<Line>,
+    lines: VecDeque<LogLine>,
     /// Bytes in `lines`.
     waiting: [usize; LogKind::ALL.len()],
     /// When the writer took the line that it is writing.
@@ -93,7 +93,7 @@ enum Flush {
 
 impl Queue {
     /// Appends a line, or counts it as lost if its kind has no room.
-    pub(crate) fn push(&self, mut line: Line) {
+    pub(crate) fn push(&self, mut line: LogLine) {
         if line.text.len() > MAX_LINE {
             let cut = line.text.len() - MAX_LINE;
             line.text.truncate(MAX_LINE);
@@ -126,7 +126,7 @@ impl Queue {
     }
 
     fn push_whole_into(&self, mut state: MutexGuard<'_, State>, text: &str) {
-        state.append(Line { kind: LogKind::Other, rule: None, text: text.into() });
+        state.append(LogLine { kind: LogKind::Other, rule: None, text: text.into() });
         drop(state);
         self.work.notify_one();
     }
@@ -143,10 +143,10 @@ impl Queue {
     }
 
     /// The state of the log.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> LogState {
         let state = self.lock();
         let stalled = state.writing.map(|since| since.elapsed()).filter(|stalled| *stalled > STALLED);
-        Status {
+        LogState {
             lost: state.lost,
             waiting: state.lines.len() + usize::from(state.writing.is_some()),
             problem: match stalled {
@@ -181,7 +181,7 @@ impl Queue {
     }
 
     /// For the writer: waits for work.
-    pub(crate) fn next(&self) -> Work {
+    pub(crate) fn next(&self) -> WriterTask {
         let mut state = self.lock();
         loop {
             let due = state.report_due();
@@ -192,13 +192,13 @@ impl Queue {
                     state.flush = Some(Flush::Reported);
                 }
                 if !state.unreported.is_empty() {
-                    return Work::Report(state.unreported.clone());
+                    return WriterTask::Report(state.unreported.clone());
                 }
             }
             if let Some(line) = state.lines.pop_front() {
                 state.waiting[line.kind as usize] -= line.text.len();
                 state.writing = Some(Instant::now());
-                return Work::Line(line);
+                return WriterTask::Line(line);
             }
             if state.flush == Some(Flush::Reported) {
                 state.flush = None;
@@ -213,7 +213,7 @@ impl Queue {
     }
 
     /// For the writer: the line that it took is written, or lost for this reason.
-    pub(crate) fn written(&self, line: &Line, problem: Option<String>) {
+    pub(crate) fn written(&self, line: &LogLine, problem: Option<String>) {
         let mut state = self.lock();
         state.writing = None;
         if problem.is_some() {
@@ -254,7 +254,7 @@ impl State {
         self.waiting[kind as usize] < ROOM
     }
 
-    fn append(&mut self, line: Line) {
+    fn append(&mut self, line: LogLine) {
         self.waiting[line.kind as usize] += line.text.len();
         self.lines.push_back(line);
     }
@@ -282,8 +282,8 @@ mod tests {
         RuleName { id: "a".into(), number: "ip filter 1".into() }
     }
 
-    fn line(kind: LogKind, text: &str) -> Line {
-        Line { kind, rule: (kind == LogKind::Packet).then(rule), text: text.into() }
+    fn line(kind: LogKind, text: &str) -> LogLine {
+        LogLine { kind, rule: (kind == LogKind::Packet).then(rule), text: text.into() }
     }
 
     fn lost(queue: &Queue, kind: LogKind) -> u64 {
@@ -304,7 +304,7 @@ mod tests {
         }
         assert_eq!(lost(&queue, LogKind::Packet), (packets - ROOM / packet.len()) as u64);
         assert_eq!(queue.status().lost().map(|(_, lines)| lines).sum::<u64>(), lost(&queue, LogKind::Packet));
-        let Work::Report(losses) = queue.next() else { panic!("losses are reported") };
+        let WriterTask::Report(losses) = queue.next() else { panic!("losses are reported") };
         let reported: Vec<_> = losses.iter().collect();
         assert_eq!(
             reported,
@@ -312,7 +312,7 @@ mod tests {
         );
         let mut kinds = Vec::new();
         while queue.status().waiting > 0 {
-            let Work::Line(taken) = queue.next() else { continue };
+            let WriterTask::Line(taken) = queue.next() else { continue };
             queue.written(&taken, None);
             kinds.push(taken.kind);
         }
@@ -327,13 +327,13 @@ mod tests {
     fn a_line_that_is_too_long_is_cut_and_ends() {
         let queue = Queue::default();
         queue.push(line(LogKind::Other, &("x".repeat(MAX_LINE) + "yy\n")));
-        let Work::Line(cut) = queue.next() else { panic!("a line") };
+        let WriterTask::Line(cut) = queue.next() else { panic!("a line") };
         assert!(cut.text.ends_with("x… (3 bytes cut)\n".as_bytes()), "{}", cut.text.len());
         let whole = "x".repeat(2 * ROOM);
         queue.push_whole(&whole);
         queue.push_whole("the end");
         for expected in [&*whole, "the end"] {
-            let Work::Line(line) = queue.next() else { panic!("a line") };
+            let WriterTask::Line(line) = queue.next() else { panic!("a line") };
             assert_eq!(line.text, expected.as_bytes());
         }
     }

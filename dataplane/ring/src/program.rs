@@ -95,7 +95,7 @@ impl LoadedProgram {
             |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
         )));
         let devices = || [Some(outside), inside].into_iter().flatten();
-        let settings = Settings {
+        let settings = ProgramSettings {
             inside: inside.map_or(0, Device::index),
             queues,
             // The order of arrival can only be lost between queues.
@@ -263,21 +263,21 @@ fn smaller_mtu(device: &Device) -> String {
 
 /// `struct settings` of `bpf/filter.c`.
 #[derive(Clone, Copy)]
-struct Settings {
+struct ProgramSettings {
     inside: u32,
     queues: u32,
     stamp: bool,
     may_split: bool,
 }
 
-impl Settings {
+impl ProgramSettings {
     fn encode(self) -> Vec<u8> {
         let words = [self.inside, self.queues, u32::from(self.stamp), u32::from(self.may_split)];
         words.map(u32::to_ne_bytes).concat()
     }
 }
 
-fn load(bytes: &[u8], sides: u32, settings: Settings) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+fn load(bytes: &[u8], sides: u32, settings: ProgramSettings) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
     let mut open = ObjectBuilder::default().open_memory(bytes)?;
     for mut map in open.maps_mut() {
         if map.name() == "sockets" || map.name() == "splits" {
@@ -366,7 +366,7 @@ mod tests {
     /// No queue has a socket: a frame that is not a tail is unbound.
     fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
-        let settings = Settings { inside: 0, queues: 1, stamp: false, may_split };
+        let settings = ProgramSettings { inside: 0, queues: 1, stamp: false, may_split };
         let object = load(OBJECT, 1, settings).expect("programs can be loaded, as root");
         set_longest(&object, MAX_FRAME).expect("the map has the entry");
         if keeps_whole {

@@ -8,7 +8,7 @@ use knockplane_engine::state::lists::ListId;
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::wire::{
-    DoorSummary, Doors, FailureCount, IgnoredSource, ListEntry, ListQuery, ListSummary, Lists, MAX_ANSWER_ENTRIES,
+    DoorSummary, Doors, FailureCount, IgnoredSource, ListEntry, ListPage, ListQuery, ListSummary, MAX_ANSWER_ENTRIES,
     Visitor,
 };
 use knockplane_policy::word::Word as _;
@@ -77,7 +77,7 @@ impl Administration {
         let query = ListQuery { limit, ..ListQuery::default() };
         let generation = self.shared.generation.load();
         let now = self.shared.clock.now();
-        let Lists { entries, truncated, .. } = self.lists.places(&generation, &self.shared).page_of(
+        let ListPage { entries, truncated, .. } = self.lists.places(&generation, &self.shared).page_of(
             &query,
             |list| names.contains_key(list),
             MAX_ANSWER_ENTRIES,

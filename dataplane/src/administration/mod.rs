@@ -35,7 +35,7 @@ pub(crate) use self::doors::summaries as door_summaries;
 pub(crate) use self::lists::ListAdministration;
 pub(crate) use self::published::Published;
 pub(crate) use self::rules::RuleAdministration;
-use self::source::Watch;
+use self::source::WatchedSource;
 use crate::counters::WorkerCounters;
 use crate::idle::Waker;
 use crate::shared::Shared;
@@ -52,7 +52,7 @@ pub(crate) struct WorkerView {
 
 /// The task of a job.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum JobTask {
     /// A request that was parsed already.
     Request(Box<Request>),
     /// The line of a long request: parsing a million entries takes a second.
@@ -62,7 +62,7 @@ pub(crate) enum Work {
 /// A task for a connection; for no connection if a signal caused the task.
 pub(crate) struct Job {
     pub(crate) connection: Option<u64>,
-    pub(crate) work: Work,
+    pub(crate) work: JobTask,
 }
 
 /// The answer to a job: a line without its end.
@@ -94,7 +94,7 @@ pub(crate) struct Administration {
     pub(crate) workers: Vec<WorkerView>,
     pub(crate) rules: RuleAdministration,
     pub(crate) lists: ListAdministration,
-    watch: Watch,
+    watch: WatchedSource,
 }
 
 impl Administration {
@@ -105,7 +105,8 @@ impl Administration {
         rules: RuleAdministration,
         lists: ListAdministration,
     ) -> Self {
-        let administration = Administration { shared, published, workers, rules, lists, watch: Watch::default() };
+        let administration =
+            Administration { shared, published, workers, rules, lists, watch: WatchedSource::default() };
         administration.publish();
         administration
     }
@@ -128,10 +129,10 @@ impl Administration {
         }
     }
 
-    fn work(&mut self, work: Work) -> Response {
+    fn work(&mut self, work: JobTask) -> Response {
         let request = match work {
-            Work::Request(request) => *request,
-            Work::Line(line) => match read(&line) {
+            JobTask::Request(request) => *request,
+            JobTask::Line(line) => match read(&line) {
                 Ok(request) => request,
                 Err(response) => return *response,
             },

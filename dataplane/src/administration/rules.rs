@@ -16,7 +16,7 @@ use knockplane_policy::door::Door;
 use knockplane_policy::event::Origin;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{NameAnswer, Reloaded, Response, Rules};
+use knockplane_policy::wire::{NameAnswer, Reloaded, Response, RunningRules};
 
 use super::{Administration, RequestError, or_error};
 use crate::config::Config;
@@ -132,14 +132,14 @@ impl Administration {
     }
 
     /// The rules that run, with their counters.
-    pub(super) fn rules(&self) -> Rules {
+    pub(super) fn rules(&self) -> RunningRules {
         let (generation, totals) = {
             let ledger = self.published.ledger();
             let generation = self.shared.generation.load_full();
             let totals = ledger.book.totals(&generation);
             (generation, totals)
         };
-        Rules {
+        RunningRules {
             generation: generation.number,
             source: generation.source.clone(),
             rules: generation.rules().clone(),

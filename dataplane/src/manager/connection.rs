@@ -12,7 +12,7 @@ use knockplane_limits::refusal::Refusal;
 use knockplane_policy::wire::{Greeting, MAX_LINE, MAX_SHORT_LINE, Request, Response, VERSION, longest_line};
 use mio::net::UnixStream;
 
-use crate::administration::{self, Work};
+use crate::administration::{self, JobTask};
 
 /// The maximum number of pieces read and requests answered in one turn. Sixteen pieces are a mebibyte.
 const STEPS_A_TURN: usize = 16;
@@ -60,7 +60,7 @@ pub(super) struct ClientConnection {
 enum PeerJob {
     None,
     /// The job has not begun. Contains its memory in bytes.
-    Waiting(Work, usize),
+    Waiting(JobTask, usize),
     /// The job is in progress. Contains its memory in bytes.
     Running(usize),
 }
@@ -69,7 +69,7 @@ enum PeerJob {
 pub(super) enum Asked {
     Answered(Box<Response>),
     /// The administration must answer the request.
-    Job(Work),
+    Job(JobTask),
 }
 
 /// The state in which a connection waits.
@@ -180,7 +180,7 @@ impl ClientConnection {
             let bytes = line.len();
             // This includes the end of the line.
             let asked = match bytes > MAX_SHORT_LINE + 1 {
-                true => Asked::Job(Work::Line(line)),
+                true => Asked::Job(JobTask::Line(line)),
                 false => match administration::read(&line) {
                     Ok(request) if is_long(&request) && !room.answer => {
                         limit_hit(Refusal::Memory);
@@ -207,13 +207,13 @@ impl ClientConnection {
 
     /// Takes the job that waits, to begin it. If the answer may be long and there is no memory for it, the answer is
     /// the refusal.
-    pub(super) fn begin_job(&mut self, room: Room, limit_hit: impl FnOnce(Refusal)) -> Option<Work> {
+    pub(super) fn begin_job(&mut self, room: Room, limit_hit: impl FnOnce(Refusal)) -> Option<JobTask> {
         let waiting = std::mem::replace(&mut self.job, PeerJob::None);
         let PeerJob::Waiting(work, bytes) = waiting else {
             self.job = waiting;
             return None;
         };
-        if !room.answer && matches!(&work, Work::Request(request) if is_long(request)) {
+        if !room.answer && matches!(&work, JobTask::Request(request) if is_long(request)) {
             limit_hit(Refusal::Memory);
             self.answered += 1;
             self.queue(&Response::Failed { error: Refusal::Memory.sentence().to_owned() });
@@ -500,7 +500,7 @@ mod tests {
                 until,
                 |_| {},
                 |request| match request {
-                    Request::Reload => Asked::Job(Work::Request(Box::new(request))),
+                    Request::Reload => Asked::Job(JobTask::Request(Box::new(request))),
                     _ => Asked::Answered(Response::Done.into()),
                 },
             )
@@ -508,7 +508,7 @@ mod tests {
         assert_eq!(turn(&mut connection), Turn::Asked);
         assert!(connection.memory()[0] > 20, "the request takes memory");
         assert_eq!((turn(&mut connection), connection.answered), (Turn::Asked, 0), "it has not begun");
-        assert!(matches!(connection.begin_job(ROOM, |_| {}), Some(Work::Request(_))));
+        assert!(matches!(connection.begin_job(ROOM, |_| {}), Some(JobTask::Request(_))));
         assert!(connection.begin_job(ROOM, |_| {}).is_none(), "once");
         assert_eq!((turn(&mut connection), connection.answered), (Turn::Asked, 0), "it is in progress");
         let day = Duration::from_secs(86_400);

@@ -30,7 +30,7 @@ use self::jobs::Jobs;
 pub(crate) use self::supervisor::{
     DriftState, EventLog, HeartbeatWatch, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch, WorkerHandle,
 };
-use crate::administration::{Administration, Job, Work};
+use crate::administration::{Administration, Job, JobTask};
 use crate::control_socket::Listener;
 
 const LISTENER: Token = Token(0);
@@ -107,7 +107,7 @@ impl Manager {
                 if !jobs.is_busy() {
                     let hung_up = hangup.swap(false, Relaxed);
                     // The log contains the outcome of a reload by signal.
-                    let reload = || Job { connection: None, work: Work::Request(Box::new(Request::Reload)) };
+                    let reload = || Job { connection: None, work: JobTask::Request(Box::new(Request::Reload)) };
                     if let Some(job) = hung_up.then(reload).or_else(|| connections.next_job()) {
                         jobs.begin(job);
                     }
@@ -131,7 +131,7 @@ fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     match request {
         Request::Status => Asked::Answered(Response::Status(supervisor.status()).into()),
         Request::Metrics => Asked::Answered(Response::Metrics(Box::new(supervisor.metrics())).into()),
-        request => Asked::Job(Work::Request(Box::new(request))),
+        request => Asked::Job(JobTask::Request(Box::new(request))),
     }
 }
 

@@ -91,20 +91,20 @@ impl Records {
 }
 
 /// An intact header.
-struct Header {
+struct LogHeader {
     length: usize,
     sum: [u8; 16],
 }
 
 /// Reads the header at the start of these bytes; `None` if the header is damaged or belongs to another record.
-fn header(bytes: &[u8], number: u32) -> Option<Header> {
+fn header(bytes: &[u8], number: u32) -> Option<LogHeader> {
     let (header, _) = bytes.split_first_chunk::<HEADER>()?;
     let (head, check) = header.split_at(HEADER - 8);
     if blake3::hash(head).as_bytes()[..8] != *check || head[4..8] != number.to_be_bytes() {
         return None;
     }
     let length = u32::from_be_bytes(*head.first_chunk()?) as usize;
-    Some(Header { length, sum: *head[8..].first_chunk()? })
+    Some(LogHeader { length, sum: *head[8..].first_chunk()? })
 }
 
 fn sum(number: u32, content: &[u8]) -> [u8; 16] {
@@ -137,7 +137,7 @@ fn scan(file: &[u8], begin: usize, first: u32) -> (Vec<Range<usize>>, End) {
             return (contents, End::Torn(rest.len()));
         }
         let damaged = End::Damaged { place, bytes: rest.len() };
-        let Some(Header { length, sum: expected }) = header(rest, number) else { return (contents, damaged) };
+        let Some(LogHeader { length, sum: expected }) = header(rest, number) else { return (contents, damaged) };
         let Some(content) = rest.get(HEADER..HEADER + length) else { return (contents, End::Torn(rest.len())) };
         if sum(number, content) != expected {
             return (contents, damaged);

@@ -10,7 +10,7 @@ use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyList
 use knockplane_policy::wire::NewEntry;
 
 use super::record::{Changes, Content, ContentError, StoredChange};
-use super::version1::{self, Entries};
+use super::version1::{self, Version1Entries};
 use super::{Bounds, NameEntry, OperatorEntry, StaticEntries, check, of_names, snapshot};
 use crate::state_dir::{End, Format, LISTS, Log, OLD_LISTS, Records, StateDir, StoredFile, damage};
 
@@ -250,7 +250,7 @@ fn bind(lists: &Lists, name: &str) -> Result<ListId, TooManyListsError> {
 
 /// The entries of a file with one checksum for each block, as records.
 fn from_version1(content: &[u8]) -> Result<Vec<Vec<u8>>, ContentError> {
-    let entries: Vec<_> = Entries::of(content).collect::<Result<_, _>>()?;
+    let entries: Vec<_> = Version1Entries::of(content).collect::<Result<_, _>>()?;
     let changes = entries.iter().map(|entry| (entry.list, &entry.set, entry.comment));
     Ok(snapshot(changes).collect())
 }

@@ -32,14 +32,14 @@ const RANGE: u8 = 255;
 
 /// A stored entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored<'c> {
+pub(super) struct Version1Entry<'c> {
     pub(super) list: &'c str,
     pub(super) set: AddressSet,
     pub(super) comment: &'c str,
 }
 
 /// Reads entries one by one. The first error ends the iteration.
-pub(super) struct Entries<'c> {
+pub(super) struct Version1Entries<'c> {
     content: &'c [u8],
     place: usize,
     list: &'c str,
@@ -48,12 +48,12 @@ pub(super) struct Entries<'c> {
     last: Option<Bounds>,
 }
 
-impl<'c> Entries<'c> {
-    pub(super) fn of(content: &'c [u8]) -> Entries<'c> {
-        Entries { content, place: 0, list: "", left: 0, last: None }
+impl<'c> Version1Entries<'c> {
+    pub(super) fn of(content: &'c [u8]) -> Version1Entries<'c> {
+        Version1Entries { content, place: 0, list: "", left: 0, last: None }
     }
 
-    fn read(&mut self) -> Result<Stored<'c>, ContentError> {
+    fn read(&mut self) -> Result<Version1Entry<'c>, ContentError> {
         if self.left == 0 {
             self.begin_list()?;
         }
@@ -69,7 +69,7 @@ impl<'c> Entries<'c> {
         check_comment(&set, comment).map_err(wrong)?;
         self.last = Some(bounds);
         self.left -= 1;
-        Ok(Stored { list: self.list, set, comment })
+        Ok(Version1Entry { list: self.list, set, comment })
     }
 
     fn begin_list(&mut self) -> Result<(), ContentError> {
@@ -137,8 +137,8 @@ impl<'c> Entries<'c> {
     }
 }
 
-impl<'c> Iterator for Entries<'c> {
-    type Item = Result<Stored<'c>, ContentError>;
+impl<'c> Iterator for Version1Entries<'c> {
+    type Item = Result<Version1Entry<'c>, ContentError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.place >= self.content.len() && self.left == 0 {
@@ -212,8 +212,8 @@ mod tests {
     }
 
     fn read(content: &[u8]) -> Result<Vec<String>, String> {
-        let told = |entry: Stored<'_>| format!("{} {} {}", entry.list, entry.set, entry.comment);
-        Entries::of(content).map(|entry| entry.map(told).map_err(|error| error.to_string())).collect()
+        let told = |entry: Version1Entry<'_>| format!("{} {} {}", entry.list, entry.set, entry.comment);
+        Version1Entries::of(content).map(|entry| entry.map(told).map_err(|error| error.to_string())).collect()
     }
 
     /// Encodes a list's name, its number of entries, and these bytes.

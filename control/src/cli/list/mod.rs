@@ -197,17 +197,17 @@ fn imported(name: &str, number: usize, wire::Added { left, .. }: &wire::Added) -
 }
 
 /// The entries for a query up to a limit, from as many answers as needed.
-pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<wire::Lists, Failed> {
-    let mut lists: Option<wire::Lists> = None;
+pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<wire::ListPage, Failed> {
+    let mut lists: Option<wire::ListPage> = None;
     loop {
         query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_ANSWER_ENTRIES);
-        let answer: wire::Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
+        let answer: wire::ListPage = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
         let next = answer.next.clone();
         let all = match lists.take() {
             None => answer,
             Some(mut lists) => {
                 lists.entries.extend(answer.entries);
-                wire::Lists { truncated: answer.truncated, next: answer.next, ..lists }
+                wire::ListPage { truncated: answer.truncated, next: answer.next, ..lists }
             }
         };
         let Some(After { list, address, vlan, tag }) = next.filter(|_| all.entries.len() < limit) else {

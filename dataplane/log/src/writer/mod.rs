@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 use rustix::io::Errno;
 
 use crate::losses::Loss;
-use crate::queue::{Queue, Work};
+use crate::queue::{Queue, WriterTask};
 
 /// Bytes per write. A pipe takes this many bytes atomically, so that lines of two processes on one pipe do not mix.
 /// Source: `PIPE_BUF`, pipe(7).
@@ -86,11 +86,11 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
     /// Waits for work and does it.
     fn turn(&mut self) {
         match self.queue.next() {
-            Work::Line(line) => {
+            WriterTask::Line(line) => {
                 let problem = self.write(&line.text);
                 self.queue.written(&line, problem);
             }
-            Work::Report(losses) => {
+            WriterTask::Report(losses) => {
                 for loss in losses.iter() {
                     let problem = self.write(&(self.report)(&loss));
                     let failed = problem.is_some();

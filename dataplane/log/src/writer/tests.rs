@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::kind::LogKind;
 use crate::losses::RuleName;
-use crate::queue::{Line, MAX_LINE, ROOM};
+use crate::queue::{LogLine, MAX_LINE, ROOM};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,7 +27,7 @@ fn log_to(file: impl Into<OwnedFd>) -> Arc<Queue> {
 }
 
 fn say(queue: &Queue, kind: LogKind, text: &str) {
-    queue.push(Line {
+    queue.push(LogLine {
         kind,
         rule: (kind == LogKind::Packet).then(|| RuleName { id: "a".into(), number: "ip filter 1".into() }),
         text: format!("{text}\n").into(),
@@ -66,7 +66,7 @@ fn lines_are_written_in_order_and_a_flush_waits_for_them() {
     reader.read_exact(&mut text).expect("everything is in the pipe");
     let expected: String = (0..100).map(|number| format!("{number}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&text), expected);
-    assert_eq!(queue.status(), crate::Status::default());
+    assert_eq!(queue.status(), crate::LogState::default());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::rule::AddressSet;
 
 /// Address lists, or a part of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lists {
+pub struct ListPage {
     /// The lists that exist, with their numbers of entries.
     pub lists: Vec<ListOverview>,
     /// Entries, ordered by list and address; at most as many as requested.

@@ -8,7 +8,7 @@ use super::doors::DoorSummary;
 use super::lists::ListSummary;
 use super::names::NameState;
 use super::rules::Counter;
-use super::status::Status;
+use super::status::DataplaneStatus;
 use crate::packet::Side;
 use crate::reason::{Reason, Verdict};
 use crate::rule::{RuleId, RuleNumber};
@@ -17,7 +17,7 @@ use crate::rule::{RuleId, RuleNumber};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// As in [`Request::Status`](super::Request::Status).
-    pub status: Status,
+    pub status: DataplaneStatus,
     /// Per worker, in order.
     pub workers: Vec<WorkerMetrics>,
     /// When the dataplane started, since the Unix epoch. The same in every answer of one process.

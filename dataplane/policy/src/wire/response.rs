@@ -4,23 +4,23 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionPage;
 use super::doors::Doors;
-use super::lists::Lists;
+use super::lists::ListPage;
 use super::metrics::Metrics;
 use super::names::NameState;
-use super::rules::Rules;
+use super::rules::RunningRules;
 use super::source::SourceReport;
-use super::status::Status;
+use super::status::DataplaneStatus;
 
 /// A response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", content = "with", rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(DataplaneStatus),
     /// To [`Request::Rules`].
-    Rules(Rules),
+    Rules(RunningRules),
     /// To [`Request::Lists`].
-    Lists(Lists),
+    Lists(ListPage),
     /// The host names in the address lists of the running rules.
     Names(Vec<NameState>),
     /// To [`Request::Doors`].

@@ -6,7 +6,7 @@ use crate::rule::RuleSet;
 
 /// The running rules with their counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rules {
+pub struct RunningRules {
     /// Their generation.
     pub generation: u64,
     /// Their source.

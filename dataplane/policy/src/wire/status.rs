@@ -11,7 +11,7 @@ use crate::settings::Settings;
 
 /// The state of the dataplane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct DataplaneStatus {
     /// Version of the dataplane's package.
     pub version: String,
     /// Process id.

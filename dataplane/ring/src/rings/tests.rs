@@ -95,7 +95,7 @@ fn steps() -> impl Strategy<Value = Vec<RingOperation>> {
 }
 
 /// The rings and their expected state.
-struct Run {
+struct ModelRun {
     rings: Rings<Model>,
     /// Frames that have arrived, in order: their bytes, or those of several parts.
     arrived: [VecDeque<Vec<Vec<u8>>>; 2],
@@ -104,10 +104,10 @@ struct Run {
     numbers: usize,
 }
 
-impl Run {
+impl ModelRun {
     fn new(ring_size: u32, position: u32) -> Self {
         let rings = rings(ring_size, position);
-        Run { rings, arrived: Default::default(), leaving: Default::default(), numbers: 0 }
+        ModelRun { rings, arrived: Default::default(), leaving: Default::default(), numbers: 0 }
     }
 
     fn step(&mut self, step: &RingOperation) {
@@ -227,7 +227,7 @@ proptest! {
         before_wrap in 0..200_u32,
         steps in steps(),
     ) {
-        let mut run = Run::new(4 << size, 0_u32.wrapping_sub(before_wrap));
+        let mut run = ModelRun::new(4 << size, 0_u32.wrapping_sub(before_wrap));
         for step in &steps {
             run.step(step);
             assert_conserved(&run.rings);

@@ -16,7 +16,7 @@ use knockplane_log::target;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Added, ListQuery, Lists, MAX_ANSWER_ENTRIES, NameState, NewEntry};
+use knockplane_policy::wire::{Added, ListPage, ListQuery, MAX_ANSWER_ENTRIES, NameState, NewEntry};
 
 use self::adding::Adding;
 use self::notes::Notes;
@@ -36,7 +36,7 @@ pub(crate) struct ListAdministration {
 }
 
 impl Administration {
-    pub(super) fn lists(&self, query: &ListQuery) -> Lists {
+    pub(super) fn lists(&self, query: &ListQuery) -> ListPage {
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
         let mut lists = self.lists.places(&generation, &self.shared).page(query, MAX_ANSWER_ENTRIES, now);

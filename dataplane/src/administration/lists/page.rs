@@ -12,7 +12,7 @@ use knockplane_policy::level;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists};
+use knockplane_policy::wire::{After, ListEntry, ListOverview, ListPage, ListQuery, ListSummary};
 
 use super::Notes;
 use crate::names::Names;
@@ -91,7 +91,7 @@ impl Wanted<'_> {
 
 impl Places<'_> {
     /// At most `most` of the requested entries, the first ones.
-    pub(super) fn page(&self, query: &ListQuery, most: usize, now: Time) -> Lists {
+    pub(super) fn page(&self, query: &ListQuery, most: usize, now: Time) -> ListPage {
         self.page_of(query, |name| query.list.as_ref().is_none_or(|only| only == name), most, now)
     }
 
@@ -102,7 +102,7 @@ impl Places<'_> {
         asked: impl Fn(&str) -> bool,
         most: usize,
         now: Time,
-    ) -> Lists {
+    ) -> ListPage {
         let lists = self.overview();
         let ranks: HashMap<&str, usize> =
             lists.iter().enumerate().map(|(rank, list)| (list.summary.list.as_str(), rank)).collect();
@@ -177,7 +177,7 @@ impl Places<'_> {
             tag: *tag,
         });
         let entries = entries.into_iter().filter_map(|(key, found)| self.entry(&lists, key, found, now)).collect();
-        Lists { lists, entries, names: Vec::new(), truncated, next }
+        ListPage { lists, entries, names: Vec::new(), truncated, next }
     }
 
     /// Every list, and the origins of its entries.
@@ -333,7 +333,7 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     }
 
     impl House {
-        fn page(&self, query: &ListQuery, most: usize) -> Lists {
+        fn page(&self, query: &ListQuery, most: usize) -> ListPage {
             let House { lists, static_entries, names, notes, rules, .. } = self;
             let named =
                 knockplane_policy::list_names::named(rules, &[]).into_iter().map(|list| list.into_owned()).collect();
@@ -398,7 +398,7 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         for most in 1..=all.len() + 1 {
             let (mut after, mut seen) = (None, Vec::new());
             loop {
-                let Lists { entries, next, .. } =
+                let ListPage { entries, next, .. } =
                     house.page(&ListQuery { after, limit: 100, ..ListQuery::default() }, most);
                 seen.extend(entries.into_iter().map(|entry| (entry.list, entry.address, entry.to)));
                 after = next;

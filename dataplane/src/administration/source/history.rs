@@ -14,7 +14,7 @@ use crate::generation::Generation;
 
 /// The source that workers watch.
 #[derive(Default)]
-pub(crate) struct Watch {
+pub(crate) struct WatchedSource {
     /// 0 before the first watch.
     id: u64,
     source: Option<IpAddr>,
@@ -22,10 +22,10 @@ pub(crate) struct Watch {
     until: Time,
 }
 
-impl Watch {
+impl WatchedSource {
     /// Begins a watch of this source, which replaces the watch of the previous source.
     pub(super) fn begin(&mut self, source: IpAddr, now: Time, until: Time, workers: &[WorkerView]) {
-        *self = Watch { id: self.id + 1, source: Some(source), since: now, until };
+        *self = WatchedSource { id: self.id + 1, source: Some(source), since: now, until };
         for worker in workers {
             worker.history.watch(self.id, source, until);
         }
@@ -56,7 +56,7 @@ impl Administration {
     }
 
     fn watched(&self, address: IpAddr, generation: &Generation, now: Time) -> Option<SourceWatch> {
-        let Watch { id, source, since, until } = self.watch;
+        let WatchedSource { id, source, since, until } = self.watch;
         source.filter(|source| *source == address)?;
         let watched = merged(self.workers.iter().map(|worker| worker.history.watched(id, address)));
         Some(SourceWatch {

@@ -24,7 +24,7 @@ use knockplane_policy::wire::source::{
     SourceMatcher, SourcePorts, SourceQuery, SourceQuota, SourceReport,
 };
 
-pub(super) use self::history::Watch;
+pub(super) use self::history::WatchedSource;
 use super::{Administration, RequestError, door_name};
 use crate::generation::Generation;
 

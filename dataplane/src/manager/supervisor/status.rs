@@ -10,8 +10,8 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, Metrics, PeersRefused, Status, Worker,
-    WorkerMetrics,
+    DataplaneStatus, DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, Metrics, PeersRefused,
+    Worker, WorkerMetrics,
 };
 
 use super::{Supervisor, WorkerHandle};
@@ -19,11 +19,11 @@ use crate::administration::door_summaries;
 use crate::requirements::mode;
 
 impl Supervisor {
-    pub(in crate::manager) fn status(&mut self) -> Status {
+    pub(in crate::manager) fn status(&mut self) -> DataplaneStatus {
         let counters = Side::ALL.map(|side| self.interface_counters(side));
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
-        Status {
+        DataplaneStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.shared.clock.uptime(),
