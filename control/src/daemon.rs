@@ -28,7 +28,7 @@ use crate::holder;
 use crate::metrics::{METRICS_LISTENER, Metrics, OPERATORS_LISTENER};
 use crate::names::{self, Resolver};
 use crate::server::{Server, Sizes, Times};
-use crate::settings::{DEFAULT_FILE, Settings};
+use crate::settings::{ControlSettings, DEFAULT_FILE};
 use crate::socket;
 
 /// Time limit for running requests after a signal. The dataplane completes an apply that takes longer.
@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start(args: &Args) -> Exit {
-    let settings = match Settings::load(&args.config) {
+    let settings = match ControlSettings::load(&args.config) {
         Ok(settings) => settings,
         Err(invalid) => {
             for problem in invalid.problems {
@@ -93,7 +93,7 @@ fn start(args: &Args) -> Exit {
 ///
 /// # Errors
 /// If the process cannot listen on an address or catch signals. Then it has served nothing.
-pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
     let descriptors = descriptors::raise();
     let sizes = Sizes::within(descriptors);
     if sizes.are_reduced() {

@@ -13,7 +13,7 @@ use std::{env, fs, process, slice};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
-use knockplane_bench::report::{self, Table};
+use knockplane_bench::report::{self, ResultTable};
 use serde::{Deserialize, Serialize};
 
 #[path = "../workload/mod.rs"]
@@ -106,7 +106,7 @@ fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     let mut counted = BTreeMap::new();
     let mut failed = Vec::new();
     let columns = ["workload", "instructions", "change since the baseline"];
-    let mut table = Table::new("instructions", "Instructions of one operation", &columns);
+    let mut table = ResultTable::new("instructions", "Instructions of one operation", &columns);
     for workload in workloads.iter().filter(|workload| is_counted(workload) && workload.name.contains(only)) {
         let instructions = count(workload).with_context(|| workload.name.clone())?;
         let before = baseline.as_ref().map(|baseline| baseline.instructions.get(&workload.name).copied());

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use knockplane_bench::report::{self, Table};
+use knockplane_bench::report::{self, ResultTable};
 use knockplane_engine::state::lists::{AddOutcome, ListId, Lists};
 use knockplane_policy::time::Time;
 
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let capacity = lists.capacity() as u64;
     let bytes = (resident()? - before) as f64 / capacity as f64;
     let columns = ["measurement", "value", "unit"];
-    let mut single = Table::new("lists", "Address lists, one thread", &columns).with_rows([
+    let mut single = ResultTable::new("lists", "Address lists, one thread", &columns).with_rows([
         vec!["capacity".to_owned(), capacity.to_string(), "entries".to_owned()],
         vec!["memory".to_owned(), format!("{bytes:.1}"), "bytes an entry".to_owned()],
     ]);
@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
         (added, paced(duration, nothing), swept)
     });
     let columns = ["operation", "mean, ns", "50 % within", "99.9 % within", "99.9999 % within", "worst"];
-    let mut pauses = Table::new("lists-pauses", "Pauses of a worker", &columns)
+    let mut pauses = ResultTable::new("lists-pauses", "Pauses of a worker", &columns)
         .with_rows([added.row("addition"), idle.row("reading the clock")]);
     pauses.notes.push(format!(
         "{seconds} s of additions at full rate, with timeouts of 1 to 10 s, while a manager sweeps. It swept {swept} \

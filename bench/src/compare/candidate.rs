@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::knockplane::Knockplane;
 use super::lab::Lab;
 use super::nftables::Nftables;
-use super::rules::Rules;
+use super::rules::LoadRules;
 use super::smallest::{Library, Smallest};
 use super::xdp::Xdp;
 
@@ -84,7 +84,7 @@ pub trait Candidate {
 pub fn start<'lab>(
     kind: CandidateKind,
     lab: &'lab Lab,
-    rules: &Rules,
+    rules: &LoadRules,
     role: Role,
 ) -> Result<Box<dyn Candidate + 'lab>> {
     Ok(match kind {

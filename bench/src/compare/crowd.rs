@@ -22,7 +22,7 @@ use super::nftables::GATEWAY_MAC;
 use super::results::{Arrangement, quantile};
 use super::rules::CLIENT;
 use crate::generator::{Generator, Profile, Spec};
-use crate::report::{NONE, Table};
+use crate::report::{NONE, ResultTable};
 
 /// Number of clients.
 const CLIENTS: u32 = 100;
@@ -80,7 +80,7 @@ pub struct OpenConnection {
 }
 
 /// A row for each flood.
-pub fn table(floods: &[FloodResult]) -> Table {
+pub fn table(floods: &[FloodResult]) -> ResultTable {
     let columns = [
         "flood",
         "offered, Mpps",
@@ -111,7 +111,7 @@ pub fn table(floods: &[FloodResult]) -> Table {
             open.map_or_else(|| NONE.to_owned(), |open| format!("{:.1} %", 100.0 * open.arrived)),
         ]
     });
-    Table::new("crowd", "Clients admitted during a flood", &columns).with_rows(rows)
+    ResultTable::new("crowd", "Clients admitted during a flood", &columns).with_rows(rows)
 }
 
 /// Measures nftables and knockplane, each under two floods: first knocks, and packets to a closed port, which add no

@@ -5,12 +5,12 @@ use knockplane_tests::{Filter, FilterOptions};
 
 use super::candidate::{Candidate, Losses};
 use super::lab::{CANDIDATE_CORE, Lab};
-use super::rules::{CLIENT, Rules};
+use super::rules::{CLIENT, LoadRules};
 
 pub(super) struct Knockplane<'lab>(pub(super) Filter<'lab>);
 
 impl<'lab> Knockplane<'lab> {
-    pub(super) fn start(lab: &'lab Lab, rules: &Rules) -> Result<Self> {
+    pub(super) fn start(lab: &'lab Lab, rules: &LoadRules) -> Result<Self> {
         let options = FilterOptions {
             // One pool holds the entries of both lists.
             list_capacity: 2 * rules.capacity,

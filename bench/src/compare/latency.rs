@@ -9,7 +9,7 @@ use super::candidate::{Candidate, CandidateKind, Role, start};
 use super::lab::{GENERATOR_CORE, Lab};
 use super::probe::{Ends, Sample};
 use super::results::{Arrangement, Latency, Probe, quantile};
-use super::rules::Rules;
+use super::rules::LoadRules;
 
 /// Frames a second of [`Probe::OneWay`].
 const RATE: f64 = 100_000.0;
@@ -59,10 +59,10 @@ struct Way<'lab> {
     ends: Ends,
     /// Stopped between the turns of a candidate that spins, because it would take the core from the others.
     candidate: Option<Box<dyn Candidate + 'lab>>,
-    rows: Vec<Row>,
+    rows: Vec<LatencyRow>,
 }
 
-struct Row {
+struct LatencyRow {
     probe: Probe,
     /// Frames a second; ignored for round trips.
     rate: f64,
@@ -71,7 +71,7 @@ struct Row {
 
 impl<'lab> Way<'lab> {
     fn through(kind: Option<CandidateKind>, lab: &'lab Lab, loss_free: Option<f64>) -> Result<Self> {
-        let row = |probe, rate| Row { probe, rate, samples: Vec::new() };
+        let row = |probe, rate| LatencyRow { probe, rate, samples: Vec::new() };
         let mut rows = vec![row(Probe::OneWay, RATE)];
         rows.extend(loss_free.map(|rate| row(Probe::OneWayHalfLoad, rate / 2.0)));
         rows.push(row(Probe::RoundTrip, 0.0));
@@ -96,7 +96,7 @@ impl<'lab> Way<'lab> {
 
     fn start(&mut self) -> Result<()> {
         let Some(kind) = self.kind else { return Ok(()) };
-        let rules = Rules { answers: true, ..Rules::default() };
+        let rules = LoadRules { answers: true, ..LoadRules::default() };
         let candidate = start(kind, self.lab, &rules, Role::Forward);
         self.candidate = Some(candidate.with_context(|| format!("{kind} does not start"))?);
         Ok(())
@@ -126,7 +126,7 @@ impl<'lab> Way<'lab> {
     }
 }
 
-impl Row {
+impl LatencyRow {
     fn measure(&self, ends: &mut Ends, duration: Duration) -> Sample {
         match self.probe {
             Probe::OneWay | Probe::OneWayHalfLoad => ends.one_way(self.rate, duration),

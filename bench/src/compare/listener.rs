@@ -11,7 +11,7 @@ use super::candidate::CandidateKind;
 use super::knockplane::Knockplane;
 use super::lab::{CANDIDATE_CORE, Lab, checked};
 use super::nftables::{GATEWAY_MAC, Nftables};
-use super::rules::Rules;
+use super::rules::LoadRules;
 
 /// Destination of the real knocks and of the flood.
 pub(super) const SERVER: &str = "198.19.0.1";
@@ -35,11 +35,11 @@ impl<'lab> Listener<'lab> {
         Ok(match name {
             "knockd" => Listener::Knockd(Knockd::start(lab)?),
             "nftables" => {
-                let rules = Rules { capacity: set_size, ..Rules::default() };
+                let rules = LoadRules { capacity: set_size, ..LoadRules::default() };
                 Listener::Nftables(Nftables::start(CandidateKind::Nftables, lab, &rules)?)
             }
             "knockplane" => {
-                let rules = Rules { capacity: list_capacity / 2, ..Rules::default() };
+                let rules = LoadRules { capacity: list_capacity / 2, ..LoadRules::default() };
                 Listener::Knockplane(Knockplane::start(lab, &rules)?)
             }
             _ => bail!("there is no listener {name}"),

@@ -11,13 +11,13 @@ use anyhow::{Context as _, Result};
 use super::candidate::{CandidateKind, Role, start};
 use super::lab::Lab;
 use super::results::{Arrangement, Counted, LossCurve, LossPoint, Window, quantile};
-use super::rules::Rules;
+use super::rules::LoadRules;
 use super::window::Bench;
 use crate::generator::{Profile, Spec};
 
 /// The resolution of the measurement.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct LossSettings {
     /// Frames a second, ascending.
     pub rates: Vec<f64>,
     /// Length of a window.
@@ -28,17 +28,17 @@ pub struct Settings {
     pub finest: f64,
 }
 
-impl Settings {
+impl LossSettings {
     /// For four minutes an arrangement.
     pub fn full() -> Self {
         let rates = [0.1e6, 0.2e6, 0.4e6, 0.8e6, 1.6e6, 3.2e6, 6.4e6].into();
-        Settings { rates, window: Duration::from_secs(1), windows: 3, finest: 1.1 }
+        LossSettings { rates, window: Duration::from_secs(1), windows: 3, finest: 1.1 }
     }
 
     /// For forty seconds an arrangement.
     pub fn quick() -> Self {
         let rates = [0.2e6, 0.6e6, 1.8e6, 5.4e6].into();
-        Settings { rates, window: Duration::from_millis(500), windows: 1, finest: 1.4 }
+        LossSettings { rates, window: Duration::from_millis(500), windows: 1, finest: 1.4 }
     }
 }
 
@@ -64,7 +64,7 @@ const WARM_UP: Duration = Duration::from_millis(300);
 pub fn measure(
     arrangement: Arrangement,
     kinds: &[CandidateKind],
-    settings: &Settings,
+    settings: &LossSettings,
     mut progress: impl FnMut(&str) -> Result<()>,
 ) -> Result<Vec<LossCurve>> {
     let labs = kinds.iter().map(|_| Lab::new(arrangement)).collect::<Result<Vec<_>>>()?;
@@ -119,7 +119,7 @@ impl<'lab> Climber<'lab> {
         let mut bench = match self.bench.take() {
             Some(bench) => bench,
             None => {
-                let mut bench = Bench::new(self.lab, start(self.kind, self.lab, &Rules::default(), Role::Forward)?);
+                let mut bench = Bench::new(self.lab, start(self.kind, self.lab, &LoadRules::default(), Role::Forward)?);
                 bench.window(&Spec { duration: WARM_UP, ..spec.clone() })?;
                 bench
             }
@@ -155,7 +155,7 @@ fn point(rate: f64, windows: &[Window]) -> LossPoint {
 
 /// The next rate after these points: the next one of the grid while its loss is small, then one between the last loss-free
 /// rate and the first lossy one. `None` if these are close enough.
-fn next_rate(points: &[LossPoint], settings: &Settings) -> Option<f64> {
+fn next_rate(points: &[LossPoint], settings: &LossSettings) -> Option<f64> {
     let last = points.last();
     let is_held_back = matches!(points, [.., before, last] if last.offered < before.offered * MORE);
     let is_hopeless = last.is_some_and(|point| point.loss > HOPELESS) || is_held_back;
@@ -184,7 +184,7 @@ mod tests {
 
     /// All points of a candidate with this capacity and of a generator with this limit.
     fn climb(bears: f64, offers: f64) -> Vec<LossPoint> {
-        let settings = Settings::full();
+        let settings = LossSettings::full();
         let mut points = Vec::new();
         while let Some(rate) = next_rate(&points, &settings) {
             let offered = rate.min(offers);

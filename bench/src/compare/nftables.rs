@@ -7,7 +7,7 @@ use knockplane_tests::Namespace;
 
 use super::candidate::{Candidate, CandidateKind, Losses};
 use super::lab::{CANDIDATE_CORE, Lab, checked};
-use super::rules::{CLIENT, Rules};
+use super::rules::{CLIENT, LoadRules};
 
 /// Source and destination of frames, as in the generator's defaults.
 const SOURCES: &str = "198.18.0.0/16";
@@ -26,7 +26,7 @@ pub(super) struct Nftables<'lab> {
 }
 
 impl<'lab> Nftables<'lab> {
-    pub(super) fn start(kind: CandidateKind, lab: &'lab Lab, rules: &Rules) -> Result<Self> {
+    pub(super) fn start(kind: CandidateKind, lab: &'lab Lab, rules: &LoadRules) -> Result<Self> {
         let filter = &lab.topology.filter;
         // Live frames enter a veth interface by NAPI, which GRO turns on.
         checked(filter, "ethtool -K outside gro on")?;

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::candidate::{CandidateKind, Role};
 use super::results::{Arrangement, Counted, DROP, FORWARD, Series};
-use super::rules::Rules;
+use super::rules::LoadRules;
 use super::throughput::{FILL, Load};
 use crate::generator::{Profile, Spec};
 
@@ -149,7 +149,7 @@ fn forward(name: &str, frame_bytes: usize) -> Load {
         spec: Spec { frame_bytes: Some(frame_bytes), ..Spec::new(Profile::Flow) },
         counted: Counted::Forwarded,
         role: Role::Forward,
-        rules: Rules::default(),
+        rules: LoadRules::default(),
         first: None,
     }
 }
@@ -168,7 +168,7 @@ fn knock() -> Load {
 
 /// No source sends a second knock, and the lists are full: entries are evicted, or new ones refused.
 fn first_knocks() -> Load {
-    let rules = Rules { capacity: 1 << 16, ..Rules::default() };
+    let rules = LoadRules { capacity: 1 << 16, ..LoadRules::default() };
     let mut load = sent(
         Profile::FirstKnocks,
         Load { counted: Counted::Decided, rules, ..forward("spoofed first knocks, lists full", 60) },
@@ -189,7 +189,7 @@ fn rules_in_front(in_front: usize) -> Load {
     let rules = if in_front == 1 { "rule" } else { "rules" };
     Load {
         series: Some(Series::Rules(in_front as u64)),
-        rules: Rules { in_front, ..Rules::default() },
+        rules: LoadRules { in_front, ..LoadRules::default() },
         ..forward(&format!("{} {rules} in front", grouped(in_front as u64)), 60)
     }
 }
@@ -202,7 +202,7 @@ fn entries(bits: u8) -> Load {
         Load {
             series: Some(Series::Entries(entries)),
             // With room for the source that may pass besides.
-            rules: Rules { one_knock: true, capacity: entries as usize + 1024, ..Rules::default() },
+            rules: LoadRules { one_knock: true, capacity: entries as usize + 1024, ..LoadRules::default() },
             ..forward(&format!("{} entries", grouped(entries)), 60)
         },
     );

@@ -17,7 +17,7 @@ use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, Topology,
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::results::quantile;
-use crate::report::Table;
+use crate::report::ResultTable;
 
 /// Rules that accept the addresses in `friends`.
 const RULES: &str = "/ip firewall filter
@@ -49,13 +49,13 @@ pub struct Restarts {
 }
 
 /// A row for each number of entries.
-pub fn table(restarts: &[Restarts]) -> Table {
+pub fn table(restarts: &[Restarts]) -> ResultTable {
     let columns = ["static entries", "rounds", "median, ms", "least", "p90", "most"];
     let rows = restarts.iter().map(|Restarts { entries, outages }| {
         let outage = |part| format!("{:.1}", quantile(outages, part));
         vec![entries.to_string(), outages.len().to_string(), outage(0.5), outage(0.0), outage(0.9), outage(1.0)]
     });
-    Table::new("restart", "Outage of a restart", &columns).with_rows(rows)
+    ResultTable::new("restart", "Outage of a restart", &columns).with_rows(rows)
 }
 
 /// Kills and restarts the dataplane `rounds` times with `entries` static entries, one of which is the client. With 0 entries,

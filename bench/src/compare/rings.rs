@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, traffic};
 use super::results::{Arrangement, quantile};
-use crate::report::Table;
+use crate::report::ResultTable;
 
 /// Time of one measurement.
 const SECONDS: u64 = 5;
@@ -42,7 +42,7 @@ pub struct SizeResult {
 }
 
 /// A row for each size, with the processor's caches in a note, because the result depends on them.
-pub fn table(measured: &[SizeResult]) -> Table {
+pub fn table(measured: &[SizeResult]) -> ResultTable {
     let columns = ["ring size", "forwarded, Mpps (least–most)", "TCP, Gbit/s", "retransmitted (least–most)"];
     let rows = measured.iter().map(|result| {
         let at = |values: &[f64], scale: f64| [0.5, 0.0, 1.0].map(|part| quantile(values, part) / scale);
@@ -56,8 +56,8 @@ pub fn table(measured: &[SizeResult]) -> Table {
             format!("{sent_again:.0} ({least:.0}–{most:.0})"),
         ]
     });
-    let table = Table::new("rings", "Size of the rings", &columns).with_rows(rows);
-    Table { notes: vec![caches()], ..table }
+    let table = ResultTable::new("rings", "Size of the rings", &columns).with_rows(rows);
+    ResultTable { notes: vec![caches()], ..table }
 }
 
 /// Measures each size in `rounds` rounds, with the sizes in turns.

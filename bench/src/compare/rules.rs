@@ -11,7 +11,7 @@ const ENOUGH: usize = 200_000;
 
 /// Rules of a load, which each candidate translates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct LoadRules {
     /// Number of rules that match nothing, before the others.
     pub in_front: usize,
     /// Capacity of each list, in entries.
@@ -23,9 +23,9 @@ pub struct Rules {
     pub answers: bool,
 }
 
-impl Default for Rules {
+impl Default for LoadRules {
     fn default() -> Self {
-        Rules { in_front: 0, capacity: ENOUGH, one_knock: false, answers: false }
+        LoadRules { in_front: 0, capacity: ENOUGH, one_knock: false, answers: false }
     }
 }
 
@@ -35,15 +35,15 @@ const KNOCK: &str = "10s";
 const OPEN: &str = "1m";
 const LONG: &str = "1h";
 
-impl Rules {
+impl LoadRules {
     /// As a RouterOS export.
     pub fn routeros(&self) -> String {
         let mut text = "/ip firewall filter\n".to_owned();
         for (index, matcher) in self.fillers().enumerate() {
             let _ = match matcher {
-                Filler::Source(address) => writeln!(text, "add action=drop chain=input src-address={address}"),
-                Filler::Udp(port) => writeln!(text, "add action=drop chain=input dst-port={port} protocol=udp"),
-                Filler::Tcp(port) => writeln!(text, "add action=drop chain=input dst-port={port} protocol=tcp"),
+                FillerRule::Source(address) => writeln!(text, "add action=drop chain=input src-address={address}"),
+                FillerRule::Udp(port) => writeln!(text, "add action=drop chain=input dst-port={port} protocol=udp"),
+                FillerRule::Tcp(port) => writeln!(text, "add action=drop chain=input dst-port={port} protocol=tcp"),
             };
             debug_assert!(index < self.in_front);
         }
@@ -71,9 +71,9 @@ impl Rules {
         text += "chain forward {\ntype filter hook forward priority 0; policy drop;\n";
         for matcher in self.fillers() {
             let _ = match matcher {
-                Filler::Source(address) => writeln!(text, "ip saddr {address} counter drop"),
-                Filler::Udp(port) => writeln!(text, "udp dport {port} counter drop"),
-                Filler::Tcp(port) => writeln!(text, "tcp dport {port} counter drop"),
+                FillerRule::Source(address) => writeln!(text, "ip saddr {address} counter drop"),
+                FillerRule::Udp(port) => writeln!(text, "udp dport {port} counter drop"),
+                FillerRule::Tcp(port) => writeln!(text, "tcp dport {port} counter drop"),
             };
         }
         if self.one_knock {
@@ -94,19 +94,19 @@ impl Rules {
     }
 
     /// A third each by source address, UDP port and TCP port, none of which the generator uses.
-    fn fillers(&self) -> impl Iterator<Item = Filler> {
+    fn fillers(&self) -> impl Iterator<Item = FillerRule> {
         (0..self.in_front as u32).map(|index| {
             let port = 10_000 + (index / 3) as u16;
             match index % 3 {
-                0 => Filler::Source(Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + index)),
-                1 => Filler::Udp(port),
-                _ => Filler::Tcp(port),
+                0 => FillerRule::Source(Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + index)),
+                1 => FillerRule::Udp(port),
+                _ => FillerRule::Tcp(port),
             }
         })
     }
 }
 
-enum Filler {
+enum FillerRule {
     Source(Ipv4Addr),
     Udp(u16),
     Tcp(u16),
@@ -128,12 +128,12 @@ mod tests {
             }
             lines
         };
-        assert_eq!(words(&Rules::default().routeros()), words(configured));
+        assert_eq!(words(&LoadRules::default().routeros()), words(configured));
     }
 
     #[test]
     fn there_are_as_many_as_asked_for() {
-        let rules = Rules { in_front: 996, ..Rules::default() };
+        let rules = LoadRules { in_front: 996, ..LoadRules::default() };
         assert_eq!(rules.routeros().lines().count(), 1 + 1_000);
         assert_eq!(rules.nftables("ip").lines().filter(|line| line.contains("counter")).count(), 1_000);
     }

@@ -62,7 +62,7 @@ pub(super) const fn window(quick: bool) -> Duration {
 pub fn run(options: &Options, stop: &AtomicBool) -> Result<Finished> {
     let steps = steps(options);
     ensure!(!steps.is_empty(), "no measurement has this in its name: {}", options.only.as_deref().unwrap_or_default());
-    let mut run = Run {
+    let mut run = ComparisonRun {
         options,
         stop,
         begin: Instant::now(),
@@ -152,7 +152,7 @@ fn seconds<'steps>(steps: impl IntoIterator<Item = &'steps Measurement>, quick: 
     steps.into_iter().map(|step| step.seconds(quick)).sum()
 }
 
-struct Run<'run> {
+struct ComparisonRun<'run> {
     options: &'run Options,
     stop: &'run AtomicBool,
     begin: Instant,
@@ -160,7 +160,7 @@ struct Run<'run> {
     failed: Vec<String>,
 }
 
-impl Run<'_> {
+impl ComparisonRun<'_> {
     fn measure(&mut self, step: &Measurement, after: &[Measurement], progress: &RunProgress) -> Result<()> {
         let (quick, stop) = (self.options.quick, self.stop);
         let tell = |doing: &str| {
@@ -235,7 +235,7 @@ impl Run<'_> {
     }
 
     fn finish(self) -> Finished {
-        let Run { begin, mut results, failed, stop, .. } = self;
+        let ComparisonRun { begin, mut results, failed, stop, .. } = self;
         let interrupted = stop.load(Relaxed);
         if interrupted {
             results.left_out.push("Measurements after the early end of the run.".to_owned());
@@ -264,7 +264,7 @@ const FORWARDERS: [CandidateKind; 6] = [
 ];
 
 fn loss(quick: bool, tell: impl Fn(&str) -> Result<()>) -> Result<Vec<LossCurve>> {
-    let settings = if quick { loss::Settings::quick() } else { loss::Settings::full() };
+    let settings = if quick { loss::LossSettings::quick() } else { loss::LossSettings::full() };
     let mut curves = Vec::new();
     for arrangement in Arrangement::ALL {
         let mut kinds = FORWARDERS.to_vec();

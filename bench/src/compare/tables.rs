@@ -3,11 +3,11 @@
 use super::candidate::CandidateKind;
 use super::results::{Arrangement, CoreUse, Latency, Machine, Probe, Results, Series, Throughput, quantile};
 use super::targets;
-use crate::report::{NONE, Table};
+use crate::report::{NONE, ResultTable};
 
 /// All tables, in the order in which they are shown.
-pub fn all(results: &Results) -> Vec<Table> {
-    let mut left_out = Table::new("left-out", "Left out", &[]);
+pub fn all(results: &Results) -> Vec<ResultTable> {
+    let mut left_out = ResultTable::new("left-out", "Left out", &[]);
     left_out.notes.clone_from(&results.left_out);
     let mut tables = throughput(results);
     tables.extend([
@@ -23,7 +23,7 @@ pub fn all(results: &Results) -> Vec<Table> {
 }
 
 /// The points of the loss curves. They are written for plots and not shown.
-pub fn loss_points(results: &Results) -> Table {
+pub fn loss_points(results: &Results) -> ResultTable {
     let columns = ["arrangement", "candidate", "offered, frames/s", "part lost"];
     let points = results.loss.iter().flat_map(|curve| {
         // A candidate that slows the generator down can be offered less at a higher requested rate.
@@ -33,7 +33,7 @@ pub fn loss_points(results: &Results) -> Table {
             vec![curve.arrangement.to_string(), curve.candidate.clone(), format!("{offered:.0}"), format!("{loss:.5}")]
         })
     });
-    Table::new("loss-points", "Loss by offered rate", &columns).with_rows(points)
+    ResultTable::new("loss-points", "Loss by offered rate", &columns).with_rows(points)
 }
 
 /// The kind of run, and the machine.
@@ -66,14 +66,14 @@ pub(super) fn mebibytes(bytes: f64) -> String {
 }
 
 /// Rates under load: the single loads, then the two series.
-fn throughput(results: &Results) -> Vec<Table> {
+fn throughput(results: &Results) -> Vec<ResultTable> {
     let columns = |first| {
         let others = ["p90, Mpps", "median", "spread", "lost", "lost where", "core 0 u/s/si", "core 1 u/s/si"];
         [&[first, "arrangement", "candidate"][..], &others[..], &["knockplane ÷ this"][..]].concat()
     };
-    let mut single = Table::new("throughput", "Throughput", &columns("load"));
-    let mut rules = Table::new("rules", "Throughput behind rules that match nothing", &columns("rules in front"));
-    let mut entries = Table::new("entries", "Throughput with entries in the list", &columns("entries"));
+    let mut single = ResultTable::new("throughput", "Throughput", &columns("load"));
+    let mut rules = ResultTable::new("rules", "Throughput behind rules that match nothing", &columns("rules in front"));
+    let mut entries = ResultTable::new("entries", "Throughput with entries in the list", &columns("entries"));
     for row in &results.throughput {
         let (table, load) = match row.series {
             None => (&mut single, row.load.clone()),
@@ -150,7 +150,7 @@ fn core_use(row: &Throughput, core: usize) -> String {
     format!("{:.0}/{:.0}/{:.0}", part(|core| core.user), part(|core| core.system), part(|core| core.softirq))
 }
 
-fn loss(results: &Results) -> Table {
+fn loss(results: &Results) -> ResultTable {
     let columns = [
         "arrangement",
         "candidate",
@@ -170,10 +170,10 @@ fn loss(results: &Results) -> Table {
             last.map_or_else(String::new, |point| percent(point.loss)),
         ]
     });
-    Table::new("loss", "Rates without loss", &columns).with_rows(rows)
+    ResultTable::new("loss", "Rates without loss", &columns).with_rows(rows)
 }
 
-fn latency(results: &Results) -> Table {
+fn latency(results: &Results) -> ResultTable {
     let columns = ["probe", "arrangement", "candidate", "sent, Mpps", "lost", "p50, µs", "p99, µs"];
     let row = |latency: &Latency| {
         vec![
@@ -188,7 +188,7 @@ fn latency(results: &Results) -> Table {
     };
     let mut latencies: Vec<&Latency> = results.latency.iter().collect();
     latencies.sort_by_key(|latency| (latency.probe, latency.arrangement));
-    Table::new("latency", "Latency", &columns).with_rows(latencies.into_iter().map(row))
+    ResultTable::new("latency", "Latency", &columns).with_rows(latencies.into_iter().map(row))
 }
 
 fn probe_name(probe: Probe) -> &'static str {
@@ -199,7 +199,7 @@ fn probe_name(probe: Probe) -> &'static str {
     }
 }
 
-fn deafness(results: &Results) -> Table {
+fn deafness(results: &Results) -> ResultTable {
     let rows = results.deafness.iter().map(|flood| {
         vec![
             flood.candidate.clone(),
@@ -210,10 +210,10 @@ fn deafness(results: &Results) -> Table {
         ]
     });
     let columns = ["candidate", "first knocks/s", "heard", "of knocks", "core"];
-    Table::new("deafness", "Real knocks heard in a flood of first knocks", &columns).with_rows(rows)
+    ResultTable::new("deafness", "Real knocks heard in a flood of first knocks", &columns).with_rows(rows)
 }
 
-fn upkeep(results: &Results) -> Table {
+fn upkeep(results: &Results) -> ResultTable {
     let rows = results.upkeep.iter().flat_map(|upkeep| {
         [
             ("from start to the first frame forwarded", format!("{:.2} s", upkeep.start_seconds)),
@@ -223,7 +223,7 @@ fn upkeep(results: &Results) -> Table {
         ]
     });
     let rows = rows.map(|(property, value)| vec![property.to_owned(), value]);
-    Table::new("upkeep", "Start, idle load and memory of knockplane", &["property", "value"]).with_rows(rows)
+    ResultTable::new("upkeep", "Start, idle load and memory of knockplane", &["property", "value"]).with_rows(rows)
 }
 
 #[cfg(test)]
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn text(results: &Results) -> String {
-        all(results).iter().filter(|table| !table.is_empty()).map(Table::markdown).collect()
+        all(results).iter().filter(|table| !table.is_empty()).map(ResultTable::markdown).collect()
     }
 
     /// The cells of the first line with these words.

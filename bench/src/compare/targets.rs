@@ -3,7 +3,7 @@
 use super::candidate::CandidateKind;
 use super::results::{Arrangement, Counted, DROP, FORWARD, Latency, Probe, Results};
 use super::tables::{mebibytes, mpps};
-use crate::report::{NONE, Table};
+use crate::report::{NONE, ResultTable};
 
 /// A bound of a measured value.
 enum Bound {
@@ -31,7 +31,7 @@ impl Bound {
 }
 
 /// The targets with their values. Empty if none of them was measured.
-pub(super) fn table(results: &Results) -> Table {
+pub(super) fn table(results: &Results) -> ResultTable {
     let mut rows = Vec::new();
     let mut was_measured = false;
     let mut target = |name: String, bound: Bound, value: Option<f64>, shown: fn(f64) -> String| {
@@ -81,7 +81,7 @@ pub(super) fn table(results: &Results) -> Table {
     target("lost frames in no counter or two counters".to_owned(), Bound::Most(0.0), unexplained, |value| {
         format!("{value:.0}")
     });
-    let table = Table::new("targets", "Targets", &["target", "bound", "value", "verdict"]);
+    let table = ResultTable::new("targets", "Targets", &["target", "bound", "value", "verdict"]);
     if was_measured { table.with_rows(rows) } else { table }
 }
 
@@ -98,7 +98,7 @@ fn unexplained(results: &Results) -> f64 {
 }
 
 /// Loads under which nftables, in one of its set-ups, is faster than knockplane.
-pub(super) fn nftables_ahead(results: &Results) -> Table {
+pub(super) fn nftables_ahead(results: &Results) -> ResultTable {
     let columns = ["load", "arrangement", "knockplane, Mpps", "set-up of nftables", "nftables, Mpps", "÷ knockplane"];
     let ours = results.throughput.iter().filter(|row| row.candidate == CandidateKind::Knockplane.name());
     let rows = ours.flat_map(|row| {
@@ -113,5 +113,5 @@ pub(super) fn nftables_ahead(results: &Results) -> Table {
             },
         )
     });
-    Table::new("nftables-ahead", "Loads under which nftables is faster than knockplane", &columns).with_rows(rows)
+    ResultTable::new("nftables-ahead", "Loads under which nftables is faster than knockplane", &columns).with_rows(rows)
 }

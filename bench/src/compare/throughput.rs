@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::candidate::{CandidateKind, Role, start};
 use super::lab::Lab;
 use super::results::{Arrangement, Counted, Series, Throughput, Window};
-use super::rules::Rules;
+use super::rules::LoadRules;
 use super::window::Bench;
 use crate::generator::{Profile, Spec};
 
@@ -27,7 +27,7 @@ pub struct Load {
     /// The action of candidates without rules.
     pub role: Role,
     /// The rules of the other candidates.
-    pub rules: Rules,
+    pub rules: LoadRules,
     /// Sent before the measurement, from `count` sources in order, to fill the lists.
     pub first: Option<Spec>,
 }

@@ -14,7 +14,7 @@ pub const NONE: &str = "–";
 
 /// A titled table of results.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Table {
+pub struct ResultTable {
     /// Name of the CSV file, without extension.
     pub name: &'static str,
     /// Heading.
@@ -27,10 +27,10 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl ResultTable {
     /// A table without rows.
     pub fn new(name: &'static str, title: &'static str, columns: &[&'static str]) -> Self {
-        Table { name, title, columns: columns.to_vec(), ..Table::default() }
+        ResultTable { name, title, columns: columns.to_vec(), ..ResultTable::default() }
     }
 
     /// The same table with these rows.
@@ -89,7 +89,7 @@ impl Table {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn publish(tables: &[Table], folder: &Path) -> Result<()> {
+pub fn publish(tables: &[ResultTable], folder: &Path) -> Result<()> {
     for table in tables.iter().filter(|table| !table.is_empty()) {
         print!("{}", table.markdown());
     }
@@ -100,7 +100,7 @@ pub fn publish(tables: &[Table], folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn store(tables: &[Table], folder: &Path) -> Result<()> {
+pub fn store(tables: &[ResultTable], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for table in tables.iter().filter(|table| !table.rows.is_empty()) {
         let file = folder.join(table.name).with_extension("csv");
@@ -113,14 +113,14 @@ pub fn store(tables: &[Table], folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn table() -> Table {
-        Table::new("rates", "Rates", &["load", "p90"])
+    fn table() -> ResultTable {
+        ResultTable::new("rates", "Rates", &["load", "p90"])
             .with_rows([vec!["knocks, \"S\"".to_owned(), "1.25".to_owned()], vec!["mix".to_owned(), NONE.to_owned()]])
     }
 
     #[test]
     fn markdown_aligns_numbers_to_the_right() {
-        let table = Table { notes: vec!["In Mpps.".to_owned()], ..table() };
+        let table = ResultTable { notes: vec!["In Mpps.".to_owned()], ..table() };
         let expected = "### Rates\n\nIn Mpps.\n\n\
                         | load        |  p90 |\n|---|---:|\n| knocks, \"S\" | 1.25 |\n| mix         |    – |\n\n";
         assert_eq!(table.markdown(), expected);
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn files_are_written_for_tables_with_rows() {
         let folder = std::env::temp_dir().join(format!("knockplane-report-{}", std::process::id()));
-        let empty = Table::new("empty", "Empty", &["load"]);
+        let empty = ResultTable::new("empty", "Empty", &["load"]);
         store(&[table(), empty], &folder).expect("a folder that can be written");
         let names: Vec<_> =
             fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry").file_name()).collect();

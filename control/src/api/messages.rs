@@ -163,7 +163,7 @@ pub struct SourceLimit {
 /// How long to watch a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Watch {
+pub struct WatchQuery {
     /// The time, as RouterOS writes it: `30s`; at most an hour.
     pub time: String,
 }

@@ -16,7 +16,7 @@
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
 //! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
 //! | GET `/api/v1/sources/{address}?limit=` | [`SourceReport`] |
-//! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`SourceReport`] |
+//! | POST `/api/v1/sources/{address}/watch` | [`messages::WatchQuery`] → [`SourceReport`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
@@ -51,7 +51,7 @@ use tracing::{info, warn};
 use self::failure::ApiError;
 use self::messages::{
     Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAdd,
-    ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, Watch, Workers,
+    ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -219,9 +219,9 @@ async fn source(
 async fn watch_source(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
-    body: Result<Json<Watch>, JsonRejection>,
+    body: Result<Json<WatchQuery>, JsonRejection>,
 ) -> Result<Json<SourceReport>, ApiError> {
-    let (Path(address), Json(Watch { time })) = (path?, body?);
+    let (Path(address), Json(WatchQuery { time })) = (path?, body?);
     let address = address::single(&address).map_err(ApiError::bad_request)?;
     let watch = Some(rules::timeout(&time).map_err(ApiError::bad_request)?);
     let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use knockplane_engine::headers;
-use knockplane_policy::eval::{Evaluation, Evaluator, ListedAddress, Outcome, Tried};
+use knockplane_policy::eval::{Evaluation, Evaluator, ListedAddress, RuleOutcome, Tried};
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
@@ -242,17 +242,17 @@ impl<'r> Bench<'r> {
     fn step(&self, tried: Tried) -> RuleTrial {
         let rule = &self.rules.rules[tried.rule];
         let (outcome, because) = match tried.outcome {
-            Outcome::Disabled => ("disabled", None),
-            Outcome::Invalid(why) => ("invalid", Some(why)),
-            Outcome::Missed { matcher, observed } => {
+            RuleOutcome::Disabled => ("disabled", None),
+            RuleOutcome::Invalid(why) => ("invalid", Some(why)),
+            RuleOutcome::Missed { matcher, observed } => {
                 let matcher = rule.matchers.get(matcher).map(wording::matcher).unwrap_or_default();
                 ("missed", Some(if observed.is_empty() { matcher } else { format!("{matcher}, but {observed}") }))
             }
-            Outcome::OtherFamily => (OTHER_FAMILY, None),
-            Outcome::NotForFragments => {
+            RuleOutcome::OtherFamily => (OTHER_FAMILY, None),
+            RuleOutcome::NotForFragments => {
                 ("missed", Some("a fragment behind the first meets only rules with fragment=yes".to_owned()))
             }
-            Outcome::Matched { effect } => ("matched", effect),
+            RuleOutcome::Matched { effect } => ("matched", effect),
         };
         RuleTrial {
             number: self.numbers[tried.rule],

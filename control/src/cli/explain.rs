@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bench::{Bench, Explained, Held, OTHER_FAMILY, side};
-use super::capture::{Capture, Record};
+use super::capture::{Capture, CaptureRecord};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
@@ -153,8 +153,8 @@ fn all(
     let (_, records) = capture.records().map_err(|broken| Failed::new(Exit::Runtime, broken.to_string()))?;
     for record in records {
         let captured = match record {
-            Ok(Record::Packet(captured)) => captured,
-            Ok(Record::Other(_)) => continue,
+            Ok(CaptureRecord::Packet(captured)) => captured,
+            Ok(CaptureRecord::Other(_)) => continue,
             Err(broken) => {
                 let error = Failed::new(Exit::Runtime, broken.to_string());
                 let lists = bench.lists();

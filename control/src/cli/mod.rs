@@ -77,7 +77,7 @@ use self::http::{Client, ControlError, ErrorMessage};
 pub(crate) use self::import::ImportedDoors;
 use self::output::{answer, complain};
 #[cfg(test)]
-pub(crate) use self::replay::Outcome;
+pub(crate) use self::replay::ReplayReport;
 #[cfg(test)]
 pub(crate) use self::test::Reports;
 use crate::api::messages::{DEFAULT_LIMIT, ListQuery, Overview, Workers};

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bench::{Bench, Held, Judged};
-use super::capture::{Capture, Captured, Record};
+use super::capture::{Capture, CaptureRecord, Captured};
 use super::explain::seconds;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
@@ -52,7 +52,7 @@ pub(super) struct Replay {
 
 /// What came of a capture.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Outcome {
+pub(crate) struct ReplayReport {
     forwarded: u64,
     dropped: u64,
     /// Every packet; empty if only the summary was asked for.
@@ -114,13 +114,13 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
     let begin = capture.begin();
     let mut bench = Bench::new(&rules, &settings, begin);
     command.given.put(&mut bench)?;
-    let mut outcome = Outcome::of(&rules, &settings);
+    let mut outcome = ReplayReport::of(&rules, &settings);
     let (head, records) = capture.records().map_err(|error| broken(error.to_string()))?;
     let mut forwarded = head.to_vec();
     for record in records {
         match record {
-            Ok(Record::Other(other)) => forwarded.extend(other.record),
-            Ok(Record::Packet(captured)) => {
+            Ok(CaptureRecord::Other(other)) => forwarded.extend(other.record),
+            Ok(CaptureRecord::Packet(captured)) => {
                 bench.at(captured.at);
                 let judged = bench.judge(&captured.frame, |packet| command.inside.side(&captured, packet));
                 if judged.verdict == Verdict::Forward {
@@ -148,9 +148,9 @@ fn is_same(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-impl Outcome {
+impl ReplayReport {
     /// The outcome before the first packet.
-    fn of(rules: &RuleSet, settings: &Settings) -> Outcome {
+    fn of(rules: &RuleSet, settings: &Settings) -> ReplayReport {
         let numbered = rules.rules.iter().zip(numbers(&rules.rules));
         let rules = numbered.map(|(rule, number)| Counted {
             number,
@@ -161,7 +161,7 @@ impl Outcome {
             comment: rule.comment.clone(),
             counter: Counter::default(),
         });
-        Outcome {
+        ReplayReport {
             forwarded: 0,
             dropped: 0,
             packets: Vec::new(),

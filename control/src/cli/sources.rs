@@ -15,7 +15,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire;
 
 use super::bench::Bench;
-use super::capture::{Capture, Captured, Other, Record};
+use super::capture::{Capture, CaptureRecord, Captured, Other};
 use super::http::Client;
 use super::output::complain;
 use super::table::printable;
@@ -153,8 +153,8 @@ impl Inside {
         let known: Vec<_> = records
             .map_while(Result::ok)
             .filter_map(|record| match record {
-                Record::Other(Other { interface, .. }) => interface,
-                Record::Packet(_) => None,
+                CaptureRecord::Other(Other { interface, .. }) => interface,
+                CaptureRecord::Packet(_) => None,
             })
             .collect();
         missing.retain(|missing| known.iter().all(|known| **known != **missing));

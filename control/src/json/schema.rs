@@ -31,7 +31,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("list-import", of::<changes::Imported>("knockctl --json list import")),
         ("list-remove", of::<changes::Removed>("knockctl --json list remove")),
         ("reload", of::<changes::Reloaded>("knockctl --json reload")),
-        ("replay", of::<cli::Outcome>("knockctl --json replay")),
+        ("replay", of::<cli::ReplayReport>("knockctl --json replay")),
         ("show-connections", of::<connections::Connections>("knockctl --json show connections")),
         ("show-doors", of::<doors::Doors>("knockctl --json show doors")),
         ("show-lists", of::<lists::Lists>("knockctl --json show lists, knockctl --json list show")),

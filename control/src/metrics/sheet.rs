@@ -9,28 +9,28 @@ use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts, Registry, TextEncode
 
 /// Two registries that are filled once, rendered and dropped.
 pub(super) struct Sheet {
-    prefixed: Part,
-    bare: Part,
+    prefixed: SheetPart,
+    bare: SheetPart,
 }
 
 /// The families that have a prefix, or those that have none.
-pub(super) struct Part(Registry);
+pub(super) struct SheetPart(Registry);
 
 impl Default for Sheet {
     fn default() -> Self {
-        let prefixed = Part(valid(Registry::new_custom(Some("knockplane".to_owned()), None)));
-        Sheet { prefixed, bare: Part(Registry::new()) }
+        let prefixed = SheetPart(valid(Registry::new_custom(Some("knockplane".to_owned()), None)));
+        Sheet { prefixed, bare: SheetPart(Registry::new()) }
     }
 }
 
 impl Sheet {
     /// The registry whose names get the prefix.
-    pub(super) fn prefixed(&self) -> &Part {
+    pub(super) fn prefixed(&self) -> &SheetPart {
         &self.prefixed
     }
 
     /// The registry whose names stay unchanged.
-    pub(super) fn bare(&self) -> &Part {
+    pub(super) fn bare(&self) -> &SheetPart {
         &self.bare
     }
 
@@ -48,14 +48,14 @@ impl Sheet {
 }
 
 impl Deref for Sheet {
-    type Target = Part;
+    type Target = SheetPart;
 
-    fn deref(&self) -> &Part {
+    fn deref(&self) -> &SheetPart {
         &self.prefixed
     }
 }
 
-impl Part {
+impl SheetPart {
     /// A counter of events or items.
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         let family = valid(IntCounterVec::new(Opts::new(name, help), labels));

@@ -30,7 +30,7 @@ const KEYS: [&str; 4] = ["listen", "name-servers", "socket", "socket-group"];
 
 /// The settings of the control process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct ControlSettings {
     /// TCP address for metrics and health, read-only.
     pub listen: SocketAddr,
     /// Unix socket for the whole API.
@@ -43,9 +43,9 @@ pub struct Settings {
     pub dataplane_socket: PathBuf,
 }
 
-impl Default for Settings {
+impl Default for ControlSettings {
     fn default() -> Self {
-        Settings {
+        ControlSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 9479)),
             socket: DEFAULT_SOCKET.into(),
             socket_group: None,
@@ -55,30 +55,30 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl ControlSettings {
     /// Reads the file.
     ///
     /// # Errors
     /// All problems of the file, or that other users can change it.
-    pub fn load(file: &Path) -> Result<Settings, SettingsError> {
+    pub fn load(file: &Path) -> Result<ControlSettings, SettingsError> {
         let text = input::read_trusted_text(file, &input::CONFIGURATION).map_err(|error| {
             let remedy = if error.is_not_found() { "; write it, or name another file with --config" } else { "" };
             SettingsError { problems: vec![format!("{}: {error}{remedy}", file.display())] }
         })?;
-        Settings::parse(&text, file)
+        ControlSettings::parse(&text, file)
     }
 
     /// Parses the text of the file; `file` is its name in messages.
     ///
     /// # Errors
     /// All problems of the file.
-    pub fn parse(text: &str, file: &Path) -> Result<Settings, SettingsError> {
+    pub fn parse(text: &str, file: &Path) -> Result<ControlSettings, SettingsError> {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut reader = SettingsReader { text, file, problems: Vec::new() };
         for error in errors {
             reader.problem(error.span().unwrap_or_default(), error.message());
         }
-        let mut settings = Settings::default();
+        let mut settings = ControlSettings::default();
         if let Some((_, section)) = entry(root.get_ref(), "control") {
             match section.get_ref() {
                 DeValue::Table(table) => reader.control(table, &mut settings),
@@ -116,7 +116,7 @@ struct SettingsReader<'a> {
 }
 
 impl SettingsReader<'_> {
-    fn control(&mut self, section: &DeTable<'_>, settings: &mut Settings) {
+    fn control(&mut self, section: &DeTable<'_>, settings: &mut ControlSettings) {
         for (key, value) in section {
             match key.get_ref().as_ref() {
                 "listen" => match value.get_ref().as_str().and_then(|text| text.parse().ok()) {
@@ -158,7 +158,7 @@ impl SettingsReader<'_> {
         self.problems.push((line, format!("{}:{line}: {message}", self.file.display())));
     }
 
-    fn into_result(mut self, settings: Settings) -> Result<Settings, SettingsError> {
+    fn into_result(mut self, settings: ControlSettings) -> Result<ControlSettings, SettingsError> {
         if self.problems.is_empty() {
             return Ok(settings);
         }
@@ -225,8 +225,8 @@ fn entry<'a, 'i>(table: &'a DeTable<'i>, name: &str) -> Option<(&'a str, &'a Spa
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Settings, SettingsError> {
-        Settings::parse(text, Path::new("knockplane.toml"))
+    fn parse(text: &str) -> Result<ControlSettings, SettingsError> {
+        ControlSettings::parse(text, Path::new("knockplane.toml"))
     }
 
     fn problems(text: &str) -> Vec<String> {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_means_the_defaults() {
-        assert_eq!(parse(""), Ok(Settings::default()));
+        assert_eq!(parse(""), Ok(ControlSettings::default()));
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
             name-servers = ["192.0.2.53", "[2001:db8::53]:5353"]
             socket = "/tmp/c.sock"
         "#;
-        let expected = Settings {
+        let expected = ControlSettings {
             listen: "[::1]:80".parse().unwrap(),
             socket: "/tmp/c.sock".into(),
             socket_group: None,
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_relative_dataplane_socket_is_relative_to_the_folder_of_the_file() {
-        let socket = |text: &str, file: &str| Settings::parse(text, Path::new(file)).unwrap().dataplane_socket;
+        let socket = |text: &str, file: &str| ControlSettings::parse(text, Path::new(file)).unwrap().dataplane_socket;
         let text = "[dataplane]\nsocket = 'run/d.sock'";
         assert_eq!(socket(text, "/etc/knockplane/k.toml"), Path::new("/etc/knockplane/run/d.sock"));
         assert_eq!(socket(text, "k.toml"), Path::new("run/d.sock"));
@@ -290,8 +290,8 @@ mod tests {
 
     #[test]
     fn an_invalid_dataplane_section_is_ignored() {
-        assert_eq!(parse("[dataplane]\nsocket = 7"), Ok(Settings::default()));
-        assert_eq!(parse("dataplane = 7"), Ok(Settings::default()));
+        assert_eq!(parse("[dataplane]\nsocket = 7"), Ok(ControlSettings::default()));
+        assert_eq!(parse("dataplane = 7"), Ok(ControlSettings::default()));
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_error_for_a_missing_file_has_a_remedy() {
-        let error = Settings::load(Path::new("/nonexistent/knockplane.toml")).unwrap_err().to_string();
+        let error = ControlSettings::load(Path::new("/nonexistent/knockplane.toml")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/knockplane.toml") && error.contains("--config"), "{error}");
     }
 }

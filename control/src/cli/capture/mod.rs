@@ -42,7 +42,7 @@ pub(super) struct Capture {
 
 /// A packet of a capture, or another record of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Record<'c> {
+pub(super) enum CaptureRecord<'c> {
     Packet(Captured<'c>),
     Other(Other<'c>),
 }
@@ -108,8 +108,8 @@ impl Capture {
     pub(super) fn begin(&self) -> Time {
         let Ok((_, records)) = self.records() else { return Time::default() };
         let first = records.map_while(Result::ok).find_map(|record| match record {
-            Record::Packet(captured) => Some(captured.at),
-            Record::Other(_) => None,
+            CaptureRecord::Packet(captured) => Some(captured.at),
+            CaptureRecord::Other(_) => None,
         });
         first.unwrap_or_default()
     }
@@ -152,7 +152,7 @@ enum Format {
 }
 
 impl<'c> Iterator for Records<'c> {
-    type Item = Result<Record<'c>, CaptureError>;
+    type Item = Result<CaptureRecord<'c>, CaptureError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -166,7 +166,7 @@ impl<'c> Iterator for Records<'c> {
         match read {
             Ok((rest, record)) => {
                 self.rest = rest;
-                self.number += usize::from(matches!(record, Record::Packet(_)));
+                self.number += usize::from(matches!(record, CaptureRecord::Packet(_)));
                 Some(Ok(record))
             }
             Err(message) => {

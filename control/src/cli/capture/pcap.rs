@@ -3,7 +3,7 @@
 use pcap_parser::{LegacyPcapBlock, PcapError, PcapHeader, nom};
 
 use super::link::Link;
-use super::{Captured, Record, check_length, in_words, time};
+use super::{CaptureRecord, Captured, check_length, in_words, time};
 
 type Read<'c> = nom::IResult<&'c [u8], LegacyPcapBlock<'c>, PcapError<&'c [u8]>>;
 
@@ -28,7 +28,7 @@ impl PcapSettings {
         Ok(PcapSettings { link, per_second, read })
     }
 
-    pub(super) fn next<'c>(&self, bytes: &'c [u8], number: usize) -> Result<(&'c [u8], Record<'c>), String> {
+    pub(super) fn next<'c>(&self, bytes: &'c [u8], number: usize) -> Result<(&'c [u8], CaptureRecord<'c>), String> {
         let (rest, packet) = (self.read)(bytes).map_err(in_words)?;
         check_length(packet.caplen, packet.origlen)?;
         let per_second = u64::from(self.per_second);
@@ -40,6 +40,6 @@ impl PcapSettings {
             frame: self.link.ethernet(packet.data)?,
             record: &bytes[..bytes.len() - rest.len()],
         };
-        Ok((rest, Record::Packet(captured)))
+        Ok((rest, CaptureRecord::Packet(captured)))
     }
 }

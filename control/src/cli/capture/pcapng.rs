@@ -6,7 +6,7 @@ use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{Block, EnhancedPacketBlock, InterfaceDescriptionBlock, OptionCode};
 
 use super::link::Link;
-use super::{Captured, Other, Record, check_length, in_words, time};
+use super::{CaptureRecord, Captured, Other, check_length, in_words, time};
 
 /// The type of packet blocks before they were enhanced. Source: as above, 11.
 const OBSOLETE_PACKET: u32 = 2;
@@ -27,7 +27,7 @@ struct Interface {
 }
 
 impl Section {
-    pub(super) fn next<'c>(&mut self, bytes: &'c [u8], number: usize) -> Result<(&'c [u8], Record<'c>), String> {
+    pub(super) fn next<'c>(&mut self, bytes: &'c [u8], number: usize) -> Result<(&'c [u8], CaptureRecord<'c>), String> {
         let read = if self.big_endian { pcap_parser::parse_block_be } else { pcap_parser::parse_block_le };
         let (rest, block) = read(bytes).map_err(in_words)?;
         let record = &bytes[..bytes.len() - rest.len()];
@@ -48,7 +48,7 @@ impl Section {
             }
             _ => {}
         }
-        Ok((rest, Record::Other(Other { interface, record })))
+        Ok((rest, CaptureRecord::Other(Other { interface, record })))
     }
 
     fn packet<'c>(
@@ -56,7 +56,7 @@ impl Section {
         packet: &EnhancedPacketBlock<'c>,
         number: usize,
         record: &'c [u8],
-    ) -> Result<Record<'c>, String> {
+    ) -> Result<CaptureRecord<'c>, String> {
         let interface = self
             .interfaces
             .get(packet.if_id as usize)
@@ -66,7 +66,7 @@ impl Section {
         let ticks = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
         let data: &'c [u8] = packet.data;
         let data = data.get(..packet.caplen as usize).unwrap_or(data);
-        Ok(Record::Packet(Captured {
+        Ok(CaptureRecord::Packet(Captured {
             number,
             at: time(ticks, per_second, interface.offset_seconds),
             interface: interface.name.clone(),

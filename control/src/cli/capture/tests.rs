@@ -9,7 +9,7 @@ fn read(bytes: &[u8]) -> Result<Vec<Read>, CaptureError> {
     let (_, records) = capture.records()?;
     let mut packets = Vec::new();
     for record in records {
-        if let Record::Packet(packet) = record? {
+        if let CaptureRecord::Packet(packet) = record? {
             let interface = packet.interface.map(|name| name.to_string());
             packets.push((packet.number, packet.at.as_nanos(), interface, packet.frame.into_owned()));
         }
@@ -23,8 +23,8 @@ fn copy(bytes: &[u8]) -> Vec<u8> {
     let mut copy = head.to_vec();
     for record in records {
         match record.unwrap() {
-            Record::Packet(packet) => copy.extend(packet.record),
-            Record::Other(other) => copy.extend(other.record),
+            CaptureRecord::Packet(packet) => copy.extend(packet.record),
+            CaptureRecord::Other(other) => copy.extend(other.record),
         }
     }
     copy

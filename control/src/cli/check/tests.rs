@@ -26,7 +26,7 @@ fn file(text: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
 /// `knockctl check` on files of these texts.
 fn check(arguments: &[&str], texts: &[&str]) -> Result<String, Failed> {
     #[derive(Parser)]
-    struct Line {
+    struct DocumentLine {
         #[command(flatten)]
         check: Check,
         #[arg(long)]
@@ -34,7 +34,7 @@ fn check(arguments: &[&str], texts: &[&str]) -> Result<String, Failed> {
     }
     let files: Vec<_> = texts.iter().map(file).collect();
     let paths = files.iter().map(|file| file.path().to_str().unwrap());
-    let line = Line::parse_from(["check"].into_iter().chain(arguments.iter().copied()).chain(paths));
+    let line = DocumentLine::parse_from(["check"].into_iter().chain(arguments.iter().copied()).chain(paths));
     run(&line.check, line.json)
 }
 

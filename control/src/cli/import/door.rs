@@ -56,7 +56,7 @@ pub(super) struct Doors {
 }
 
 /// A valid section.
-struct Part<'s> {
+struct DoorSection<'s> {
     section: &'s Section,
     steps: Vec<String>,
     total_s: u64,
@@ -74,7 +74,7 @@ pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
             None
         })
     });
-    let parts: Vec<Part<'_>> = parts.collect();
+    let parts: Vec<DoorSection<'_>> = parts.collect();
     let (opening, mut closing): (Vec<_>, Vec<_>) =
         parts.into_iter().partition(|part| matches!(part.doing, Doing::Opens { .. }));
     for part in &opening {
@@ -88,7 +88,7 @@ pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
             }
         }
     }
-    for Part { section, .. } in closing {
+    for DoorSection { section, .. } in closing {
         let name = &section.name;
         let remedy = "let it take back the rule that an imported section adds";
         told.error(section.line, format!("`{name}` closes what no imported section opens: {remedy}"));
@@ -98,7 +98,7 @@ pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
     all
 }
 
-fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
+fn closes(close: &DoorSection<'_>, open: &DoorSection<'_>) -> bool {
     match (&close.doing, &open.doing) {
         (Doing::Closes { what }, Doing::Opens { what: opened, .. }) => {
             what == opened && close.families == open.families
@@ -109,15 +109,15 @@ fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
 
 /// Whether the names of the two sections fit each other, as `openSSH` and `closeSSH`, or no other section that `close`
 /// closes has a fitting name.
-fn is_called_alike(close: &Part<'_>, open: &Part<'_>, all: &[Part<'_>]) -> bool {
-    let stem = |part: &Part<'_>| {
+fn is_called_alike(close: &DoorSection<'_>, open: &DoorSection<'_>, all: &[DoorSection<'_>]) -> bool {
+    let stem = |part: &DoorSection<'_>| {
         let name = part.section.name.to_ascii_lowercase();
         name.replace("open", "").replace("close", "")
     };
     stem(close) == stem(open) || !all.iter().any(|other| closes(close, other) && stem(other) == stem(close))
 }
 
-fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
+fn part<'s>(section: &'s Section, told: &mut Told) -> Option<DoorSection<'s>> {
     let before = told.errors.len();
     if let Some((line, _)) = section.get(SectionKey::OneTimeSequences) {
         told.error(
@@ -151,7 +151,13 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
         }
         [one, other] => one.or(other)?,
     };
-    (told.errors.len() == before && !section.is_broken).then_some(Part { section, steps, total_s, doing, families })
+    (told.errors.len() == before && !section.is_broken).then_some(DoorSection {
+        section,
+        steps,
+        total_s,
+        doing,
+        families,
+    })
 }
 
 /// The packets of the sequence, in the form of a door's steps.
@@ -354,8 +360,8 @@ fn checked(effect: Effect) -> Result<Effect, String> {
     Ok(effect)
 }
 
-fn door(part: &Part<'_>, close: Option<&Part<'_>>, told: &mut Told) -> String {
-    let Part { section, steps, total_s, doing, families } = part;
+fn door(part: &DoorSection<'_>, close: Option<&DoorSection<'_>>, told: &mut Told) -> String {
+    let DoorSection { section, steps, total_s, doing, families } = part;
     let Doing::Opens { what, for_s } = doing else { return String::new() };
     if let Some(close) = close.filter(|close| close.total_s != *total_s) {
         let line = close.section.line;

@@ -22,7 +22,7 @@ pub(super) use self::text::{end, short};
 use super::http::Client;
 use super::output::complain;
 use super::{Failed, as_json, decode, document};
-use crate::api::messages::{DEFAULT_SOURCE_LIMIT, Watch};
+use crate::api::messages::{DEFAULT_SOURCE_LIMIT, WatchQuery};
 use crate::json::source as report;
 use crate::{Exit, address, rules};
 
@@ -74,7 +74,7 @@ pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> 
     let ExplainSource { address: asked, watch, limit } = command;
     let path = format!("/api/v1/sources/{}", asked.address);
     if let Some(time) = watch {
-        let body = as_json(&Watch { time: format_duration(time) })?;
+        let body = as_json(&WatchQuery { time: format_duration(time) })?;
         client.send(Method::POST, &format!("{path}/watch"), Some(body)).await?;
         complain(format_args!("knockctl: watching {} for {}\n", asked.address, format_duration(time)));
         tokio::time::sleep(time).await;

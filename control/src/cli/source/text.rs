@@ -11,7 +11,7 @@ use knockplane_policy::wire::source::{
 };
 use knockplane_policy::word::Word;
 
-use super::why::{Finding, findings};
+use super::why::{Obstacle, findings};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, grouped, named, wrapped};
 
@@ -32,7 +32,7 @@ pub(super) fn text(source: &SourceReport) -> String {
     let findings = findings(source);
     if !findings.is_empty() {
         text += "\nwhat keeps it out\n";
-        for Finding { what, remedy } in &findings {
+        for Obstacle { what, remedy } in &findings {
             text += &wrapped(&format!("- {what}"), "  ");
             if !remedy.is_empty() {
                 text += &wrapped(&format!("  Remedy: {remedy}"), "  ");

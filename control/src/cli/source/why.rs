@@ -19,24 +19,24 @@ const RECENTLY: Duration = Duration::from_secs(600);
 
 /// A cause that keeps a source out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct Obstacle {
     /// The finding, its cause and its end.
     pub(super) what: String,
     /// The remedy; empty if there is none.
     pub(super) remedy: String,
 }
 
-impl Finding {
-    fn new(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        Finding { what: what.into(), remedy: remedy.into() }
+impl Obstacle {
+    fn new(what: impl Into<String>, remedy: impl Into<String>) -> Obstacle {
+        Obstacle { what: what.into(), remedy: remedy.into() }
     }
 }
 
 /// All findings; those that concern all doors come first.
-pub(super) fn findings(source: &SourceReport) -> Vec<Finding> {
+pub(super) fn findings(source: &SourceReport) -> Vec<Obstacle> {
     let mut findings = Vec::new();
     if let Some(protected) = source.protected {
-        findings.push(Finding::new(
+        findings.push(Obstacle::new(
             format!(
                 "It is a protected address ({protected} in `protect`): it is behind the filter. Its packets come from \
                  inside, enter chain output, and are no knocks."
@@ -46,7 +46,7 @@ pub(super) fn findings(source: &SourceReport) -> Vec<Finding> {
     }
     findings.extend(source.ports.iter().filter(|ports| ports.ignored).map(|ports| too_many_ports(source, ports)));
     if let Some(quota) = source.quota.filter(|quota| quota.is_used_up()) {
-        findings.push(Finding::new(
+        findings.push(Obstacle::new(
             format!(
                 "First steps of {} are refused: {} of {} are in use, by this source or its neighbours.",
                 quota.prefix, quota.used, quota.limit
@@ -62,10 +62,10 @@ pub(super) fn findings(source: &SourceReport) -> Vec<Finding> {
     findings
 }
 
-fn too_many_ports(source: &SourceReport, ports: &SourcePorts) -> Finding {
+fn too_many_ports(source: &SourceReport, ports: &SourcePorts) -> Obstacle {
     let whose = source.network.map_or_else(|| "this address".to_owned(), |network| format!("its network {network}"));
     let door = source.doors.first().map_or("NAME", |door| &door.door);
-    Finding::new(
+    Obstacle::new(
         format!(
             "Its knocks are ignored at all doors{} for another {} ({}): from {whose}, more than {} different ports were \
              tried within {}. If several hosts share the address, one of them may be scanning.",
@@ -85,18 +85,18 @@ fn too_many_ports(source: &SourceReport, ports: &SourcePorts) -> Finding {
 }
 
 /// The reason why a door ignores the source.
-fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> Option<Finding> {
+fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> Option<Obstacle> {
     let (name, why) = (at(door), reason.name());
     let left = time_left.map(short).unwrap_or_default();
     Some(match reason {
-        Failure::HeldOff => Finding::new(
+        Failure::HeldOff => Obstacle::new(
             format!("At door {name}, its knocks are ignored for another {left} ({why}): it has just opened the door."),
             "The door's `hold-off` sets for how long.",
         ),
         Failure::Attempts => {
             let attempts = door.attempts?;
             let (limit, per) = (attempts.limit, format_duration(attempts.per));
-            Finding::new(
+            Obstacle::new(
                 format!(
                     "At door {name}, its first steps are refused for another {left} ({why}): it has begun {}, and \
                      {limit} in {per} count.",
@@ -106,7 +106,7 @@ fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> 
             )
         }
         Failure::Source => {
-            Finding::new(format!("At door {name}, it may not knock ({why}): the door's `sources` leave it out."), "")
+            Obstacle::new(format!("At door {name}, it may not knock ({why}): the door's `sources` leave it out."), "")
         }
         Failure::StartedOver | Failure::TimedOut | Failure::Evicted | Failure::Ports => return None,
     })
@@ -114,14 +114,14 @@ fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> 
 
 /// The failed steps of the source at this door, if they say more than the reason why the source is ignored: only recent
 /// ones, and not if the source is in.
-fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
+fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Obstacle> {
     if !door.grants.is_empty() || failure.last_ago > RECENTLY {
         return None;
     }
     let (name, why) = (at(door), failure.reason.name());
     let last = format!("last {} ago", short(failure.last_ago));
     match failure.reason {
-        Failure::StartedOver if door.strict => Some(Finding::new(
+        Failure::StartedOver if door.strict => Some(Obstacle::new(
             format!(
                 "At door {name}, its knock started over {}, {last} by a packet to {} ({why}): the door is strict. If \
                  several hosts share the address, packets of the others come in between.",
@@ -134,7 +134,7 @@ fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
                 format!("Give a step of the knock a passphrase before you set `strict = false`. See {PAGE}.")
             },
         )),
-        Failure::Evicted => Some(Finding::new(
+        Failure::Evicted => Some(Obstacle::new(
             format!("At door {name}, {} of its steps found no room in the lists, {last} ({why}).", failure.times),
             "`list-capacity` in [dataplane] sets the room, `first-step-quota` what one prefix may have of it.",
         )),

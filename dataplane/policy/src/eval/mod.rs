@@ -145,12 +145,12 @@ pub struct Tried {
     /// Depth of jumps to it.
     pub depth: usize,
     /// Its outcome.
-    pub outcome: Outcome,
+    pub outcome: RuleOutcome,
 }
 
 /// The outcome of a rule that a packet met.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RuleOutcome {
     /// It is disabled.
     Disabled,
     /// It is invalid, for this reason.

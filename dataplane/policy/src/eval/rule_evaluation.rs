@@ -6,7 +6,7 @@ use super::lists::Added;
 use super::log::LoggedPacket;
 use super::matchers::MatcherId;
 use super::tracking::TrackedPacket;
-use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, replies};
+use super::{Evaluator, Logged, MAX_JUMP_DEPTH, RuleOutcome, Tried, replies};
 use crate::door::Event;
 use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
@@ -60,7 +60,7 @@ impl RuleEvaluation<'_, '_> {
             // The place of this rule, before those that a jump adds.
             let place = self.tried.as_ref().map(Vec::len);
             if let Some(tried) = &mut self.tried {
-                let outcome = missed.unwrap_or(Outcome::Matched { effect: None });
+                let outcome = missed.unwrap_or(RuleOutcome::Matched { effect: None });
                 tried.push(Tried { rule: index, chain: chain.to_owned(), depth, outcome });
             }
             if !matched {
@@ -115,25 +115,25 @@ impl RuleEvaluation<'_, '_> {
     }
 
     /// Why the rule does not match; `None` if it matches.
-    fn missed(&mut self, index: usize, rule: &Rule) -> Option<Outcome> {
+    fn missed(&mut self, index: usize, rule: &Rule) -> Option<RuleOutcome> {
         if rule.family != self.packet.family() {
-            return Some(Outcome::OtherFamily);
+            return Some(RuleOutcome::OtherFamily);
         }
         if rule.disabled {
-            return Some(Outcome::Disabled);
+            return Some(RuleOutcome::Disabled);
         }
         if self.is_later_fragment() && !rule.is_for_fragments() {
-            return Some(Outcome::NotForFragments);
+            return Some(RuleOutcome::NotForFragments);
         }
         if let Some(why) = &rule.invalid {
-            return Some(Outcome::Invalid(why.clone()));
+            return Some(RuleOutcome::Invalid(why.clone()));
         }
         let matcher = (0..rule.matchers.len()).find_map(|place| {
             let matcher = self.evaluator.orders[index][place];
             (!self.holds(MatcherId { rule: index, matcher }, &rule.matchers[matcher])).then_some(matcher)
         })?;
         let observed = if self.tried.is_some() { self.observed(&rule.matchers[matcher]) } else { String::new() };
-        Some(Outcome::Missed { matcher, observed })
+        Some(RuleOutcome::Missed { matcher, observed })
     }
 
     fn add(&mut self, add: &ListAdd, address: IpAddr) -> String {
@@ -180,7 +180,7 @@ impl RuleEvaluation<'_, '_> {
     /// Records the effect of a rule that matched.
     fn record_effect(&mut self, place: Option<usize>, effect: Option<String>) {
         if let (Some(tried), Some(place)) = (&mut self.tried, place) {
-            tried[place].outcome = Outcome::Matched { effect };
+            tried[place].outcome = RuleOutcome::Matched { effect };
         }
     }
 }

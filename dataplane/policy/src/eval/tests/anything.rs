@@ -129,7 +129,7 @@ proptest! {
             prop_assert_eq!(&explanation.evaluation, &expected);
             prop_assert_eq!(plain.lists(), telling.lists());
             let matched: Vec<usize> = explanation.tried.iter()
-                .filter(|tried| matches!(tried.outcome, crate::eval::Outcome::Matched { .. }))
+                .filter(|tried| matches!(tried.outcome, crate::eval::RuleOutcome::Matched { .. }))
                 .map(|tried| tried.rule)
                 .collect();
             prop_assert_eq!(&matched, &expected.matched);

@@ -385,7 +385,7 @@ fn an_explanation_shows_the_effect_of_a_packet_at_a_door() {
         let tried = evaluator.explain(&view(Side::Outside, &frame), ms(0)).tried.into_iter();
         tried
             .filter_map(|tried| match tried.outcome {
-                super::super::Outcome::Matched { effect } => effect,
+                super::super::RuleOutcome::Matched { effect } => effect,
                 _ => None,
             })
             .collect()

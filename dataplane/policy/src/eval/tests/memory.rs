@@ -1,7 +1,7 @@
 //! State of matchers: only packets for which all earlier matchers were true change it.
 
 use super::*;
-use crate::eval::Outcome;
+use crate::eval::RuleOutcome;
 use crate::rule::{ClassifierFields, LimitMode, PortSet, Rate, RateUnit};
 
 fn knock(port: u16) -> Vec<u8> {
@@ -31,7 +31,10 @@ fn a_token_is_spent_only_if_everything_before_it_matched() {
     assert_eq!(evaluator.outside(&knock(1), ms(0)).matched, [0]);
     let packet = knock(1);
     let explanation = evaluator.explain(&view(Side::Outside, &packet), ms(0));
-    assert_eq!(explanation.tried[0].outcome, Outcome::Missed { matcher: 0, observed: "limit is used up".to_owned() });
+    assert_eq!(
+        explanation.tried[0].outcome,
+        RuleOutcome::Missed { matcher: 0, observed: "limit is used up".to_owned() }
+    );
 }
 
 #[test]

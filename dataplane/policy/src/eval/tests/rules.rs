@@ -1,7 +1,7 @@
 //! Chains, actions, lists, the log, and explanations.
 
 use super::*;
-use crate::eval::{MAX_JUMP_DEPTH, Outcome};
+use crate::eval::{MAX_JUMP_DEPTH, RuleOutcome};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{
     AddressSet, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Log, PortSet, Tracking, TrackingMode,
@@ -96,7 +96,10 @@ fn disabled_and_invalid_rules_never_match() {
     let explanation = Evaluator::new(&rules, &settings, 1).explain(&view(Side::Outside, &knock(1)), ms(0));
     assert!(explanation.evaluation.matched.is_empty());
     let outcomes: Vec<_> = explanation.tried.into_iter().map(|tried| tried.outcome).collect();
-    assert_eq!(outcomes, [Outcome::Disabled, Outcome::Invalid("it asks for a mark".to_owned()), Outcome::OtherFamily]);
+    assert_eq!(
+        outcomes,
+        [RuleOutcome::Disabled, RuleOutcome::Invalid("it asks for a mark".to_owned()), RuleOutcome::OtherFamily]
+    );
 }
 
 #[test]
@@ -217,8 +220,8 @@ fn an_explanation_lists_the_tried_rules_and_changes_state_as_an_evaluation() {
     assert_eq!(explanation.evaluation, plain.evaluate(&packet, ms(0)));
     assert_eq!(evaluator.lists(), plain.lists());
     let tried: Vec<_> = explanation.tried.into_iter().map(|it| (it.rule, it.chain, it.depth, it.outcome)).collect();
-    let matched = |effect: Option<&str>| Outcome::Matched { effect: effect.map(str::to_owned) };
-    let missed = |matcher, observed: &str| Outcome::Missed { matcher, observed: observed.to_owned() };
+    let matched = |effect: Option<&str>| RuleOutcome::Matched { effect: effect.map(str::to_owned) };
+    let missed = |matcher, observed: &str| RuleOutcome::Missed { matcher, observed: observed.to_owned() };
     assert_eq!(
         tried,
         [
@@ -250,8 +253,8 @@ fn every_matcher_reports_what_it_observed() {
             let rules = rules(vec![Rule { matchers, ..Rule::new(packet.family(), "input", Action::Accept) }]);
             let explanation = Evaluator::new(&rules, &settings, 1).explain(&packet, ms(0));
             match &explanation.tried[0].outcome {
-                Outcome::Missed { matcher: 0, observed } => assert!(!observed.is_empty(), "{condition:?}"),
-                outcome => assert_eq!(*outcome, Outcome::Matched { effect: None }),
+                RuleOutcome::Missed { matcher: 0, observed } => assert!(!observed.is_empty(), "{condition:?}"),
+                outcome => assert_eq!(*outcome, RuleOutcome::Matched { effect: None }),
             }
         }
     }
