@@ -134,8 +134,8 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
             None => TrackingResult::without_connection(ConnectionState::Untracked),
             Some(flows) => {
                 facts.dependencies.insert(Dependency::Connection);
-                let (packet, now, tracking) = ((facts.packet, facts.vlan), facts.now, &table.rules().tracking);
-                flows.observe(packet, part, now, tracking, table.payload_matchers())
+                let tracking = &table.rules().tracking;
+                flows.observe(facts.packet, facts.vlan, part, facts.now, tracking, table.payload_matchers())
             }
         });
         if let Some(expiry) = facts.flow().map(|flow| flow.expiry) {

@@ -149,7 +149,7 @@ mod tests {
                 let side = if back { Side::Inside } else { Side::Outside };
                 let packet = crate::headers::read(side, frame, 1_600).unwrap();
                 let seen =
-                    flows.observe((&packet, Vlan::NONE), Some(FragmentPart::Whole), now, &Tracking::default(), None);
+                    flows.observe(&packet, Vlan::NONE, Some(FragmentPart::Whole), now, &Tracking::default(), None);
                 if seen.state == ConnectionState::New && !back {
                     flows.set_door(&packet, &seen.flow.unwrap().key, ListId(3), now);
                 }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use knockplane_engine::pipeline::history::{HistoryCause, HistoryRecord, LastPacket};
+use knockplane_engine::state::doors::KnockSource;
 use knockplane_engine::state::lists::{AddressEntry, FirstStepSettings, Lists};
 use knockplane_engine::table::{AddressMatcher, MatcherMemory};
 use knockplane_policy::door::Failure;
@@ -124,16 +125,14 @@ fn steps_that_fail_are_recorded_and_ignored_sources_are_shown() {
     decide(&mut engine, &[udp(SOURCE, 7009)], at(4));
     let visitors = engine.state.visitors().unwrap();
     let address: IpAddr = SOURCE.parse().unwrap();
-    assert_eq!(visitors.held_until(other, (address, Vlan::NONE), at(4)), Some(at(34)));
-    assert_eq!(visitors.attempts_of(open, (address, Vlan::NONE), at(4)), Some((2, at(61))));
+    let knocker = KnockSource { address, vlan: Vlan::NONE };
+    assert_eq!(visitors.held_until(other, knocker, at(4)), Some(at(34)));
+    assert_eq!(visitors.attempts_of(open, knocker, at(4)), Some((2, at(61))));
     assert_eq!(
-        (
-            visitors.held_until(other, (address, Vlan::NONE), at(34)),
-            visitors.attempts_of(open, (address, Vlan::NONE), at(61))
-        ),
+        (visitors.held_until(other, knocker, at(34)), visitors.attempts_of(open, knocker, at(61))),
         (None, None)
     );
-    let ports = visitors.ports_of((address, Vlan::NONE), at(4)).unwrap();
+    let ports = visitors.ports_of(knocker, at(4)).unwrap();
     assert!(ports.count() <= 3 && !ports.are_too_many(at(4)), "{ports:?}");
     (0..20).for_each(|port| decide(&mut engine, &[udp(SOURCE, 100 + port)], at(5)));
     let until = at(65);

@@ -1,12 +1,11 @@
 //! The state of the address at each door: the progress of its knock, its grants, and the reason that its knocks are
 //! ignored.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
+use knockplane_engine::state::doors::KnockSource;
 use knockplane_policy::door::step::KnockStep;
 use knockplane_policy::door::{Door, Failure};
-use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListEntry;
 use knockplane_policy::wire::source::{
@@ -20,12 +19,12 @@ impl Administration {
     /// The state at all doors, from the entries of the address in this network.
     pub(super) fn doors_of(
         &self,
-        source: (IpAddr, Vlan),
+        source: KnockSource,
         lists: &[SourceList],
         generation: &Generation,
         now: Time,
     ) -> Vec<SourceDoor> {
-        let (address, vlan) = source;
+        let KnockSource { address, vlan } = source;
         let ports = self.ports_of(source, generation, now).filter(|ports| ports.ignored);
         let settings = generation.table.settings();
         let mut failures = self.failures_of(address, now);
@@ -75,14 +74,14 @@ impl Administration {
     }
 
     /// The remaining hold-off of the source at this door.
-    fn held_off(&self, door: &Door, source: (IpAddr, Vlan), now: Time) -> Option<Duration> {
+    fn held_off(&self, door: &Door, source: KnockSource, now: Time) -> Option<Duration> {
         let state = &self.shared.state;
         let open = state.lists.id(&door.open_list()).filter(|_| !door.hold_off.is_zero())?;
         state.visitors()?.held_until(open, source, now).map(|until| until.since(now))
     }
 
     /// The number of first steps of the source at this door, if the door limits them.
-    fn attempts(&self, door: &Door, source: (IpAddr, Vlan), now: Time) -> Option<SourceAttempts> {
+    fn attempts(&self, door: &Door, source: KnockSource, now: Time) -> Option<SourceAttempts> {
         let most = door.max_attempts?;
         let state = &self.shared.state;
         let begun = state.lists.id(&door.open_list()).zip(state.visitors());

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use knockplane_engine::state::connections::{AddressConnections, ConnectionInfo};
+use knockplane_engine::state::doors::KnockSource;
 use knockplane_engine::table;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::settings::Settings;
@@ -46,7 +47,10 @@ impl Administration {
         let settings = generation.table.settings();
         let mut lists = self.lists_of(address, &generation, now);
         let vlans = self.vlans_of(address, &lists, &generation, now);
-        let doors = vlans.iter().flat_map(|vlan| self.doors_of((address, *vlan), &lists, &generation, now)).collect();
+        let doors = vlans
+            .iter()
+            .flat_map(|vlan| self.doors_of(KnockSource { address, vlan: *vlan }, &lists, &generation, now))
+            .collect();
         let lists_truncated = lists.len() > limit;
         lists.truncate(limit);
         let flows = state.connections().filter(|_| generation.table.tracks());
@@ -58,7 +62,10 @@ impl Administration {
             lists,
             lists_truncated,
             doors,
-            ports: vlans.iter().filter_map(|vlan| self.ports_of((address, *vlan), &generation, now)).collect(),
+            ports: vlans
+                .iter()
+                .filter_map(|vlan| self.ports_of(KnockSource { address, vlan: *vlan }, &generation, now))
+                .collect(),
             quota: state.lists.quota_of(address).map(|quota| SourceQuota {
                 prefix: quota.prefix,
                 used: quota.used,
@@ -92,13 +99,13 @@ impl Administration {
     }
 
     /// The ports that the source has tried in this network, if there is a limit.
-    fn ports_of(&self, source: (IpAddr, Vlan), generation: &Generation, now: Time) -> Option<SourcePorts> {
+    fn ports_of(&self, source: KnockSource, generation: &Generation, now: Time) -> Option<SourcePorts> {
         let settings = generation.table.settings();
         let budget = Some(settings.port_budget).filter(|budget| budget.ports > 0 && !settings.doors.is_empty())?;
         let tried = self.shared.state.visitors().and_then(|visitors| visitors.ports_of(source, now));
         let tried = tried.unwrap_or_default();
         Some(SourcePorts {
-            vlan: source.1,
+            vlan: source.vlan,
             tried: tried.count(),
             budget: budget.ports,
             within: budget.within,

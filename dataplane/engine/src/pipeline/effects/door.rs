@@ -7,7 +7,7 @@ use knockplane_policy::time::Time;
 use super::pending::PendingSteps;
 use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::history::{HistoryCause, LastPacket, RefusedPackets};
-use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Source, Visitors};
+use crate::state::doors::{CompiledDoor, DoorId, Knock, KnockSource, Knocked, Visitors};
 use crate::state::lists::{AddOutcome, ListId};
 
 /// A packet that is held against the knocks of a door.
@@ -143,14 +143,14 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             }
             KnockOutcome::Opened => {
                 self.facts.source_lists = None;
-                let (source, vlan) = self.source();
+                let source = self.source();
                 let until = now + door.door.open_for;
-                let lists = lists.in_vlan(vlan).by(self.facts.cause_by_knock());
-                let added = lists.add_for(door.open, source, knock.to, until, now);
+                let lists = lists.in_vlan(source.vlan).by(self.facts.cause_by_knock());
+                let added = lists.add_for(door.open, source.address, knock.to, until, now);
                 if added == AddOutcome::Refused {
                     self.report(What::Failed(Failure::Evicted));
                 } else {
-                    self.visitors.hold(door, (source, vlan), now);
+                    self.visitors.hold(door, source, now);
                     self.facts.context.state.look_at_checksum(self.facts.packet);
                     self.report(What::Opened);
                 }
@@ -175,8 +175,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         self.facts.now
     }
 
-    fn source(&self) -> Source {
-        (self.facts.packet.source, self.facts.vlan)
+    fn source(&self) -> KnockSource {
+        KnockSource { address: self.facts.packet.source, vlan: self.facts.vlan }
     }
 
     /// Whether the hold-off after the last grant ignores the source.

@@ -17,6 +17,7 @@ use crate::pipeline::history::HistoryCause;
 use crate::pipeline::reply::Reply;
 use crate::state::doors::DoorId;
 use crate::state::lists::ListId;
+use crate::state::matchers::connection_limits::SourcePrefix;
 use crate::table::{CompiledAction, CompiledRule, StateTest, Table, Test};
 
 /// All effects of the rules that a packet matches, and the steps that it misses.
@@ -95,8 +96,9 @@ impl Effects for FirstEvaluation<'_> {
         Some(match matcher {
             StateTest::ConnectionLimit { matcher, count, prefix_length } => {
                 facts.dependencies.insert(Dependency::ConnectionLimit);
-                let source = (packet.source, *prefix_length, *count);
-                table.connection_limits.as_ref()?.exceeds(state.connections()?, *matcher, facts.flow()?, source, now)?
+                let source = SourcePrefix { address: packet.source, length: *prefix_length };
+                let limits = table.connection_limits.as_ref()?;
+                limits.exceeds(state.connections()?, *matcher, facts.flow()?, source, *count, now)?
             }
             StateTest::Psd(limiter, weights) => {
                 facts.dependencies.insert(Dependency::Psd);
@@ -116,7 +118,7 @@ impl Effects for FirstEvaluation<'_> {
             }
             StateTest::DstLimit { limiter, rate, mode, expire } => {
                 facts.dependencies.insert(Dependency::DstLimit);
-                table.limiters.dst_limit(*limiter, (rate, *mode, *expire), packet, now)?
+                table.limiters.dst_limit(*limiter, rate, *mode, *expire, packet, now)?
             }
             _ => return None,
         })

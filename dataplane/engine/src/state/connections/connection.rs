@@ -71,7 +71,8 @@ impl TrackedConnection {
 
     pub(super) fn new(
         key: FlowKey,
-        (originator, side): (End, Side),
+        originator: End,
+        side: Side,
         serial: u64,
         tcp: Option<TcpConnection>,
     ) -> TrackedConnection {

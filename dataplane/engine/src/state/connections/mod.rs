@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{
-    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, TcpConnection, TcpStep,
+    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, SeenConnection, Segment, Stays, TcpConnection,
+    TcpStep,
 };
 use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
@@ -162,7 +163,8 @@ impl ConnectionTable {
     /// Tracks a packet of this network. Returns the connection state of the packet.
     pub(crate) fn observe(
         &self,
-        (packet, vlan): (&Packet<'_>, Vlan),
+        packet: &Packet<'_>,
+        vlan: Vlan,
         part: Option<FragmentPart>,
         now: Time,
         tracking: &Tracking,
@@ -299,8 +301,9 @@ impl ConnectionTable {
         let known = set.find(hash, key, *now);
         let step = known.map_or(TcpStep::Anew, |place| {
             let flow = &set.slots[place];
-            let ends = (flow.is_reply(source), flow.both_ways);
-            let step = |tcp: &TcpConnection| tcp.step((packet, segment), ends, (*now, flow.expiry), tracking);
+            let seen =
+                SeenConnection { is_reply: flow.is_reply(source), both_ways: flow.both_ways, expiry: flow.expiry };
+            let step = |tcp: &TcpConnection| tcp.step(packet, segment, seen, *now, tracking);
             flow.tcp.as_ref().map_or(TcpStep::Impossible, step)
         });
         let (place, stays) = match (step, known) {
@@ -350,7 +353,7 @@ impl ConnectionTable {
         };
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         set.tags[place] = hash;
-        set.slots[place] = TrackedConnection::new(arrival.key, (arrival.source, arrival.packet.side), serial, tcp);
+        set.slots[place] = TrackedConnection::new(arrival.key, arrival.source, arrival.packet.side, serial, tcp);
         set.restart(place, payload_matchers);
         Some(place)
     }

@@ -157,16 +157,22 @@ pub struct Visitors {
     held: Keyed<Whom>,
     /// The number of knocks that a source has begun at a door.
     attempts: Keyed<(Whom, u64, Time)>,
-    ports: Keyed<(Option<Source>, Ports)>,
+    ports: Keyed<(Option<KnockSource>, Ports)>,
     /// Counters by the name of the door. They outlive tables.
     counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
 }
 
-/// A source: its address, over IPv6 its /64, and its network.
-pub type Source = (IpAddr, Vlan);
+/// A source of knocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnockSource {
+    /// Its address; in the tables over IPv6 the first address of its /64.
+    pub address: IpAddr,
+    /// Its network.
+    pub vlan: Vlan,
+}
 
 /// A source and the open list of a door, for operators. The tables find entries only by hash. `None` in a new slot.
-type Whom = Option<(Source, ListId)>;
+type Whom = Option<(KnockSource, ListId)>;
 
 impl Visitors {
     pub(crate) fn new(keys: usize, secret: [u64; 2]) -> Visitors {
@@ -190,21 +196,22 @@ impl Visitors {
         if budget.ports == 0 {
             return false;
         }
-        let tag = self.source((packet.source, vlan));
+        let whom = KnockSource { address: packet.source, vlan };
+        let tag = self.source(whom);
         match ports::bit(self.secret, packet) {
             Some(bit) => self.ports.with(tag, now, |(source, ports)| {
-                source.get_or_insert_with(|| visitor_of((packet.source, vlan)));
+                source.get_or_insert_with(|| visitor_of(whom));
                 (ports.ignores(bit, budget, now), ports.until())
             }),
             None => self.ports.get(tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
         }
     }
 
-    pub(crate) fn are_held(&self, door: &CompiledDoor, source: Source, now: Time) -> bool {
+    pub(crate) fn are_held(&self, door: &CompiledDoor, source: KnockSource, now: Time) -> bool {
         !door.door.hold_off.is_zero() && self.held.get(self.visitor(door.open, source), now).is_some()
     }
 
-    pub(crate) fn hold(&self, door: &CompiledDoor, source: Source, now: Time) {
+    pub(crate) fn hold(&self, door: &CompiledDoor, source: KnockSource, now: Time) {
         if !door.door.hold_off.is_zero() {
             self.held.with(self.visitor(door.open, source), now, |whom| {
                 *whom = Some((visitor_of(source), door.open));
@@ -214,7 +221,7 @@ impl Visitors {
     }
 
     /// Whether the source may begin another knock.
-    fn attempt(&self, door: &CompiledDoor, source: Source, most: Attempts, now: Time) -> bool {
+    fn attempt(&self, door: &CompiledDoor, source: KnockSource, most: Attempts, now: Time) -> bool {
         self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
             *whom = Some((visitor_of(source), door.open));
             if now >= *until {
@@ -226,32 +233,32 @@ impl Visitors {
     }
 
     /// The tag of a source at all doors.
-    fn source(&self, (source, vlan): Source) -> Tag {
+    fn source(&self, source: KnockSource) -> Tag {
         tag(self.secret, |hasher| {
-            write_address(hasher, door::visitor(source));
-            write_vlan(hasher, vlan);
+            write_address(hasher, door::visitor(source.address));
+            write_vlan(hasher, source.vlan);
         })
     }
 
     /// The tag of a source at the door with this open list.
-    fn visitor(&self, open: ListId, (source, vlan): Source) -> Tag {
+    fn visitor(&self, open: ListId, source: KnockSource) -> Tag {
         tag(self.secret, |hasher| {
             hasher.write_u8(open.0);
-            write_address(hasher, door::visitor(source));
-            write_vlan(hasher, vlan);
+            write_address(hasher, door::visitor(source.address));
+            write_vlan(hasher, source.vlan);
         })
     }
 }
 
 /// The source under which the tables store an address.
-fn visitor_of((source, vlan): Source) -> Source {
-    (door::visitor(source), vlan)
+fn visitor_of(source: KnockSource) -> KnockSource {
+    KnockSource { address: door::visitor(source.address), ..source }
 }
 
 /// A packet at a door.
 #[derive(Clone, Copy)]
 pub(crate) struct Knock {
-    pub(crate) source: Source,
+    pub(crate) source: KnockSource,
     /// The peer tag of its destination.
     pub(crate) to: u32,
     /// The steps that the packet matches.
@@ -278,7 +285,7 @@ impl Knock {
     /// Evaluates the packet against a sequence and stores the result, under one lock.
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
         let mut knocked = Knocked { outcome: KnockOutcome::Nothing, refused: false, evicted: false, early: false };
-        let (address, vlan) = self.source;
+        let KnockSource { address, vlan } = self.source;
         let added = lists.in_vlan(vlan).progress(sequence.list, address, self.now, |stored| {
             knocked = self.decide(sequence.shape, stored, may_begin);
             match knocked.outcome {

@@ -10,7 +10,7 @@ use knockplane_policy::time::Time;
 use super::{ListId, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::AddressKey;
-use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
+use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope, SlotRange};
 
 /// The outcome of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Lists {
             while let Some(begin) = next {
                 let mut shard = lock(shard);
                 let found;
-                (found, next) = shard.flush(list, (begin, STEP), cause, now);
+                (found, next) = shard.flush(list, SlotRange { begin, count: STEP }, cause, now);
                 flushed += found;
                 if found > 0 {
                     version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);

@@ -7,6 +7,7 @@ use knockplane_policy::time::Time;
 
 use super::{ListId, Lists, STEP, VlanLists, lock};
 use crate::state::key::AddressKey;
+use crate::state::lists::shard::SlotRange;
 
 /// An entry that a packet, or an operator with a timeout, added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Lists {
             let mut next = Some(0);
             while let Some(begin) = next {
                 // The visitor runs without the lock.
-                next = lock(&shard.shard).visit(begin, STEP, now, |entry| found.push(entry));
+                next = lock(&shard.shard).visit(SlotRange { begin, count: STEP }, now, |entry| found.push(entry));
                 found.drain(..).for_each(&mut visitor);
             }
         }
@@ -93,8 +94,9 @@ impl Lists {
         for (key, by_network) in [(Some(key), false), (net, true)] {
             let mut next = key.map(|_| 0);
             while let (Some(begin), Some(key)) = (next, key) {
-                next = lock(shard)
-                    .visit_in_vlans(key, (begin, STEP), now, |entry, level| visitor(entry, level, by_network));
+                next = lock(shard).visit_in_vlans(key, SlotRange { begin, count: STEP }, now, |entry, level| {
+                    visitor(entry, level, by_network)
+                });
             }
         }
     }

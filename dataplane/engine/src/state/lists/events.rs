@@ -5,6 +5,7 @@ use knockplane_policy::event::StartId;
 use super::{Lists, STEP, lock};
 use crate::state::events::ring::{Cursor, Received};
 use crate::state::events::{EventEntry, ListEvent};
+use crate::state::lists::shard::SlotRange;
 
 /// A change that a subscriber with a gap reads from the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Lists {
             let mut next = Some(0);
             while let Some(begin) = next {
                 let show = |number, entry| found.push(Changed::Entry(number, entry));
-                next = lock(&shard.shard).changed_since(number, (begin, STEP), show);
+                next = lock(&shard.shard).changed_since(number, SlotRange { begin, count: STEP }, show);
                 // The visitor runs without the lock.
                 found.drain(..).for_each(&mut visitor);
             }

@@ -18,6 +18,12 @@ pub(crate) struct Membership {
     pub(crate) has_other_entries: bool,
 }
 
+/// The entries of an address in one shard, and the period in which they count.
+pub(crate) struct ShardMembership {
+    pub(crate) membership: Membership,
+    pub(crate) time: Range<Time>,
+}
+
 /// The result of a lookup, and the period in which it is valid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lookup {
@@ -46,7 +52,8 @@ impl Lookup {
         self.until = self.until.min(time.end);
     }
 
-    fn add_all(&mut self, (membership, time): (Membership, Range<Time>)) {
+    fn add_all(&mut self, found: ShardMembership) {
+        let ShardMembership { membership, time } = found;
         self.add(membership.lists, time);
         self.membership.has_other_entries |= membership.has_other_entries;
     }
@@ -74,7 +81,7 @@ impl Lists {
         let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
         let LockedShard { version, shard } = &*self.shards[index];
         let shard = lock(shard);
-        let (membership, time) = shard.membership(hash, key, to_all, now);
+        let ShardMembership { membership, time } = shard.membership(hash, key, to_all, now);
         let version = version.load(Ordering::Relaxed);
         let mut lookup =
             Lookup { membership, from: time.start, until: time.end, version: ShardVersion { shard: index, version } };

@@ -41,7 +41,7 @@ pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
 pub use self::events::Changed;
 pub use self::lookup::ShardVersion;
-pub(crate) use self::lookup::{Lookup, Membership};
+pub(crate) use self::lookup::{Lookup, Membership, ShardMembership};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};

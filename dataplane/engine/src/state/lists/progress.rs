@@ -66,7 +66,7 @@ impl VlanLists<'_> {
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
     ) -> Option<AddOutcome> {
         self.lists.change(self.key(address), |shard, hash, key, _| {
-            let (change, added) = shard.progress(hash, key, list, (&self.cause, now), decide);
+            let (change, added) = shard.progress(hash, key, list, &self.cause, now, decide);
             (added, change != ProgressChange::Keep && added != Some(AddOutcome::Refused))
         })
     }

@@ -14,7 +14,7 @@ use knockplane_policy::time::Time;
 use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::AddressKey;
-use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
+use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope, SlotRange};
 
 /// The lists in the view of one VLAN.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Lists {
             while let Some(begin) = next {
                 let mut shard = lock(shard);
                 let was_in_it;
-                (was_in_it, next) = shard.remove_in_vlans(key, list, (begin, STEP), cause, now);
+                (was_in_it, next) = shard.remove_in_vlans(key, list, SlotRange { begin, count: STEP }, cause, now);
                 if was_in_it {
                     version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
                 }

@@ -44,6 +44,15 @@ struct CountedSlot {
     next: u32,
 }
 
+/// The prefix of a source whose connections are counted together.
+#[derive(Clone, Copy)]
+pub(crate) struct SourcePrefix {
+    /// The source.
+    pub(crate) address: IpAddr,
+    /// The length of the prefix.
+    pub(crate) length: u8,
+}
+
 /// The end of a list.
 const END: u32 = u32::MAX;
 
@@ -71,16 +80,17 @@ impl ConnectionLimits {
         flows: &ConnectionTable,
         MatcherId(matcher): MatcherId,
         flow: &ConnectionView,
-        (source, prefix_length, count): (IpAddr, u8, u32),
+        source: SourcePrefix,
+        count: u32,
         now: Time,
     ) -> Option<bool> {
         let key = &flow.key;
         let bit = flow.back.map_or(0, |back| 1 << (2 * matcher + u32::from(back)));
         let (serial, mut is_news) = flows.mark(key, self.table, bit, now)?;
-        let masked = |address: IpAddr| masked(address, prefix_length);
-        let prefix = self.prefix(MatcherId(matcher), masked(source));
+        let masked = |address: IpAddr| masked(address, source.length);
+        let prefix = self.prefix(MatcherId(matcher), masked(source.address));
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source)) {
+        if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source.address)) {
             // The bits alone are ambiguous: the source of an ICMP error is no end of the connection, or both ends have
             // the same prefix.
             is_news = !counted.holds(prefix, serial);

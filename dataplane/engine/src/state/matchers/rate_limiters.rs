@@ -124,7 +124,9 @@ impl RateLimiters {
     pub(crate) fn dst_limit(
         &self,
         limiter: LimiterId,
-        (rate, mode, expire): (&Rate, LimitMode, Duration),
+        rate: &Rate,
+        mode: LimitMode,
+        expire: Duration,
         packet: &Packet<'_>,
         now: Time,
     ) -> Option<bool> {

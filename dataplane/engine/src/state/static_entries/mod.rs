@@ -67,8 +67,8 @@ impl<I: Copy> Ranges<I> {
     }
 
     /// A range from one family to the other contains no address.
-    fn push(&mut self, bounds: (IpAddr, IpAddr), item: I) {
-        match bounds {
+    fn push(&mut self, first: IpAddr, last: IpAddr, item: I) {
+        match (first, last) {
             (IpAddr::V4(first), IpAddr::V4(last)) => self.v4.push((first.to_bits(), last.to_bits(), item)),
             (IpAddr::V6(first), IpAddr::V6(last)) => self.v6.push((first.to_bits(), last.to_bits(), item)),
             _ => {}
@@ -106,10 +106,10 @@ impl StaticEntries {
     /// timeout.
     pub(crate) fn of(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> StaticEntries {
         let (mut permanent, mut timed) = (Ranges::default(), BTreeMap::<ListId, Ranges<Time>>::new());
-        for (list, bounds, until) in entries {
+        for (list, (first, last), until) in entries {
             match until {
-                Some(until) => timed.entry(list).or_default().push(bounds, until),
-                None => permanent.push(bounds, list),
+                Some(until) => timed.entry(list).or_default().push(first, last, until),
+                None => permanent.push(first, last, list),
             }
         }
         let timed = timed.into_iter().map(|(list, ranges)| {

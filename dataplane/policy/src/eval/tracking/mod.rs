@@ -42,7 +42,7 @@ pub(super) use self::flow::Flow;
 pub use self::flow::timeout;
 pub use self::identity::{End, FlowKey, Identity, Quoted, identification};
 pub use self::segment::{Segment, SegmentKind};
-pub use self::tcp::{TcpConnection, TcpState, TcpStep};
+pub use self::tcp::{SeenConnection, TcpConnection, TcpState, TcpStep};
 use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
@@ -293,7 +293,8 @@ impl<'r> Tracker<'r> {
         let settings = self.settings;
         let known = self.flow_mut(&key, now).and_then(|flow| {
             let (tcp, back) = (flow.tcp?, flow.originator != source);
-            Some((tcp.step((packet, segment), (back, flow.both_ways), (now, flow.expiry), settings), flow, back))
+            let seen = SeenConnection { is_reply: back, both_ways: flow.both_ways, expiry: flow.expiry };
+            Some((tcp.step(packet, segment, seen, now, settings), flow, back))
         });
         let stays = match known {
             None | Some((TcpStep::Anew, ..)) => {

@@ -58,6 +58,17 @@ words! {
     }
 }
 
+/// A connection as a segment of it finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenConnection {
+    /// Whether the responder sent the segment.
+    pub is_reply: bool,
+    /// Whether the responder has sent a segment before.
+    pub both_ways: bool,
+    /// The expiry of the connection.
+    pub expiry: Time,
+}
+
 /// The effect of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpStep {
@@ -131,19 +142,20 @@ impl TcpConnection {
         matches!(self.state, TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived)
     }
 
-    /// The effect of a segment that may be forged. `back` means that the responder sent it, `answered` that the
-    /// responder has sent a segment before. A segment that shortens the time until the connection expires must have the
-    /// right checksum. With a wrong one it is impossible; if the checksum cannot be verified, it is ignored. Checksums
-    /// of other segments are not computed.
+    /// The effect of a segment that may be forged. A segment that shortens the time until the connection expires must
+    /// have the right checksum. With a wrong one it is impossible; if the checksum cannot be verified, it is ignored.
+    /// Checksums of other segments are not computed.
     #[inline]
     pub fn step(
         &self,
-        (packet, segment): (&Packet<'_>, &Segment<'_>),
-        (back, answered): (bool, bool),
-        (now, expiry): (Time, Time),
+        packet: &Packet<'_>,
+        segment: &Segment<'_>,
+        seen: SeenConnection,
+        now: Time,
         settings: &Tracking,
     ) -> TcpStep {
-        let step = self.unverified(segment, back, answered);
+        let SeenConnection { is_reply, both_ways, expiry } = seen;
+        let step = self.unverified(segment, is_reply, both_ways);
         let shortens = match step {
             TcpStep::Over | TcpStep::Anew | TcpStep::Reopen => true,
             TcpStep::To(_) if matches!(segment.kind, SegmentKind::Rst | SegmentKind::Fin) => true,

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use super::Shard;
 use super::entry::SlabEntry;
+use super::{Shard, SlotRange};
 use crate::state::events::{Cause, EventEntry, ListEvent};
 use crate::state::key::KeyKind;
 
@@ -60,21 +60,21 @@ impl Shard {
         EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry }
     }
 
-    /// Visits the entries that changed after the event of this number, in at most `slots` slots from `begin` on.
-    /// Returns the slot to continue at, or `None` at the end. With 0, visits all entries that are events.
+    /// Visits the entries that changed after the event of this number, in these slots. Returns the slot to continue at,
+    /// or `None` at the end. With 0, visits all entries that are events.
     ///
     /// The visitor may also see an entry without a change since then, if the entry did not change for four thousand
     /// million events.
     pub(crate) fn changed_since(
         &self,
         number: u64,
-        (begin, slots): (u32, u32),
+        slots: SlotRange,
         mut visitor: impl FnMut(u64, EventEntry),
     ) -> Option<u32> {
         // Read under the lock, so that no entry of this shard has a later number.
         let last = self.events.last();
-        let end = self.fresh.min(begin.saturating_add(slots));
-        for slot in begin..end {
+        let end = self.fresh.min(slots.end());
+        for slot in slots.begin..end {
             let entry = self.entry(slot);
             if entry.kind == KeyKind::Free || !entry.is_event() {
                 continue;

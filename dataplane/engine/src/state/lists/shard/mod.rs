@@ -22,7 +22,6 @@
 //! An address in a VLAN has another key than the address alone. The VLANs of entries are beside the slab, in memory
 //! that uses no page before the first such entry: networks without VLANs have no cost.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use knockplane_policy::event::EventKind;
@@ -36,7 +35,7 @@ use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{AddressKey, KeyKind, Secret};
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, boxed};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, ShardMembership, boxed};
 
 mod buckets;
 mod ended;
@@ -56,6 +55,20 @@ pub(crate) struct RemovalScope {
     pub(crate) list: ListId,
     /// The tag of the only peer; `None` selects the entries of all tags.
     pub(crate) peer_tag: Option<u32>,
+}
+
+/// A range of slots, which one visit under the lock covers.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotRange {
+    pub(crate) begin: u32,
+    pub(crate) count: u32,
+}
+
+impl SlotRange {
+    /// The end, exclusive.
+    fn end(self) -> u32 {
+        self.begin.saturating_add(self.count)
+    }
 }
 
 /// The counters of one list in this shard.
@@ -137,7 +150,7 @@ impl Shard {
 
     /// The lists that contain the address for the peer of this tag, and the period in which this is valid without
     /// changes. `hash` is the secret's hash of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
+    pub(crate) fn membership(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time) -> ShardMembership {
         let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
         for (slot, entry) in self.bucket(hash) {
             if !self.has_key(slot, entry, key) {
@@ -162,7 +175,7 @@ impl Shard {
                 until = until.min(entry.expiry);
             }
         }
-        (membership, from..until)
+        ShardMembership { membership, time: from..until }
     }
 
     /// Adds the address to the list until `expiry`, or sets the expiry of its entry.
@@ -207,22 +220,22 @@ impl Shard {
         was_in_it
     }
 
-    /// Removes the address from the list in all VLANs, in at most `slots` slots from `begin` on. Returns whether the
-    /// list contained the address, and the slot to continue at.
+    /// Removes the address from the list in all VLANs, in these slots. Returns whether the list contained the address,
+    /// and the slot to continue at.
     pub(crate) fn remove_in_vlans(
         &mut self,
         address: AddressKey,
         list: ListId,
-        (begin, slots): (u32, u32),
+        slots: SlotRange,
         cause: &Cause,
         now: Time,
     ) -> (bool, Option<u32>) {
         if self.in_vlans == 0 {
             return (false, None);
         }
-        let end = self.fresh.min(begin.saturating_add(slots));
+        let end = self.fresh.min(slots.end());
         let mut was_in_it = false;
-        for slot in begin.min(end)..end {
+        for slot in slots.begin.min(end)..end {
             let entry = self.entry(slot);
             if entry.list == list && self.is_vlan_entry_of(entry, address) {
                 was_in_it |= entry.is_live(now);
@@ -232,18 +245,12 @@ impl Shard {
         (was_in_it, (end < self.fresh).then_some(end))
     }
 
-    /// Removes all entries of a list from at most `slots` slots from `begin` on. Returns the number of entries that had
-    /// not expired, and the slot to continue at.
-    pub(crate) fn flush(
-        &mut self,
-        list: ListId,
-        (begin, slots): (u32, u32),
-        cause: &Cause,
-        now: Time,
-    ) -> (u64, Option<u32>) {
-        let end = self.fresh.min(begin.saturating_add(slots));
+    /// Removes all entries of a list from these slots. Returns the number of entries that had not expired, and the slot
+    /// to continue at.
+    pub(crate) fn flush(&mut self, list: ListId, slots: SlotRange, cause: &Cause, now: Time) -> (u64, Option<u32>) {
+        let end = self.fresh.min(slots.end());
         let mut flushed = 0;
-        for slot in begin.min(end)..end {
+        for slot in slots.begin.min(end)..end {
             let entry = self.entry(slot);
             if entry.kind != KeyKind::Free && entry.list == list {
                 flushed += u64::from(entry.is_live(now));

@@ -17,7 +17,8 @@ impl Shard {
         hash: u64,
         key: AddressKey,
         list: ListId,
-        (cause, now): (&Cause, Time),
+        cause: &Cause,
+        now: Time,
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
     ) -> (ProgressChange, Option<AddOutcome>) {
         let found = self.find(hash, key, |entry| entry.list == list);

@@ -2,24 +2,17 @@
 
 use knockplane_policy::time::Time;
 
-use super::Shard;
 use super::entry::SlabEntry;
 use super::queue::queue_of;
+use super::{Shard, SlotRange};
 use crate::state::key::{AddressKey, KeyKind};
 use crate::state::lists::{DynamicEntry, LEVELS, ListId};
 
 impl Shard {
-    /// Visits the unexpired entries of at most `slots` slots from `begin` on. Returns the slot to continue at, or
-    /// `None` at the end.
-    pub(crate) fn visit(
-        &self,
-        begin: u32,
-        slots: u32,
-        now: Time,
-        mut visitor: impl FnMut(DynamicEntry),
-    ) -> Option<u32> {
-        let end = self.fresh.min(begin.saturating_add(slots));
-        for slot in begin..end {
+    /// Visits the unexpired entries in these slots. Returns the slot to continue at, or `None` at the end.
+    pub(crate) fn visit(&self, slots: SlotRange, now: Time, mut visitor: impl FnMut(DynamicEntry)) -> Option<u32> {
+        let end = self.fresh.min(slots.end());
+        for slot in slots.begin..end {
             let entry = self.entry(slot);
             if entry.kind != KeyKind::Free && entry.is_live(now) {
                 visitor(self.dynamic_entry(slot));
@@ -32,15 +25,15 @@ impl Shard {
     pub(crate) fn visit_in_vlans(
         &self,
         address: AddressKey,
-        (begin, slots): (u32, u32),
+        slots: SlotRange,
         now: Time,
         mut visitor: impl FnMut(DynamicEntry, u8),
     ) -> Option<u32> {
         if self.in_vlans == 0 {
             return None;
         }
-        let end = self.fresh.min(begin.saturating_add(slots));
-        for slot in begin.min(end)..end {
+        let end = self.fresh.min(slots.end());
+        for slot in slots.begin.min(end)..end {
             let entry = self.entry(slot);
             if self.is_vlan_entry_of(entry, address) && entry.is_live(now) {
                 visitor(self.dynamic_entry(slot), entry.level);
