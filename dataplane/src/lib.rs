@@ -25,7 +25,7 @@ mod shared;
 mod start;
 mod state_dir;
 mod static_entries;
-mod store;
+mod stored_rules;
 mod worker;
 
 use std::io::{self, Write as _};

@@ -44,13 +44,13 @@ use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
 use crate::static_entries::StoredEntries;
-use crate::store::Store;
+use crate::stored_rules::StoredRules;
 use crate::worker::Worker;
 
 /// The rules and state that workers decide by, complete before the start changes any interface.
 struct Decided {
     state: State,
-    store: Store,
+    stored_rules: StoredRules,
     entries: StoredEntries,
     names: Names,
     source: String,
@@ -88,8 +88,8 @@ impl<E: Into<anyhow::Error>> From<E> for StartError {
 fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided> {
     thread::scope(|scope| {
         let entries = scope.spawn(|| StoredEntries::load(state_dir));
-        let store = Store::new(Arc::clone(state_dir));
-        let stored = store.load_or_read(&config.rules)?;
+        let stored_rules = StoredRules::new(Arc::clone(state_dir));
+        let stored = stored_rules.load_or_read(&config.rules)?;
         let capacity = config.connection_capacity;
         let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
         memory::check(config.list_capacity, config.first_steps, ConnectionMemory { capacity, bytes })?;
@@ -105,7 +105,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         entries.install(&state.lists, &of_names)?;
         table.begin(&state, now);
-        Ok(Decided { state, store, entries, names, source: stored.source, table })
+        Ok(Decided { state, stored_rules, entries, names, source: stored.source, table })
     })
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { state, store, entries, names, source, table } = decided;
+    let Decided { state, stored_rules, entries, names, source, table } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
@@ -285,7 +285,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         offload_watch: OffloadWatch::default(),
         cut_next: 0,
     };
-    let rules = RuleAdministration { config, store };
+    let rules = RuleAdministration { config, stored_rules };
     let lists = ListAdministration::new(entries, names);
     let administration = Administration::new(shared, published, views, rules, lists);
     Ok(Manager { listener, supervisor, administration })

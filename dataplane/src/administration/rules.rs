@@ -2,7 +2,7 @@
 //!
 //! An apply compiles while the workers run, stores the rules for the next start, and then swaps: a failure changes
 //! nothing. A reload applies the file's doors, its `[policy]` and its `[metrics]` to the rules that run, in the same
-//! way but without the store.
+//! way, but stores nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +22,7 @@ use super::{Administration, RequestError, or_error};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::memory::{self, ConnectionMemory};
-use crate::store::{Store, Stored};
+use crate::stored_rules::{SourcedRules, StoredRules};
 
 /// The maximum time that an apply waits until every worker runs the new rules. A worker notices them within a turn
 /// after a wake.
@@ -31,7 +31,7 @@ const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 /// The state of rule administration.
 pub(crate) struct RuleAdministration {
     pub(crate) config: Config,
-    pub(crate) store: Store,
+    pub(crate) stored_rules: StoredRules,
 }
 
 impl Administration {
@@ -63,13 +63,13 @@ impl Administration {
         let rules = Arc::new(rules);
         let table = Table::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
         let mut table = table.map_err(|error| RequestError::Theirs(error.to_string()))?;
-        let stored = Stored { source, rules };
+        let stored = SourcedRules { source, rules };
         let running = self.shared.generation.load_full();
-        if let Err(error) = self.rules.store.save(&stored) {
+        if let Err(error) = self.rules.stored_rules.save(&stored) {
             // The compiler has set new levels of the lists: restores the levels of the rules that continue to run.
             let again = running.table.with_settings(settings, &self.shared.state);
             debug_assert!(again.is_ok(), "rules that run can be compiled");
-            let kept = self.rules.store.path();
+            let kept = self.rules.stored_rules.path();
             return Err(RequestError::Ours(format!(
                 "cannot keep the rules in {}: {error}; nothing changed",
                 kept.display()

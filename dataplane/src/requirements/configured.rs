@@ -17,7 +17,7 @@ use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::Names;
 use crate::state_dir::{Examined, StateDir};
 use crate::static_entries::StoredEntries;
-use crate::store::{self, Store, Stored};
+use crate::stored_rules::{self, SourcedRules, StoredRules};
 
 /// The results of the checks before interfaces and rules are read.
 pub(crate) struct Early {
@@ -118,7 +118,7 @@ fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
 
 /// Checks the configured rules, the last applied rules, and the memory for them. This may take seconds.
 pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
-    let configured = store::read_rules(&config.rules).and_then(|stored| compile(config, stored));
+    let configured = stored_rules::read_rules(&config.rules).and_then(|stored| compile(config, stored));
     let mut findings = vec![match &configured {
         Ok(stored) => {
             let number = stored.rules.rules.len();
@@ -128,7 +128,10 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
     }];
     let mut runs = configured.ok();
     if let Some(state) = &early.state {
-        match Store::new(Arc::clone(state)).peek().and_then(|stored| stored.map(|s| compile(config, s)).transpose()) {
+        match StoredRules::new(Arc::clone(state))
+            .peek()
+            .and_then(|stored| stored.map(|s| compile(config, s)).transpose())
+        {
             Ok(None) => {}
             Ok(Some(stored)) => {
                 let found = format!("a start runs those applied last, from {}", stored.source);
@@ -145,13 +148,13 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
     findings
 }
 
-fn compile(config: &Config, stored: Stored) -> anyhow::Result<Stored> {
+fn compile(config: &Config, stored: SourcedRules) -> anyhow::Result<SourcedRules> {
     let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &State::new(1, 1)?, Clock::start().now());
     table.map_err(|error| anyhow::Error::new(error).context(format!("rules of {}", stored.source)))?;
     Ok(stored)
 }
 
-fn memory(config: &Config, stored: &Stored, running: Option<i32>) -> Finding {
+fn memory(config: &Config, stored: &SourcedRules, running: Option<i32>) -> Finding {
     let capacity = config.connection_capacity;
     let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
     let lists = config.list_capacity as u64 * config.first_steps.entry_bytes() as u64;

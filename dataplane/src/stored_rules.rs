@@ -17,27 +17,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::state_dir::{Format, OLD_RULES, RULES, StateDir, damage};
 
-/// The format of `rules.state`: JSON, a [`Stored`]. A change of what rules look like in JSON changes their ids, and so
-/// takes another version.
+/// The format of `rules.state`: JSON, a [`SourcedRules`]. A change of what rules look like in JSON changes their ids, and
+/// so takes another version.
 const FORMAT: Format = Format { kind: "rules", version: 1 };
 
 /// Rules and where they came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Stored {
+pub(crate) struct SourcedRules {
     pub(crate) source: String,
     pub(crate) rules: Arc<RuleSet>,
 }
 
-/// The rules in the state directory.
-pub(crate) struct Store {
+/// The rules in the state directory: reads, checks and replaces `rules.state`.
+pub(crate) struct StoredRules {
     state: Arc<StateDir>,
 }
 
-impl Store {
+impl StoredRules {
     /// Rules in this state directory.
     pub(crate) fn new(state: Arc<StateDir>) -> Self {
-        Store { state }
+        StoredRules { state }
     }
 
     /// What was applied last, or else the rules of the configured file.
@@ -45,7 +45,7 @@ impl Store {
     /// # Errors
     /// If either is there but cannot be read or is not valid: starting with other rules than meant is worse than not
     /// starting.
-    pub(crate) fn load_or_read(&self, file: &Path) -> anyhow::Result<Stored> {
+    pub(crate) fn load_or_read(&self, file: &Path) -> anyhow::Result<SourcedRules> {
         let Some(mut stored) = self.load()? else { return read_rules(file) };
         self.compare(&stored, file);
         stored.source = format!("{}, kept from the last apply", stored.source);
@@ -55,21 +55,21 @@ impl Store {
     /// What was applied last, without changing a file.
     ///
     /// # Errors
-    /// As [`Store::load_or_read`].
-    pub(crate) fn peek(&self) -> anyhow::Result<Option<Stored>> {
+    /// As [`StoredRules::load_or_read`].
+    pub(crate) fn peek(&self) -> anyhow::Result<Option<SourcedRules>> {
         let (stored, old) = self.read()?;
         Ok(stored.or(old))
     }
 
     /// The rules of `rules.state`, and those that an earlier version kept.
-    fn read(&self) -> anyhow::Result<(Option<Stored>, Option<Stored>)> {
+    fn read(&self) -> anyhow::Result<(Option<SourcedRules>, Option<SourcedRules>)> {
         let stored = self.state.read(RULES, FORMAT)?.map(|content| self.parse(&content, RULES)).transpose()?;
         let old = self.state.read_old(OLD_RULES)?.map(|content| self.parse(&content, OLD_RULES)).transpose()?;
         Ok((stored, old))
     }
 
     /// What was applied last. A file of an earlier version is replaced.
-    fn load(&self) -> anyhow::Result<Option<Stored>> {
+    fn load(&self) -> anyhow::Result<Option<SourcedRules>> {
         let (stored, old) = self.read()?;
         let Some(old) = old else { return Ok(stored) };
         if stored.is_some_and(|stored| stored != old) {
@@ -80,15 +80,15 @@ impl Store {
         Ok(Some(old))
     }
 
-    fn parse(&self, content: &[u8], name: &str) -> anyhow::Result<Stored> {
+    fn parse(&self, content: &[u8], name: &str) -> anyhow::Result<SourcedRules> {
         let context = || damage(&self.state.file(name).display().to_string());
-        let stored: Stored = serde_json::from_slice(content).with_context(context)?;
+        let stored: SourcedRules = serde_json::from_slice(content).with_context(context)?;
         check(&stored.rules).map_err(|wrong| anyhow!(wrong)).with_context(context)?;
         Ok(stored)
     }
 
     /// Says that the stored rules run, and whether the configured file says something else.
-    fn compare(&self, stored: &Stored, file: &Path) {
+    fn compare(&self, stored: &SourcedRules, file: &Path) {
         let path = self.path();
         let kept = path.display();
         match read_rules(file) {
@@ -109,7 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// If the disk refuses; what was kept before is still there.
-    pub(crate) fn save(&self, stored: &Stored) -> io::Result<()> {
+    pub(crate) fn save(&self, stored: &SourcedRules) -> io::Result<()> {
         self.state.write(RULES, FORMAT, &serde_json::to_vec(stored)?)?;
         self.state.forget_old(OLD_RULES);
         Ok(())
@@ -168,14 +168,14 @@ fn check(rules: &RuleSet) -> Result<(), String> {
 ///
 /// # Errors
 /// Every line that is wrong, or that the file cannot be read or be changed by others.
-pub(crate) fn read_rules(path: &Path) -> anyhow::Result<Stored> {
+pub(crate) fn read_rules(path: &Path) -> anyhow::Result<SourcedRules> {
     let text = input::read_trusted(path, &input::RULES)
         .map_err(|error| anyhow!("{} (`rules` in the configuration) {error}", path.display()))?;
     let reading = rsc::read(&text);
     if !reading.problems.is_empty() {
         bail!("{}", rsc::report(&reading.problems, &path.display().to_string(), &rsc::utf8(&text), false));
     }
-    Ok(Stored { source: path.display().to_string(), rules: Arc::new(reading.rules) })
+    Ok(SourcedRules { source: path.display().to_string(), rules: Arc::new(reading.rules) })
 }
 
 #[cfg(test)]
@@ -196,16 +196,16 @@ add list=a address=192.0.2.0/24 timeout=1m
 ";
 
     /// A store, the configured file, and their folder.
-    fn house() -> (Store, PathBuf, TempDir) {
+    fn house() -> (StoredRules, PathBuf, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("rules.rsc");
         fs::write(&file, "/ip firewall filter\nadd action=drop chain=input\n").unwrap();
         let state = StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap();
-        (Store::new(Arc::new(state)), file, folder)
+        (StoredRules::new(Arc::new(state)), file, folder)
     }
 
-    fn stored() -> Stored {
-        Stored { source: "applied".to_owned(), rules: Arc::new(rsc::read(TEXT.as_bytes()).rules) }
+    fn stored() -> SourcedRules {
+        SourcedRules { source: "applied".to_owned(), rules: Arc::new(rsc::read(TEXT.as_bytes()).rules) }
     }
 
     #[test]
@@ -288,7 +288,7 @@ add list=a address=192.0.2.0/24 timeout=1m
         fs::write(&old, serde_json::to_vec(&stored()).unwrap()).unwrap();
         assert_eq!(store.load_or_read(&file).unwrap().rules, stored().rules, "a start was interrupted");
         assert!(!old.exists());
-        let other = Stored { rules: Arc::default(), ..stored() };
+        let other = SourcedRules { rules: Arc::default(), ..stored() };
         fs::write(&old, serde_json::to_vec(&other).unwrap()).unwrap();
         let error = store.load_or_read(&file).unwrap_err().to_string();
         assert!(error.contains("hold different rules: remove one of them"), "{error}");
