@@ -58,7 +58,7 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
     let applied: Applied = decode(&change(client, "/api/v1/apply", Some(body)).await?)?;
     if json {
-        return document(changes::Applied::from(applied));
+        return document(changes::AppliedJson::from(applied));
     }
     let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
     for Unresolved { name, reason } in &applied.unresolved {

@@ -104,7 +104,7 @@ pub(super) struct Held {
     pub(super) address: IpAddr,
     /// The only network that it counts in; `null` if it counts in all.
     #[serde(flatten, serialize_with = "network")]
-    #[schemars(with = "json::Network")]
+    #[schemars(with = "json::NetworkJson")]
     pub(super) vlan: Vlan,
     /// `null` if it does not expire.
     #[serde(rename = "time_left_seconds", serialize_with = "in_seconds")]
@@ -117,7 +117,7 @@ fn line_of_file<S: Serializer>(line: &u32, serializer: S) -> Result<S::Ok, S::Er
 }
 
 fn network<S: Serializer>(vlan: &Vlan, serializer: S) -> Result<S::Ok, S::Error> {
-    json::Network::from(*vlan).serialize(serializer)
+    json::NetworkJson::from(*vlan).serialize(serializer)
 }
 
 fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -11,7 +11,7 @@ use super::table::Align::{Left, Right};
 use super::table::{Columns, grouped, wrapped};
 use super::{Failed, decode, document, encoded};
 use crate::api::messages::{DEFAULT_LIMIT, Tracked};
-use crate::json::connections::Connections;
+use crate::json::connections::ConnectionsJson;
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(super) async fn run(client: &Client, command: &ShowConnections, json: bool) 
     let source = command.source.as_ref().map(|source| format!("&source={}", encoded(&source.to_string())));
     let path = format!("/api/v1/connections?limit={}{}", command.limit, source.unwrap_or_default());
     let tracked: Tracked = decode(&client.get(&path).await?)?;
-    if json { document(Connections::from(tracked)) } else { Ok(text(&tracked)) }
+    if json { document(ConnectionsJson::from(tracked)) } else { Ok(text(&tracked)) }
 }
 
 /// The answer as text.

@@ -48,7 +48,7 @@ pub(super) fn run(doctor: &Doctor, as_json: bool) -> Result<String, Failed> {
         return Err(Failed::new(Exit::Runtime, message + ": install the same version of both"));
     }
     let exit = report.exit();
-    let output = if as_json { document(json::doctor::Doctor::from(report))? } else { text(&report) };
+    let output = if as_json { document(json::doctor::DoctorJson::from(report))? } else { text(&report) };
     match exit {
         Exit::Ok => Ok(output),
         exit => Err(Failed::new(exit, "").with_output(output)),

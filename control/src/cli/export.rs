@@ -9,7 +9,7 @@ use knockplane_policy::wire;
 use super::http::Client;
 use super::{Failed, check, decode, document};
 use crate::Exit;
-use crate::json::rules::Exported;
+use crate::json::rules::ExportedJson;
 
 /// The first line. It has no time, generation or file name, so that the same rules have the same text.
 const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
@@ -29,7 +29,7 @@ pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result
         None => decode::<wire::RunningRules>(&client.get("/api/v1/rules").await?)?.rules,
     };
     if json {
-        return document(Exported::from(&rules));
+        return document(ExportedJson::from(&rules));
     }
     let text = rsc::export(&rules).map_err(|what| {
         let remedy = "`knockctl export --json` writes everything as it is";

@@ -81,7 +81,7 @@ pub(crate) use self::replay::ReplayReport;
 #[cfg(test)]
 pub(crate) use self::test::Reports;
 use crate::api::messages::{DEFAULT_LIMIT, ListQuery, Overview, Workers};
-use crate::json::{Document, Failure, Problem, Version};
+use crate::json::{Document, ErrorDocument, ErrorJson, Version};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, json, rules};
 
@@ -237,15 +237,15 @@ impl Failed {
 
     /// The whole document of a command that failed without an answer.
     fn document(&self) -> String {
-        pretty(&Failure { version: Version, error: self.problem() }).unwrap_or_default()
+        pretty(&ErrorDocument { version: Version, error: self.problem() }).unwrap_or_default()
     }
 
     /// The error for JSON, with its remedy as a separate field.
-    fn problem(&self) -> Problem {
+    fn problem(&self) -> ErrorJson {
         let remedy = self.remedy.clone();
         let message = remedy.as_deref().and_then(|remedy| self.message.strip_suffix(remedy)).unwrap_or(&self.message);
         let message = message.trim_end_matches([' ', ':', ';', '\n']).to_owned();
-        Problem { code: self.exit.into(), message, place: self.place.clone(), remedy }
+        ErrorJson { code: self.exit.into(), message, place: self.place.clone(), remedy }
     }
 }
 
@@ -360,7 +360,7 @@ async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, F
         Show::Connections(what) => connections::run(client, what, json).await,
         Show::Workers => {
             let workers: Workers = decode(&client.get("/api/v1/workers").await?)?;
-            if json { document(json::status::Workers::from(workers)) } else { Ok(show::workers(&workers)) }
+            if json { document(json::status::WorkersJson::from(workers)) } else { Ok(show::workers(&workers)) }
         }
         Show::Status => show_status(client, json).await,
     }
@@ -369,7 +369,7 @@ async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, F
 async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
     let reloaded: Reloaded = decode(&change(client, "/api/v1/reload", None).await?)?;
     if json {
-        return document(json::changes::Reloaded::from(reloaded));
+        return document(json::changes::ReloadedJson::from(reloaded));
     }
     let Reloaded { generation, doors, waiting } = reloaded;
     let mut text = format!("generation {generation} runs, {}\n", table::count(doors, "door"));
@@ -393,7 +393,7 @@ async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, 
     let rules: wire::RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     if json {
-        return document(json::rules::Rules::new(rules, &status.settings));
+        return document(json::rules::RulesJson::new(rules, &status.settings));
     }
     Ok(if stats { print::stats(&rules, &status) } else { print::rules(&rules, &status, table::width()) })
 }
@@ -403,7 +403,7 @@ async fn show_lists(client: &Client, what: &ShowLists, json: bool) -> Result<Str
     let lists = list::entries(client, query, what.limit).await?;
     show::known(&lists, what.list.as_deref())?;
     if json {
-        return document(json::lists::Lists::from(lists));
+        return document(json::lists::ListsJson::from(lists));
     }
     Ok(show::lists(&lists, what.list.as_deref()))
 }
@@ -413,7 +413,7 @@ async fn show_doors(client: &Client, what: &ShowDoors, json: bool) -> Result<Str
     let path = format!("doors?limit={}{}", what.limit, only.unwrap_or_default());
     let doors: wire::Doors = decode(&client.get(&format!("/api/v1/{path}")).await?)?;
     doors::known(&doors, what.door.as_deref()).map_err(|message| Failed::new(Exit::Runtime, message))?;
-    if json { document(json::doors::Doors::from(doors)) } else { Ok(doors::doors(&doors)) }
+    if json { document(json::doors::DoorsJson::from(doors)) } else { Ok(doors::doors(&doors)) }
 }
 
 async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
@@ -424,7 +424,7 @@ async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
         Err(error) => return Err(error.into()),
     };
     if json {
-        return document(json::status::Status::new(status, ready));
+        return document(json::status::StatusJson::new(status, ready));
     }
     Ok(show::status(&status, ready))
 }

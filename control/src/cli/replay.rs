@@ -23,7 +23,7 @@ use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, line};
 use super::{Failed, document};
 use crate::Exit;
-use crate::json::rules::{ChainDefault, chain_defaults};
+use crate::json::rules::{ChainDefaultJson, chain_defaults};
 use crate::json::{self, rfc_3339};
 
 /// The command line.
@@ -58,7 +58,7 @@ pub(crate) struct ReplayReport {
     /// Every packet; empty if only the summary was asked for.
     packets: Vec<Decided>,
     rules: Vec<Counted>,
-    chain_defaults: Vec<ChainDefault>,
+    chain_defaults: Vec<ChainDefaultJson>,
     /// At the time of the last packet.
     lists: Vec<Held>,
 }

@@ -22,7 +22,7 @@ use super::table::printable;
 use super::{Failed, check, decode, list};
 use crate::api::messages::ListQuery;
 use crate::json::Document;
-use crate::json::lists::Lists;
+use crate::json::lists::ListsJson;
 use crate::settings::policy;
 use crate::{Exit, rules};
 
@@ -66,7 +66,7 @@ impl Given {
         if let Some(file) = &self.lists {
             let invalid = |why: String| Failed::new(Exit::Invalid, format!("{}: {why}", file.display()));
             let text = input::read(file, &input::SAVED_LISTS).map_err(|error| invalid(format!("it {error}")))?;
-            let Document { content, .. } = serde_json::from_slice::<Document<Lists>>(&text)
+            let Document { content, .. } = serde_json::from_slice::<Document<ListsJson>>(&text)
                 .map_err(|error| invalid(format!("it is not what `knockctl show lists --json` prints: {error}")))?;
             if content.truncated {
                 return Err(invalid("it does not hold all entries: print it with a higher --limit".to_owned()));

@@ -9,7 +9,7 @@ use crate::api::messages;
 
 /// `apply`: the rules run.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Applied {
+pub(crate) struct AppliedJson {
     /// The generation that runs now.
     pub(crate) generation: u64,
     /// How many rules it has.
@@ -17,12 +17,12 @@ pub(crate) struct Applied {
     /// How many layer-7 patterns it has.
     pub(crate) patterns: usize,
     /// Host names of its lists that could not be resolved before it ran.
-    pub(crate) unresolved: Vec<Unresolved>,
+    pub(crate) unresolved: Vec<UnresolvedJson>,
 }
 
 /// A host name that could not be resolved.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Unresolved {
+pub(crate) struct UnresolvedJson {
     /// Which addresses of it are meant.
     pub(crate) family: Family,
     pub(crate) name: String,
@@ -30,19 +30,19 @@ pub(crate) struct Unresolved {
     pub(crate) reason: String,
 }
 
-impl From<messages::Applied> for Applied {
+impl From<messages::Applied> for AppliedJson {
     fn from(messages::Applied { generation, rules, patterns, unresolved }: messages::Applied) -> Self {
         let unresolved = unresolved.into_iter().map(|messages::Unresolved { name, reason }| {
             let wire::HostName { family, name } = name;
-            Unresolved { family, name, reason }
+            UnresolvedJson { family, name, reason }
         });
-        Applied { generation, rules, patterns, unresolved: unresolved.collect() }
+        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect() }
     }
 }
 
 /// `reload`: the configuration was read again.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Reloaded {
+pub(crate) struct ReloadedJson {
     /// The generation that runs now.
     pub(crate) generation: u64,
     /// How many doors it has.
@@ -51,15 +51,15 @@ pub(crate) struct Reloaded {
     pub(crate) waiting: Vec<String>,
 }
 
-impl From<wire::Reloaded> for Reloaded {
+impl From<wire::Reloaded> for ReloadedJson {
     fn from(wire::Reloaded { generation, doors, waiting }: wire::Reloaded) -> Self {
-        Reloaded { generation, doors, waiting }
+        ReloadedJson { generation, doors, waiting }
     }
 }
 
 /// `list add`: the entry is in the list.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Added {
+pub(crate) struct AddedJson {
     pub(crate) list: String,
     /// The address, prefix or range.
     pub(crate) address: String,
@@ -71,7 +71,7 @@ pub(crate) struct Added {
 
 /// `list remove`: the entry is not in the list any more.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Removed {
+pub(crate) struct RemovedJson {
     pub(crate) list: String,
     /// The address, prefix or range.
     pub(crate) address: String,
@@ -79,7 +79,7 @@ pub(crate) struct Removed {
 
 /// `list flush`: the list is empty, except for entries of the rules and, with `--dynamic`, static ones.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Flushed {
+pub(crate) struct FlushedJson {
     pub(crate) list: String,
     /// How many entries were removed.
     pub(crate) removed: u64,
@@ -87,7 +87,7 @@ pub(crate) struct Flushed {
 
 /// `list import`: all entries of the file are in their lists.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Imported {
+pub(crate) struct ImportedJson {
     /// How many entries the file has.
     pub(crate) entries: usize,
     /// How many of them were static entries already and stay as they were.

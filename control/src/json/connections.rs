@@ -9,23 +9,24 @@ use knockplane_policy::wire::connections as wire;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Network, seconds};
+use super::{NetworkJson, seconds};
 use crate::api::messages;
 
 /// Connections that are tracked.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Connections {
+pub(crate) struct ConnectionsJson {
     /// Their table; `null` if connections are not tracked.
-    pub(crate) table: Option<Table>,
+    pub(crate) table: Option<ConnectionTableJson>,
     /// The connections, ordered by source, destination and protocol, at most `--limit`.
-    pub(crate) connections: Vec<Connection>,
+    pub(crate) connections: Vec<ConnectionJson>,
     /// Whether there are more.
     pub(crate) truncated: bool,
 }
 
 /// How full the table of connections is.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Table {
+#[schemars(rename = "Table")]
+pub(crate) struct ConnectionTableJson {
     /// Connections that are known, as of the last count.
     pub(crate) known: u64,
     /// About how many there is room for.
@@ -40,9 +41,9 @@ pub(crate) struct Table {
 
 /// A connection. `source` is the end that sent the first packet.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionJson {
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// Its IP protocol, by name or number, as rules write it.
     pub(crate) protocol: String,
     pub(crate) source: IpAddr,
@@ -71,16 +72,16 @@ pub(crate) struct Connection {
     pub(crate) time_left_seconds: f64,
 }
 
-impl From<wire::ConnectionTableStatus> for Table {
+impl From<wire::ConnectionTableStatus> for ConnectionTableJson {
     fn from(table: wire::ConnectionTableStatus) -> Self {
         let warning = table.warning();
         let wire::ConnectionTableStatus { known, capacity, refused, last_refused } = table;
         let last_refused_ago_seconds = last_refused.map(seconds);
-        Table { known, capacity, refused_packets: refused, last_refused_ago_seconds, warning }
+        ConnectionTableJson { known, capacity, refused_packets: refused, last_refused_ago_seconds, warning }
     }
 }
 
-impl From<wire::Connection> for Connection {
+impl From<wire::Connection> for ConnectionJson {
     fn from(connection: wire::Connection) -> Self {
         let wire::Connection {
             vlan,
@@ -98,7 +99,7 @@ impl From<wire::Connection> for Connection {
         } = connection;
         let is_icmp = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
         let has_ports = !is_icmp && source.1 | destination.1 > 0;
-        Connection {
+        ConnectionJson {
             network: vlan.into(),
             protocol: protocol_name(protocol),
             source: source.0,
@@ -118,9 +119,9 @@ impl From<wire::Connection> for Connection {
     }
 }
 
-impl From<messages::Tracked> for Connections {
+impl From<messages::Tracked> for ConnectionsJson {
     fn from(messages::Tracked { table, connections, truncated }: messages::Tracked) -> Self {
-        let connections = connections.into_iter().map(Connection::from).collect();
-        Connections { table: table.map(Table::from), connections, truncated }
+        let connections = connections.into_iter().map(ConnectionJson::from).collect();
+        ConnectionsJson { table: table.map(ConnectionTableJson::from), connections, truncated }
     }
 }

@@ -6,18 +6,18 @@ use serde::Serialize;
 
 /// What was found out about this host.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Doctor {
+pub(crate) struct DoctorJson {
     /// Version of the dataplane's package.
     pub(crate) dataplane_version: String,
     /// The worst level among the findings.
     pub(crate) level: Level,
     /// The findings, in the order of checking.
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Vec<FindingJson>,
 }
 
 /// The outcome of one check.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Finding {
+pub(crate) struct FindingJson {
     /// What it is about.
     pub(crate) scope: Scope,
     /// The check's name, a key of doctor.md.
@@ -34,16 +34,20 @@ pub(crate) struct Finding {
     pub(crate) run: Vec<String>,
 }
 
-impl From<doctor::Finding> for Finding {
+impl From<doctor::Finding> for FindingJson {
     fn from(finding: doctor::Finding) -> Self {
         let doctor::Finding { scope, check, level, found, why, change, run } = finding;
         let said = |text: String| Some(text).filter(|text| !text.is_empty());
-        Finding { scope, check, level, found, why: said(why), change: said(change), run }
+        FindingJson { scope, check, level, found, why: said(why), change: said(change), run }
     }
 }
 
-impl From<doctor::Report> for Doctor {
+impl From<doctor::Report> for DoctorJson {
     fn from(doctor::Report { version: _, dataplane, level, findings }: doctor::Report) -> Self {
-        Doctor { dataplane_version: dataplane, level, findings: findings.into_iter().map(Finding::from).collect() }
+        DoctorJson {
+            dataplane_version: dataplane,
+            level,
+            findings: findings.into_iter().map(FindingJson::from).collect(),
+        }
     }
 }

@@ -5,26 +5,26 @@ use knockplane_policy::wire::{self, FailureCount};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Network, Peer, seconds};
+use super::{NetworkJson, PeerJson, seconds};
 
 /// The doors and the sources at them.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Doors {
+pub(crate) struct DoorsJson {
     /// The doors, in the order of the configuration.
-    pub(crate) doors: Vec<Door>,
+    pub(crate) doors: Vec<DoorJson>,
     /// Sources that have begun to knock, ordered by door and address, at most `--limit`.
-    pub(crate) knocking: Vec<Visitor>,
+    pub(crate) knocking: Vec<VisitorJson>,
     /// Sources that a door is open for, in the same way.
-    pub(crate) open: Vec<Visitor>,
+    pub(crate) open: Vec<VisitorJson>,
     /// Sources whose knocks are ignored, in the same way; those that are ignored at all doors first.
-    pub(crate) ignored: Vec<Ignored>,
+    pub(crate) ignored: Vec<IgnoredSourceJson>,
     /// Whether there are more of any of them.
     pub(crate) truncated: bool,
 }
 
 /// One door. Counters are since the dataplane started, and stay when the door changes.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Door {
+pub(crate) struct DoorJson {
     pub(crate) door: String,
     /// How often each step of the knock was taken, in order.
     pub(crate) steps: Vec<u64>,
@@ -42,14 +42,14 @@ pub(crate) struct Door {
 
 /// A source at a door.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Visitor {
+pub(crate) struct VisitorJson {
     pub(crate) door: String,
     /// The source; a prefix or range if an operator let it in.
     pub(crate) address: String,
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// What it knocks at, or may connect to; `null` if that is every address.
-    pub(crate) to: Option<Peer>,
+    pub(crate) to: Option<PeerJson>,
     /// Steps that it has taken; `null` if the door is open for it.
     pub(crate) steps: Option<u8>,
     /// Time for the next step, or until the door closes; `null` if it does not close.
@@ -58,55 +58,56 @@ pub(crate) struct Visitor {
 
 /// A source whose knocks are ignored.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Ignored {
+#[schemars(rename = "Ignored")]
+pub(crate) struct IgnoredSourceJson {
     /// The door; `null` if they are ignored at all doors.
     pub(crate) door: Option<String>,
     /// The source; the /64 of an IPv6 address.
     pub(crate) address: String,
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     pub(crate) reason: Failure,
     pub(crate) time_left_seconds: f64,
 }
 
-impl From<wire::DoorSummary> for Door {
+impl From<wire::DoorSummary> for DoorJson {
     fn from(summary: wire::DoorSummary) -> Self {
         let wire::DoorSummary { door, steps, opened, closed, failed, knocking, open } = summary;
-        Door { door, steps, opened, closed, failed, knocking, open }
+        DoorJson { door, steps, opened, closed, failed, knocking, open }
     }
 }
 
-impl From<wire::Visitor> for Visitor {
+impl From<wire::Visitor> for VisitorJson {
     fn from(visitor: wire::Visitor) -> Self {
         let wire::Visitor { door, address, vlan, to, steps, time_left } = visitor;
-        Visitor {
+        VisitorJson {
             door,
             address: address.to_string(),
             network: vlan.into(),
-            to: to.map(Peer::from),
+            to: to.map(PeerJson::from),
             steps: Some(steps).filter(|steps| *steps > 0),
             time_left_seconds: time_left.map(seconds),
         }
     }
 }
 
-impl From<wire::IgnoredSource> for Ignored {
+impl From<wire::IgnoredSource> for IgnoredSourceJson {
     fn from(ignored: wire::IgnoredSource) -> Self {
         let wire::IgnoredSource { door, address, vlan, reason, time_left } = ignored;
         let (address, network) = (address.to_string(), vlan.into());
-        Ignored { door, address, network, reason, time_left_seconds: seconds(time_left) }
+        IgnoredSourceJson { door, address, network, reason, time_left_seconds: seconds(time_left) }
     }
 }
 
-impl From<wire::Doors> for Doors {
+impl From<wire::Doors> for DoorsJson {
     fn from(doors: wire::Doors) -> Self {
         let wire::Doors { doors, knocking, open, ignored, truncated } = doors;
-        let visitors = |visitors: Vec<wire::Visitor>| visitors.into_iter().map(Visitor::from).collect();
-        Doors {
-            doors: doors.into_iter().map(Door::from).collect(),
+        let visitors = |visitors: Vec<wire::Visitor>| visitors.into_iter().map(VisitorJson::from).collect();
+        DoorsJson {
+            doors: doors.into_iter().map(DoorJson::from).collect(),
             knocking: visitors(knocking),
             open: visitors(open),
-            ignored: ignored.into_iter().map(Ignored::from).collect(),
+            ignored: ignored.into_iter().map(IgnoredSourceJson::from).collect(),
             truncated,
         }
     }

@@ -9,24 +9,24 @@ use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Network, Peer, line, seconds};
+use super::{NetworkJson, PeerJson, line, seconds};
 
 /// Address lists, or a part of them.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Lists {
+pub(crate) struct ListsJson {
     /// The lists.
-    pub(crate) lists: Vec<List>,
+    pub(crate) lists: Vec<ListJson>,
     /// Entries, ordered by list and address, at most `--limit`.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<ListEntryJson>,
     /// The host names in the lists.
-    pub(crate) names: Vec<HostName>,
+    pub(crate) names: Vec<HostNameJson>,
     /// Whether there are more entries.
     pub(crate) truncated: bool,
 }
 
 /// A host name in a list.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct HostName {
+pub(crate) struct HostNameJson {
     pub(crate) list: String,
     /// Its line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
@@ -44,19 +44,19 @@ pub(crate) struct HostName {
     pub(crate) answer_age_seconds: Option<f64>,
 }
 
-impl From<wire::NameState> for HostName {
+impl From<wire::NameState> for HostNameJson {
     fn from(state: wire::NameState) -> Self {
         let word = state.state().to_owned();
         let wire::NameState { list, line: at, name, addresses, failure, answer_age } = state;
         let wire::HostName { family, name } = name;
         let answer_age_seconds = answer_age.map(seconds);
-        HostName { list, line: line(at), family, name, state: word, addresses, failure, answer_age_seconds }
+        HostNameJson { list, line: line(at), family, name, state: word, addresses, failure, answer_age_seconds }
     }
 }
 
 /// One list.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct List {
+pub(crate) struct ListJson {
     pub(crate) list: String,
     /// The number of packets that it takes to get in, less one; `null` if only operators fill the list.
     pub(crate) level: Option<u8>,
@@ -76,26 +76,27 @@ pub(crate) struct List {
     pub(crate) by_operators: u64,
 }
 
-impl From<wire::ListOverview> for List {
+impl From<wire::ListOverview> for ListJson {
     fn from(overview: wire::ListOverview) -> Self {
         let wire::ListOverview { summary, by_packets, by_rules, by_operators } = overview;
         let wire::ListSummary { list, level, entries, expired, evicted, refused } = summary;
         let level = Some(level).filter(|level| *level != OPERATOR_LEVEL);
-        List { list, level, entries, expired, evicted, refused, by_packets, by_rules, by_operators }
+        ListJson { list, level, entries, expired, evicted, refused, by_packets, by_rules, by_operators }
     }
 }
 
 /// One entry of one list.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Entry {
+#[schemars(rename = "Entry")]
+pub(crate) struct ListEntryJson {
     pub(crate) list: String,
     /// The address, prefix or range.
     pub(crate) address: String,
     /// The only network that the entry counts in; `null` if it counts in all, or, of a door's entries, if it is of none.
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// The one address behind the filter that the entry counts for; `null` if it counts for all.
-    pub(crate) to: Option<Peer>,
+    pub(crate) to: Option<PeerJson>,
     /// Steps of a knock that were taken; `null` if the list is not the one of a door's knocks.
     pub(crate) steps: Option<u8>,
     /// `null` if the entry does not expire.
@@ -111,15 +112,15 @@ pub(crate) struct Entry {
     pub(crate) comment: String,
 }
 
-impl From<wire::ListEntry> for Entry {
+impl From<wire::ListEntry> for ListEntryJson {
     fn from(entry: wire::ListEntry) -> Self {
         let wire::ListEntry { list, address, vlan, to, steps, time_left, dynamic, line: of_line, name, comment } =
             entry;
-        Entry {
+        ListEntryJson {
             list,
             address: address.to_string(),
             network: vlan.into(),
-            to: to.map(Peer::from),
+            to: to.map(PeerJson::from),
             steps: Some(steps).filter(|steps| *steps > 0),
             time_left_seconds: time_left.map(seconds),
             dynamic,
@@ -131,23 +132,34 @@ impl From<wire::ListEntry> for Entry {
     }
 }
 
-impl From<wire::ListPage> for Lists {
+impl From<wire::ListPage> for ListsJson {
     fn from(wire::ListPage { lists, entries, names, truncated, next: _ }: wire::ListPage) -> Self {
-        Lists {
-            lists: lists.into_iter().map(List::from).collect(),
-            entries: entries.into_iter().map(Entry::from).collect(),
-            names: names.into_iter().map(HostName::from).collect(),
+        ListsJson {
+            lists: lists.into_iter().map(ListJson::from).collect(),
+            entries: entries.into_iter().map(ListEntryJson::from).collect(),
+            names: names.into_iter().map(HostNameJson::from).collect(),
             truncated,
         }
     }
 }
 
-impl TryFrom<Entry> for wire::ListEntry {
+impl TryFrom<ListEntryJson> for wire::ListEntry {
     type Error = String;
 
-    fn try_from(entry: Entry) -> Result<Self, String> {
-        let Entry { list, address, network, to, steps, time_left_seconds, dynamic, of_rules, line, name, comment } =
-            entry;
+    fn try_from(entry: ListEntryJson) -> Result<Self, String> {
+        let ListEntryJson {
+            list,
+            address,
+            network,
+            to,
+            steps,
+            time_left_seconds,
+            dynamic,
+            of_rules,
+            line,
+            name,
+            comment,
+        } = entry;
         let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let time_left = time_left_seconds.map(Duration::try_from_secs_f64).transpose();
         Ok(wire::ListEntry {
@@ -183,15 +195,15 @@ mod tests {
         let tagged = wire::ListEntry { vlan: Vlan::labelled(Some("10/20"), Some(7)).unwrap(), ..entries[0].clone() };
         entries.push(tagged);
         for entry in entries {
-            let text = serde_json::to_string(&Entry::from(entry.clone())).unwrap();
-            let read: Entry = serde_json::from_str(&text).unwrap();
+            let text = serde_json::to_string(&ListEntryJson::from(entry.clone())).unwrap();
+            let read: ListEntryJson = serde_json::from_str(&text).unwrap();
             assert_eq!(wire::ListEntry::try_from(read).unwrap(), entry, "{text}");
         }
     }
 
     #[test]
     fn a_network_that_is_none_is_refused() {
-        let mut entry = Entry::from(sample::lists().entries[0].clone());
+        let mut entry = ListEntryJson::from(sample::lists().entries[0].clone());
         entry.network.vlan = Some("4096".to_owned());
         assert!(wire::ListEntry::try_from(entry).unwrap_err().starts_with("`vlan` of 192.0.2.7: expected a VLAN"));
     }
@@ -199,7 +211,7 @@ mod tests {
     #[test]
     fn a_time_that_is_none_is_refused() {
         for time in [-1.0, f64::NAN, 1e300] {
-            let mut entry = Entry::from(sample::lists().entries[0].clone());
+            let mut entry = ListEntryJson::from(sample::lists().entries[0].clone());
             entry.time_left_seconds = Some(time);
             assert!(wire::ListEntry::try_from(entry).unwrap_err().contains("192.0.2.7"));
         }

@@ -3,6 +3,7 @@
 //!
 //! These types are not those of the messages between the processes: those change with every version, these do not. A
 //! conversion names every field of a message, so that a new field is either part of the contract or left out on purpose.
+//! Their names end in `Json`, and those of whole documents in `Document`. The schemas have the names without `Json`.
 //!
 //! | file         | owns |
 //! |--------------|------|
@@ -83,7 +84,7 @@ pub(crate) struct Document<T> {
     pub(crate) version: Version,
     /// Why the command failed although there is an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<Problem>,
+    pub(crate) error: Option<ErrorJson>,
     #[serde(flatten)]
     pub(crate) content: T,
 }
@@ -97,17 +98,18 @@ impl<T> Document<T> {
 
 /// The whole document of a command that failed without an answer.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Failure {
+pub(crate) struct ErrorDocument {
     pub(crate) version: Version,
     /// Why it failed.
-    pub(crate) error: Problem,
+    pub(crate) error: ErrorJson,
 }
 
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Problem {
+#[schemars(rename = "Problem")]
+pub(crate) struct ErrorJson {
     /// What kind of failure it is.
-    pub(crate) code: Code,
+    pub(crate) code: ErrorCodeJson,
     /// What is wrong, for people. There may be several lines.
     pub(crate) message: String,
     /// The file with line and column, the argument or the socket that it is about, if it is about one.
@@ -120,7 +122,8 @@ pub(crate) struct Problem {
 /// The kinds of failure. Each has its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Code {
+#[schemars(rename = "Code")]
+pub(crate) enum ErrorCodeJson {
     /// Exit code 1: the command failed.
     Failed,
     /// Exit code 2: the command line is wrong.
@@ -133,48 +136,48 @@ pub(crate) enum Code {
     Unconfirmed,
 }
 
-impl From<Exit> for Code {
+impl From<Exit> for ErrorCodeJson {
     fn from(exit: Exit) -> Self {
         match exit {
-            Exit::Usage => Code::Usage,
-            Exit::Invalid => Code::Invalid,
-            Exit::Unreachable => Code::Unreachable,
-            Exit::Unconfirmed => Code::Unconfirmed,
-            _ => Code::Failed,
+            Exit::Usage => ErrorCodeJson::Usage,
+            Exit::Invalid => ErrorCodeJson::Invalid,
+            Exit::Unreachable => ErrorCodeJson::Unreachable,
+            Exit::Unconfirmed => ErrorCodeJson::Unconfirmed,
+            _ => ErrorCodeJson::Failed,
         }
     }
 }
 
 /// A number for each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(crate) struct Sides {
+pub(crate) struct SidesJson {
     pub(crate) outside: u64,
     pub(crate) inside: u64,
 }
 
-impl From<[u64; 2]> for Sides {
+impl From<[u64; 2]> for SidesJson {
     fn from(numbers: [u64; 2]) -> Self {
         let [outside, inside] = Side::ALL.map(|side| numbers[side.index()]);
-        Sides { outside, inside }
+        SidesJson { outside, inside }
     }
 }
 
 /// The one address behind the filter that an entry counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Peer {
+pub(crate) struct PeerJson {
     /// The address; `null` if it is an IPv6 address, of which only a hash is kept.
     pub(crate) address: Option<IpAddr>,
 }
 
-impl From<IpAddr> for Peer {
+impl From<IpAddr> for PeerJson {
     fn from(address: IpAddr) -> Self {
-        Peer { address: Some(address).filter(|address| !address.is_unspecified()) }
+        PeerJson { address: Some(address).filter(|address| !address.is_unspecified()) }
     }
 }
 
 /// The virtual network that something is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct Network {
+pub(crate) struct NetworkJson {
     /// Its VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of another type than usual as `10@88a8`.
     /// `untagged` for frames without a tag, where those are told from all others. `null` if there is none, or if it is all.
     #[serde(default)]
@@ -184,16 +187,16 @@ pub(crate) struct Network {
     pub(crate) pppoe: Option<u16>,
 }
 
-impl From<Vlan> for Network {
+impl From<Vlan> for NetworkJson {
     fn from(vlan: Vlan) -> Self {
-        Network { vlan: vlan.label(), pppoe: vlan.session() }
+        NetworkJson { vlan: vlan.label(), pppoe: vlan.session() }
     }
 }
 
-impl TryFrom<Network> for Vlan {
+impl TryFrom<NetworkJson> for Vlan {
     type Error = &'static str;
 
-    fn try_from(Network { vlan, pppoe }: Network) -> Result<Self, Self::Error> {
+    fn try_from(NetworkJson { vlan, pppoe }: NetworkJson) -> Result<Self, Self::Error> {
         Vlan::labelled(vlan.as_deref(), pppoe)
     }
 }

@@ -18,33 +18,33 @@ use super::{line, seconds};
 
 /// The rules that run, with their counters.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Rules {
+pub(crate) struct RulesJson {
     /// Their generation.
     pub(crate) generation: u64,
     /// Where they came from.
     pub(crate) source: String,
     /// The rules in the order of evaluation within each chain, those of doors included.
-    pub(crate) rules: Vec<CountedRule>,
+    pub(crate) rules: Vec<CountedRuleJson>,
     /// What each chain does with packets that none of its rules decides about.
-    pub(crate) chain_defaults: Vec<ChainDefault>,
+    pub(crate) chain_defaults: Vec<ChainDefaultJson>,
     /// The layer-7 patterns that rules name.
-    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) patterns: Vec<PatternJson>,
 }
 
 /// A rule that runs.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct CountedRule {
+pub(crate) struct CountedRuleJson {
     /// Its number now. `id` stays the same when other rules come or go, and this does not.
     pub(crate) number: RuleNumber,
     #[serde(flatten)]
-    pub(crate) rule: Rule,
+    pub(crate) rule: RuleJson,
     /// What it has matched.
     pub(crate) counter: Counter,
 }
 
 /// A rule.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Rule {
+pub(crate) struct RuleJson {
     /// The same after a reload and in another order, as long as the rule says the same.
     pub(crate) id: RuleId,
     /// Its menu: `/ip firewall filter`.
@@ -65,13 +65,13 @@ pub(crate) struct Rule {
     pub(crate) line: Option<u32>,
 }
 
-impl From<&rule::Rule> for Rule {
+impl From<&rule::Rule> for RuleJson {
     fn from(rule: &rule::Rule) -> Self {
         let words = wording::rule(rule);
         let properties = words.iter().filter_map(|word| word.split_once('='));
         let is_in_a_field = |name: &str| matches!(name, "chain" | "action");
         let properties = properties.filter(|(name, _)| !is_in_a_field(name));
-        Rule {
+        RuleJson {
             id: rule.id.clone(),
             menu: menu(rule.family, rule.table).to_owned(),
             chain: rule.chain.clone(),
@@ -96,7 +96,7 @@ fn menu(family: Family, table: Table) -> &'static str {
 
 /// What a chain does with packets that none of its rules decides about.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct ChainDefault {
+pub(crate) struct ChainDefaultJson {
     pub(crate) chain: String,
     pub(crate) verdict: Verdict,
     /// The packets that it decided about.
@@ -104,8 +104,8 @@ pub(crate) struct ChainDefault {
 }
 
 /// The defaults of all chains with these counters, which are in the order of [`BuiltinChain::ALL`].
-pub(crate) fn chain_defaults(counters: &[Counter; 3], settings: &Settings) -> Vec<ChainDefault> {
-    let default = |(chain, counter): (BuiltinChain, &Counter)| ChainDefault {
+pub(crate) fn chain_defaults(counters: &[Counter; 3], settings: &Settings) -> Vec<ChainDefaultJson> {
+    let default = |(chain, counter): (BuiltinChain, &Counter)| ChainDefaultJson {
         chain: chain.name().to_owned(),
         verdict: settings.chain_default.verdict(chain),
         counter: *counter,
@@ -115,7 +115,7 @@ pub(crate) fn chain_defaults(counters: &[Counter; 3], settings: &Settings) -> Ve
 
 /// A layer-7 pattern.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Pattern {
+pub(crate) struct PatternJson {
     pub(crate) name: String,
     /// The expression; bytes above 0x7f as `\xHH`.
     pub(crate) regexp: String,
@@ -124,33 +124,34 @@ pub(crate) struct Pattern {
     pub(crate) line: Option<u32>,
 }
 
-impl From<&rule::Layer7Pattern> for Pattern {
+impl From<&rule::Layer7Pattern> for PatternJson {
     fn from(pattern: &rule::Layer7Pattern) -> Self {
         let rule::Layer7Pattern { name, regexp, comment, line: at } = pattern.clone();
-        Pattern { name, regexp, comment, line: line(at) }
+        PatternJson { name, regexp, comment, line: line(at) }
     }
 }
 
 /// What a rule file says: `export`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Exported {
+pub(crate) struct ExportedJson {
     /// The rules in the order of the file.
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<RuleJson>,
     /// Entries of address lists.
-    pub(crate) address_lists: Vec<Entry>,
+    pub(crate) address_lists: Vec<RuleListEntryJson>,
     /// Layer-7 patterns.
-    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) patterns: Vec<PatternJson>,
     /// Connection tracking.
-    pub(crate) tracking: Tracking,
+    pub(crate) tracking: TrackingJson,
     /// Interface lists.
-    pub(crate) interface_lists: Vec<InterfaceList>,
+    pub(crate) interface_lists: Vec<InterfaceListJson>,
     /// The router's own addresses.
-    pub(crate) local_addresses: Vec<LocalAddress>,
+    pub(crate) local_addresses: Vec<LocalAddressJson>,
 }
 
 /// An entry of an address list in a rule file.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Entry {
+#[schemars(rename = "Entry")]
+pub(crate) struct RuleListEntryJson {
     pub(crate) list: String,
     /// An address, prefix, range or host name; `null` if the entry has none.
     pub(crate) address: Option<String>,
@@ -164,7 +165,7 @@ pub(crate) struct Entry {
 
 /// How connections are tracked.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Tracking {
+pub(crate) struct TrackingJson {
     /// When they are tracked.
     pub(crate) enabled: TrackingMode,
     /// Whether a TCP packet in the middle of an unknown connection makes it established.
@@ -173,7 +174,7 @@ pub(crate) struct Tracking {
     pub(crate) timeouts_seconds: BTreeMap<&'static str, f64>,
 }
 
-impl From<&rule::Tracking> for Tracking {
+impl From<&rule::Tracking> for TrackingJson {
     fn from(tracking: &rule::Tracking) -> Self {
         let timeouts = [
             ("tcp-syn-sent", tracking.tcp_syn_sent),
@@ -192,25 +193,25 @@ impl From<&rule::Tracking> for Tracking {
             ("generic", tracking.generic),
         ];
         let timeouts_seconds = timeouts.into_iter().map(|(name, time)| (name, seconds(time))).collect();
-        Tracking { enabled: tracking.enabled, loose_tcp: tracking.loose_tcp, timeouts_seconds }
+        TrackingJson { enabled: tracking.enabled, loose_tcp: tracking.loose_tcp, timeouts_seconds }
     }
 }
 
 /// An interface list.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct InterfaceList {
+pub(crate) struct InterfaceListJson {
     pub(crate) name: String,
     /// Lists whose members belong to it.
     pub(crate) include: Vec<String>,
     /// Lists whose members do not belong to it, unless they are among `members`.
     pub(crate) exclude: Vec<String>,
-    pub(crate) members: Vec<InterfaceMember>,
+    pub(crate) members: Vec<InterfaceMemberJson>,
     pub(crate) comment: String,
 }
 
 /// A member of an interface list.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct InterfaceMember {
+pub(crate) struct InterfaceMemberJson {
     pub(crate) interface: String,
     pub(crate) disabled: bool,
     pub(crate) comment: String,
@@ -220,7 +221,7 @@ pub(crate) struct InterfaceMember {
 
 /// One of the router's own addresses.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct LocalAddress {
+pub(crate) struct LocalAddressJson {
     /// With the length of its network's prefix; `null` if the router makes up all of it.
     #[schemars(with = "Option<String>")]
     pub(crate) address: Option<IpNet>,
@@ -229,9 +230,9 @@ pub(crate) struct LocalAddress {
     pub(crate) properties: BTreeMap<String, String>,
 }
 
-impl From<&RuleSet> for Exported {
+impl From<&RuleSet> for ExportedJson {
     fn from(rules: &RuleSet) -> Self {
-        let entry = |entry: &rule::ListEntry| Entry {
+        let entry = |entry: &rule::ListEntry| RuleListEntryJson {
             list: entry.list.clone(),
             address: match &entry.address {
                 EntryAddress::Set(set) => Some(set.to_string()),
@@ -245,20 +246,20 @@ impl From<&RuleSet> for Exported {
         };
         let local_address = |local: &rule::LocalAddress| {
             let rule::LocalAddress { address, disabled, inert } = local.clone();
-            LocalAddress { address, disabled, properties: inert.into_iter().collect() }
+            LocalAddressJson { address, disabled, properties: inert.into_iter().collect() }
         };
         let interface_list = |list: &rule::InterfaceList| {
             let rule::InterfaceList { name, include, exclude, members, comment } = list.clone();
             let members = members.into_iter().map(|member| {
                 let rule::InterfaceMember { interface, disabled, comment, line: at } = member;
-                InterfaceMember { interface, disabled, comment, line: line(at) }
+                InterfaceMemberJson { interface, disabled, comment, line: line(at) }
             });
-            InterfaceList { name, include, exclude, members: members.collect(), comment }
+            InterfaceListJson { name, include, exclude, members: members.collect(), comment }
         };
-        Exported {
-            rules: rules.rules.iter().map(Rule::from).collect(),
+        ExportedJson {
+            rules: rules.rules.iter().map(RuleJson::from).collect(),
             address_lists: rules.address_lists.iter().map(entry).collect(),
-            patterns: rules.layer7.iter().map(Pattern::from).collect(),
+            patterns: rules.layer7.iter().map(PatternJson::from).collect(),
             tracking: (&rules.tracking).into(),
             interface_lists: rules.interface_lists.iter().map(interface_list).collect(),
             local_addresses: rules.local_addresses.iter().map(local_address).collect(),
@@ -266,19 +267,19 @@ impl From<&RuleSet> for Exported {
     }
 }
 
-impl Rules {
+impl RulesJson {
     /// The rules that run with these settings.
-    pub(crate) fn new(rules: wire::RunningRules, settings: &Settings) -> Rules {
+    pub(crate) fn new(rules: wire::RunningRules, settings: &Settings) -> RulesJson {
         let wire::RunningRules { generation, source, rules, counters, chain_defaults: defaults } = rules;
         let numbered = rule::numbers(&rules.rules).into_iter().zip(&rules.rules);
         let counted = numbered.zip(counters);
-        let counted = counted.map(|((number, rule), counter)| CountedRule { number, rule: rule.into(), counter });
-        Rules {
+        let counted = counted.map(|((number, rule), counter)| CountedRuleJson { number, rule: rule.into(), counter });
+        RulesJson {
             generation,
             source,
             rules: counted.collect(),
             chain_defaults: chain_defaults(&defaults, settings),
-            patterns: rules.layer7.iter().map(Pattern::from).collect(),
+            patterns: rules.layer7.iter().map(PatternJson::from).collect(),
         }
     }
 }

@@ -6,41 +6,67 @@ use std::collections::BTreeMap;
 use std::{env, fs};
 
 use schemars::{JsonSchema, Schema, schema_for};
+use serde_json::Value;
 
-use super::{Document, Failure, changes, connections, doctor, doors, lists, rules, source, status};
+use super::{Document, ErrorDocument, changes, connections, doctor, doors, lists, rules, source, status};
 use crate::cli;
+
+/// The schema with definitions that are named after the objects of the contract: without the suffix of the types.
+fn without_suffix(schema: Schema) -> Schema {
+    fn name(text: &str) -> String {
+        text.strip_suffix("Json").unwrap_or(text).to_owned()
+    }
+    fn walk(value: Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                let member = |(key, value): (String, Value)| match (key.as_str(), value) {
+                    ("$ref", Value::String(target)) => (key, name(&target).into()),
+                    ("$defs", Value::Object(definitions)) => {
+                        let definitions = definitions.into_iter().map(|(key, value)| (name(&key), walk(value)));
+                        (key, Value::Object(definitions.collect()))
+                    }
+                    (_, value) => (key, walk(value)),
+                };
+                Value::Object(members.into_iter().map(member).collect())
+            }
+            Value::Array(items) => Value::Array(items.into_iter().map(walk).collect()),
+            other => other,
+        }
+    }
+    walk(schema.into()).try_into().expect("a schema without a suffix is a schema")
+}
 
 /// The schema of each file in `docs/schema/`, without `.json`.
 fn schemas() -> BTreeMap<&'static str, Schema> {
     fn of<T: JsonSchema>(title: &str) -> Schema {
-        let mut schema = schema_for!(Document<T>);
+        let mut schema = without_suffix(schema_for!(Document<T>));
         schema.insert("title".to_owned(), title.into());
         schema
     }
     let mut schemas = BTreeMap::from([
-        ("apply", of::<changes::Applied>("knockctl --json apply")),
+        ("apply", of::<changes::AppliedJson>("knockctl --json apply")),
         ("check", of::<cli::Checked>("knockctl --json check")),
-        ("doctor", of::<doctor::Doctor>("knockctl --json doctor")),
+        ("doctor", of::<doctor::DoctorJson>("knockctl --json doctor")),
         ("explain", of::<cli::Single>("knockctl --json explain PACKET")),
         ("explain-pcap", of::<cli::All>("knockctl --json explain --pcap FILE")),
-        ("explain-source", of::<source::Source>("knockctl --json explain-source")),
-        ("export", of::<rules::Exported>("knockctl --json export")),
+        ("explain-source", of::<source::SourceJson>("knockctl --json explain-source")),
+        ("export", of::<rules::ExportedJson>("knockctl --json export")),
         ("import", of::<cli::ImportedDoors>("knockctl --json import")),
-        ("list-add", of::<changes::Added>("knockctl --json list add")),
-        ("list-flush", of::<changes::Flushed>("knockctl --json list flush")),
-        ("list-import", of::<changes::Imported>("knockctl --json list import")),
-        ("list-remove", of::<changes::Removed>("knockctl --json list remove")),
-        ("reload", of::<changes::Reloaded>("knockctl --json reload")),
+        ("list-add", of::<changes::AddedJson>("knockctl --json list add")),
+        ("list-flush", of::<changes::FlushedJson>("knockctl --json list flush")),
+        ("list-import", of::<changes::ImportedJson>("knockctl --json list import")),
+        ("list-remove", of::<changes::RemovedJson>("knockctl --json list remove")),
+        ("reload", of::<changes::ReloadedJson>("knockctl --json reload")),
         ("replay", of::<cli::ReplayReport>("knockctl --json replay")),
-        ("show-connections", of::<connections::Connections>("knockctl --json show connections")),
-        ("show-doors", of::<doors::Doors>("knockctl --json show doors")),
-        ("show-lists", of::<lists::Lists>("knockctl --json show lists, knockctl --json list show")),
-        ("show-rules", of::<rules::Rules>("knockctl --json show rules")),
-        ("show-status", of::<status::Status>("knockctl --json show status")),
-        ("show-workers", of::<status::Workers>("knockctl --json show workers")),
+        ("show-connections", of::<connections::ConnectionsJson>("knockctl --json show connections")),
+        ("show-doors", of::<doors::DoorsJson>("knockctl --json show doors")),
+        ("show-lists", of::<lists::ListsJson>("knockctl --json show lists, knockctl --json list show")),
+        ("show-rules", of::<rules::RulesJson>("knockctl --json show rules")),
+        ("show-status", of::<status::StatusJson>("knockctl --json show status")),
+        ("show-workers", of::<status::WorkersJson>("knockctl --json show workers")),
         ("test", of::<cli::Reports>("knockctl --json test")),
     ]);
-    let mut failure = schema_for!(Failure);
+    let mut failure = without_suffix(schema_for!(ErrorDocument));
     failure.insert("title".to_owned(), "knockctl --json, when a command fails without an answer".into());
     schemas.insert("error", failure);
     schemas

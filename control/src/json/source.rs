@@ -11,12 +11,12 @@ use knockplane_policy::wire::source::{self as wire, Origin};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::lists::Entry;
-use super::{Network, Peer, line, seconds};
+use super::lists::ListEntryJson;
+use super::{NetworkJson, PeerJson, line, seconds};
 
 /// Everything that the dataplane knows of one address.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Source {
+pub(crate) struct SourceJson {
     pub(crate) address: IpAddr,
     /// The protected prefix that it is in: its packets are no knocks. `null` if everything is protected, or if it is in
     /// none.
@@ -28,22 +28,22 @@ pub(crate) struct Source {
     /// Whether first steps are kept for that /64 as well.
     pub(crate) first_steps_by_network: bool,
     /// The lists that hold the address, ordered by name.
-    pub(crate) lists: Vec<List>,
+    pub(crate) lists: Vec<SourceListJson>,
     /// Whether there are more lists.
     pub(crate) lists_truncated: bool,
     /// All doors, in the order of the configuration, without a VLAN; then the same for each VLAN that the source is known
     /// in, if VLANs are separate.
-    pub(crate) doors: Vec<Door>,
+    pub(crate) doors: Vec<SourceDoorJson>,
     /// The ports that it has tried, in the same networks; empty if there is no budget or no door.
-    pub(crate) ports: Vec<Ports>,
+    pub(crate) ports: Vec<TriedPortsJson>,
     /// First steps of its prefix; `null` if there is no quota.
-    pub(crate) quota: Option<Quota>,
+    pub(crate) quota: Option<QuotaJson>,
     /// Its connections; `null` if connections are not tracked.
-    pub(crate) connections: Option<Connections>,
+    pub(crate) connections: Option<SourceConnectionsJson>,
     /// What matchers of rules remember of it.
-    pub(crate) matchers: Vec<MatcherState>,
+    pub(crate) matchers: Vec<MatcherStateJson>,
     /// Its packets that were dropped.
-    pub(crate) drops: Drops,
+    pub(crate) drops: SourceDropsJson,
     /// Of how many sources hold-off, attempts and tried ports are remembered at most; 0 without a door.
     pub(crate) doors_remember: u64,
     /// Time since the dataplane started.
@@ -52,22 +52,23 @@ pub(crate) struct Source {
 
 /// A list that holds the address.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct List {
+#[schemars(rename = "List")]
+pub(crate) struct SourceListJson {
     #[serde(flatten)]
-    pub(crate) entry: Entry,
+    pub(crate) entry: ListEntryJson,
     /// What put the entry in.
     pub(crate) origin: Origin,
     /// The door whose list it is; `null` if it is no door's.
     pub(crate) door: Option<String>,
     /// Rules that add to the list, the first few.
-    pub(crate) added_by: Vec<RuleRef>,
+    pub(crate) added_by: Vec<RuleRefJson>,
     /// Rules that match by the list, the first few.
-    pub(crate) used_by: Vec<RuleRef>,
+    pub(crate) used_by: Vec<RuleRefJson>,
 }
 
 /// A rule that runs.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct RuleRef {
+pub(crate) struct RuleRefJson {
     pub(crate) id: RuleId,
     /// Its number in `show rules`.
     pub(crate) number: RuleNumber,
@@ -77,18 +78,19 @@ pub(crate) struct RuleRef {
     pub(crate) comment: String,
 }
 
-impl From<wire::RuleRef> for RuleRef {
+impl From<wire::RuleRef> for RuleRefJson {
     fn from(wire::RuleRef { id, number, line: at, chain, comment }: wire::RuleRef) -> Self {
-        RuleRef { id, number, line: line(at), chain, comment }
+        RuleRefJson { id, number, line: line(at), chain, comment }
     }
 }
 
 /// The source at one door.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Door {
+#[schemars(rename = "Door")]
+pub(crate) struct SourceDoorJson {
     pub(crate) door: String,
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// Whether other packets of the source start its knock over.
     pub(crate) strict: bool,
     /// Steps of the knock.
@@ -98,24 +100,25 @@ pub(crate) struct Door {
     /// Whether the door's `sources` contain the address.
     pub(crate) admitted: bool,
     /// How far its knock is; `null` if it has not begun.
-    pub(crate) progress: Option<Progress>,
+    pub(crate) progress: Option<KnockProgressJson>,
     /// How far the knock is that closes the door; `null` if it has not begun.
-    pub(crate) closing: Option<Progress>,
+    pub(crate) closing: Option<KnockProgressJson>,
     /// What the door is open for.
-    pub(crate) grants: Vec<Grant>,
+    pub(crate) grants: Vec<GrantJson>,
     /// Time of the hold-off that is left; `null` if there is none now.
     pub(crate) held_off_seconds: Option<f64>,
     /// Its first steps; `null` if the door has no `max-attempts`.
-    pub(crate) attempts: Option<Attempts>,
+    pub(crate) attempts: Option<KnockAttemptsJson>,
     /// Why its knocks are ignored now, the reason that lasts longest first.
-    pub(crate) ignored: Vec<Ignored>,
+    pub(crate) ignored: Vec<IgnoredJson>,
     /// Its recent failed steps by reason, the last one first.
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<KnockFailureJson>,
 }
 
 /// How far a knock is.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Progress {
+#[schemars(rename = "Progress")]
+pub(crate) struct KnockProgressJson {
     /// Steps that were taken.
     pub(crate) steps: u8,
     /// Steps that there are.
@@ -123,23 +126,24 @@ pub(crate) struct Progress {
     /// The next step, without its passphrase.
     pub(crate) next: String,
     /// What is knocked at; `null` if that is every address.
-    pub(crate) to: Option<Peer>,
+    pub(crate) to: Option<PeerJson>,
     /// Time left for the next step.
     pub(crate) time_left_seconds: f64,
 }
 
 /// What a door is open for.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Grant {
+pub(crate) struct GrantJson {
     /// The address behind the filter; `null` if it is every address.
-    pub(crate) to: Option<Peer>,
+    pub(crate) to: Option<PeerJson>,
     /// `null` if it does not end.
     pub(crate) time_left_seconds: Option<f64>,
 }
 
 /// First steps of a source at a door.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Attempts {
+#[schemars(rename = "Attempts")]
+pub(crate) struct KnockAttemptsJson {
     /// First steps, those that were refused included.
     pub(crate) used: u64,
     /// First steps that count in `per_seconds`.
@@ -151,7 +155,7 @@ pub(crate) struct Attempts {
 
 /// Why knocks of a source are ignored.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Ignored {
+pub(crate) struct IgnoredJson {
     pub(crate) reason: door::Failure,
     /// `null` if it does not end by itself.
     pub(crate) time_left_seconds: Option<f64>,
@@ -159,23 +163,25 @@ pub(crate) struct Ignored {
 
 /// Failed steps of one reason.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Failure {
+#[schemars(rename = "Failure")]
+pub(crate) struct KnockFailureJson {
     pub(crate) reason: door::Failure,
     pub(crate) times: u64,
     /// Time since the last one.
     pub(crate) last_ago_seconds: f64,
     /// The packet of the last one.
     #[serde(flatten)]
-    pub(crate) packet: Packet,
+    pub(crate) packet: SourcePacketJson,
 }
 
 /// What is kept of a packet.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Packet {
+#[schemars(rename = "Packet")]
+pub(crate) struct SourcePacketJson {
     /// The side that it came from.
     pub(crate) side: Side,
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// Its IP protocol, by name or number, as rules write it; `null` if the frame could not be read so far.
     pub(crate) protocol: Option<String>,
     /// Its destination port; `null` if it has none.
@@ -184,9 +190,10 @@ pub(crate) struct Packet {
 
 /// The ports that a source has tried.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Ports {
+#[schemars(rename = "Ports")]
+pub(crate) struct TriedPortsJson {
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// About so many different ones.
     pub(crate) tried: u32,
     /// Beyond so many in `within_seconds` its knocks are ignored.
@@ -201,7 +208,7 @@ pub(crate) struct Ports {
 
 /// First steps of a source prefix.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Quota {
+pub(crate) struct QuotaJson {
     #[schemars(with = "String")]
     pub(crate) prefix: IpNet,
     /// Entries that count now.
@@ -212,25 +219,27 @@ pub(crate) struct Quota {
 
 /// The connections of a source.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Connections {
+#[schemars(rename = "Connections")]
+pub(crate) struct SourceConnectionsJson {
     pub(crate) count: u64,
     /// The oldest ones, in the order in which they began.
-    pub(crate) oldest: Vec<Connection>,
+    pub(crate) oldest: Vec<SourceConnectionJson>,
     /// The newest ones, the last one first, without those among `oldest`.
-    pub(crate) newest: Vec<Connection>,
+    pub(crate) newest: Vec<SourceConnectionJson>,
 }
 
 /// A connection.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Connection {
+#[schemars(rename = "Connection")]
+pub(crate) struct SourceConnectionJson {
     #[serde(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: NetworkJson,
     /// Its IP protocol, by name or number, as rules write it.
     pub(crate) protocol: String,
     /// The sender of the first packet.
-    pub(crate) from: Endpoint,
+    pub(crate) from: EndpointJson,
     /// Its receiver.
-    pub(crate) to: Endpoint,
+    pub(crate) to: EndpointJson,
     /// `new` until both ends have sent, then `established`.
     pub(crate) state: ConnectionState,
     /// Whether both sides have closed it, or one has aborted it.
@@ -247,7 +256,7 @@ pub(crate) struct Connection {
 
 /// One end of a connection.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Endpoint {
+pub(crate) struct EndpointJson {
     pub(crate) address: IpAddr,
     /// Its port; the identifier of ICMP.
     pub(crate) port: u16,
@@ -255,16 +264,16 @@ pub(crate) struct Endpoint {
 
 /// What a rule's matcher remembers of a source.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct MatcherState {
-    pub(crate) rule: RuleRef,
+pub(crate) struct MatcherStateJson {
+    pub(crate) rule: RuleRefJson,
     #[serde(flatten)]
-    pub(crate) memory: MatcherMemory,
+    pub(crate) memory: MatcherMemoryJson,
 }
 
 /// What is remembered.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "matcher", rename_all = "kebab-case")]
-pub(crate) enum MatcherMemory {
+pub(crate) enum MatcherMemoryJson {
     /// `psd`.
     Psd {
         /// The weight of the ports that the source has tried.
@@ -296,9 +305,10 @@ pub(crate) enum MatcherMemory {
 
 /// Packets of a source that were dropped.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Drops {
+#[schemars(rename = "Drops")]
+pub(crate) struct SourceDropsJson {
     /// By reason and rule, the last one first.
-    pub(crate) recent: Vec<Drop>,
+    pub(crate) recent: Vec<SourceDropJson>,
     /// Whether there are more.
     pub(crate) truncated: bool,
     /// How far back `recent` and the failures at doors are complete; `null` if nothing is missing.
@@ -306,15 +316,16 @@ pub(crate) struct Drops {
     /// Records that there is room for, of all sources together.
     pub(crate) capacity: u64,
     /// What happened while the source was watched; `null` if it was not.
-    pub(crate) watch: Option<Watch>,
+    pub(crate) watch: Option<SourceWatchJson>,
 }
 
 /// Dropped packets of one reason.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Drop {
+#[schemars(rename = "Drop")]
+pub(crate) struct SourceDropJson {
     pub(crate) reason: Reason,
     /// The rule that decided; `null` if none did, or if it does not run any more.
-    pub(crate) rule: Option<RuleRef>,
+    pub(crate) rule: Option<RuleRefJson>,
     /// Whether the rule does not run any more.
     pub(crate) rule_is_gone: bool,
     pub(crate) packets: u64,
@@ -324,81 +335,82 @@ pub(crate) struct Drop {
     pub(crate) last_ago_seconds: f64,
     /// The last one.
     #[serde(flatten)]
-    pub(crate) packet: Packet,
+    pub(crate) packet: SourcePacketJson,
 }
 
 /// What happened while a source was watched.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Watch {
+#[schemars(rename = "Watch")]
+pub(crate) struct SourceWatchJson {
     /// Time since the watch began.
     pub(crate) since_seconds: f64,
     /// Time left; 0 if it is over.
     pub(crate) time_left_seconds: f64,
     /// Every dropped packet by reason and rule, the last one first.
-    pub(crate) drops: Vec<Drop>,
+    pub(crate) drops: Vec<SourceDropJson>,
     /// Every failed step at a door.
-    pub(crate) failures: Vec<DoorFailure>,
+    pub(crate) failures: Vec<DoorFailureJson>,
     /// Whether there were too many different reasons to keep them all.
     pub(crate) truncated: bool,
 }
 
 /// A failed step and its door.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct DoorFailure {
+pub(crate) struct DoorFailureJson {
     pub(crate) door: String,
     #[serde(flatten)]
-    pub(crate) failure: Failure,
+    pub(crate) failure: KnockFailureJson,
 }
 
 fn all<T: Into<U>, U>(items: Vec<T>) -> Vec<U> {
     items.into_iter().map(Into::into).collect()
 }
 
-impl From<wire::SourceList> for List {
+impl From<wire::SourceList> for SourceListJson {
     fn from(list: wire::SourceList) -> Self {
         let wire::SourceList { entry, origin, door, added_by, used_by } = list;
-        List { entry: entry.into(), origin, door, added_by: all(added_by), used_by: all(used_by) }
+        SourceListJson { entry: entry.into(), origin, door, added_by: all(added_by), used_by: all(used_by) }
     }
 }
 
-impl From<wire::SourceProgress> for Progress {
+impl From<wire::SourceProgress> for KnockProgressJson {
     fn from(progress: wire::SourceProgress) -> Self {
         let wire::SourceProgress { steps, of, next, to, time_left } = progress;
-        Progress { steps, of, next, to: to.map(Peer::from), time_left_seconds: seconds(time_left) }
+        KnockProgressJson { steps, of, next, to: to.map(PeerJson::from), time_left_seconds: seconds(time_left) }
     }
 }
 
-impl From<wire::SourceGrant> for Grant {
+impl From<wire::SourceGrant> for GrantJson {
     fn from(wire::SourceGrant { to, time_left }: wire::SourceGrant) -> Self {
-        Grant { to: to.map(Peer::from), time_left_seconds: time_left.map(seconds) }
+        GrantJson { to: to.map(PeerJson::from), time_left_seconds: time_left.map(seconds) }
     }
 }
 
-impl From<wire::SourceAttempts> for Attempts {
+impl From<wire::SourceAttempts> for KnockAttemptsJson {
     fn from(wire::SourceAttempts { used, limit, per, time_left }: wire::SourceAttempts) -> Self {
-        Attempts { used, limit, per_seconds: seconds(per), time_left_seconds: seconds(time_left) }
+        KnockAttemptsJson { used, limit, per_seconds: seconds(per), time_left_seconds: seconds(time_left) }
     }
 }
 
-impl From<wire::IgnoredFor> for Ignored {
+impl From<wire::IgnoredFor> for IgnoredJson {
     fn from(wire::IgnoredFor { reason, time_left }: wire::IgnoredFor) -> Self {
-        Ignored { reason, time_left_seconds: time_left.map(seconds) }
+        IgnoredJson { reason, time_left_seconds: time_left.map(seconds) }
     }
 }
 
-impl From<wire::SourcePacket> for Packet {
+impl From<wire::SourcePacket> for SourcePacketJson {
     fn from(wire::SourcePacket { side, vlan, protocol, port }: wire::SourcePacket) -> Self {
-        Packet { side, network: vlan.into(), protocol: protocol.map(protocol_name), port }
+        SourcePacketJson { side, network: vlan.into(), protocol: protocol.map(protocol_name), port }
     }
 }
 
-impl From<wire::SourceFailure> for Failure {
+impl From<wire::SourceFailure> for KnockFailureJson {
     fn from(wire::SourceFailure { reason, times, last_ago, packet }: wire::SourceFailure) -> Self {
-        Failure { reason, times, last_ago_seconds: seconds(last_ago), packet: packet.into() }
+        KnockFailureJson { reason, times, last_ago_seconds: seconds(last_ago), packet: packet.into() }
     }
 }
 
-impl From<wire::SourceDoor> for Door {
+impl From<wire::SourceDoor> for SourceDoorJson {
     fn from(door: wire::SourceDoor) -> Self {
         let wire::SourceDoor {
             door,
@@ -415,7 +427,7 @@ impl From<wire::SourceDoor> for Door {
             ignored,
             failures,
         } = door;
-        Door {
+        SourceDoorJson {
             door,
             network: vlan.into(),
             strict,
@@ -433,10 +445,10 @@ impl From<wire::SourceDoor> for Door {
     }
 }
 
-impl From<wire::SourcePorts> for Ports {
+impl From<wire::SourcePorts> for TriedPortsJson {
     fn from(ports: wire::SourcePorts) -> Self {
         let wire::SourcePorts { vlan, tried, budget, within, ignore_for, ignored, time_left } = ports;
-        Ports {
+        TriedPortsJson {
             network: vlan.into(),
             tried,
             budget,
@@ -448,24 +460,24 @@ impl From<wire::SourcePorts> for Ports {
     }
 }
 
-impl From<wire::SourceQuota> for Quota {
+impl From<wire::SourceQuota> for QuotaJson {
     fn from(wire::SourceQuota { prefix, used, limit }: wire::SourceQuota) -> Self {
-        Quota { prefix, used, limit }
+        QuotaJson { prefix, used, limit }
     }
 }
 
-impl From<wire::SourceConnections> for Connections {
+impl From<wire::SourceConnections> for SourceConnectionsJson {
     fn from(wire::SourceConnections { count, oldest, newest }: wire::SourceConnections) -> Self {
-        Connections { count, oldest: all(oldest), newest: all(newest) }
+        SourceConnectionsJson { count, oldest: all(oldest), newest: all(newest) }
     }
 }
 
-impl From<wire::SourceConnection> for Connection {
+impl From<wire::SourceConnection> for SourceConnectionJson {
     fn from(connection: wire::SourceConnection) -> Self {
         let wire::SourceConnection { vlan, protocol, from, to, state, closed, fasttracked, door, bytes, time_left } =
             connection;
-        let endpoint = |(address, port)| Endpoint { address, port };
-        Connection {
+        let endpoint = |(address, port)| EndpointJson { address, port };
+        SourceConnectionJson {
             network: vlan.into(),
             protocol: protocol_name(protocol),
             from: endpoint(from),
@@ -480,27 +492,27 @@ impl From<wire::SourceConnection> for Connection {
     }
 }
 
-impl From<wire::SourceMatcher> for MatcherState {
+impl From<wire::SourceMatcher> for MatcherStateJson {
     fn from(wire::SourceMatcher { rule, memory }: wire::SourceMatcher) -> Self {
         let memory = match memory {
             wire::MatcherMemory::Psd { weight, threshold, time_left } => {
-                MatcherMemory::Psd { weight, threshold, time_left_seconds: seconds(time_left) }
+                MatcherMemoryJson::Psd { weight, threshold, time_left_seconds: seconds(time_left) }
             }
             wire::MatcherMemory::DstLimit { tokens, burst, time_left } => {
-                MatcherMemory::DstLimit { tokens, burst, time_left_seconds: seconds(time_left) }
+                MatcherMemoryJson::DstLimit { tokens, burst, time_left_seconds: seconds(time_left) }
             }
             wire::MatcherMemory::ConnectionLimit { connections, limit, prefix_length } => {
-                MatcherMemory::ConnectionLimit { connections, limit, prefix_length }
+                MatcherMemoryJson::ConnectionLimit { connections, limit, prefix_length }
             }
         };
-        MatcherState { rule: rule.into(), memory }
+        MatcherStateJson { rule: rule.into(), memory }
     }
 }
 
-impl From<wire::SourceDrop> for Drop {
+impl From<wire::SourceDrop> for SourceDropJson {
     fn from(drop: wire::SourceDrop) -> Self {
         let wire::SourceDrop { reason, rule, rule_is_gone, packets, first_ago, last_ago, packet } = drop;
-        Drop {
+        SourceDropJson {
             reason,
             rule: rule.map(Into::into),
             rule_is_gone,
@@ -512,16 +524,16 @@ impl From<wire::SourceDrop> for Drop {
     }
 }
 
-impl From<wire::DoorFailure> for DoorFailure {
+impl From<wire::DoorFailure> for DoorFailureJson {
     fn from(wire::DoorFailure { door, failure }: wire::DoorFailure) -> Self {
-        DoorFailure { door, failure: failure.into() }
+        DoorFailureJson { door, failure: failure.into() }
     }
 }
 
-impl From<wire::SourceWatch> for Watch {
+impl From<wire::SourceWatch> for SourceWatchJson {
     fn from(watch: wire::SourceWatch) -> Self {
         let wire::SourceWatch { since, time_left, drops, failures, truncated } = watch;
-        Watch {
+        SourceWatchJson {
             since_seconds: seconds(since),
             time_left_seconds: seconds(time_left),
             drops: all(drops),
@@ -531,10 +543,10 @@ impl From<wire::SourceWatch> for Watch {
     }
 }
 
-impl From<wire::SourceDrops> for Drops {
+impl From<wire::SourceDrops> for SourceDropsJson {
     fn from(drops: wire::SourceDrops) -> Self {
         let wire::SourceDrops { recent, truncated, complete_for, capacity, watch } = drops;
-        Drops {
+        SourceDropsJson {
             recent: all(recent),
             truncated,
             complete_for_seconds: complete_for.map(seconds),
@@ -544,7 +556,7 @@ impl From<wire::SourceDrops> for Drops {
     }
 }
 
-impl From<wire::SourceReport> for Source {
+impl From<wire::SourceReport> for SourceJson {
     fn from(source: wire::SourceReport) -> Self {
         let wire::SourceReport {
             address,
@@ -562,7 +574,7 @@ impl From<wire::SourceReport> for Source {
             doors_remember,
             uptime,
         } = source;
-        Source {
+        SourceJson {
             address,
             protected,
             network,

@@ -10,14 +10,14 @@ use knockplane_policy::wire::{self, Drift, DropCount, InterfaceCounters, LogStat
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::connections::Table;
-use super::{Sides, seconds};
+use super::connections::ConnectionTableJson;
+use super::{SidesJson, seconds};
 use crate::api::messages;
 use crate::ready;
 
 /// Both processes.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Status {
+pub(crate) struct StatusJson {
     /// Version of the dataplane's package.
     pub(crate) dataplane_version: String,
     /// Process id of the dataplane.
@@ -39,79 +39,79 @@ pub(crate) struct Status {
     /// How many rules run.
     pub(crate) rules: usize,
     /// The settings that decide which rules a packet meets.
-    pub(crate) settings: ShownSettings,
+    pub(crate) settings: ShownSettingsJson,
     /// The two interfaces, outside first.
-    pub(crate) interfaces: Vec<Interface>,
+    pub(crate) interfaces: Vec<InterfaceJson>,
     /// The workers, in order.
-    pub(crate) workers: Vec<Worker>,
+    pub(crate) workers: Vec<WorkerJson>,
     /// Frames dropped since the dataplane started, by every reason that has dropped one, the most frequent first.
     pub(crate) drops: Vec<DropCount>,
     /// The table of connections; `null` if connections are not tracked.
-    pub(crate) connections: Option<Table>,
+    pub(crate) connections: Option<ConnectionTableJson>,
     /// What senders have left to their interface, and no interface has done.
-    pub(crate) offload: Offload,
+    pub(crate) offload: OffloadJson,
     /// What happens to frames when the dataplane is not running: `closed`.
     pub(crate) on_exit: String,
     /// The dataplane's log.
     pub(crate) log: LogStatus,
     /// The control process.
-    pub(crate) control: Control,
+    pub(crate) control: ControlJson,
 }
 
 /// Settings of the section `[policy]`. Doors are in `show doors`, and their passphrases nowhere.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct ShownSettings {
+pub(crate) struct ShownSettingsJson {
     /// The addresses behind the filter.
     #[schemars(with = "Vec<String>")]
     pub(crate) protect: Vec<IpNet>,
     /// What each chain does with a packet that no rule decided about.
-    pub(crate) chain_default: ChainVerdicts,
+    pub(crate) chain_default: ChainVerdictsJson,
 }
 
 /// A verdict for each chain.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct ChainVerdicts {
+pub(crate) struct ChainVerdictsJson {
     pub(crate) input: Verdict,
     pub(crate) forward: Verdict,
     pub(crate) output: Verdict,
 }
 
-impl From<&Settings> for ChainVerdicts {
+impl From<&Settings> for ChainVerdictsJson {
     fn from(settings: &Settings) -> Self {
         let [input, forward, output] = [BuiltinChain::Input, BuiltinChain::Forward, BuiltinChain::Output]
             .map(|chain| settings.chain_default.verdict(chain));
-        ChainVerdicts { input, forward, output }
+        ChainVerdictsJson { input, forward, output }
     }
 }
 
 /// Packets and frames since the dataplane started that a sender has left to its interface.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Offload {
+pub(crate) struct OffloadJson {
     /// Packets from each side whose TCP or UDP checksum is not computed. Only first packets of accepted connections, knocks
     /// that opened a door, and packets that put an address into a list are looked at.
-    pub(crate) checksums: Sides,
+    pub(crate) checksums: SidesJson,
     /// Frames that were dropped because they are longer than the MTU allows.
     pub(crate) too_long: u64,
     /// Time since the last of any of them; `null` if there was none.
     pub(crate) last_ago_seconds: Option<f64>,
 }
 
-impl From<offload::Offload> for Offload {
+impl From<offload::Offload> for OffloadJson {
     fn from(offload::Offload { checksums, too_long, last }: offload::Offload) -> Self {
-        Offload { checksums: checksums.into(), too_long, last_ago_seconds: last.map(seconds) }
+        OffloadJson { checksums: checksums.into(), too_long, last_ago_seconds: last.map(seconds) }
     }
 }
 
 /// The control process.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Control {
+pub(crate) struct ControlJson {
     /// Its log.
     pub(crate) log: LogStatus,
 }
 
 /// An interface.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Interface {
+pub(crate) struct InterfaceJson {
     pub(crate) side: Side,
     pub(crate) name: String,
     /// `native` or `generic` XDP.
@@ -137,7 +137,7 @@ pub(crate) struct Interface {
     pub(crate) counters: InterfaceCounters,
 }
 
-impl From<wire::Interface> for Interface {
+impl From<wire::Interface> for InterfaceJson {
     fn from(interface: wire::Interface) -> Self {
         let wire::Interface {
             side,
@@ -155,7 +155,7 @@ impl From<wire::Interface> for Interface {
             counters,
         } = interface;
         let driver = Some(driver).filter(|driver| !driver.is_empty());
-        Interface {
+        InterfaceJson {
             side,
             name,
             xdp_mode,
@@ -175,7 +175,7 @@ impl From<wire::Interface> for Interface {
 
 /// A worker.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Worker {
+pub(crate) struct WorkerJson {
     /// Its number, which is the queue that it serves on both sides.
     pub(crate) worker: u32,
     /// The core that it is pinned to; `null` if it is not.
@@ -185,9 +185,9 @@ pub(crate) struct Worker {
     /// The generation of rules that it runs.
     pub(crate) generation: u64,
     /// Frames received on each side.
-    pub(crate) received: Sides,
+    pub(crate) received: SidesJson,
     /// Frames forwarded out of each side.
-    pub(crate) sent: Sides,
+    pub(crate) sent: SidesJson,
     /// Frames dropped.
     pub(crate) dropped: u64,
     /// Frames that the kernel is sending.
@@ -198,11 +198,11 @@ pub(crate) struct Worker {
     pub(crate) busy_seconds: f64,
 }
 
-impl From<wire::Worker> for Worker {
+impl From<wire::Worker> for WorkerJson {
     fn from(worker: wire::Worker) -> Self {
         let wire::Worker { worker, core, heartbeat_age, generation, received, sent, dropped, in_flight, lost, busy } =
             worker;
-        Worker {
+        WorkerJson {
             worker,
             core,
             heartbeat_age_seconds: heartbeat_age.map(seconds),
@@ -219,22 +219,22 @@ impl From<wire::Worker> for Worker {
 
 /// All workers.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Workers {
+pub(crate) struct WorkersJson {
     /// Time since the dataplane started, which `busy_seconds` is a part of.
     pub(crate) uptime_seconds: f64,
     /// The workers, in order.
-    pub(crate) workers: Vec<Worker>,
+    pub(crate) workers: Vec<WorkerJson>,
 }
 
-impl From<messages::Workers> for Workers {
+impl From<messages::Workers> for WorkersJson {
     fn from(messages::Workers { uptime, workers }: messages::Workers) -> Self {
-        Workers { uptime_seconds: seconds(uptime), workers: workers.into_iter().map(Worker::from).collect() }
+        WorkersJson { uptime_seconds: seconds(uptime), workers: workers.into_iter().map(WorkerJson::from).collect() }
     }
 }
 
-impl Status {
+impl StatusJson {
     /// Both processes; `ready` has the reason why no packets are decided about.
-    pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> Status {
+    pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> StatusJson {
         let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
         let warnings = ready::warnings(&dataplane);
         let wire::DataplaneStatus {
@@ -256,7 +256,7 @@ impl Status {
             // Among the warnings.
             static_entries_damage: _,
         } = dataplane;
-        Status {
+        StatusJson {
             dataplane_version: version,
             pid,
             uptime_seconds: seconds(uptime),
@@ -267,15 +267,15 @@ impl Status {
             generation_age_seconds: seconds(generation_age),
             rules_source,
             rules,
-            settings: ShownSettings { chain_default: (&settings).into(), protect: settings.protect },
-            interfaces: interfaces.into_iter().map(Interface::from).collect(),
-            workers: workers.into_iter().map(Worker::from).collect(),
+            settings: ShownSettingsJson { chain_default: (&settings).into(), protect: settings.protect },
+            interfaces: interfaces.into_iter().map(InterfaceJson::from).collect(),
+            workers: workers.into_iter().map(WorkerJson::from).collect(),
             drops,
-            connections: connections.map(Table::from),
+            connections: connections.map(ConnectionTableJson::from),
             offload: offload.into(),
             on_exit,
             log,
-            control: Control { log: control },
+            control: ControlJson { log: control },
         }
     }
 }

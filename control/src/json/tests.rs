@@ -17,8 +17,8 @@ fn printed(name: &str, content: impl Serialize) -> String {
 
 #[test]
 fn the_status_names_sides_and_has_times_in_seconds() {
-    insta::assert_snapshot!(printed("show-status", status::Status::new(sample::overview(), Ok(()))));
-    let unready = printed("show-status", status::Status::new(sample::overview(), Err("no worker runs".into())));
+    insta::assert_snapshot!(printed("show-status", status::StatusJson::new(sample::overview(), Ok(()))));
+    let unready = printed("show-status", status::StatusJson::new(sample::overview(), Err("no worker runs".into())));
     assert!(unready.contains("\"not_ready_because\": \"no worker runs\""), "{unready}");
 }
 
@@ -31,7 +31,7 @@ fn no_document_has_a_passphrase() {
         door: Vec<knockplane_policy::door::Door>,
     }
     overview.dataplane.settings.doors = toml::from_str::<DoorsFile>(door).unwrap().door;
-    let text = printed("show-status", status::Status::new(overview, Ok(())));
+    let text = printed("show-status", status::StatusJson::new(overview, Ok(())));
     assert!(!text.contains("sesame"), "{text}");
 }
 
@@ -39,12 +39,12 @@ fn no_document_has_a_passphrase() {
 fn workers_name_sides() {
     let status = sample::status();
     let workers = messages::Workers { uptime: status.uptime, workers: status.workers };
-    insta::assert_snapshot!(printed("show-workers", status::Workers::from(workers)));
+    insta::assert_snapshot!(printed("show-workers", status::WorkersJson::from(workers)));
 }
 
 #[test]
 fn rules_have_their_counters() {
-    insta::assert_snapshot!(printed("show-rules", rules::Rules::new(sample::rules(), &Settings::default())));
+    insta::assert_snapshot!(printed("show-rules", rules::RulesJson::new(sample::rules(), &Settings::default())));
 }
 
 #[test]
@@ -54,19 +54,19 @@ fn lists_have_no_number_for_what_is_not_known() {
     lists.entries[0].to = Some("::".parse().unwrap());
     lists.entries[1].line = Some(0);
     lists.names.push(sample::name_state());
-    insta::assert_snapshot!(printed("show-lists", lists::Lists::from(lists)));
+    insta::assert_snapshot!(printed("show-lists", lists::ListsJson::from(lists)));
 }
 
 #[test]
 fn doors_have_their_visitors() {
-    insta::assert_snapshot!(printed("show-doors", doors::Doors::from(sample::doors())));
+    insta::assert_snapshot!(printed("show-doors", doors::DoorsJson::from(sample::doors())));
 }
 
 #[test]
 fn connections_have_addresses_and_ports_apart() {
-    insta::assert_snapshot!(printed("show-connections", connections::Connections::from(sample::tracked())));
+    insta::assert_snapshot!(printed("show-connections", connections::ConnectionsJson::from(sample::tracked())));
     let none = messages::Tracked { table: None, connections: Vec::new(), truncated: false };
-    assert!(printed("show-connections", connections::Connections::from(none)).contains("\"table\": null"));
+    assert!(printed("show-connections", connections::ConnectionsJson::from(none)).contains("\"table\": null"));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_report_of_the_host_has_no_empty_text() {
             .because(Level::Warning, "why")
             .run("ethtool -N eth1"),
     ];
-    insta::assert_snapshot!(printed("doctor", doctor::Doctor::from(Report::new("0.1.0", findings))));
+    insta::assert_snapshot!(printed("doctor", doctor::DoctorJson::from(Report::new("0.1.0", findings))));
 }
 
 #[test]
@@ -92,30 +92,31 @@ fn an_export_has_every_menu() {
         /ip firewall connection tracking\nset udp-timeout=10s\n/ipv6 firewall raw\nadd chain=prerouting action=drop\n";
     let reading = rsc::read(text.as_bytes());
     assert!(reading.problems.is_empty(), "{:?}", reading.problems);
-    insta::assert_snapshot!(printed("export", rules::Exported::from(&reading.rules)));
+    insta::assert_snapshot!(printed("export", rules::ExportedJson::from(&reading.rules)));
 }
 
 #[test]
 fn changes_say_what_they_did() {
     let applied = messages::Applied { generation: 3, rules: 2, patterns: 1, unresolved: Vec::new() };
-    printed("apply", changes::Applied::from(applied));
+    printed("apply", changes::AppliedJson::from(applied));
     let reloaded = knockplane_policy::wire::Reloaded { generation: 3, doors: 1, waiting: vec!["mtu".into()] };
-    printed("reload", changes::Reloaded::from(reloaded));
+    printed("reload", changes::ReloadedJson::from(reloaded));
     let (list, address) = (|| "a".to_owned(), || "192.0.2.1".to_owned());
     insta::assert_snapshot!(printed(
         "list-add",
-        changes::Added {
+        changes::AddedJson {
             list: list(),
             address: address(),
             timeout_seconds: Some(seconds(Duration::from_secs(600))),
             unused_lists: vec![list()],
         }
     ));
-    let added = changes::Added { list: list(), address: address(), timeout_seconds: None, unused_lists: Vec::new() };
+    let added =
+        changes::AddedJson { list: list(), address: address(), timeout_seconds: None, unused_lists: Vec::new() };
     printed("list-add", added);
-    printed("list-remove", changes::Removed { list: list(), address: address() });
-    printed("list-flush", changes::Flushed { list: list(), removed: 3 });
-    printed("list-import", changes::Imported { entries: 5, unchanged: 2, unused_lists: Vec::new() });
+    printed("list-remove", changes::RemovedJson { list: list(), address: address() });
+    printed("list-flush", changes::FlushedJson { list: list(), removed: 3 });
+    printed("list-import", changes::ImportedJson { entries: 5, unchanged: 2, unused_lists: Vec::new() });
 }
 
 #[test]
@@ -127,6 +128,6 @@ fn points_in_time_are_rfc_3339() {
 #[test]
 fn a_document_of_another_version_is_refused() {
     let text = r#"{"version":2,"lists":[],"entries":[],"names":[],"truncated":false}"#;
-    let error = serde_json::from_str::<Document<lists::Lists>>(text).unwrap_err();
+    let error = serde_json::from_str::<Document<lists::ListsJson>>(text).unwrap_err();
     assert!(error.to_string().contains("version 2 of it is not known"), "{error}");
 }

@@ -20,8 +20,8 @@ use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, as_json, decode, document, encoded, input, parse_timeout, show};
 use crate::api::messages::{self, DEFAULT_LIMIT, ListAdd, ListImport, ListQuery};
-use crate::json::changes::{Added, Flushed, Imported, Removed};
-use crate::json::lists::Lists;
+use crate::json::changes::{AddedJson, FlushedJson, ImportedJson, RemovedJson};
+use crate::json::lists::ListsJson;
 use crate::{Exit, rules};
 
 /// The commands.
@@ -109,7 +109,7 @@ pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result
             let path = format!("/api/v1/lists/{}/{}", encoded(&list), encoded(&address.to_string()));
             client.send(Method::DELETE, &path, None).await?;
             if json {
-                return document(Removed { list, address: address.to_string() });
+                return document(RemovedJson { list, address: address.to_string() });
             }
             Ok(format!("{address} is no longer in {}\n", printable(&list)))
         }
@@ -117,7 +117,7 @@ pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result
             let path = format!("/api/v1/lists/{}?dynamic={dynamic}", encoded(&list));
             let messages::Flushed { removed } = decode(&client.send(Method::DELETE, &path, None).await?)?;
             if json {
-                return document(Flushed { list, removed });
+                return document(FlushedJson { list, removed });
             }
             let entries = if removed == 1 { "entry is" } else { "entries are" };
             Ok(format!("{removed} {entries} no longer in {}\n", printable(&list)))
@@ -138,7 +138,7 @@ async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed>
     if export {
         return text::write(&lists.entries).map_err(|what| Failed::new(Exit::Runtime, what));
     }
-    if json { document(Lists::from(lists)) } else { Ok(show::entries(&lists)) }
+    if json { document(ListsJson::from(lists)) } else { Ok(show::entries(&lists)) }
 }
 
 async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Result<String, Failed> {
@@ -148,7 +148,7 @@ async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Resul
     if json {
         let timeout = entry.timeout.as_deref().and_then(|timeout| rules::timeout(timeout).ok());
         let (address, timeout_seconds) = (entry.address.to_string(), timeout.map(crate::json::seconds));
-        return document(Added { list, address, timeout_seconds, unused_lists: added.unused });
+        return document(AddedJson { list, address, timeout_seconds, unused_lists: added.unused });
     }
     let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
     Ok(format!("{} is in {} {lasts}\n", entry.address, printable(&list)))
@@ -166,7 +166,7 @@ async fn import(client: &Client, file: &Path, json: bool) -> Result<String, Fail
     let added: wire::Added = decode(&answer)?;
     warn_of_unused(&added);
     if json {
-        return document(Imported { entries: number, unchanged: added.left, unused_lists: added.unused });
+        return document(ImportedJson { entries: number, unchanged: added.left, unused_lists: added.unused });
     }
     Ok(imported(&name, number, &added))
 }

@@ -85,10 +85,10 @@ pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> 
         let message = "the watch was cut short: another source was watched meanwhile, and only one can be at a time";
         let error = Failed::new(Exit::Runtime, message);
         let text = || asked.note() + &text::text(&source);
-        return Err(if json { error.beside(report::Source::from(source)) } else { error.with_output(text()) });
+        return Err(if json { error.beside(report::SourceJson::from(source)) } else { error.with_output(text()) });
     }
     if json {
-        return document(report::Source::from(source));
+        return document(report::SourceJson::from(source));
     }
     Ok(asked.note() + &text::text(&source))
 }

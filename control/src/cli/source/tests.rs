@@ -271,7 +271,7 @@ fn what_is_cut_says_so() {
 fn json_names_times_ends_and_what_is_not_known() {
     for (name, source) in [("scanner", behind_a_scanner()), ("client", client()), ("stranger", stranger("2001:db8::1"))]
     {
-        let document = crate::json::Document::new(crate::json::source::Source::from(source));
+        let document = crate::json::Document::new(crate::json::source::SourceJson::from(source));
         let text = serde_json::to_string_pretty(&document).unwrap();
         crate::json::schema::assert_valid("explain-source", &text);
         insta::assert_snapshot!(format!("json_{name}"), text);
