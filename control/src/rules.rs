@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use knockplane_engine::state::State;
 use knockplane_engine::state::lists::CapacityError;
-use knockplane_engine::table::{CompileError, Table};
+use knockplane_engine::table::{CompileError, RuleTable};
 use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -31,7 +31,7 @@ pub enum RulesError {
 /// # Errors
 /// All reasons why they cannot run, from the engine.
 pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), RulesError> {
-    Table::compile(Arc::new(rules.clone()), settings, &State::new(1, 1)?, Time::default())?;
+    RuleTable::compile(Arc::new(rules.clone()), settings, &State::new(1, 1)?, Time::default())?;
     Ok(())
 }
 

@@ -39,7 +39,7 @@ use clap::{CommandFactory, Parser};
 use knockplane_limits::descriptors;
 use knockplane_limits::predecessor::Deadline;
 use knockplane_log::{AT_EXIT, AT_FAILED_START, LogOptions};
-use knockplane_policy::doctor::{Finding, Level};
+use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::exit::Exit;
 use signal_hook::consts::SIGHUP;
 
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
     if arguments.check {
         return check(&config);
     }
-    let wrong: Vec<_> = configured::early(&config).findings.into_iter().filter(Finding::is_refused).collect();
+    let wrong: Vec<_> = configured::early(&config).findings.into_iter().filter(HostFinding::is_refused).collect();
     if let Some(error) = doctor::as_error(&wrong) {
         return failed(Exit::Invalid, error, Some(AT_FAILED_START));
     }
@@ -153,8 +153,10 @@ fn failed(exit: Exit, error: anyhow::Error, patience: Option<Duration>) -> ExitC
 
 /// `--check`, which people and scripts run: it takes the time that its readers take.
 fn check(config: &Config) -> ExitCode {
-    let (wrong, warnings): (Vec<_>, Vec<_>) =
-        doctor::of_start(config).into_iter().filter(|finding| finding.level > Level::Ok).partition(Finding::is_refused);
+    let (wrong, warnings): (Vec<_>, Vec<_>) = doctor::of_start(config)
+        .into_iter()
+        .filter(|finding| finding.level > Level::Ok)
+        .partition(HostFinding::is_refused);
     for warning in &warnings {
         knockplane_log::write(&format!("warning: {warning}\n"));
     }

@@ -15,9 +15,9 @@ use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
 use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::state::{self, State};
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_limits::predecessor::{self, Deadline};
-use knockplane_policy::doctor::{Finding, Level};
+use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
     Buffers, CopyReason, Device, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, Program, RingSettings,
@@ -54,7 +54,7 @@ struct Decided {
     entries: StoredEntries,
     names: Names,
     source: String,
-    table: Table,
+    table: RuleTable,
 }
 
 /// The reason that a start failed.
@@ -99,7 +99,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let mut names = Names::load(state_dir)?;
         names.run(&stored.rules);
         let of_names = names.entries(&stored.rules, now);
-        let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
+        let mut table = RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
             .with_context(|| format!("rules of {}", stored.source))?;
         // A panic ends the process.
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -137,7 +137,7 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
     let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
     let max_frame = headers::max_frame(mtu as usize) as u32;
     let checked = wire::at_start(config, [&devices[0], &devices[1]], [&observed[0], &observed[1]], max_frame);
-    let (refused, warnings): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(Finding::is_refused);
+    let (refused, warnings): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(HostFinding::is_refused);
     if let Some(error) = doctor::as_error(&refused) {
         let is_invalid = refused.iter().any(|finding| finding.level == Level::Invalid);
         return Err(if is_invalid { StartError::Configuration(error) } else { StartError::Other(error) });
@@ -304,7 +304,7 @@ fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<
 }
 
 /// Refuses a mode below the configured requirement.
-fn require(finding: Option<Finding>) -> anyhow::Result<()> {
+fn require(finding: Option<HostFinding>) -> anyhow::Result<()> {
     finding.map_or(Ok(()), |finding| bail!("{finding}"))
 }
 

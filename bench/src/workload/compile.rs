@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use knockplane_engine::state::State;
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
@@ -31,7 +31,7 @@ fn compiling(rules: RuleSet) -> impl FnMut() {
     let rules = Arc::new(rules);
     let state = State::with_secret(1, 1, [1, 2]).expect("little memory");
     move || {
-        let table = Table::compile(Arc::clone(&rules), &Settings::default(), &state, Time::default());
+        let table = RuleTable::compile(Arc::clone(&rules), &Settings::default(), &state, Time::default());
         assert!(black_box(table).is_ok(), "rules that run");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::events::logged::LoggedPackets;
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc;
@@ -77,7 +77,7 @@ struct Batches<'a> {
     knockers: u32,
     knocks: u32,
     state: &'a State,
-    table: Table,
+    table: RuleTable,
     counters: RuleCounters,
     logged: LoggedPackets,
     decider: Decider,
@@ -99,7 +99,7 @@ impl<'a> Batches<'a> {
             knocks: 0,
             state,
             counters: RuleCounters::new(rules.rules.len()),
-            table: Table::compile(Arc::new(rules), &Settings::default(), &state.engine, state.now())
+            table: RuleTable::compile(Arc::new(rules), &Settings::default(), &state.engine, state.now())
                 .expect("rules that run"),
             logged: LoggedPackets::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),

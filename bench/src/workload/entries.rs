@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use knockplane_engine::state::State;
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::rsc;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -46,7 +46,7 @@ pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
     families.into_iter().flat_map(of).collect()
 }
 
-fn compiled(menu: &str, length: u8, address: Address) -> Table {
+fn compiled(menu: &str, length: u8, address: Address) -> RuleTable {
     let mut text = format!("/{menu} firewall address-list\n");
     for number in 0..ENTRIES {
         let list = if number % 3 == 0 { "blocked" } else { "known" };
@@ -55,7 +55,7 @@ fn compiled(menu: &str, length: u8, address: Address) -> Table {
     let reading = rsc::read(text.as_bytes());
     assert!(reading.problems.is_empty(), "{:?}", reading.problems.first());
     let state = State::with_secret(1, 1, [1, 2]).expect("little memory");
-    Table::compile(Arc::new(reading.rules), &Settings::default(), &state, Time::default()).expect("entries")
+    RuleTable::compile(Arc::new(reading.rules), &Settings::default(), &state, Time::default()).expect("entries")
 }
 
 fn v4(number: u32) -> IpAddr {

@@ -8,7 +8,7 @@ use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
 use knockplane_engine::state::events::logged::LoggedPackets;
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc;
@@ -48,7 +48,7 @@ struct ConnectionWorkload {
     flows: u32,
     known: bool,
     state: State,
-    table: Table,
+    table: RuleTable,
     counters: RuleCounters,
     logged: LoggedPackets,
     decider: Decider,
@@ -59,7 +59,7 @@ impl ConnectionWorkload {
         let rules = rsc::read(RULES.as_bytes()).rules;
         let state = State::with_secret(1, flows as usize, [1, 2]).expect("memory for the connections");
         let counters = RuleCounters::new(rules.rules.len());
-        let table = Table::compile(Arc::new(rules), &Settings::default(), &state, Time::default());
+        let table = RuleTable::compile(Arc::new(rules), &Settings::default(), &state, Time::default());
         let mut connections = ConnectionWorkload {
             frames: std::array::from_fn(|_| tcp_to(22)),
             random: Random(6),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use knockplane_policy::doctor::{Finding, Level, Report, Scope, VERSION};
+use knockplane_policy::doctor::{HostFinding, Level, Report, Scope, VERSION};
 use knockplane_policy::word::Word as _;
 
 use super::table::{count, printable, wrapped};
@@ -99,7 +99,7 @@ const fn heading(scope: Scope) -> &'static str {
 }
 
 /// One finding: one line if there is no problem, otherwise with the reason and the remedy.
-fn entry(finding: &Finding) -> String {
+fn entry(finding: &HostFinding) -> String {
     let mut text = row(finding.level.name(), &finding.check, &finding.found);
     if finding.level > Level::Ok {
         for (title, part) in [("why", &finding.why), ("change", &finding.change)] {
@@ -150,18 +150,22 @@ mod tests {
         let long = "packets of one knock arrive on several queues; they are still taken in order, but a step may wait for a \
                     millisecond";
         let findings = vec![
-            Finding::ok(Scope::Host, "kernel", "Linux 6.1.0 on x86_64"),
-            Finding::ok(Scope::Host, "clock", "not synchronised")
+            HostFinding::ok(Scope::Host, "kernel", "Linux 6.1.0 on x86_64"),
+            HostFinding::ok(Scope::Host, "clock", "not synchronised")
                 .because(Level::Warning, "the log goes by it")
                 .change("run a time service")
                 .run("timedatectl set-ntp true"),
-            Finding::ok(Scope::Configuration, "rules", "r.rsc:2: no such action\n 2 | add action=acept\u{1b}[31m\n")
-                .because(Level::Invalid, ""),
-            Finding::ok(Scope::Outside, "rss", "eth1 spreads tcp4, udp4 over its queues by ports as well")
+            HostFinding::ok(
+                Scope::Configuration,
+                "rules",
+                "r.rsc:2: no such action\n 2 | add action=acept\u{1b}[31m\n",
+            )
+            .because(Level::Invalid, ""),
+            HostFinding::ok(Scope::Outside, "rss", "eth1 spreads tcp4, udp4 over its queues by ports as well")
                 .because(Level::Warning, long)
                 .run("ethtool -N eth1 rx-flow-hash tcp4 sd")
                 .run("ethtool -N eth1 rx-flow-hash udp4 sd"),
-            Finding::ok(Scope::Outside, "program", "whose it is, this user cannot see")
+            HostFinding::ok(Scope::Outside, "program", "whose it is, this user cannot see")
                 .because(Level::Unknown, "only one program can be there"),
         ];
         Report::new("0.1.0", findings)
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn what_it_comes_to_is_the_last_line() {
         let mut findings = report().findings;
-        let mut last = |keep: fn(&Finding) -> bool| {
+        let mut last = |keep: fn(&HostFinding) -> bool| {
             findings.retain(keep);
             summary(&Report::new("0.1.0", findings.clone()))
         };

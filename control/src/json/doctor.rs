@@ -34,9 +34,9 @@ pub(crate) struct FindingJson {
     pub(crate) run: Vec<String>,
 }
 
-impl From<doctor::Finding> for FindingJson {
-    fn from(finding: doctor::Finding) -> Self {
-        let doctor::Finding { scope, check, level, found, why, change, run } = finding;
+impl From<doctor::HostFinding> for FindingJson {
+    fn from(finding: doctor::HostFinding) -> Self {
+        let doctor::HostFinding { scope, check, level, found, why, change, run } = finding;
         let said = |text: String| Some(text).filter(|text| !text.is_empty());
         FindingJson { scope, check, level, found, why: said(why), change: said(change), run }
     }

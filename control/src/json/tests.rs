@@ -71,11 +71,11 @@ fn connections_have_addresses_and_ports_apart() {
 
 #[test]
 fn a_report_of_the_host_has_no_empty_text() {
-    use knockplane_policy::doctor::{Finding, Level, Report, Scope};
+    use knockplane_policy::doctor::{HostFinding, Level, Report, Scope};
 
     let findings = vec![
-        Finding::ok(Scope::Host, "kernel", "Linux 6.1.0 on x86_64"),
-        Finding::ok(Scope::Outside, "rss", "eth1 spreads by ports")
+        HostFinding::ok(Scope::Host, "kernel", "Linux 6.1.0 on x86_64"),
+        HostFinding::ok(Scope::Outside, "rss", "eth1 spreads by ports")
             .because(Level::Warning, "why")
             .run("ethtool -N eth1"),
     ];

@@ -43,7 +43,7 @@ words! {
 
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
+pub struct HostFinding {
     /// Its subject.
     pub scope: Scope,
     /// The check's name, a key of docs/doctor.md.
@@ -60,23 +60,31 @@ pub struct Finding {
     pub run: Vec<String>,
 }
 
-impl Finding {
+impl HostFinding {
     /// A passed check.
     pub fn ok(scope: Scope, check: &str, found: impl Into<String>) -> Self {
         let (why, change) = Default::default();
-        Finding { scope, check: check.to_owned(), level: Level::Ok, found: found.into(), why, change, run: Vec::new() }
+        HostFinding {
+            scope,
+            check: check.to_owned(),
+            level: Level::Ok,
+            found: found.into(),
+            why,
+            change,
+            run: Vec::new(),
+        }
     }
 
     /// The same finding with this severity and consequence.
     #[must_use]
     pub fn because(self, level: Level, why: impl Into<String>) -> Self {
-        Finding { level, why: why.into(), ..self }
+        HostFinding { level, why: why.into(), ..self }
     }
 
     /// The same finding with a remedy in words.
     #[must_use]
     pub fn change(self, change: impl Into<String>) -> Self {
-        Finding { change: change.into(), ..self }
+        HostFinding { change: change.into(), ..self }
     }
 
     /// The same finding with a further command.
@@ -93,7 +101,7 @@ impl Finding {
 }
 
 /// State, consequence and remedy in one line.
-impl std::fmt::Display for Finding {
+impl std::fmt::Display for HostFinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.found)?;
         for part in [&self.why, &self.change] {
@@ -115,12 +123,12 @@ pub struct Report {
     /// The highest severity of the findings.
     pub level: Level,
     /// In the order of checking.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<HostFinding>,
 }
 
 impl Report {
     /// A report of these findings.
-    pub fn new(dataplane: &str, findings: Vec<Finding>) -> Self {
+    pub fn new(dataplane: &str, findings: Vec<HostFinding>) -> Self {
         let level = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
         Report { version: VERSION, dataplane: dataplane.to_owned(), level, findings }
     }
@@ -142,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_report_is_as_bad_as_its_worst_finding() {
-        let ok = || Finding::ok(Scope::Host, "clock", "tsc");
+        let ok = || HostFinding::ok(Scope::Host, "clock", "tsc");
         let code = |level| Report::new("1", vec![ok(), ok().because(level, "why"), ok()]).exit() as u8;
         assert_eq!(Report::new("1", vec![ok()]).exit(), Exit::Ok);
         assert_eq!(Report::new("1", Vec::new()).exit(), Exit::Ok);
@@ -151,11 +159,11 @@ mod tests {
 
     #[test]
     fn a_finding_in_a_line_says_what_why_and_how() {
-        let finding = Finding::ok(Scope::Outside, "down", "eth1 is down");
+        let finding = HostFinding::ok(Scope::Outside, "down", "eth1 is down");
         assert_eq!(finding.to_string(), "eth1 is down");
         let finding = finding.because(Level::Error, "no frame arrives").run("ip link set dev eth1 up");
         assert_eq!(finding.to_string(), "eth1 is down; no frame arrives; run: ip link set dev eth1 up");
         let json = serde_json::to_string(&finding).unwrap();
-        assert_eq!(serde_json::from_str::<Finding>(&json).unwrap(), finding);
+        assert_eq!(serde_json::from_str::<HostFinding>(&json).unwrap(), finding);
     }
 }

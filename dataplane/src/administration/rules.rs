@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use knockplane_engine::state::events::Cause;
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_log::target;
 use knockplane_policy::door::Door;
 use knockplane_policy::event::Origin;
@@ -61,7 +61,7 @@ impl Administration {
         let settings = &self.rules.config.settings;
         self.check_memory(&rules, settings)?;
         let rules = Arc::new(rules);
-        let table = Table::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
+        let table = RuleTable::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
         let mut table = table.map_err(|error| RequestError::Theirs(error.to_string()))?;
         let stored = SourcedRules { source, rules };
         let running = self.shared.generation.load_full();
@@ -95,7 +95,7 @@ impl Administration {
     }
 
     /// Publishes this table to the workers, and waits until every worker runs it.
-    fn swap(&self, table: Table, source: String) -> Result<u64, RequestError> {
+    fn swap(&self, table: RuleTable, source: String) -> Result<u64, RequestError> {
         let shared = &self.shared;
         let number = shared.generation.load().number + 1;
         let generation = Arc::new(Generation::new(number, shared.clock.now(), source, table, self.workers.len()));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_ring::{has_xdp_sockets, is_clock_synchronised};
 use rustix::process::{Resource, geteuid, getrlimit};
 use rustix::system::uname;
@@ -48,11 +48,11 @@ impl Host {
         NEEDED.iter().all(|(_, bit)| self.has(*bit))
     }
 
-    pub(crate) fn findings(&self) -> Vec<Finding> {
+    pub(crate) fn findings(&self) -> Vec<HostFinding> {
         vec![self.kernel(), self.capabilities(), self.sockets(), clock_source(), clock(), btf(), bpf_filesystem()]
     }
 
-    fn kernel(&self) -> Finding {
+    fn kernel(&self) -> HostFinding {
         let behind = if version(&self.release) < Some((6, 6)) {
             "; what a driver lets past the program is not dropped (Linux 6.6 can)"
         } else {
@@ -70,7 +70,7 @@ impl Host {
         }
     }
 
-    fn capabilities(&self) -> Finding {
+    fn capabilities(&self) -> HostFinding {
         let missing: Vec<_> = NEEDED.iter().filter(|(_, bit)| !self.has(*bit)).map(|(name, _)| *name).collect();
         if missing.is_empty() {
             return ok("capabilities", "all that the dataplane needs");
@@ -87,7 +87,7 @@ impl Host {
             .run("sudo knockctl doctor")
     }
 
-    fn sockets(&self) -> Finding {
+    fn sockets(&self) -> HostFinding {
         match has_xdp_sockets() {
             Ok(()) => ok("xdp-sockets", "the kernel makes AF_XDP sockets"),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.is_root => {
@@ -105,7 +105,7 @@ impl Host {
     }
 
     /// Whether the process may lock the frames' memory, in bytes.
-    pub(crate) fn memlock(&self, needed: u64) -> Finding {
+    pub(crate) fn memlock(&self, needed: u64) -> HostFinding {
         let limit = getrlimit(Resource::Memlock).maximum;
         let needs = format!("{} MB of frames are locked in memory", needed.div_ceil(1_000_000));
         if self.has(IPC_LOCK) || self.has(SYS_RESOURCE) || limit.is_none() {
@@ -139,7 +139,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// Clocks that take a microsecond or more to read. A worker reads the clock at every turn, the program at every frame.
 const SLOW_CLOCKS: [&str; 4] = ["hpet", "acpi_pm", "jiffies", "refined-jiffies"];
 
-fn clock_source() -> Finding {
+fn clock_source() -> HostFinding {
     const FOLDER: &str = "/sys/devices/system/clocksource/clocksource0";
     let read = |file: &str| fs::read_to_string(format!("{FOLDER}/{file}")).map(|text| text.trim().to_owned());
     match (read("current_clocksource"), read("available_clocksource")) {
@@ -160,7 +160,7 @@ fn clock_source() -> Finding {
     }
 }
 
-fn clock() -> Finding {
+fn clock() -> HostFinding {
     match is_clock_synchronised() {
         Ok(true) => ok("clock", "synchronised"),
         Ok(false) => ok("clock", "not synchronised, as far as the kernel knows")
@@ -171,12 +171,12 @@ fn clock() -> Finding {
     }
 }
 
-fn btf() -> Finding {
+fn btf() -> HostFinding {
     let is_there = fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false);
     ok("btf", if is_there { "there; the filter does not need it" } else { "none; the filter does not need it" })
 }
 
-fn bpf_filesystem() -> Finding {
+fn bpf_filesystem() -> HostFinding {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mount = mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
@@ -186,8 +186,8 @@ fn bpf_filesystem() -> Finding {
     ok("bpf-filesystem", format!("{found}; the filter does not need it: it pins nothing"))
 }
 
-fn ok(check: &str, found: impl Into<String>) -> Finding {
-    Finding::ok(Scope::Host, check, found)
+fn ok(check: &str, found: impl Into<String>) -> HostFinding {
+    HostFinding::ok(Scope::Host, check, found)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use knockplane_limits::predecessor;
-use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{Device, Offload, OffloadState, XdpFeatures};
 use rustix::process::geteuid;
@@ -23,11 +23,11 @@ pub(crate) struct Examined<'e> {
 }
 
 impl Examined<'_> {
-    pub(crate) fn ok(&self, check: &str, found: impl Into<String>) -> Finding {
-        Finding::ok(scope(self.side), check, found)
+    pub(crate) fn ok(&self, check: &str, found: impl Into<String>) -> HostFinding {
+        HostFinding::ok(scope(self.side), check, found)
     }
 
-    pub(crate) fn findings(&self) -> Vec<Finding> {
+    pub(crate) fn findings(&self) -> Vec<HostFinding> {
         let name = self.device.name();
         let driver = if self.device.driver().is_empty() { "none that is known" } else { self.device.driver() };
         let mut findings = vec![
@@ -50,7 +50,7 @@ impl Examined<'_> {
         findings
     }
 
-    fn carrier(&self) -> Finding {
+    fn carrier(&self) -> HostFinding {
         let name = self.device.name();
         match self.device.is_up() {
             Ok(true) => self.ok("carrier", "the link is up"),
@@ -64,7 +64,7 @@ impl Examined<'_> {
     }
 
     /// The mode of XDP: the actual one, or the expected one.
-    fn xdp(&self) -> Finding {
+    fn xdp(&self) -> HostFinding {
         let require = self.config.require;
         match (self.observed.link.is_native, self.features) {
             (Some(false), _) => mode::generic(require, self.side, self.device),
@@ -96,11 +96,11 @@ impl Examined<'_> {
 }
 
 /// Whether frames will be copied, as far as this is known before a start.
-pub(crate) fn zero_copy(at_start: &AtStart) -> Option<Finding> {
+pub(crate) fn zero_copy(at_start: &AtStart) -> Option<HostFinding> {
     if at_start.findings.iter().any(|finding| finding.check == "zero-copy") {
         return None;
     }
-    let ok = |found: String| Some(Finding::ok(Scope::Wire, "zero-copy", found));
+    let ok = |found: String| Some(HostFinding::ok(Scope::Wire, "zero-copy", found));
     if let Some(reason) = at_start.buffers.as_ref()?.copy_reason() {
         return ok(format!("frames are copied: {reason}"));
     }
@@ -114,8 +114,8 @@ pub(crate) fn zero_copy(at_start: &AtStart) -> Option<Finding> {
 }
 
 /// The owner of the XDP program on the interface. A start waits for an exiting process, and otherwise fails.
-pub(crate) fn program(side: Side, device: &Device, observed: &Observed, running: Option<i32>) -> Finding {
-    let ok = |found: String| Finding::ok(scope(side), "program", found);
+pub(crate) fn program(side: Side, device: &Device, observed: &Observed, running: Option<i32>) -> HostFinding {
+    let ok = |found: String| HostFinding::ok(scope(side), "program", found);
     let name = device.name();
     let Some(id) = observed.link.programs.first() else { return ok("no other XDP program".to_owned()) };
     let why = "only one program can be on an interface: the filter could not attach its own";

@@ -19,7 +19,7 @@ use std::io;
 use std::path::Path;
 
 use knockplane_engine::headers;
-use knockplane_policy::doctor::{Finding, Level, Report, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Report, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{Device, LinkReader, LoadedProgram, raise_memlock_limit};
 
@@ -39,16 +39,16 @@ pub(crate) fn report(file: Option<&Path>) -> Report {
     Report::new(env!("CARGO_PKG_VERSION"), findings)
 }
 
-fn of_file(file: &Path, host: &host::Host) -> Vec<Finding> {
-    let shown = Finding::ok(Scope::Configuration, "configuration", file.display().to_string());
+fn of_file(file: &Path, host: &host::Host) -> Vec<HostFinding> {
+    let shown = HostFinding::ok(Scope::Configuration, "configuration", file.display().to_string());
     if File::open(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         let found = format!("{} cannot be read by this user", file.display());
-        let finding = Finding { found, ..shown }.because(Level::Unknown, "nothing can be said of a start with it");
+        let finding = HostFinding { found, ..shown }.because(Level::Unknown, "nothing can be said of a start with it");
         return vec![finding.change("run this as root").run("sudo knockctl doctor")];
     }
     let config = match Config::load(file) {
         Ok(config) => config,
-        Err(error) => return vec![Finding { found: error.to_string(), ..shown }.because(Level::Invalid, "")],
+        Err(error) => return vec![HostFinding { found: error.to_string(), ..shown }.because(Level::Invalid, "")],
     };
     let early = configured::early(&config);
     let mut findings = vec![shown];
@@ -62,7 +62,7 @@ fn of_file(file: &Path, host: &host::Host) -> Vec<Finding> {
 }
 
 /// The findings of a start with this configuration: errors, warnings, and some met requirements.
-pub(crate) fn of_start(config: &Config) -> Vec<Finding> {
+pub(crate) fn of_start(config: &Config) -> Vec<HostFinding> {
     let early = configured::early(config);
     let mut findings = configured::rules(config, &early);
     findings.splice(0..0, early.findings.iter().cloned());
@@ -73,7 +73,7 @@ pub(crate) fn of_start(config: &Config) -> Vec<Finding> {
 }
 
 /// Findings as one error with one line each; `None` if there are no findings.
-pub(crate) fn as_error(findings: &[Finding]) -> Option<anyhow::Error> {
+pub(crate) fn as_error(findings: &[HostFinding]) -> Option<anyhow::Error> {
     let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| anyhow::Error::msg(lines.join("\nknockplane-dataplane: ")))
 }
@@ -83,7 +83,7 @@ struct Wire {
     sides: [Option<(Device, Observed)>; 2],
     at_start: Option<AtStart>,
     /// Errors and warnings of a start.
-    problems: Vec<Finding>,
+    problems: Vec<HostFinding>,
 }
 
 impl Wire {
@@ -115,12 +115,12 @@ impl Wire {
     }
 
     /// The owners of the XDP programs on the interfaces.
-    fn programs(&self, early: &Early) -> Vec<Finding> {
+    fn programs(&self, early: &Early) -> Vec<HostFinding> {
         self.each().map(|(side, device, observed)| interface::program(side, device, observed, early.running)).collect()
     }
 
     /// Met requirements, and properties that cost speed.
-    fn facts(&self, config: &Config, early: &Early, host: &host::Host) -> Vec<Finding> {
+    fn facts(&self, config: &Config, early: &Early, host: &host::Host) -> Vec<HostFinding> {
         let mut facts = Vec::new();
         for (side, device, observed) in self.each() {
             let features = self.at_start.as_ref().and_then(|at_start| at_start.features[side.index()]);
@@ -131,7 +131,7 @@ impl Wire {
         }
         facts.extend(self.both());
         // The finding of an unmet requirement replaces the fact.
-        let is_told = |fact: &Finding| {
+        let is_told = |fact: &HostFinding| {
             self.problems.iter().any(|problem| (problem.scope, &problem.check) == (fact.scope, &fact.check))
         };
         facts.retain(|fact| fact.level > Level::Ok || !is_told(fact));
@@ -144,17 +144,17 @@ impl Wire {
     }
 
     /// The properties that both interfaces share.
-    fn both(&self) -> Vec<Finding> {
+    fn both(&self) -> Vec<HostFinding> {
         let [Some((_, outside)), Some((_, inside))] = &self.sides else { return Vec::new() };
         let mut facts = Vec::new();
         if outside.link.mtu == inside.link.mtu {
             let largest = knockplane_ring::largest_mtu([0, 1].map(|side: usize| self.driver(side)));
             let found = format!("{} on both; these drivers take {largest} at most", outside.link.mtu);
-            facts.push(Finding::ok(Scope::Wire, "mtu", found));
+            facts.push(HostFinding::ok(Scope::Wire, "mtu", found));
         }
         if outside.queues.rx == inside.queues.rx {
             let found = format!("{} on both, a worker for each", outside.queues.rx);
-            facts.push(Finding::ok(Scope::Wire, "queues", found));
+            facts.push(HostFinding::ok(Scope::Wire, "queues", found));
         }
         facts
     }
@@ -164,9 +164,9 @@ impl Wire {
     }
 
     /// Whether the kernel accepts the XDP program: loads the program, discards it, and attaches it to nothing.
-    fn loads(&self, host: &host::Host) -> Option<Finding> {
+    fn loads(&self, host: &host::Host) -> Option<HostFinding> {
         let [Some((outside, observed)), Some((inside, _))] = &self.sides else { return None };
-        let finding = |found: String| Finding::ok(Scope::Wire, "program-load", found);
+        let finding = |found: String| HostFinding::ok(Scope::Wire, "program-load", found);
         if !host.may_load() {
             let finding = finding("the XDP program was not tried: this process may not load it".to_owned());
             let finding = finding.because(Level::Unknown, "an old kernel may refuse it");
@@ -181,20 +181,20 @@ impl Wire {
     }
 
     /// Whether the process may lock the frames' memory.
-    fn memlock(&self, config: &Config, at_start: &AtStart, host: &host::Host) -> Option<Finding> {
+    fn memlock(&self, config: &Config, at_start: &AtStart, host: &host::Host) -> Option<HostFinding> {
         let queues = self.sides[0].as_ref().map_or(1, |(_, observed)| observed.queues.rx);
         let needed = u64::from(queues) * at_start.buffers.as_ref()?.memory(config.ring_size);
         Some(host.memlock(needed))
     }
 }
 
-fn open(config: &Config, side: Side) -> Result<(Device, Observed), Box<Finding>> {
+fn open(config: &Config, side: Side) -> Result<(Device, Observed), Box<HostFinding>> {
     let name = match side {
         Side::Outside => &config.outside,
         Side::Inside => &config.inside,
     };
     let missing = |found: String| {
-        let finding = Finding::ok(scope(side), "interface", found);
+        let finding = HostFinding::ok(scope(side), "interface", found);
         Box::new(finding.because(Level::Error, "the filter forwards between two interfaces").run("ip link"))
     };
     let device = Device::open(name).map_err(|error| missing(error.to_string()))?;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use knockplane_policy::doctor::{Finding, Level};
+use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_ring::Rss;
 
 use super::interface::Examined;
 use crate::requirements::configured;
 
-pub(crate) fn findings(examined: &Examined<'_>) -> Vec<Finding> {
+pub(crate) fn findings(examined: &Examined<'_>) -> Vec<HostFinding> {
     let cores: Vec<usize> =
         configured::cores(examined.config).unwrap_or_default().into_iter().map(|core| core.id).collect();
     let queues = examined.observed.queues.rx as usize;
@@ -23,7 +23,7 @@ pub(crate) fn findings(examined: &Examined<'_>) -> Vec<Finding> {
 }
 
 /// Packets of one source should arrive on one queue, and every queue should receive its share.
-fn of_rss(examined: &Examined<'_>, rss: Option<Rss>) -> Finding {
+fn of_rss(examined: &Examined<'_>, rss: Option<Rss>) -> HostFinding {
     let (name, queues) = (examined.device.name(), examined.observed.queues.rx);
     if queues == 1 {
         return examined.ok("rss", "one queue: there is nothing to spread");
@@ -99,7 +99,7 @@ fn of_interrupts(
     interrupts: &[Interrupt],
     workers: &BTreeSet<usize>,
     all: &BTreeSet<usize>,
-) -> Finding {
+) -> HostFinding {
     if interrupts.is_empty() {
         return examined.ok("interrupts", "none of its own");
     }
@@ -133,7 +133,7 @@ mod tests {
     use crate::requirements::Observed;
 
     /// The finding about an interface with this many queues. Loopback only provides its name.
-    fn examined(queues: u32, say: impl FnOnce(&Examined<'_>) -> Finding) -> Finding {
+    fn examined(queues: u32, say: impl FnOnce(&Examined<'_>) -> HostFinding) -> HostFinding {
         let config = include_str!("../../../configs/default.toml");
         let config = Config::parse(Path::new("k.toml"), config).expect("the default configuration");
         let device = Device::open("lo").expect("every network namespace has a loopback");

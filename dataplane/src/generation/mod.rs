@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use knockplane_engine::pipeline::counters::RuleCounters;
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::time::Time;
@@ -29,7 +29,7 @@ pub(crate) struct Generation {
     pub(crate) since_epoch: Duration,
     /// Where the rules came from, for people.
     pub(crate) source: String,
-    pub(crate) table: Table,
+    pub(crate) table: RuleTable,
     /// One for each worker.
     pub(crate) counters: Vec<RuleCounters>,
     /// The lists that the rules and the doors name.
@@ -39,7 +39,7 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    pub(crate) fn new(number: u64, since: Time, source: String, table: Table, workers: usize) -> Self {
+    pub(crate) fn new(number: u64, since: Time, source: String, table: RuleTable, workers: usize) -> Self {
         let counters = (0..workers).map(|_| RuleCounters::new(table.rules().rules.len())).collect();
         let lists = list_names::named(table.rules(), &table.settings().doors);
         let lists = lists.into_iter().map(|list| list.into_owned()).collect();
@@ -214,7 +214,8 @@ mod tests {
     }
 
     fn of_rules(number: u64, state: &State, rules: RuleSet) -> Arc<Generation> {
-        let table = Table::compile(Arc::new(rules), &Settings::default(), state, Time::default()).expect("valid rules");
+        let table =
+            RuleTable::compile(Arc::new(rules), &Settings::default(), state, Time::default()).expect("valid rules");
         Arc::new(Generation::new(number, Time::default(), String::new(), table, 2))
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use core_affinity::CoreId;
 use knockplane_engine::state::{self, State};
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_limits::predecessor;
-use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Scope};
 
 use super::Observed;
 use crate::clock::Clock;
@@ -21,7 +21,7 @@ use crate::stored_rules::{self, SourcedRules, StoredRules};
 
 /// The results of the checks before interfaces and rules are read.
 pub(crate) struct Early {
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Vec<HostFinding>,
     /// The state directory, if it exists and can be read.
     pub(crate) state: Option<Arc<StateDir>>,
     /// The process id of the dataplane that uses the directory.
@@ -51,7 +51,7 @@ pub(crate) fn early(config: &Config) -> Early {
 ///
 /// # Errors
 /// If the configuration contains a core that this process may not use.
-pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
+pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<HostFinding>> {
     let there = core_affinity::get_core_ids().unwrap_or_default();
     if config.cores.is_empty() {
         return Ok(there);
@@ -73,7 +73,7 @@ pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
 }
 
 /// Checks whether each of `queues` workers has a core without other work.
-pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) -> Option<Finding> {
+pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) -> Option<HostFinding> {
     let cores = cores(config).ok()?.len() as u32;
     (cores != 0 && queues > cores).then(|| {
         let found = format!("{queues} workers, one for each queue, share {cores} cores");
@@ -84,7 +84,7 @@ pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) 
         };
         let change =
             if config.cores.is_empty() { "use fewer queues" } else { "name more `cores`, or use fewer queues" };
-        let mut finding = Finding::ok(Scope::Wire, "cores", found).because(Level::Warning, why).change(change);
+        let mut finding = HostFinding::ok(Scope::Wire, "cores", found).because(Level::Warning, why).change(change);
         for observed in observed {
             finding = finding.run(observed.queues.command(&observed.link.name, cores));
         }
@@ -92,7 +92,7 @@ pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) 
     })
 }
 
-fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
+fn state_dir(config: &Config) -> (HostFinding, Option<Arc<StateDir>>, Option<i32>) {
     let shown = config.state_dir.display();
     match StateDir::examine(&config.state_dir) {
         Ok(Examined::Absent) => (ok("state-dir", format!("{shown} is made at the first start")), None, None),
@@ -117,7 +117,7 @@ fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
 }
 
 /// Checks the configured rules, the last applied rules, and the memory for them. This may take seconds.
-pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
+pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
     let configured = stored_rules::read_rules(&config.rules).and_then(|stored| compile(config, stored));
     let mut findings = vec![match &configured {
         Ok(stored) => {
@@ -149,12 +149,13 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
 }
 
 fn compile(config: &Config, stored: SourcedRules) -> anyhow::Result<SourcedRules> {
-    let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &State::new(1, 1)?, Clock::start().now());
+    let table =
+        RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &State::new(1, 1)?, Clock::start().now());
     table.map_err(|error| anyhow::Error::new(error).context(format!("rules of {}", stored.source)))?;
     Ok(stored)
 }
 
-fn memory(config: &Config, stored: &SourcedRules, running: Option<i32>) -> Finding {
+fn memory(config: &Config, stored: &SourcedRules, running: Option<i32>) -> HostFinding {
     let capacity = config.connection_capacity;
     let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
     let lists = config.list_capacity as u64 * config.first_steps.entry_bytes() as u64;
@@ -169,16 +170,16 @@ fn memory(config: &Config, stored: &SourcedRules, running: Option<i32>) -> Findi
 }
 
 /// The finding of too little memory: now, or permanently.
-pub(crate) fn lacks_memory(error: MemoryError) -> Finding {
+pub(crate) fn lacks_memory(error: MemoryError) -> HostFinding {
     let level = if error.is_permanent { Level::Invalid } else { Level::Error };
     let why = "the kernel would end this process, or another one, once memory is used up";
     ok("memory", error.to_string()).because(level, why).run("free -m")
 }
 
-fn ok(check: &str, found: impl Into<String>) -> Finding {
-    Finding::ok(Scope::Configuration, check, found)
+fn ok(check: &str, found: impl Into<String>) -> HostFinding {
+    HostFinding::ok(Scope::Configuration, check, found)
 }
 
-fn invalid(check: &str, error: &anyhow::Error) -> Finding {
+fn invalid(check: &str, error: &anyhow::Error) -> HostFinding {
     ok(check, format!("{error:#}")).because(Level::Invalid, "")
 }

@@ -16,7 +16,7 @@ pub(crate) mod mode;
 mod observed;
 pub(crate) mod wire;
 
-use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::{Drift, DriftKind};
 use knockplane_policy::word::Word as _;
@@ -27,13 +27,13 @@ pub(crate) use self::observed::{Observed, is_harmful};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unmet {
     pub(crate) kind: DriftKind,
-    pub(crate) finding: Finding,
+    pub(crate) finding: HostFinding,
 }
 
 impl Unmet {
     /// The finding, and the reason that the filter cannot work with it.
     pub(crate) fn new(kind: DriftKind, found: impl Into<String>, why: impl Into<String>) -> Self {
-        Unmet { kind, finding: Finding::ok(Scope::Wire, kind.name(), found).because(Level::Error, why) }
+        Unmet { kind, finding: HostFinding::ok(Scope::Wire, kind.name(), found).because(Level::Error, why) }
     }
 
     /// Adds the remedy in words.
@@ -47,8 +47,8 @@ impl Unmet {
     }
 
     /// The finding with which a start refuses this side.
-    fn at(self, side: Side) -> Finding {
-        Finding { scope: scope(side), ..self.finding }
+    fn at(self, side: Side) -> HostFinding {
+        HostFinding { scope: scope(side), ..self.finding }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The receive mode: native or generic XDP, with or without a copy. This module checks the configured requirement, and
 //! states the cost of a mode that is not the best.
 
-use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{Buffers, CopyReason, Device, XdpFeatures, XdpMode, ZeroCopy};
 
@@ -30,7 +30,7 @@ pub(crate) fn before(
     devices: [&Device; 2],
     features: [Option<XdpFeatures>; 2],
     buffers: &Buffers,
-) -> Vec<Finding> {
+) -> Vec<HostFinding> {
     let mut findings = Vec::new();
     for side in Side::ALL {
         let Some(features) = features[side.index()] else { continue };
@@ -39,7 +39,7 @@ pub(crate) fn before(
             findings.push(generic(config.require, side, device));
         } else if !features.has_zero_copy() && config.zero_copy == ZeroCopy::Force {
             let found = format!("cannot bind with zero-copy: {} has no zero-copy on this kernel", device.driver());
-            let finding = Finding::ok(scope(side), "zero-copy", found);
+            let finding = HostFinding::ok(scope(side), "zero-copy", found);
             let finding = finding.because(Level::Error, "the configuration has zero-copy = \"force\"");
             findings.push(finding.change("set zero-copy = \"auto\""));
         } else if !features.has_zero_copy() && config.require == Require::ZeroCopy {
@@ -48,12 +48,12 @@ pub(crate) fn before(
     }
     match buffers.copy_reason() {
         Some(reason) if config.require == Require::ZeroCopy && findings.is_empty() => {
-            findings.push(Finding { scope: Scope::Wire, ..copied(devices[0], Side::Outside, &reason.to_string()) });
+            findings.push(HostFinding { scope: Scope::Wire, ..copied(devices[0], Side::Outside, &reason.to_string()) });
         }
         // The drivers support zero-copy and their buffers do not: the operator can change the buffers.
         Some(reason @ CopyReason::BufferTooSmall { .. }) => {
             let cost = cost(XdpMode::Native, false).unwrap_or_default();
-            let finding = Finding::ok(Scope::Wire, "zero-copy", format!("copy mode: {reason}"));
+            let finding = HostFinding::ok(Scope::Wire, "zero-copy", format!("copy mode: {reason}"));
             findings.push(finding.because(Level::Warning, cost));
         }
         _ => {}
@@ -68,7 +68,7 @@ pub(crate) fn is_required(
     device: &Device,
     mode: XdpMode,
     copy_reason: Option<&str>,
-) -> Option<Finding> {
+) -> Option<HostFinding> {
     match (mode, copy_reason) {
         (XdpMode::Generic, _) if require >= Require::Native => Some(generic(require, side, device)),
         (_, Some(reason)) if require == Require::ZeroCopy => Some(copied(device, side, reason)),
@@ -77,11 +77,11 @@ pub(crate) fn is_required(
 }
 
 /// The finding of an interface whose driver does not run the program.
-pub(crate) fn generic(require: Require, side: Side, device: &Device) -> Finding {
+pub(crate) fn generic(require: Require, side: Side, device: &Device) -> HostFinding {
     let (name, driver) = (device.name(), device.driver());
     let driver = if driver.is_empty() { "its driver" } else { driver };
     let found = format!("XDP is generic on {name}: {driver} has no native XDP, or none with this MTU and kernel");
-    let finding = Finding::ok(scope(side), "xdp", found);
+    let finding = HostFinding::ok(scope(side), "xdp", found);
     match require {
         Require::Any => finding.because(Level::Warning, cost(XdpMode::Generic, false).unwrap_or_default()),
         Require::Native | Require::ZeroCopy => {
@@ -94,9 +94,9 @@ pub(crate) fn generic(require: Require, side: Side, device: &Device) -> Finding 
 }
 
 /// The finding of an interface with copied frames although zero-copy is required.
-fn copied(device: &Device, side: Side, reason: &str) -> Finding {
+fn copied(device: &Device, side: Side, reason: &str) -> HostFinding {
     let found = format!("frames of {} are copied: {reason}", device.name());
-    let finding = Finding::ok(scope(side), "zero-copy", found);
+    let finding = HostFinding::ok(scope(side), "zero-copy", found);
     let change =
         "use an interface or a kernel whose driver has zero-copy (docs/hardware.md), or set require = \"native\"";
     finding.because(Level::Error, "the configuration has require = \"zero-copy\"").change(change)

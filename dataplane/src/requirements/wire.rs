@@ -1,6 +1,6 @@
 //! The requirements of the filter on its interfaces. [`at_start`] checks all of them, before any change.
 
-use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::DriftKind;
 use knockplane_ring::{Buffers, Device, Features, Offload, XdpFeatures, largest_mtu};
@@ -11,7 +11,7 @@ use crate::memory;
 
 /// All requirements of a start on the two interfaces: errors and warnings.
 pub(crate) struct AtStart {
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Vec<HostFinding>,
     /// The buffers for the two drivers; `None` if no buffers suit them, which a finding reports.
     pub(crate) buffers: Option<Buffers>,
     /// The features that the drivers report; `None` before Linux 6.3.
@@ -29,7 +29,7 @@ pub(crate) fn at_start(config: &Config, devices: [&Device; 2], observed: [&Obser
         findings.extend(of_each(observed).into_iter().map(|unmet| unmet.at(side)));
         let uses = observed.host_uses.iter().cloned().map(|unmet| unmet.at(side));
         findings.extend(uses.map(|finding| match config.dedicated {
-            true => Finding { level: Level::Warning, ..finding }.change(""),
+            true => HostFinding { level: Level::Warning, ..finding }.change(""),
             false => finding,
         }));
         findings.extend(of_offloads(config, side, device, observed));
@@ -50,17 +50,17 @@ pub(crate) fn at_start(config: &Config, devices: [&Device; 2], observed: [&Obser
             let each = buffers.memory(config.ring_size);
             findings.extend(memory::check_rings(queues, each, config.ring_size).err().map(configured::lacks_memory));
         }
-        Err(error) => findings.push(Finding::ok(Scope::Wire, "mtu", error.to_string()).because(Level::Error, "")),
+        Err(error) => findings.push(HostFinding::ok(Scope::Wire, "mtu", error.to_string()).because(Level::Error, "")),
     }
     AtStart { findings, buffers: buffers.ok(), features }
 }
 
 /// Problems of an interface's kind and its driver.
-fn of_kind(side: Side, device: &Device, features: Option<XdpFeatures>) -> Vec<Finding> {
+fn of_kind(side: Side, device: &Device, features: Option<XdpFeatures>) -> Vec<HostFinding> {
     let mut problems = Vec::new();
     let name = device.name();
     if device.is_ethernet().is_ok_and(|is_ethernet| !is_ethernet) {
-        let found = Finding::ok(scope(side), "ethernet", format!("{name} is no Ethernet interface"));
+        let found = HostFinding::ok(scope(side), "ethernet", format!("{name} is no Ethernet interface"));
         let why = "its frames have no Ethernet header, by which the filter reads them";
         problems.push(found.because(Level::Error, why).change("name the Ethernet interface below it"));
     }
@@ -68,7 +68,7 @@ fn of_kind(side: Side, device: &Device, features: Option<XdpFeatures>) -> Vec<Fi
         let found = format!("{} runs XDP programs and cannot redirect frames to a socket", device.driver());
         let why = format!("no frame that arrives on {name} would reach the filter");
         let change = "use an interface with another driver: docs/hardware.md";
-        problems.push(Finding::ok(scope(side), "xdp", found).because(Level::Error, why).change(change));
+        problems.push(HostFinding::ok(scope(side), "xdp", found).because(Level::Error, why).change(change));
     }
     problems
 }
@@ -84,14 +84,14 @@ pub(crate) fn of_each(observed: &Observed) -> Vec<Unmet> {
 }
 
 /// Offloads that are on, and that the filter must not or cannot turn off.
-fn of_offloads(config: &Config, side: Side, device: &Device, observed: &Observed) -> Vec<Finding> {
+fn of_offloads(config: &Config, side: Side, device: &Device, observed: &Observed) -> Vec<HostFinding> {
     let is_native = observed.link.is_native == Some(true);
     let harmful = observed.harmful_offloads(is_native).filter_map(|offload| {
         let unmet = offload_is_on(observed, offload).at(side);
         match config.offloads {
             _ if !device.can_turn_off(offload) => {
                 let change = "the driver does not do without it; use an interface with another driver";
-                Some(Finding { run: Vec::new(), ..unmet }.change(change))
+                Some(HostFinding { run: Vec::new(), ..unmet }.change(change))
             }
             Offloads::Refuse => Some(unmet),
             Offloads::TurnOff => None,
@@ -144,13 +144,13 @@ pub(crate) fn of_both(observed: [&Observed; 2]) -> Vec<([bool; 2], Unmet)> {
 }
 
 /// An MTU that a driver is likely to refuse, according to its source. The kernel decides when the program is attached.
-fn of_mtu(devices: [&Device; 2], observed: [&Observed; 2]) -> Option<Finding> {
+fn of_mtu(devices: [&Device; 2], observed: [&Observed; 2]) -> Option<HostFinding> {
     let drivers = devices.map(Device::driver);
     let (largest, mtu) = (largest_mtu(drivers), observed[0].link.mtu.max(observed[1].link.mtu));
     // For veth, the MTU of the peer device counts, which may be smaller.
     (mtu > largest).then(|| {
         let found = format!("the MTU is {mtu}, and {} takes {largest} at most with XDP", drivers.join(" or "));
-        let mut finding = Finding::ok(Scope::Wire, "mtu", found)
+        let mut finding = HostFinding::ok(Scope::Wire, "mtu", found)
             .because(Level::Warning, "the driver may refuse the XDP program, and the filter would not start");
         for device in devices {
             finding = finding.run(format!("ip link set dev {} mtu {largest}", device.name()));

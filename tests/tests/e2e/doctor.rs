@@ -71,11 +71,11 @@ impl<'t> Site<'t> {
 #[derive(Debug)]
 struct Report {
     code: i32,
-    findings: Vec<Finding>,
+    findings: Vec<HostFinding>,
 }
 
 #[derive(Clone, Debug)]
-struct Finding {
+struct HostFinding {
     scope: String,
     check: String,
     level: String,
@@ -85,7 +85,7 @@ struct Finding {
 }
 
 impl Report {
-    fn find(&self, scope: &str, check: &str) -> Finding {
+    fn find(&self, scope: &str, check: &str) -> HostFinding {
         let found = self.findings.iter().find(|finding| finding.scope == scope && finding.check == check);
         found.unwrap_or_else(|| panic!("no {check} of {scope} in {self:?}")).clone()
     }
@@ -95,14 +95,14 @@ impl Report {
 fn report(output: &Output) -> Report {
     let json: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let findings = json["findings"].as_array().expect("findings").iter().map(|finding| Finding {
+    let findings = json["findings"].as_array().expect("findings").iter().map(|finding| HostFinding {
         scope: text(&finding["scope"]),
         check: text(&finding["check"]),
         level: text(&finding["level"]),
         found: text(&finding["found"]),
         text: finding.to_string(),
     });
-    let findings: Vec<Finding> = findings.collect();
+    let findings: Vec<HostFinding> = findings.collect();
     let code_of = |level: &str| match level {
         "ok" => 0,
         "warning" | "unknown" => 1,

@@ -17,7 +17,7 @@ use knockplane_policy::time::Time;
 
 use crate::state::State;
 use crate::state::lists::ShardVersion;
-use crate::table::Table;
+use crate::table::RuleTable;
 
 /// Something other than the key, lists and rules that a decision read or changed. Each one is at least a reason not to
 /// repeat the decision without a closer look.
@@ -96,7 +96,7 @@ pub struct Dependencies {
     /// expires or begins. [`Time::NEVER`] if nothing that was read has an end. It bounds times after the decision only: a
     /// packet that arrived before the decided one may get another decision.
     pub until: Time,
-    /// [`Table::number`] of the rules and settings.
+    /// [`RuleTable::number`] of the rules and settings.
     pub table: u32,
     /// Version of the shard that holds the entries of the source, as of the last lookup of the source. `None` if no rule
     /// looked it up. Entries of the rules' own lists are part of the table, those of operators of each shard.
@@ -126,7 +126,7 @@ impl Dependencies {
 
     /// Whether nothing that the decision read has changed or expired by `now`, which is not before the decision. A memory
     /// read for each address that was looked up.
-    pub fn are_current(&self, table: &Table, state: &State, now: Time) -> bool {
+    pub fn are_current(&self, table: &RuleTable, state: &State, now: Time) -> bool {
         let versions = [self.source, self.destination];
         now < self.until
             && self.table == table.number()

@@ -51,7 +51,7 @@ use crate::pipeline::facts::is_fragment;
 use crate::state::State;
 use crate::state::connections::TrackingResult;
 use crate::state::events::logged::LoggedPackets;
-use crate::table::Table;
+use crate::table::RuleTable;
 
 pub use crate::pipeline::batch::{BATCH, Decider};
 pub use crate::pipeline::effects::{OutOfOrder, PendingSteps};
@@ -70,7 +70,7 @@ pub struct Decision {
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The rules.
-    pub table: &'a Table,
+    pub table: &'a RuleTable,
     /// Address lists, connections, doors.
     pub state: &'a State,
     /// Counters of the rules.

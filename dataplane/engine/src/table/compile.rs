@@ -16,7 +16,7 @@ use knockplane_policy::time::Time;
 use super::chains::Chains;
 use super::checks::{check_addresses, check_entries, check_interfaces, check_invalid, check_memories};
 use super::patterns::compile_patterns;
-use super::{About, CompileError, Names, Program, Table, running};
+use super::{About, CompileError, Names, Program, RuleTable, running};
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::state::lists::{ListId, OPERATOR_LEVEL, TooManyListsError};
@@ -24,13 +24,13 @@ use crate::state::matchers::connection_limits::ConnectionLimits;
 use crate::state::matchers::rate_limiters::{LimiterCounts, RateLimiters};
 use crate::state::static_entries::StaticEntries;
 
-impl Table {
+impl RuleTable {
     pub(super) fn build(
         rules: Arc<RuleSet>,
         settings: &Settings,
         state: &State,
         now: Time,
-    ) -> Result<Table, CompileError> {
+    ) -> Result<RuleTable, CompileError> {
         let rules = match settings.doors.is_empty() {
             true => rules,
             false => Arc::new(door::rules(settings, Arc::unwrap_or_clone(rules))),
@@ -78,7 +78,7 @@ impl Table {
         let (entries, single_timed) = StaticEntries::build(&rules, &names.lists, now);
         static TABLES: AtomicU32 = AtomicU32::new(1);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
-        Ok(Table {
+        Ok(RuleTable {
             settings: settings.clone(),
             raw,
             filter,

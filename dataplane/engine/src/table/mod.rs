@@ -1,6 +1,6 @@
 //! A compiled rule set.
 //!
-//! [`Table::compile`] first checks the rules and reports every problem, not only the first. Then it registers the
+//! [`RuleTable::compile`] first checks the rules and reports every problem, not only the first. Then it registers the
 //! lists. Then it emits a program for each address family, which cannot fail. A rule set that does not compile
 //! therefore changes nothing.
 //!
@@ -53,7 +53,7 @@ pub(crate) use state_test::StateTest;
 const MAX_STEPS: u64 = 1_000_000;
 
 /// A compiled rule set.
-pub struct Table {
+pub struct RuleTable {
     rules: Arc<RuleSet>,
     settings: Settings,
     /// The programs of the raw table, by [`family_index`].
@@ -64,7 +64,7 @@ pub struct Table {
     /// The state of connection limits; `None` if no rule uses it.
     pub(crate) connection_limits: Option<ConnectionLimits>,
     entries: StaticEntries,
-    /// Entries that [`Table::begin`] has not added to the lists yet.
+    /// Entries that [`RuleTable::begin`] has not added to the lists yet.
     single_timed: SingleTimed,
     doors: Box<[CompiledDoor]>,
     /// Whether connections are tracked.
@@ -74,13 +74,18 @@ pub struct Table {
     begun: Time,
 }
 
-impl Table {
+impl RuleTable {
     /// Compiles the rules, and registers their lists. The timeouts of the lists' entries begin now. The rules add no
-    /// address to a list before they run: see [`Table::begin`].
+    /// address to a list before they run: see [`RuleTable::begin`].
     ///
     /// # Errors
     /// All problems that prevent the rules from running; then nothing changed.
-    pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
+    pub fn compile(
+        rules: Arc<RuleSet>,
+        settings: &Settings,
+        state: &State,
+        now: Time,
+    ) -> Result<RuleTable, CompileError> {
         Self::build(rules, settings, state, now)
     }
 
@@ -96,12 +101,12 @@ impl Table {
     /// are not added again.
     ///
     /// # Errors
-    /// As [`Table::compile`].
-    pub fn with_settings(&self, settings: &Settings, state: &State) -> Result<Table, CompileError> {
+    /// As [`RuleTable::compile`].
+    pub fn with_settings(&self, settings: &Settings, state: &State) -> Result<RuleTable, CompileError> {
         let mut rules = RuleSet::clone(&self.rules);
         rules.rules.retain(|rule| !rule.dynamic);
         let table = Self::build(Arc::new(rules), settings, state, self.begun)?;
-        Ok(Table { single_timed: SingleTimed::new(), ..table })
+        Ok(RuleTable { single_timed: SingleTimed::new(), ..table })
     }
 
     /// The declared rules, behind those of the doors.

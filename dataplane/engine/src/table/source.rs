@@ -8,7 +8,7 @@ use knockplane_policy::packet::Family;
 use knockplane_policy::rule::LimitMode;
 use knockplane_policy::time::Time;
 
-use super::{StateTest, Table};
+use super::{RuleTable, StateTest};
 
 /// The matcher state of a rule for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum MatcherMemory {
     },
 }
 
-impl Table {
+impl RuleTable {
     /// The matcher state for this source, of rules of the source's family, in the order of rules.
     pub fn matchers_of(&self, source: IpAddr, now: Time) -> Vec<AddressMatcher> {
         let family = Family::of(source);

@@ -15,7 +15,7 @@ use knockplane_engine::state::events::ListEvent;
 use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::lists::{DynamicEntry, Lists};
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::door::Door;
 use knockplane_policy::eval::ListedAddress;
 use knockplane_policy::packet::{Family, Packet, Side};
@@ -322,7 +322,7 @@ pub(crate) const SECRET: [u64; 2] = [7, !7];
 
 /// One worker's engine and its state.
 pub(crate) struct Engine {
-    pub(crate) table: Table,
+    pub(crate) table: RuleTable,
     pub(crate) state: State,
     pub(crate) counters: RuleCounters,
     pub(crate) logged: LoggedPackets,
@@ -337,7 +337,7 @@ impl Engine {
     /// With room for so many entries of lists, and about so many connections.
     pub(crate) fn with_room(rules: RuleSet, settings: &Settings, room: usize) -> Engine {
         let state = State::with_secret(room, room, SECRET).unwrap();
-        let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
+        let mut table = RuleTable::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
         table.begin(&state, Time::default());
         let counters = RuleCounters::new(table.rules().rules.len());
         let (logged, decider) = (LoggedPackets::new(1000), Decider::new(max_frame(1500), SECRET[0]));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use knockplane_engine::headers::max_frame;
 use knockplane_engine::pipeline::dependencies::{Dependencies, Dependency};
 use knockplane_engine::pipeline::{Context, Decider, Decision};
-use knockplane_engine::table::Table;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{
@@ -107,7 +107,7 @@ impl StateChange {
                 lists.sweep(lists.capacity(), now);
             }
             StateChange::Swap => {
-                *table = Table::compile(Arc::new(rules.clone()), settings, state, now).unwrap();
+                *table = RuleTable::compile(Arc::new(rules.clone()), settings, state, now).unwrap();
                 table.begin(state, now);
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use knockplane_engine::state::State;
 use knockplane_engine::state::lists::OPERATOR_LEVEL;
-use knockplane_engine::table::{RuleSetError, Table};
+use knockplane_engine::table::{RuleSetError, RuleTable};
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{
     Action, AddressSet, Condition, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet,
@@ -14,8 +14,8 @@ use knockplane_policy::time::Time;
 
 use crate::common::{add_src, door, rule, rule_set, seconds, src_list};
 
-fn compile(rules: RuleSet, state: &State) -> Result<Table, Vec<RuleSetError>> {
-    Table::compile(Arc::new(rules), &Settings::default(), state, Time::default()).map_err(|error| error.problems)
+fn compile(rules: RuleSet, state: &State) -> Result<RuleTable, Vec<RuleSetError>> {
+    RuleTable::compile(Arc::new(rules), &Settings::default(), state, Time::default()).map_err(|error| error.problems)
 }
 
 fn problems(rules: RuleSet) -> Vec<String> {

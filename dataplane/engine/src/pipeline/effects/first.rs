@@ -18,7 +18,7 @@ use crate::pipeline::reply::Reply;
 use crate::state::doors::DoorId;
 use crate::state::lists::ListId;
 use crate::state::matchers::connection_limits::SourcePrefix;
-use crate::table::{CompiledAction, CompiledRule, StateTest, Table, Test};
+use crate::table::{CompiledAction, CompiledRule, RuleTable, StateTest, Test};
 
 /// All effects of the rules that a packet matches, and the steps that it misses.
 pub(in crate::pipeline) struct FirstEvaluation<'a> {
@@ -71,7 +71,7 @@ impl Matches {
     }
 
     /// The cause of a drop for this reason.
-    pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &Table) -> HistoryCause {
+    pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &RuleTable) -> HistoryCause {
         HistoryCause::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), self.last)) }
     }
 }
