@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_ring::{Device, Endpoint, Program, raise_memlock_limit};
+use knockplane_ring::{Device, Endpoint, XdpProgram, raise_memlock_limit};
 use knockplane_tests::{Namespace, Topology};
 
 /// Enough to use every ring several times, and not a multiple of their size.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 struct End {
     endpoint: Endpoint,
-    _program: Program,
+    _program: XdpProgram,
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn end(namespace: &Namespace, interface: &str, frame_bytes: usize) -> End {
     End { endpoint, _program: program }
 }
 
-fn bound(namespace: &Namespace, interface: &str, frame_bytes: usize) -> (Endpoint, Program) {
+fn bound(namespace: &Namespace, interface: &str, frame_bytes: usize) -> (Endpoint, XdpProgram) {
     let bind = || {
         let device = Device::open(interface)?;
-        let program = Program::attach(&device, 1, device.mtu()? + 22)?;
+        let program = XdpProgram::attach(&device, 1, device.mtu()? + 22)?;
         Ok((Endpoint::bind(&device, 0, frame_bytes)?, program))
     };
     namespace.within(bind).expect("an AF_XDP socket")

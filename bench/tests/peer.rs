@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use knockplane_peer::{Forwarded, PeerSockets};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, Device, Dispositions, Endpoint, LoadedProgram, Program, ReceiveDrops, RingSettings, Rings,
-    SocketStatistics, ZeroCopy, raise_memlock_limit,
+    Buffers, Device, Dispositions, Endpoint, LoadedProgram, ReceiveDrops, RingSettings, Rings, SocketStatistics,
+    XdpProgram, ZeroCopy, raise_memlock_limit,
 };
 use knockplane_tests::{Namespace, Topology};
 
@@ -117,14 +117,14 @@ fn frames_of_our_rings_pass_a_forwarder_on_the_library() {
 
 struct Host {
     peer: PeerSockets,
-    _program: Program,
+    _program: XdpProgram,
 }
 
 /// A host on `xsk-rs`.
 fn host(namespace: &Namespace) -> Host {
     let bind = || {
         let device = Device::open("eth0")?;
-        let mut program = Program::attach(&device, 1, device.mtu()? + 22)?;
+        let mut program = XdpProgram::attach(&device, 1, device.mtu()? + 22)?;
         let peer = PeerSockets::bind(&[&device], RING_SIZE)?;
         program.set_socket(0, peer.fd(0))?;
         Ok(Host { peer, _program: program })
@@ -133,10 +133,10 @@ fn host(namespace: &Namespace) -> Host {
 }
 
 /// A host on our rings.
-fn endpoint(namespace: &Namespace, frame_bytes: usize) -> (Endpoint, Program) {
+fn endpoint(namespace: &Namespace, frame_bytes: usize) -> (Endpoint, XdpProgram) {
     let bind = || {
         let device = Device::open("eth0")?;
-        let mut program = Program::attach(&device, 1, device.mtu()? + 22)?;
+        let mut program = XdpProgram::attach(&device, 1, device.mtu()? + 22)?;
         let endpoint = Endpoint::bind(&device, 0, frame_bytes)?;
         endpoint.connect(&mut program, 0)?;
         Ok((endpoint, program))
@@ -145,7 +145,7 @@ fn endpoint(namespace: &Namespace, frame_bytes: usize) -> (Endpoint, Program) {
 }
 
 /// Our rings between both interfaces.
-fn wire(namespace: &Namespace) -> (Rings, [Program; 2]) {
+fn wire(namespace: &Namespace) -> (Rings, [XdpProgram; 2]) {
     let bind = || {
         let devices = [Device::open("outside")?, Device::open("inside")?];
         let both = [&devices[0], &devices[1]];

@@ -12,8 +12,8 @@ use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
-    Added, DataplaneStatus, Doors, Greeting, ListPage, ListQuery, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry,
-    Reloaded, Request, Response, RunningRules, VERSION,
+    Added, DataplaneStatus, Doors, Greeting, ListPage, ListQuery, MAX_LINE, MetricsReport, NameAnswer, NameState,
+    NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -200,7 +200,7 @@ impl Dataplane {
     }
 
     /// Its counters.
-    pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
+    pub async fn metrics(&self) -> Result<MetricsReport, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
             Response::Metrics(metrics) => Ok(*metrics),
             other => Err(self.unexpected(&other)),

@@ -13,8 +13,8 @@ use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName,
     IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary, LogStatus, LostLines,
-    Metrics, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, RunningRules, Visitor, Worker,
-    WorkerMetrics,
+    MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, RunningRules, Visitor,
+    WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -122,8 +122,8 @@ fn interface(side: Side, name: &str) -> Interface {
     }
 }
 
-fn worker(worker: u32) -> Worker {
-    Worker {
+fn worker(worker: u32) -> WorkerStatus {
+    WorkerStatus {
         worker,
         core: (worker == 0).then_some(2),
         heartbeat_age: Some(Duration::from_millis(5)),
@@ -265,9 +265,9 @@ fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSum
     }
 }
 
-pub(crate) fn metrics() -> Metrics {
+pub(crate) fn metrics() -> MetricsReport {
     let rules = rules();
-    Metrics {
+    MetricsReport {
         status: status(),
         workers: vec![worker_metrics(0), worker_metrics(1)],
         started: Duration::from_secs(910),

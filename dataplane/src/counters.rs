@@ -45,9 +45,9 @@ impl Cell {
 #[derive(Debug)]
 pub(crate) struct WorkerCounters {
     /// By side it came in on.
-    pub(crate) received: [Traffic; 2],
+    pub(crate) received: [TrafficCounters; 2],
     /// By side it went out of.
-    pub(crate) sent: [Traffic; 2],
+    pub(crate) sent: [TrafficCounters; 2],
     frames: [[Cell; Reason::COUNT]; 2],
     /// Handed to the kernel for sending and not yet completed. A gauge.
     pub(crate) in_flight: Cell,
@@ -66,12 +66,12 @@ pub(crate) struct WorkerCounters {
 
 /// Frames and their bytes, with Ethernet.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct TrafficCounters {
     pub(crate) frames: Cell,
     pub(crate) bytes: Cell,
 }
 
-impl Traffic {
+impl TrafficCounters {
     pub(crate) fn add(&self, frames: usize, bytes: usize) {
         self.frames.add(frames as u64);
         self.bytes.add(bytes as u64);
@@ -85,8 +85,8 @@ const KERNEL_REASONS: [&str; 5] =
 impl Default for WorkerCounters {
     fn default() -> Self {
         WorkerCounters {
-            received: array::from_fn(|_| Traffic::default()),
-            sent: array::from_fn(|_| Traffic::default()),
+            received: array::from_fn(|_| TrafficCounters::default()),
+            sent: array::from_fn(|_| TrafficCounters::default()),
             frames: array::from_fn(|_| array::from_fn(|_| Cell::default())),
             in_flight: Cell::default(),
             lost: Cell::default(),

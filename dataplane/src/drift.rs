@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind};
-use knockplane_ring::{Changes, Device, LinkCounters, LinkReader};
+use knockplane_ring::{Device, LinkChanges, LinkCounters, LinkReader};
 
 use crate::clock::Clock;
 use crate::config::Offloads;
@@ -74,7 +74,7 @@ pub(crate) struct Findings {
 /// # Errors
 /// If the kernel does not answer, or the interfaces have changed since they were read.
 pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcSwap<Findings>>> {
-    let changes = Changes::listen([0, 1].map(|side: usize| baseline.interfaces[side].device.index()))?;
+    let changes = LinkChanges::listen([0, 1].map(|side: usize| baseline.interfaces[side].device.index()))?;
     let findings = Findings {
         at: clock.now(),
         drift: Default::default(),

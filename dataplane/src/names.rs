@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{ListEntry, RuleSet};
+use knockplane_policy::rule::{RuleFileEntry, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{HostName, MAX_NAME_ADDRESSES, NameAnswer, NameOutcome, NameState};
 use serde::{Deserialize, Serialize};
 
-use crate::state_dir::{Format, NAMES, StateDir, damage};
+use crate::state_dir::{FileFormat, NAMES, StateDir, damage};
 use crate::static_entries::NameEntry;
 
 /// The format of `names.state`: JSON, an array of [`StoredName`].
-const FORMAT: Format = Format { kind: "names", version: 1 };
+const FORMAT: FileFormat = FileFormat { kind: "names", version: 1 };
 
 /// A stored name with its addresses.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,20 +41,20 @@ struct Resolution {
 }
 
 /// The names and their addresses.
-pub(crate) struct Names {
+pub(crate) struct ResolvedNames {
     state: Arc<StateDir>,
     resolutions: BTreeMap<HostName, Resolution>,
     /// The entries of the running rules that are names. Requests for them arrive every second, so they are stored.
-    running: Vec<ListEntry>,
+    running: Vec<RuleFileEntry>,
 }
 
-impl Names {
+impl ResolvedNames {
     /// Loads the stored answers. No rules run yet.
     ///
     /// # Errors
     /// If the file is damaged or cannot be read.
-    pub(crate) fn load(state: &Arc<StateDir>) -> anyhow::Result<Names> {
-        let mut names = Names { state: Arc::clone(state), resolutions: BTreeMap::new(), running: Vec::new() };
+    pub(crate) fn load(state: &Arc<StateDir>) -> anyhow::Result<ResolvedNames> {
+        let mut names = ResolvedNames { state: Arc::clone(state), resolutions: BTreeMap::new(), running: Vec::new() };
         let Some(content) = state.read(NAMES, FORMAT)? else { return Ok(names) };
         let context = || damage(&state.file(NAMES).display().to_string());
         let stored: Vec<StoredName> = serde_json::from_slice(&content).with_context(context)?;
@@ -69,7 +69,7 @@ impl Names {
 
     /// The addresses that names add to the lists of these rules, whose timeouts began at `begun`.
     pub(crate) fn entries(&self, rules: &RuleSet, begun: Time) -> Vec<NameEntry> {
-        let of_entry = |(entry, name): (&ListEntry, HostName)| {
+        let of_entry = |(entry, name): (&RuleFileEntry, HostName)| {
             let until = entry.timeout.map(|timeout| begun + timeout);
             let addresses = self.resolutions.get(&name).map_or(&[][..], |resolution| &resolution.addresses);
             let list = entry.list.clone();
@@ -82,7 +82,7 @@ impl Names {
     }
 
     /// The addresses of an entry, if it is a name.
-    pub(crate) fn addresses(&self, entry: &ListEntry) -> &[IpAddr] {
+    pub(crate) fn addresses(&self, entry: &RuleFileEntry) -> &[IpAddr] {
         let resolution = HostName::of(entry).and_then(|name| self.resolutions.get(&name));
         resolution.map_or(&[], |resolution| &resolution.addresses)
     }
@@ -93,7 +93,7 @@ impl Names {
         self.take_wanted(answers, &wanted, now)
     }
 
-    /// As [`Names::take`], for rules that are about to run.
+    /// As [`ResolvedNames::take`], for rules that are about to run.
     pub(crate) fn take_for(&mut self, answers: Vec<NameAnswer>, rules: &RuleSet, now: Time) -> bool {
         let wanted = of(rules).map(|(_, name)| name).collect();
         self.take_wanted(answers, &wanted, now)
@@ -132,7 +132,7 @@ impl Names {
 
     /// Every entry of the running rules that is a name, with its state.
     pub(crate) fn states(&self, now: Time) -> Vec<NameState> {
-        let state = |(entry, name): (&ListEntry, HostName)| {
+        let state = |(entry, name): (&RuleFileEntry, HostName)| {
             let Resolution { addresses, failure, answered } = self.resolutions.get(&name).cloned().unwrap_or_default();
             let answer_age = answered.map(|answered| now.since(answered));
             NameState { list: entry.list.clone(), line: entry.line, name, addresses, failure, answer_age }
@@ -178,7 +178,7 @@ impl Resolution {
 }
 
 /// The entries of these rules that are names and not disabled.
-fn of(rules: &RuleSet) -> impl Iterator<Item = (&ListEntry, HostName)> {
+fn of(rules: &RuleSet) -> impl Iterator<Item = (&RuleFileEntry, HostName)> {
     rules.address_lists.iter().filter_map(|entry| Some((entry, HostName::of(entry)?)))
 }
 
@@ -214,7 +214,7 @@ add list=friends address=dyn.example.net
         NameAnswer { name: HostName { family, name: name.to_owned() }, outcome: NameOutcome::Addresses(addresses) }
     }
 
-    fn shown(names: &Names, rules: &RuleSet) -> Vec<String> {
+    fn shown(names: &ResolvedNames, rules: &RuleSet) -> Vec<String> {
         let entries = names.entries(rules, Time::default());
         entries.iter().map(|entry| format!("{} {}", entry.list, entry.bounds.0)).collect()
     }
@@ -223,7 +223,7 @@ add list=friends address=dyn.example.net
     fn addresses_of_a_name_are_in_its_lists_by_family_also_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (state, rules) = (open(&folder), rules(RULES));
-        let mut names = Names::load(&state).unwrap();
+        let mut names = ResolvedNames::load(&state).unwrap();
         assert!(shown(&names, &rules).is_empty());
         let answers = || {
             vec![
@@ -239,17 +239,17 @@ add list=friends address=dyn.example.net
             ["friends 192.0.2.7", "friends 192.0.2.9", "guests 192.0.2.7", "guests 192.0.2.9", "friends 2001:db8::7"];
         assert_eq!(shown(&names, &rules), expected);
         assert!(!names.take(answers(), Time::from_nanos(6)), "the same answers change nothing");
-        assert_eq!(shown(&Names::load(&state).unwrap(), &rules), expected);
+        assert_eq!(shown(&ResolvedNames::load(&state).unwrap(), &rules), expected);
 
         names.run(&super::tests::rules("/ipv6 firewall address-list\nadd list=a address=dyn.example.net\n"));
-        assert_eq!(shown(&Names::load(&state).unwrap(), &rules), ["friends 2001:db8::7"]);
+        assert_eq!(shown(&ResolvedNames::load(&state).unwrap(), &rules), ["friends 2001:db8::7"]);
     }
 
     #[test]
     fn a_failure_keeps_the_last_answer() {
         let folder = tempfile::tempdir().unwrap();
         let rules = rules(RULES);
-        let mut names = Names::load(&open(&folder)).unwrap();
+        let mut names = ResolvedNames::load(&open(&folder)).unwrap();
         names.take_for(vec![answer(Family::Ipv4, "dyn.example.net", &["192.0.2.7"])], &rules, Time::from_nanos(5));
         names.run(&rules);
         let name = HostName { family: Family::Ipv4, name: "dyn.example.net".to_owned() };
@@ -269,10 +269,10 @@ add list=friends address=dyn.example.net
         let other_family = r#"[{"name":{"family":"ipv4","name":"a"},"addresses":["2001:db8::1"]}]"#;
         for content in [&b"no json"[..], other_family.as_bytes()] {
             state.write(NAMES, FORMAT, content).unwrap();
-            let error = format!("{:#}", Names::load(&state).err().expect("damage"));
+            let error = format!("{:#}", ResolvedNames::load(&state).err().expect("damage"));
             assert!(error.contains("names.state is damaged"), "{error}");
         }
         fs::write(state.file(NAMES), "[]").unwrap();
-        assert!(Names::load(&state).is_err(), "without checksums");
+        assert!(ResolvedNames::load(&state).is_err(), "without checksums");
     }
 }

@@ -20,8 +20,8 @@ use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, CopyReason, Device, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, Program, RingSettings,
-    Rings, XdpMode, raise_memlock_limit,
+    Buffers, CopyReason, Device, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, RingSettings, Rings,
+    XdpMode, XdpProgram, raise_memlock_limit,
 };
 
 use crate::administration::{Administration, ListAdministration, Published, RuleAdministration, WorkerView};
@@ -39,7 +39,7 @@ use crate::manager::{
     WorkerHandle,
 };
 use crate::memory::{self, ConnectionMemory, MemoryError};
-use crate::names::Names;
+use crate::names::ResolvedNames;
 use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
@@ -52,7 +52,7 @@ struct Decided {
     state: State,
     stored_rules: StoredRules,
     entries: StoredEntries,
-    names: Names,
+    names: ResolvedNames,
     source: String,
     table: RuleTable,
 }
@@ -96,7 +96,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let mut state = State::reserve(config.list_capacity, capacity)?;
         state.lists.set_first_steps(config.first_steps)?;
         let now = Clock::start().now();
-        let mut names = Names::load(state_dir)?;
+        let mut names = ResolvedNames::load(state_dir)?;
         names.run(&stored.rules);
         let of_names = names.entries(&stored.rules, now);
         let mut table = RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
@@ -292,7 +292,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
 }
 
 /// Attaches the program to both interfaces.
-fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<[Program; 2]> {
+fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<[XdpProgram; 2]> {
     program.attach([&*devices[0], &*devices[1]]).map_err(|error| {
         let holder = devices.iter().find_map(|device| holder::of_xdp_link(device.index())).filter(|_| error.is_busy());
         let error = anyhow::Error::new(error);

@@ -15,11 +15,11 @@ use knockplane_policy::rule::{Action, EntryAddress, ListTimeout, RuleSet};
 use knockplane_policy::time::is_timeout;
 use serde::{Deserialize, Serialize};
 
-use crate::state_dir::{Format, OLD_RULES, RULES, StateDir, damage};
+use crate::state_dir::{FileFormat, OLD_RULES, RULES, StateDir, damage};
 
-/// The format of `rules.state`: JSON, a [`SourcedRules`]. A change of what rules look like in JSON changes their ids, and
-/// so takes another version.
-const FORMAT: Format = Format { kind: "rules", version: 1 };
+/// The format of `rules.state`: JSON, a [`SourcedRules`]. A change of what rules look like in JSON changes their ids,
+/// and so takes another version.
+const FORMAT: FileFormat = FileFormat { kind: "rules", version: 1 };
 
 /// Rules and where they came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use etherparse::PacketBuilder;
 use ipnet::IpNet;
-use knockplane_ring::{Device, Endpoint, Program, raise_memlock_limit};
+use knockplane_ring::{Device, Endpoint, XdpProgram, raise_memlock_limit};
 use knockplane_tests::{Namespace, Topology};
 
 use super::nftables::INSIDE_MAC;
@@ -65,7 +65,7 @@ pub(super) struct Ends {
 struct End {
     endpoint: Endpoint,
     /// Detached when dropped.
-    _program: Program,
+    _program: XdpProgram,
     /// The frame, without number and time.
     frame: Vec<u8>,
 }
@@ -180,7 +180,7 @@ impl End {
         let (endpoint, program) = namespace
             .within(|| {
                 let device = Device::open(interface)?;
-                let mut program = Program::attach(&device, 1, device.mtu()? + 22)?;
+                let mut program = XdpProgram::attach(&device, 1, device.mtu()? + 22)?;
                 let endpoint = Endpoint::bind(&device, 0, FRAME_BYTES)?;
                 endpoint.connect(&mut program, 0)?;
                 Ok((endpoint, program))

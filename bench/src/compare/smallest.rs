@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result};
 use knockplane_peer::PeerSockets;
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, Device, Dispositions, LoadedProgram, Program, RingError, RingSettings, Rings, SocketStatistics, ZeroCopy,
-    raise_memlock_limit,
+    Buffers, Device, Dispositions, LoadedProgram, RingError, RingSettings, Rings, SocketStatistics, XdpProgram,
+    ZeroCopy, raise_memlock_limit,
 };
 use std::sync::Mutex;
 
@@ -108,7 +108,7 @@ impl Forwarder for PeerSockets {
 struct Loop<F> {
     forwarder: F,
     /// Detached when dropped.
-    _programs: [Program; 2],
+    _programs: [XdpProgram; 2],
     _devices: [Device; 2],
     role: Role,
     spins: bool,
@@ -155,7 +155,7 @@ impl Smallest {
 }
 
 /// Opens both interfaces and attaches the program. Returns the longest frame too.
-fn prepare() -> Result<([Device; 2], [Program; 2], u32), RingError> {
+fn prepare() -> Result<([Device; 2], [XdpProgram; 2], u32), RingError> {
     let mut devices = [Device::open("outside")?, Device::open("inside")?];
     let max_frame = devices[0].mtu()? + 22;
     let both = [&devices[0], &devices[1]];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::{
-    DataplaneStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Worker, as_text,
+    DataplaneStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, WorkerStatus, as_text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ pub struct Workers {
     /// Time since the dataplane started, which their times are parts of.
     pub uptime: Duration,
     /// The workers, in order.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<WorkerStatus>,
 }
 
 /// Which entries to show, as the parameters of a URI.
@@ -171,7 +171,7 @@ pub struct WatchQuery {
 /// An entry for a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ListAdd {
+pub struct ListAddition {
     /// The address, prefix or range.
     #[serde(with = "as_text")]
     pub address: AddressSet,

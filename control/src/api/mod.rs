@@ -20,7 +20,7 @@
 //! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
-//! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → [`Added`] |
+//! | POST `/api/v1/lists/{list}` | [`messages::ListAddition`] → [`Added`] |
 //! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
 //! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
 
@@ -50,7 +50,7 @@ use tracing::{info, warn};
 
 use self::failure::ApiError;
 use self::messages::{
-    Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAdd,
+    Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAddition,
     ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
@@ -138,8 +138,9 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<String, (StatusCode, Stri
 }
 
 async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let page =
-        |answer: Option<&wire::Metrics>| Bytes::from(app.metrics.render(answer, &log_status(), SystemTime::now()));
+    let page = |answer: Option<&wire::MetricsReport>| {
+        Bytes::from(app.metrics.render(answer, &log_status(), SystemTime::now()))
+    };
     let asked = app.page.get(async || page(app.ask(app.dataplane.metrics()).await.ok().as_ref()));
     let text = timeout(METRICS_WITHIN, asked).await.unwrap_or_else(|_| {
         app.silent(METRICS_WITHIN);
@@ -321,9 +322,9 @@ async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError>
 async fn list_add(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
-    body: Result<Json<ListAdd>, JsonRejection>,
+    body: Result<Json<ListAddition>, JsonRejection>,
 ) -> Result<Json<Added>, ApiError> {
-    let (Path(list), Json(ListAdd { address, timeout, comment })) = (path?, body?);
+    let (Path(list), Json(ListAddition { address, timeout, comment })) = (path?, body?);
     let timeout = match timeout {
         Some(text) => Some(rules::timeout(&text).map_err(ApiError::bad_request)?),
         None => None,

@@ -12,7 +12,8 @@ use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{
-    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, ListTimeout, RuleId, RuleNumber, RuleSet, numbers,
+    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListTimeout, RuleFileEntry, RuleId, RuleNumber, RuleSet,
+    numbers,
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -134,7 +135,7 @@ impl<'r> Bench<'r> {
 
     /// Adds an address, prefix or range to a list, as an operator does.
     pub(super) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
-        let entry = ListEntry {
+        let entry = RuleFileEntry {
             family: address.family(),
             list: list.to_owned(),
             address: EntryAddress::Set(address.clone()),

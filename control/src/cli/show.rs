@@ -6,7 +6,9 @@ use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
-use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, ListPage, LogStatus, NameState, Worker};
+use knockplane_policy::wire::{
+    DropCount, Interface, ListEntry, ListOverview, ListPage, LogStatus, NameState, WorkerStatus,
+};
 use knockplane_policy::word::Word as _;
 
 use super::Failed;
@@ -174,7 +176,7 @@ pub(super) fn workers(workers: &Workers) -> String {
     table.text()
 }
 
-fn worker_cells(worker: &Worker, uptime: Duration) -> [String; 7] {
+fn worker_cells(worker: &WorkerStatus, uptime: Duration) -> [String; 7] {
     let busy = 100.0 * worker.busy.as_secs_f64() / uptime.as_secs_f64().max(f64::EPSILON);
     [
         worker.worker.to_string(),

@@ -232,7 +232,7 @@ pub(crate) struct LocalAddressJson {
 
 impl From<&RuleSet> for ExportedJson {
     fn from(rules: &RuleSet) -> Self {
-        let entry = |entry: &rule::ListEntry| RuleListEntryJson {
+        let entry = |entry: &rule::RuleFileEntry| RuleListEntryJson {
             list: entry.list.clone(),
             address: match &entry.address {
                 EntryAddress::Set(set) => Some(set.to_string()),

@@ -198,10 +198,20 @@ pub(crate) struct WorkerJson {
     pub(crate) busy_seconds: f64,
 }
 
-impl From<wire::Worker> for WorkerJson {
-    fn from(worker: wire::Worker) -> Self {
-        let wire::Worker { worker, core, heartbeat_age, generation, received, sent, dropped, in_flight, lost, busy } =
-            worker;
+impl From<wire::WorkerStatus> for WorkerJson {
+    fn from(worker: wire::WorkerStatus) -> Self {
+        let wire::WorkerStatus {
+            worker,
+            core,
+            heartbeat_age,
+            generation,
+            received,
+            sent,
+            dropped,
+            in_flight,
+            lost,
+            busy,
+        } = worker;
         WorkerJson {
             worker,
             core,

@@ -117,11 +117,11 @@ impl Metrics {
     }
 
     /// The text of one scrape, from the answer of the dataplane if there is one, and the state of the control process's log.
-    pub fn render(&self, answer: Option<&wire::Metrics>, log: &wire::LogStatus, now: SystemTime) -> String {
+    pub fn render(&self, answer: Option<&wire::MetricsReport>, log: &wire::LogStatus, now: SystemTime) -> String {
         self.sheet(answer, log, now).text()
     }
 
-    fn sheet(&self, answer: Option<&wire::Metrics>, log: &wire::LogStatus, now: SystemTime) -> Sheet {
+    fn sheet(&self, answer: Option<&wire::MetricsReport>, log: &wire::LogStatus, now: SystemTime) -> Sheet {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sheet = Sheet::default();
         sheet.register(&self.last_reload_successful);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::wire::{
-    Counter, DataplaneStatus, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, Metrics, PeersRefused,
-    RuleMetrics, Worker, WorkerMetrics,
+    Counter, DataplaneStatus, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, MetricsReport,
+    PeersRefused, RuleMetrics, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -18,7 +18,7 @@ use super::usage;
 const NO_LOSS: &str = "tx-ring-empty";
 
 /// Fills the sheet with the answer of the dataplane.
-pub(super) fn fill(sheet: &Sheet, answer: &Metrics, now: Duration) {
+pub(super) fn fill(sheet: &Sheet, answer: &MetricsReport, now: Duration) {
     process(sheet, answer);
     interfaces(sheet, &answer.status);
     drift(sheet, &answer.status.interfaces);
@@ -33,7 +33,7 @@ pub(super) fn fill(sheet: &Sheet, answer: &Metrics, now: Duration) {
     connections(sheet, answer);
 }
 
-fn process(sheet: &Sheet, answer: &Metrics) {
+fn process(sheet: &Sheet, answer: &MetricsReport) {
     let status = &answer.status;
     sheet.value(
         "dataplane_start_time_seconds",
@@ -139,7 +139,7 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     }
 }
 
-fn traffic(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
+fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics]) {
     let labels = &["worker", "side"];
     let rx_packets = sheet.counter("rx_packets_total", "Frames received.", labels);
     let tx_packets = sheet.counter("tx_packets_total", "Frames sent out of the side.", labels);
@@ -170,7 +170,7 @@ fn traffic(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
     }
 }
 
-fn rings(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
+fn rings(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics]) {
     let drops = sheet.counter("ring_drops_total", "Frames lost at the rings.", &["worker", "side", "reason"]);
     for worker in counted {
         for ring in worker.ring_drops.iter().filter(|ring| ring.reason != NO_LOSS) {
@@ -190,7 +190,7 @@ fn rings(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
     }
 }
 
-fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Duration) {
+fn time(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], now: Duration) {
     let heartbeat = sheet.gauge(
         "worker_heartbeat_timestamp_seconds",
         "When the worker last said that it is alive, in Unix time.",
@@ -210,7 +210,7 @@ fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Durat
     }
 }
 
-fn rules(sheet: &Sheet, answer: &Metrics) {
+fn rules(sheet: &Sheet, answer: &MetricsReport) {
     let packets = sheet.counter("rule_packets_total", "Packets the rule matched.", &["chain", "rule"]);
     let bytes = sheet.counter("rule_bytes_total", "Bytes of IP packets the rule matched.", &["chain", "rule"]);
     let info = sheet.gauge(
@@ -259,7 +259,7 @@ fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
     }
 }
 
-fn connections(sheet: &Sheet, answer: &Metrics) {
+fn connections(sheet: &Sheet, answer: &MetricsReport) {
     let unfinished = "Packets that began something and have no checksum: their sender has left it to its interface.";
     let family = sheet.counter("packets_without_checksum_total", unfinished, &["side"]);
     for side in Side::ALL {

@@ -64,12 +64,12 @@ refusals! {
 #[derive(Debug)]
 pub struct Refusals {
     counts: [AtomicU64; Refusal::ALL.len()],
-    log: Mutex<Log>,
+    log: Mutex<RefusalLog>,
 }
 
 /// State of the log lines about refusals.
 #[derive(Debug)]
-struct Log {
+struct RefusalLog {
     last: Option<Instant>,
     /// By reason: each line is about one.
     untold: [u64; Refusal::ALL.len()],
@@ -77,7 +77,7 @@ struct Log {
 
 impl Default for Refusals {
     fn default() -> Self {
-        let log = Mutex::new(Log { last: None, untold: Default::default() });
+        let log = Mutex::new(RefusalLog { last: None, untold: Default::default() });
         Refusals { counts: std::array::from_fn(|_| AtomicU64::new(0)), log }
     }
 }

@@ -46,7 +46,7 @@ pub use crate::losses::RuleName;
 pub use crate::options::LogOptions;
 pub use crate::panics::{abort_on_panic, log_panics};
 pub use crate::queue::LogState;
-use crate::queue::{LogLine, Queue};
+use crate::queue::{LineQueue, LogLine};
 use crate::writer::{Output, Writer};
 
 /// How long an ending process waits for its last lines. A working reader takes them much faster, and a service manager
@@ -60,7 +60,7 @@ pub const AT_FAILED_START: Duration = Duration::from_secs(2);
 /// The target of lines that report losses. The writer writes them itself, so they need no room in the queue.
 const REPORT: &str = "knockplane_log::report";
 
-static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
+static LOG: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
 /// The format of lines, once the log is started.
 static FORMAT: OnceLock<Format> = OnceLock::new();
@@ -87,7 +87,7 @@ pub enum Format {
 /// # Errors
 /// If the writer thread cannot be started, or the log was started before.
 pub fn start(format: Format) -> io::Result<()> {
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(LineQueue::default());
     // First: without it, queued lines would not be written.
     let writer = Writer::new(Arc::clone(&queue), Output::standard_error(), report);
     thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
@@ -108,8 +108,8 @@ pub fn start(format: Format) -> io::Result<()> {
     .map_err(io::Error::other)
 }
 
-/// Logs a packet. `log` must log one line of kind [`LogKind::Packet`]; it is not called if the queue has no room for that.
-/// A lost line is counted by its rule.
+/// Logs a packet. `log` must log one line of kind [`LogKind::Packet`]; it is not called if the queue has no room for
+/// that. A lost line is counted by its rule.
 pub fn packet(rule: &RuleName, log: impl FnOnce()) {
     if let Some(queue) = LOG.get()
         && !queue.has_room(LogKind::Packet)
@@ -176,11 +176,11 @@ fn report(loss: &Loss<'_>) -> Vec<u8> {
 }
 
 /// The destination of the subscriber's lines.
-struct Lines(Arc<Queue>);
+struct Lines(Arc<LineQueue>);
 
 /// One line during formatting. It is queued when this is dropped.
 struct Formatting<'q> {
-    queue: &'q Queue,
+    queue: &'q LineQueue,
     /// `None` for a report, which the writer thread waits for.
     kind: Option<LogKind>,
     text: Vec<u8>,

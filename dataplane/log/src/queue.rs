@@ -60,8 +60,8 @@ pub(crate) enum WriterTask {
 
 /// The queue.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
+pub(crate) struct LineQueue {
+    state: Mutex<QueueState>,
     /// Signals the writer that there is work.
     work: Condvar,
     /// Signals flushing threads that no line waits.
@@ -69,7 +69,7 @@ pub(crate) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     lines: VecDeque<LogLine>,
     /// Bytes in `lines`.
     waiting: [usize; LogKind::ALL.len()],
@@ -91,7 +91,7 @@ enum Flush {
     Reported,
 }
 
-impl Queue {
+impl LineQueue {
     /// Appends a line, or counts it as lost if its kind has no room.
     pub(crate) fn push(&self, mut line: LogLine) {
         if line.text.len() > MAX_LINE {
@@ -117,15 +117,15 @@ impl Queue {
         self.push_whole_into(self.lock(), text);
     }
 
-    /// As [`Queue::push_whole`], but waits for the lock at most for the given time: for a panicking thread, which may
-    /// hold the lock.
+    /// As [`LineQueue::push_whole`], but waits for the lock at most for the given time: for a panicking thread, which
+    /// may hold the lock.
     pub(crate) fn push_whole_within(&self, within: Duration, text: &str) {
         if let Some(state) = self.lock_until(Some(Instant::now() + within)) {
             self.push_whole_into(state, text);
         }
     }
 
-    fn push_whole_into(&self, mut state: MutexGuard<'_, State>, text: &str) {
+    fn push_whole_into(&self, mut state: MutexGuard<'_, QueueState>, text: &str) {
         state.append(LogLine { kind: LogKind::Other, rule: None, text: text.into() });
         drop(state);
         self.work.notify_one();
@@ -231,12 +231,12 @@ impl Queue {
         state.problem = problem;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lock, if it is free in time.
-    fn lock_until(&self, until: Option<Instant>) -> Option<MutexGuard<'_, State>> {
+    fn lock_until(&self, until: Option<Instant>) -> Option<MutexGuard<'_, QueueState>> {
         let Some(until) = until else { return Some(self.lock()) };
         loop {
             match self.state.try_lock() {
@@ -249,7 +249,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl QueueState {
     fn has_room(&self, kind: LogKind) -> bool {
         self.waiting[kind as usize] < ROOM
     }
@@ -286,13 +286,13 @@ mod tests {
         LogLine { kind, rule: (kind == LogKind::Packet).then(rule), text: text.into() }
     }
 
-    fn lost(queue: &Queue, kind: LogKind) -> u64 {
+    fn lost(queue: &LineQueue, kind: LogKind) -> u64 {
         queue.status().lost().find(|(of, _)| *of == kind).map_or(0, |(_, lines)| lines)
     }
 
     #[test]
     fn packet_lines_displace_no_others_and_the_order_stays() {
-        let queue = Queue::default();
+        let queue = LineQueue::default();
         let packet = "x".repeat(1023) + "\n";
         let packets = 2 * ROOM / packet.len();
         for _ in 0..packets {
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_is_cut_and_ends() {
-        let queue = Queue::default();
+        let queue = LineQueue::default();
         queue.push(line(LogKind::Other, &("x".repeat(MAX_LINE) + "yy\n")));
         let WriterTask::Line(cut) = queue.next() else { panic!("a line") };
         assert!(cut.text.ends_with("x… (3 bytes cut)\n".as_bytes()), "{}", cut.text.len());
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_flush_without_a_writer_ends_in_time() {
-        let queue = Queue::default();
+        let queue = LineQueue::default();
         assert!(queue.flush(Some(Duration::ZERO)), "nothing waits");
         queue.push(line(LogKind::Other, "never written"));
         let began = Instant::now();

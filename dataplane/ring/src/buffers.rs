@@ -155,13 +155,13 @@ impl Driver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffers {
     pub(crate) copy_chunk: u32,
-    pub(crate) request: Request,
+    pub(crate) request: BufferRequest,
     reason: Option<CopyReason>,
 }
 
 /// The mode that is requested from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum BufferRequest {
     Copy,
     /// Zero-copy with chunks of this size if both drivers have it, else copy mode.
     IfPossible(u32),
@@ -226,7 +226,7 @@ impl Buffers {
     pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, RingError> {
         check_losses(drivers, max_frame)?;
         let copy_chunk = chunk_size(max_frame, drivers)?;
-        let copy = |reason| Buffers { copy_chunk, request: Request::Copy, reason: Some(reason) };
+        let copy = |reason| Buffers { copy_chunk, request: BufferRequest::Copy, reason: Some(reason) };
         if wanted == ZeroCopy::Off {
             return Ok(copy(CopyReason::Configured));
         }
@@ -255,7 +255,8 @@ impl Buffers {
                 }
             }
         }
-        let request = if wanted == ZeroCopy::Force { Request::Required(chunk) } else { Request::IfPossible(chunk) };
+        let request =
+            if wanted == ZeroCopy::Force { BufferRequest::Required(chunk) } else { BufferRequest::IfPossible(chunk) };
         Ok(Buffers { copy_chunk, request, reason: None })
     }
 
@@ -267,12 +268,12 @@ impl Buffers {
     pub fn for_generic(self, interface: &str) -> Result<Self, RingError> {
         let reason = CopyReason::GenericXdp(interface.to_owned());
         match self.request {
-            Request::Required(_) => Err(RingError::unfit(
+            BufferRequest::Required(_) => Err(RingError::unfit(
                 format!("zero-copy = \"force\", and {reason}"),
                 "lower its MTU if the driver has native XDP, or set zero-copy = \"auto\"",
             )),
             _ => Ok(Buffers {
-                request: Request::Copy,
+                request: BufferRequest::Copy,
                 reason: self.reason.or(Some(reason)),
                 copy_chunk: self.copy_chunk,
             }),
@@ -282,8 +283,8 @@ impl Buffers {
     /// The size of the chunks that are tried first, in bytes.
     pub(crate) const fn chunk(&self) -> u32 {
         match self.request {
-            Request::Copy => self.copy_chunk,
-            Request::IfPossible(chunk) | Request::Required(chunk) => chunk,
+            BufferRequest::Copy => self.copy_chunk,
+            BufferRequest::IfPossible(chunk) | BufferRequest::Required(chunk) => chunk,
         }
     }
 
@@ -299,13 +300,13 @@ impl Buffers {
 
     /// Of these drivers, the first one that is used in zero-copy mode on demand alone, without being listed.
     pub fn unlisted<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
-        let asked = self.request != Request::Copy;
+        let asked = self.request != BufferRequest::Copy;
         drivers.into_iter().find(|name| asked && Driver::find(name).is_none())
     }
 
     /// Of these drivers, the first one that is used in zero-copy mode on demand alone, because it delivers frames twice.
     pub fn repeating<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
-        let asked = self.request != Request::Copy;
+        let asked = self.request != BufferRequest::Copy;
         drivers.into_iter().find(|name| asked && Driver::find(name).is_some_and(|driver| driver.repeats))
     }
 }
@@ -332,7 +333,7 @@ fn chunk_size(max_frame: u32, drivers: [&str; 2]) -> Result<u32, RingError> {
 mod tests {
     use super::*;
 
-    fn chosen(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Request {
+    fn chosen(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> BufferRequest {
         Buffers::choose(drivers, max_frame, wanted).expect("frames fit").request
     }
 
@@ -358,16 +359,16 @@ mod tests {
     #[test]
     fn a_driver_that_counts_in_kibibytes_gets_larger_chunks() {
         // 2,048 - 256 is 1,792, of which igc uses 1,024.
-        assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
-        assert_eq!(chosen(["ixgbe", "ixgbe"], 1023, ZeroCopy::Auto), Request::IfPossible(2048));
-        assert_eq!(chosen(["ixgbe", "ixgbe"], 1024, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Auto), BufferRequest::IfPossible(4096));
+        assert_eq!(chosen(["ixgbe", "ixgbe"], 1023, ZeroCopy::Auto), BufferRequest::IfPossible(2048));
+        assert_eq!(chosen(["ixgbe", "ixgbe"], 1024, ZeroCopy::Auto), BufferRequest::IfPossible(4096));
         // Whatever its MTU, the NIC accepts 1,648 bytes.
-        assert_eq!(chosen(["igc", "igc"], 600, ZeroCopy::Auto), Request::IfPossible(4096));
-        assert_eq!(chosen(["virtio_net", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
-        assert_eq!(chosen(["i40e", "ice"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
+        assert_eq!(chosen(["igc", "igc"], 600, ZeroCopy::Auto), BufferRequest::IfPossible(4096));
+        assert_eq!(chosen(["virtio_net", "virtio_net"], 1522, ZeroCopy::Auto), BufferRequest::IfPossible(2048));
+        assert_eq!(chosen(["i40e", "ice"], 1522, ZeroCopy::Auto), BufferRequest::IfPossible(2048));
         // Both sides use the same chunks.
-        assert_eq!(chosen(["virtio_net", "igc"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
-        assert_eq!(chosen(["igc", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["virtio_net", "igc"], 1522, ZeroCopy::Auto), BufferRequest::IfPossible(4096));
+        assert_eq!(chosen(["igc", "virtio_net"], 1522, ZeroCopy::Auto), BufferRequest::IfPossible(4096));
     }
 
     #[test]
@@ -376,15 +377,15 @@ mod tests {
             for max_frame in 60..=longest_shown(driver.name).unwrap_or(3840) {
                 let buffers = Buffers::choose([driver.name; 2], max_frame, ZeroCopy::Auto).expect("frames fit");
                 match buffers.request {
-                    Request::IfPossible(chunk) => {
+                    BufferRequest::IfPossible(chunk) => {
                         let used = (chunk - 256) / driver.unit * driver.unit;
                         let longest = max_frame.max(driver.accepts);
                         assert!(longest + driver.prefix < used, "{}: {max_frame} in {used}", driver.name);
                     }
-                    Request::Copy => {
+                    BufferRequest::Copy => {
                         assert!(driver.repeats || max_frame > driver.holds(4096), "{}: {max_frame}", driver.name);
                     }
-                    Request::Required(_) => panic!("zero-copy was not demanded"),
+                    BufferRequest::Required(_) => panic!("zero-copy was not demanded"),
                 }
                 assert!(max_frame <= buffers.copy_chunk - HEADROOM);
             }
@@ -394,7 +395,7 @@ mod tests {
     #[test]
     fn a_frame_that_no_buffer_holds_is_copied_or_refused() {
         let buffers = Buffers::choose(["virtio_net", "igc"], 3056, ZeroCopy::Auto).expect("copied");
-        assert_eq!(buffers.request, Request::Copy);
+        assert_eq!(buffers.request, BufferRequest::Copy);
         let reason = buffers.copy_reason().expect("a reason").to_string();
         assert!(reason.starts_with("igc receives at most 3055 bytes"), "{reason}");
         assert!(reason.contains("up to 3056") && reason.contains("to 3033 at most"), "{reason}");
@@ -406,11 +407,11 @@ mod tests {
     fn a_driver_that_delivers_frames_twice_copies_unless_zero_copy_is_demanded() {
         for drivers in [["igb", "igb"], ["igb", "virtio_net"], ["ice", "igb"]] {
             let buffers = Buffers::choose(drivers, 1522, ZeroCopy::Auto).expect("copied");
-            assert_eq!(buffers.request, Request::Copy);
+            assert_eq!(buffers.request, BufferRequest::Copy);
             let reason = buffers.copy_reason().expect("a reason").to_string();
             assert!(reason.starts_with("igb delivers frames twice in zero-copy mode"), "{reason}");
             let demanded = Buffers::choose(drivers, 1522, ZeroCopy::Force).expect("frames fit");
-            assert_eq!(demanded.request, Request::Required(4096));
+            assert_eq!(demanded.request, BufferRequest::Required(4096));
             assert_eq!(demanded.repeating(drivers), Some("igb"));
         }
         let buffers = Buffers::choose(["ice", "igc"], 1522, ZeroCopy::Auto).expect("frames fit");
@@ -434,7 +435,7 @@ mod tests {
     fn generic_xdp_is_copied_or_refused() {
         let choose = |wanted| Buffers::choose(["igc", "igc"], 1822, wanted).expect("frames fit").for_generic("eth1");
         let buffers = choose(ZeroCopy::Auto).expect("copied");
-        assert_eq!(buffers.request, Request::Copy);
+        assert_eq!(buffers.request, BufferRequest::Copy);
         assert_eq!(buffers.copy_reason().map(ToString::to_string).as_deref(), Some("XDP is generic on eth1"));
         let error = choose(ZeroCopy::Force).expect_err("refused").to_string();
         assert!(error.contains("XDP is generic on eth1; lower its MTU"), "{error}");
@@ -443,13 +444,13 @@ mod tests {
     #[test]
     fn an_unknown_driver_is_copied_unless_zero_copy_is_demanded() {
         let buffers = Buffers::choose(["igc", "dpaa2-eth"], 1522, ZeroCopy::Auto).expect("frames fit");
-        assert_eq!(buffers.request, Request::Copy);
+        assert_eq!(buffers.request, BufferRequest::Copy);
         let reason = buffers.copy_reason().expect("a reason").to_string();
         assert!(reason.contains("dpaa2-eth is not known"), "{reason}");
         let demanded = Buffers::choose(["igc", "dpaa2-eth"], 1522, ZeroCopy::Force).expect("frames fit");
-        assert_eq!(demanded.request, Request::Required(4096));
+        assert_eq!(demanded.request, BufferRequest::Required(4096));
         assert_eq!(demanded.unlisted(["igc", "dpaa2-eth"]), Some("dpaa2-eth"));
         assert_eq!(demanded.unlisted(["igc", "igc"]), None);
-        assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Off), Request::Copy);
+        assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Off), BufferRequest::Copy);
     }
 }

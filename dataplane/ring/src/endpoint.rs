@@ -14,7 +14,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use crate::buffers::HEADROOM;
 use crate::device::Device;
 use crate::error::RingError;
-use crate::program::Program;
+use crate::program::XdpProgram;
 use crate::queue::Descriptor;
 use crate::region::Region;
 use crate::rings::BATCH;
@@ -86,7 +86,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn connect(&self, program: &mut Program, queue: u32) -> Result<(), RingError> {
+    pub fn connect(&self, program: &mut XdpProgram, queue: u32) -> Result<(), RingError> {
         program.set_socket(queue, self.socket.as_raw_fd())
     }
 

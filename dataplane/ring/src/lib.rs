@@ -2,7 +2,8 @@
 //!
 //! In the order of use:
 //! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
-//! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached. Every queue drops until it has a socket.
+//! 2. [`LoadedProgram`], [`XdpProgram`]: the XDP program is loaded and attached. Every queue drops until it has a
+//!    socket.
 //! 3. [`Buffers`]: whether zero-copy is requested, and the length of chunks that it needs.
 //! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: a batch is read in place, and
 //!    [`Rings::settle`] forwards, answers or drops every frame of it.
@@ -14,7 +15,7 @@
 //! For load tests: [`Endpoint`] sends frames of any bytes from userspace, and receives. [`LiveRun`] has a program make frames
 //! in the kernel, and [`attach_native`] attaches a program of the caller's.
 //!
-//! [`LinkReader`] queries the kernel for the state of an interface, and [`Changes`] receives its notifications.
+//! [`LinkReader`] queries the kernel for the state of an interface, and [`LinkChanges`] receives its notifications.
 //! [`IngressDrop`] drops frames that the driver passes around the XDP program.
 //!
 //! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] the distribution of
@@ -38,14 +39,14 @@ mod socket;
 mod umem;
 
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
-pub use device::{Device, HashFields, Offload, OffloadState, Queues, Rss};
+pub use device::{Device, HashFields, NicOffload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::RingError;
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;
-pub use netlink::{Changes, Features, Link, LinkCounters, LinkReader, XdpFeatures};
-pub use program::{CoreCounts, LoadedProgram, Program, XdpMode, attach_native};
+pub use netlink::{Features, Link, LinkChanges, LinkCounters, LinkReader, XdpFeatures};
+pub use program::{CoreCounts, LoadedProgram, XdpMode, XdpProgram, attach_native};
 pub use rings::{
     BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,
 };

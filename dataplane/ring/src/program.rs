@@ -1,8 +1,8 @@
 //! The XDP program `bpf/filter.c`: loading, attaching, its settings and its counters.
 //!
 //! In this order: [`LoadedProgram::load`] loads the program into the kernel, [`LoadedProgram::attach`] attaches it to
-//! both interfaces of a wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches the program
-//! when the [`Program`] is dropped or the process ends.
+//! both interfaces of a wire, [`XdpProgram::set_socket`] opens one queue after the other. The kernel detaches the
+//! program when the [`XdpProgram`] is dropped or the process ends.
 
 use std::io;
 use std::mem;
@@ -66,7 +66,7 @@ pub struct LoadedProgram {
 
 /// The program of `bpf/filter.c` on one interface.
 #[derive(Debug)]
-pub struct Program {
+pub struct XdpProgram {
     /// Shared by the interfaces that it is attached to.
     object: Arc<libbpf_rs::Object>,
     /// 0 is outside, or the only one; 1 is inside.
@@ -120,20 +120,21 @@ impl LoadedProgram {
     }
 
     /// Attaches the program to both interfaces, native if the driver can, else generic. From here on they drop all
-    /// frames until [`Program::set_socket`]. Waits until a process that is exiting is detached.
+    /// frames until [`XdpProgram::set_socket`]. Waits until a process that is exiting is detached.
     ///
     /// # Errors
     /// If another program holds an interface; see [`RingError::is_busy`].
-    pub fn attach(self, devices: [&Device; 2]) -> Result<[Program; 2], RingError> {
+    pub fn attach(self, devices: [&Device; 2]) -> Result<[XdpProgram; 2], RingError> {
         let (object, queues) = (Arc::new(self.object), self.queues);
         let attach = |side: u32| attach(Arc::clone(&object), devices[side as usize], side, queues);
         Ok([attach(0)?, attach(1)?])
     }
 }
 
-impl Program {
+impl XdpProgram {
     /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here
-    /// on the interface drops all frames until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
+    /// on the interface drops all frames until [`XdpProgram::set_socket`]. `max_frame` is as for
+    /// [`LoadedProgram::load`].
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
@@ -212,7 +213,7 @@ impl Program {
 }
 
 /// Attaches the program to one interface.
-fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u32) -> Result<Program, RingError> {
+fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u32) -> Result<XdpProgram, RingError> {
     let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
     let patience = Instant::now() + RELEASE_PATIENCE;
     let (link, mode) = loop {
@@ -243,7 +244,7 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
         // The stack puts frames together before the program sees them.
         keeps_frames_whole(&object, side, queues)?;
     }
-    Ok(Program { object, side, queues, mode, _link: above_others(link) })
+    Ok(XdpProgram { object, side, queues, mode, _link: above_others(link) })
 }
 
 /// The remedy if a driver may have refused the program for the MTU.
@@ -374,7 +375,8 @@ mod tests {
         }
         let fd = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
         let link = OwnedFd::from(std::fs::File::open("/").unwrap());
-        let mut program = Program { object: Arc::new(object), side: 0, queues: 1, mode: XdpMode::Generic, _link: link };
+        let mut program =
+            XdpProgram { object: Arc::new(object), side: 0, queues: 1, mode: XdpMode::Generic, _link: link };
         let mut before = CoreCounts::default();
         let outcome = |length: &usize| {
             let frame = vec![0x45_u8; *length];

@@ -66,7 +66,7 @@ pub(crate) struct Job {
 }
 
 /// The answer to a job: a line without its end.
-pub(crate) struct Answer {
+pub(crate) struct AnswerLine {
     pub(crate) connection: Option<u64>,
     pub(crate) line: Vec<u8>,
 }
@@ -112,14 +112,14 @@ impl Administration {
     }
 
     /// Runs jobs until the manager ends. Calls `notify` after each answer.
-    pub(crate) fn run(mut self, jobs: &Receiver<Job>, answers: &Sender<Answer>, notify: impl Fn()) {
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>, answers: &Sender<AnswerLine>, notify: impl Fn()) {
         loop {
             match jobs.recv_timeout(HOUSEKEEPING) {
                 Ok(Job { connection, work }) => {
                     let line = encode(&self.work(work));
                     self.publish();
                     // The process ends when the manager has ended.
-                    let _ = answers.send(Answer { connection, line });
+                    let _ = answers.send(AnswerLine { connection, line });
                     notify();
                 }
                 Err(RecvTimeoutError::Timeout) => {}

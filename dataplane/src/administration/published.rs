@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NameState;
 
-use crate::config::Metrics;
+use crate::config::MetricsConfig;
 use crate::generation::{Book, Generation};
 use crate::shared::Shared;
 
@@ -25,7 +25,7 @@ pub(crate) struct Published {
 /// The counters of rules, and the rules that have series.
 pub(crate) struct Ledger {
     pub(crate) book: Book,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: MetricsConfig,
 }
 
 /// The lists and host names at the end of the last job.
@@ -40,7 +40,7 @@ pub(crate) struct PublishedLists {
 }
 
 impl Published {
-    pub(crate) fn new(current: &Generation, metrics: &Metrics) -> Self {
+    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig) -> Self {
         Published {
             ledger: Mutex::new(Ledger { book: Book::new(current, metrics), metrics: metrics.clone() }),
             lists: ArcSwap::default(),

@@ -9,7 +9,7 @@ use knockplane_ring::ZeroCopy;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Metrics, Offloads, Require};
+use super::{MetricsConfig, Offloads, Require};
 
 /// Whether the filter requests zero-copy from the drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -42,13 +42,13 @@ pub(super) enum KeptBy {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ConfigFile {
-    pub(super) dataplane: Dataplane,
+    pub(super) dataplane: DataplaneSection,
     #[serde(default)]
     pub(super) policy: Settings,
     #[serde(default, rename = "door")]
     pub(super) doors: Vec<Spanned<door::Written>>,
     #[serde(default)]
-    pub(super) metrics: Metrics,
+    pub(super) metrics: MetricsConfig,
     /// The section of the control process, which checks it.
     #[serde(default, rename = "control")]
     _control: toml::Table,
@@ -56,7 +56,7 @@ pub(super) struct ConfigFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Dataplane {
+pub(super) struct DataplaneSection {
     pub(super) outside: Spanned<String>,
     pub(super) inside: Spanned<String>,
     pub(super) rules: PathBuf,

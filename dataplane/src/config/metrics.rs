@@ -9,15 +9,15 @@ use serde::{Deserialize, Deserializer};
 /// The section.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Metrics {
+pub(crate) struct MetricsConfig {
     pub(crate) rules: RuleSeries,
     /// Whether comments of rules are in metrics.
     pub(crate) comments: bool,
 }
 
-impl Default for Metrics {
+impl Default for MetricsConfig {
     fn default() -> Self {
-        Metrics { rules: RuleSeries::All, comments: true }
+        MetricsConfig { rules: RuleSeries::All, comments: true }
     }
 }
 

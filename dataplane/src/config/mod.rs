@@ -24,7 +24,7 @@ use toml::Spanned;
 pub(crate) use self::error::ConfigError;
 use self::error::{in_words, line_and_column, with_manual};
 use self::file::{ConfigFile, KeptBy};
-pub(crate) use self::metrics::{Metrics, RuleSeries};
+pub(crate) use self::metrics::{MetricsConfig, RuleSeries};
 
 /// The checked configuration of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) struct Config {
     pub(crate) first_steps: FirstStepSettings,
     pub(crate) connection_capacity: usize,
     pub(crate) settings: Settings,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: MetricsConfig,
 }
 
 /// A larger number of connections is refused as a mistake: it would take some 40 GB.

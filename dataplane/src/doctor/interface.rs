@@ -5,7 +5,7 @@ use std::fs;
 use knockplane_limits::predecessor;
 use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, Offload, OffloadState, XdpFeatures};
+use knockplane_ring::{Device, NicOffload, OffloadState, XdpFeatures};
 use rustix::process::geteuid;
 
 use crate::config::{Config, Require};
@@ -38,7 +38,7 @@ impl Examined<'_> {
             self.ok("master", "in no bridge or bond"),
             self.ok("forwarding", "this host forwards nothing that arrives here"),
         ];
-        findings.extend(self.observed.offloads.into_iter().zip(Offload::ALL).map(|(state, offload)| {
+        findings.extend(self.observed.offloads.into_iter().zip(NicOffload::ALL).map(|(state, offload)| {
             let found = match state {
                 OffloadState::Off => "off",
                 OffloadState::Forced => "on behind the program, which changes nothing",

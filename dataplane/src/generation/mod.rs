@@ -17,7 +17,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 
 use self::series::Series;
-use crate::config::Metrics;
+use crate::config::MetricsConfig;
 
 /// Rules as they run, never changed: workers notice a new one by a memory read.
 pub(crate) struct Generation {
@@ -76,19 +76,19 @@ pub(crate) struct Totals {
 
 impl Book {
     /// A book for the first generation.
-    pub(crate) fn new(current: &Generation, metrics: &Metrics) -> Book {
+    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig) -> Book {
         let mut book = Book::default();
         book.choose_series(current, metrics);
         book
     }
 
     /// The generation was replaced by the current one.
-    pub(crate) fn replaced(&mut self, generation: Arc<Generation>, current: &Generation, metrics: &Metrics) {
+    pub(crate) fn replaced(&mut self, generation: Arc<Generation>, current: &Generation, metrics: &MetricsConfig) {
         self.leaving.push(generation);
         self.choose_series(current, metrics);
     }
 
-    fn choose_series(&mut self, current: &Generation, metrics: &Metrics) {
+    fn choose_series(&mut self, current: &Generation, metrics: &MetricsConfig) {
         let totals = self.totals(current);
         self.series.choose(&metrics.rules, &current.rules().rules, &totals);
     }
@@ -127,7 +127,7 @@ impl Book {
     }
 
     /// The rules that have series of their own, in their order.
-    pub(crate) fn series(&self, current: &Generation, totals: &Totals, metrics: &Metrics) -> Vec<RuleMetrics> {
+    pub(crate) fn series(&self, current: &Generation, totals: &Totals, metrics: &MetricsConfig) -> Vec<RuleMetrics> {
         let rules = current.rules().rules.iter();
         let with_series = rules.zip(&current.numbers).filter(|(rule, _)| self.series.has(&rule.id));
         let series = with_series.map(|(rule, number)| RuleMetrics {
@@ -231,7 +231,7 @@ mod tests {
         let mut book = Book::default();
         first.counters[0].count_rule(0, 1, 100);
         first.counters[1].count_rule(1, 1, 40);
-        book.replaced(Arc::clone(&first), &second, &Metrics::default());
+        book.replaced(Arc::clone(&first), &second, &MetricsConfig::default());
         book.settle(1, &second);
         // A worker that has not noticed yet.
         first.counters[1].count_rule(1, 1, 40);
@@ -263,7 +263,7 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) % sides
         };
-        let mut metrics = Metrics::default();
+        let mut metrics = MetricsConfig::default();
         let mut current = generation(1, &state, "add chain=input action=drop\n");
         let mut book = Book::new(&current, &metrics);
         let mut before = HashMap::<RuleId, Counter>::new();
@@ -308,8 +308,8 @@ mod tests {
         rules.extend((0..1_200).map(|port| of_port(1 + port)));
         rules += "add chain=input action=drop comment=end\nadd chain=input action=accept disabled=yes\n\
                   add chain=forward action=drop comment=end\n";
-        let metrics = Metrics { rules: RuleSeries::Some(Vec::new()), ..Metrics::default() };
-        for metrics in [metrics, Metrics::default()] {
+        let metrics = MetricsConfig { rules: RuleSeries::Some(Vec::new()), ..MetricsConfig::default() };
+        for metrics in [metrics, MetricsConfig::default()] {
             let current = generation(1, &state, &rules);
             let book = Book::new(&current, &metrics);
             let series = book.series(&current, &book.totals(&current), &metrics);
@@ -324,15 +324,16 @@ mod tests {
         let state = State::new(16, 16).expect("a small state");
         let rules = format!("{}{}add chain=input action=drop\n", of_port(1), of_port(2));
         let first = generation(1, &state, &rules);
-        let all = Metrics::default();
+        let all = MetricsConfig::default();
         let mut book = Book::new(&first, &all);
         first.counters[0].count_rule(0, 5, 40);
         assert_eq!(book.overflow(&book.totals(&first)), Counter::default());
         let second = generation(2, &state, &rules);
-        let some = Metrics { rules: RuleSeries::Some(vec!["comment=*2".parse().expect("a choice")]), ..all.clone() };
+        let some =
+            MetricsConfig { rules: RuleSeries::Some(vec!["comment=*2".parse().expect("a choice")]), ..all.clone() };
         book.replaced(Arc::clone(&first), &second, &some);
         second.counters[0].count_rule(0, 2, 40);
-        let told = |book: &Book, current: &Generation, metrics: &Metrics| {
+        let told = |book: &Book, current: &Generation, metrics: &MetricsConfig| {
             let series = book.series(current, &book.totals(current), metrics);
             series.iter().map(|rule| (rule.number.number(), rule.counter.packets)).collect::<Vec<_>>()
         };
@@ -362,12 +363,12 @@ mod tests {
         };
         let [first, second, third] =
             [(1, 0), (2, 11_000), (3, 0)].map(|(number, from)| of_rules(number, &state, ids(from)));
-        let mut book = Book::new(&first, &Metrics::default());
+        let mut book = Book::new(&first, &MetricsConfig::default());
         first.counters[0].count_rule(0, 7, 40);
         first.counters[0].count_rule(10_999, 3, 40);
         second.counters[0].count_rule(10_999, 2, 40);
-        book.replaced(Arc::clone(&first), &second, &Metrics::default());
-        book.replaced(Arc::clone(&second), &third, &Metrics::default());
+        book.replaced(Arc::clone(&first), &second, &MetricsConfig::default());
+        book.replaced(Arc::clone(&second), &third, &MetricsConfig::default());
         let overflow = book.overflow(&book.totals(&third));
         book.settle(3, &third);
         assert_eq!(book.past.rules.len(), 11_000, "those of the second generation are forgotten");

@@ -18,7 +18,7 @@ use knockplane_policy::wire::{MAX_LINE, Request};
 use mio::{Interest, Registry, Token};
 
 use super::connection::{Asked, ClientConnection, Room, Turn, turn_away};
-use crate::administration::{Answer, Job};
+use crate::administration::{AnswerLine, Job};
 use crate::control_socket::{Caller, Listener};
 
 /// The maximum numbers of connections: control has at most 20, one for each question, and people have tools.
@@ -167,7 +167,7 @@ impl ClientConnections {
 
     /// Passes the answer to a job to its connection, which sends it in the next pass. The connection may be closed
     /// meanwhile.
-    pub(super) fn answer(&mut self, Answer { connection, line }: Answer) {
+    pub(super) fn answer(&mut self, AnswerLine { connection, line }: AnswerLine) {
         let Some(id) = connection else { return };
         if let Some(peer) = self.open.get_mut(&id) {
             peer.asks = false;

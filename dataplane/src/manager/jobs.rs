@@ -10,12 +10,12 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context as _;
 use mio::{Registry, Token, Waker};
 
-use crate::administration::{Administration, Answer, Job};
+use crate::administration::{Administration, AnswerLine, Job};
 
 /// The manager's ends of the channels to the thread.
 pub(super) struct Jobs {
     jobs: Sender<Job>,
-    answers: Receiver<Answer>,
+    answers: Receiver<AnswerLine>,
     is_busy: bool,
     thread: JoinHandle<()>,
 }
@@ -49,7 +49,7 @@ impl Jobs {
     }
 
     /// The answer to the job; `None` while the job is in progress.
-    pub(super) fn answer(&mut self) -> Option<Answer> {
+    pub(super) fn answer(&mut self) -> Option<AnswerLine> {
         match self.answers.try_recv() {
             Ok(answer) => {
                 self.is_busy = false;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control_socket::Listener;
 use crate::memory::{self, ConnectionMemory, MemoryError};
-use crate::names::Names;
+use crate::names::ResolvedNames;
 use crate::state_dir::{Examined, StateDir};
 use crate::static_entries::StoredEntries;
 use crate::stored_rules::{self, SourcedRules, StoredRules};
@@ -141,7 +141,7 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
             Err(error) => findings.push(invalid("stored-rules", &error)),
         }
         let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[]));
-        findings.extend(Names::load(state).err().map(|error| invalid("stored-names", &error)));
+        findings.extend(ResolvedNames::load(state).err().map(|error| invalid("stored-names", &error)));
         findings.extend(entries.err().map(|error| invalid("stored-entries", &error)));
     }
     findings.extend(runs.map(|stored| memory(config, &stored, early.running)));

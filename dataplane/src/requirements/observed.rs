@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use knockplane_policy::wire::DriftKind;
-use knockplane_ring::{Device, Link, LinkReader, Offload, OffloadState, Queues, RingError};
+use knockplane_ring::{Device, Link, LinkReader, NicOffload, OffloadState, Queues, RingError};
 
 use super::Unmet;
 
@@ -13,8 +13,8 @@ use super::Unmet;
 pub(crate) struct Observed {
     pub(crate) link: Link,
     pub(crate) queues: Queues,
-    /// In the order of [`Offload::ALL`].
-    pub(crate) offloads: [OffloadState; Offload::ALL.len()],
+    /// In the order of [`NicOffload::ALL`].
+    pub(crate) offloads: [OffloadState; NicOffload::ALL.len()],
     /// The uses of the interface, or of a device on it, by the host: addresses and the default route.
     pub(crate) host_uses: Vec<Unmet>,
     /// Configurations with which the host would forward frames past the filter.
@@ -28,8 +28,8 @@ impl Observed {
     /// If the kernel does not answer.
     pub(crate) fn read(device: &Device, reader: &mut LinkReader) -> Result<Option<Self>, RingError> {
         let rest = |reader: &mut LinkReader, link: Link| -> Result<Observed, RingError> {
-            let mut offloads = [OffloadState::Off; Offload::ALL.len()];
-            for (state, offload) in offloads.iter_mut().zip(Offload::ALL) {
+            let mut offloads = [OffloadState::Off; NicOffload::ALL.len()];
+            for (state, offload) in offloads.iter_mut().zip(NicOffload::ALL) {
                 *state = device.offload(offload)?;
             }
             let stack = stack(&link, device.index());
@@ -56,18 +56,18 @@ impl Observed {
     }
 
     /// Offloads that are on and must be off.
-    pub(crate) fn harmful_offloads(&self, is_native: bool) -> impl Iterator<Item = Offload> {
-        let states = self.offloads.into_iter().zip(Offload::ALL);
+    pub(crate) fn harmful_offloads(&self, is_native: bool) -> impl Iterator<Item = NicOffload> {
+        let states = self.offloads.into_iter().zip(NicOffload::ALL);
         states.filter_map(move |(state, offload)| is_harmful(offload, state, is_native).then_some(offload))
     }
 }
 
 /// Whether an offload in this state changes frames. A driver may turn on GRO by itself for a native XDP program: there
 /// GRO runs after the program, which sees frames as they arrived.
-pub(crate) fn is_harmful(offload: Offload, state: OffloadState, is_native: bool) -> bool {
+pub(crate) fn is_harmful(offload: NicOffload, state: OffloadState, is_native: bool) -> bool {
     match state {
         OffloadState::Off => false,
-        OffloadState::Forced => !is_native || offload != Offload::Gro,
+        OffloadState::Forced => !is_native || offload != NicOffload::Gro,
         OffloadState::On => true,
     }
 }

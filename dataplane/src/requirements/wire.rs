@@ -3,7 +3,7 @@
 use knockplane_policy::doctor::{HostFinding, Level, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::DriftKind;
-use knockplane_ring::{Buffers, Device, Features, Offload, XdpFeatures, largest_mtu};
+use knockplane_ring::{Buffers, Device, Features, NicOffload, XdpFeatures, largest_mtu};
 
 use super::{Observed, Unmet, configured, mode, scope};
 use crate::config::{Config, Offloads};
@@ -101,11 +101,11 @@ fn of_offloads(config: &Config, side: Side, device: &Device, observed: &Observed
 }
 
 /// The problem of an offload that is on.
-pub(crate) fn offload_is_on(observed: &Observed, offload: Offload) -> Unmet {
+pub(crate) fn offload_is_on(observed: &Observed, offload: NicOffload) -> Unmet {
     let kind = match offload {
-        Offload::Gro => DriftKind::Gro,
-        Offload::Lro => DriftKind::Lro,
-        Offload::RxVlan => DriftKind::RxVlan,
+        NicOffload::Gro => DriftKind::Gro,
+        NicOffload::Lro => DriftKind::Lro,
+        NicOffload::RxVlan => DriftKind::RxVlan,
     };
     let (name, offload) = (&observed.link.name, offload.name());
     Unmet::new(kind, format!("{name} has {offload} on"), "it changes frames before the filter sees them")

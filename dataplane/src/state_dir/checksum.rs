@@ -23,7 +23,7 @@ pub(super) const MAX_HEADER: usize = 96;
 
 /// The kind and the format version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Format {
+pub(crate) struct FileFormat {
     /// The kind of content, a word.
     pub(crate) kind: &'static str,
     /// Increases with every change of the format.
@@ -76,7 +76,7 @@ pub(crate) enum DamageError {
     },
 }
 
-impl Format {
+impl FileFormat {
     /// The first bytes of every file of this kind.
     pub(super) fn begin(self) -> String {
         format!("knockplane {} {} ", self.kind, self.version)
@@ -184,7 +184,7 @@ fn sums(content: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const FORMAT: Format = Format { kind: "lists", version: 1 };
+    const FORMAT: FileFormat = FileFormat { kind: "lists", version: 1 };
 
     fn write(content: &[u8]) -> Vec<u8> {
         let (header, sums) = FORMAT.around(content);

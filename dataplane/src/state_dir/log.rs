@@ -10,12 +10,12 @@
 //! …                                        the next record
 //! ```
 //! Promises:
-//! - A record counts as a whole or not at all. It is on the disk when [`Log::append`] returns.
+//! - A record counts as a whole or not at all. It is on the disk when [`ChangeLog::append`] returns.
 //! - A file with an incomplete last record is valid up to that record: an append was interrupted before its
 //!   acknowledgement.
 //! - Other damage is distinguished from an interrupted append. The records before the damage are valid; those behind it
 //!   are reported separately.
-//! - A whole new file ([`Log::replace`]) replaces the old one in one step.
+//! - A whole new file ([`ChangeLog::replace`]) replaces the old one in one step.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -24,7 +24,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Format, StateDir};
+use super::{FileFormat, StateDir};
 
 /// Bytes in front of a content.
 const HEADER: usize = 32;
@@ -34,19 +34,19 @@ const MAX_CONTENT: usize = 1 << 30;
 
 /// The records of a file.
 #[derive(Debug, Default)]
-pub(crate) struct Records {
+pub(crate) struct LogRecords {
     file: Vec<u8>,
     contents: Vec<Range<usize>>,
     /// Intact records behind the damage, as far as the reader can find them.
     behind: Vec<Range<usize>>,
-    pub(crate) end: End,
+    pub(crate) end: LogEnd,
     /// The bytes up to the last intact record.
     length: usize,
 }
 
 /// The end of the records of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum LogEnd {
     /// The records end with the file.
     #[default]
     Whole,
@@ -61,22 +61,22 @@ pub(crate) enum End {
     },
 }
 
-impl Records {
+impl LogRecords {
     /// Reads the records behind the first line, which ends at `begin`.
-    pub(super) fn read(file: Vec<u8>, begin: usize) -> Records {
+    pub(super) fn read(file: Vec<u8>, begin: usize) -> LogRecords {
         let (contents, mut end) = scan(&file, begin, 0);
         let length = contents.last().map_or(begin, |content: &Range<usize>| content.end);
         let mut behind = Vec::new();
-        if let End::Damaged { place, .. } = end {
+        if let LogEnd::Damaged { place, .. } = end {
             match header(&file[place..], contents.len() as u32) {
                 // Only the content is damaged, so the reader can find the next record.
                 Some(header) => behind = scan(&file, place + HEADER + header.length, contents.len() as u32 + 1).0,
                 // If the file grew before its content was written, it ends in zeros.
-                None if file[place..].iter().all(|byte| *byte == 0) => end = End::Torn(file.len() - place),
+                None if file[place..].iter().all(|byte| *byte == 0) => end = LogEnd::Torn(file.len() - place),
                 None => {}
             }
         }
-        Records { file, contents, behind, end, length }
+        LogRecords { file, contents, behind, end, length }
     }
 
     /// The contents in order, up to the end or the damage.
@@ -126,7 +126,7 @@ fn encode_header(number: u32, content: &[u8]) -> io::Result<[u8; HEADER]> {
 }
 
 /// The contents from this byte on, of records with consecutive numbers from `first` on.
-fn scan(file: &[u8], begin: usize, first: u32) -> (Vec<Range<usize>>, End) {
+fn scan(file: &[u8], begin: usize, first: u32) -> (Vec<Range<usize>>, LogEnd) {
     let (mut contents, mut place) = (Vec::new(), begin);
     for number in first.. {
         let rest = &file[place..];
@@ -134,45 +134,45 @@ fn scan(file: &[u8], begin: usize, first: u32) -> (Vec<Range<usize>>, End) {
             break;
         }
         if rest.len() < HEADER {
-            return (contents, End::Torn(rest.len()));
+            return (contents, LogEnd::Torn(rest.len()));
         }
-        let damaged = End::Damaged { place, bytes: rest.len() };
+        let damaged = LogEnd::Damaged { place, bytes: rest.len() };
         let Some(LogHeader { length, sum: expected }) = header(rest, number) else { return (contents, damaged) };
-        let Some(content) = rest.get(HEADER..HEADER + length) else { return (contents, End::Torn(rest.len())) };
+        let Some(content) = rest.get(HEADER..HEADER + length) else { return (contents, LogEnd::Torn(rest.len())) };
         if sum(number, content) != expected {
             return (contents, damaged);
         }
         contents.push(place + HEADER..place + HEADER + length);
         place += HEADER + length;
     }
-    (contents, End::Whole)
+    (contents, LogEnd::Whole)
 }
 
 /// A file that grows by records.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct ChangeLog {
     state: Arc<StateDir>,
     name: &'static str,
-    format: Format,
+    format: FileFormat,
     /// `None` if there is no file, or if its content is not known.
     file: Option<File>,
     length: u64,
     next: u32,
 }
 
-impl Log {
+impl ChangeLog {
     /// Creates a log whose first record creates the file, and replaces an existing file.
-    pub(crate) fn new(state: Arc<StateDir>, name: &'static str, format: Format) -> Log {
-        Log { state, name, format, file: None, length: 0, next: 0 }
+    pub(crate) fn new(state: Arc<StateDir>, name: &'static str, format: FileFormat) -> ChangeLog {
+        ChangeLog { state, name, format, file: None, length: 0, next: 0 }
     }
 
     /// Continues behind these records, which were read from the file. Truncates the file after the last intact record.
     ///
     /// # Errors
     /// If the file system refuses.
-    pub(crate) fn resume(&mut self, records: &Records) -> io::Result<()> {
+    pub(crate) fn resume(&mut self, records: &LogRecords) -> io::Result<()> {
         let file = self.state.open_to_write(self.name)?;
-        if records.end != End::Whole {
+        if records.end != LogEnd::Whole {
             file.set_len(records.length as u64)?;
             file.sync_all()?;
         }
@@ -199,8 +199,8 @@ impl Log {
     /// Appends a record, and returns when the record is on the disk.
     ///
     /// # Errors
-    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured, [`Log::is_broken`] is
-    /// true.
+    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured,
+    /// [`ChangeLog::is_broken`] is true.
     pub(crate) fn append(&mut self, content: &[u8]) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::Error::other("there is no file to append to")) };
         let header = encode_header(self.next, content)?;

@@ -38,9 +38,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
-pub(crate) use self::checksum::Format;
+pub(crate) use self::checksum::FileFormat;
 pub(crate) use self::examine::Examined;
-pub(crate) use self::log::{End, Log, Records};
+pub(crate) use self::log::{ChangeLog, LogEnd, LogRecords};
 
 /// The last applied rules.
 pub(crate) const RULES: &str = "rules.state";
@@ -88,7 +88,7 @@ pub(crate) struct Content {
 #[derive(Debug)]
 pub(crate) enum StoredFile {
     /// A file of records.
-    Records(Records),
+    Records(LogRecords),
     /// A file of an earlier version, which is replaced as a whole.
     Whole(Content),
 }
@@ -138,7 +138,7 @@ impl StateDir {
     ///
     /// # Errors
     /// If the file is damaged or cannot be read, with the place and the remedy.
-    pub(crate) fn read(&self, name: &str, format: Format) -> anyhow::Result<Option<Content>> {
+    pub(crate) fn read(&self, name: &str, format: FileFormat) -> anyhow::Result<Option<Content>> {
         let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
         let cannot = || format!("cannot read {shown}");
@@ -173,7 +173,12 @@ impl StateDir {
     ///
     /// # Errors
     /// If the file cannot be read, its first line is damaged, or a newer version wrote it.
-    pub(crate) fn read_log(&self, name: &str, format: Format, whole: Format) -> anyhow::Result<Option<StoredFile>> {
+    pub(crate) fn read_log(
+        &self,
+        name: &str,
+        format: FileFormat,
+        whole: FileFormat,
+    ) -> anyhow::Result<Option<StoredFile>> {
         let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
         let line = format.log_line();
@@ -194,7 +199,7 @@ impl StateDir {
         }
         bytes.reserve_exact((length as usize).saturating_sub(bytes.len()));
         file.take(MAX_LOG).read_to_end(&mut bytes).with_context(|| format!("cannot read {shown}"))?;
-        Ok(Some(StoredFile::Records(Records::read(bytes, line.len()))))
+        Ok(Some(StoredFile::Records(LogRecords::read(bytes, line.len()))))
     }
 
     /// Opens an existing file for changes.
@@ -210,7 +215,7 @@ impl StateDir {
     ///
     /// # Errors
     /// As [`StateDir::replace`].
-    pub(crate) fn write(&self, name: &str, format: Format, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, name: &str, format: FileFormat, content: &[u8]) -> io::Result<()> {
         let (header, sums) = format.around(content);
         let parts = [header.as_bytes(), content, sums.as_bytes()];
         self.replace(name, |file| parts.into_iter().try_for_each(|part| file.write_all(part))).map(drop)
@@ -266,7 +271,7 @@ impl StateDir {
     }
 
     /// Replaces a file of an earlier version by one with checksums. A failure is logged, and the old file remains.
-    pub(crate) fn take_over(&self, old: &str, new: &str, format: Format, content: &[u8]) {
+    pub(crate) fn take_over(&self, old: &str, new: &str, format: FileFormat, content: &[u8]) {
         let [from, to] = [old, new].map(|name| self.file(name).display().to_string());
         match self.write(new, format, content) {
             Ok(()) => {

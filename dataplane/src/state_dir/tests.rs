@@ -8,7 +8,7 @@ use rustix::fs::mkfifoat;
 
 use super::*;
 
-const FORMAT: Format = Format { kind: "test", version: 1 };
+const FORMAT: FileFormat = FileFormat { kind: "test", version: 1 };
 
 fn open(path: &Path) -> anyhow::Result<StateDir> {
     StateDir::open(path, Deadline::over())

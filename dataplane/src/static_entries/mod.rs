@@ -30,7 +30,7 @@ pub(crate) use self::check::check;
 use self::check::{check_comment, check_list_name};
 use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
-use crate::state_dir::Log;
+use crate::state_dir::ChangeLog;
 
 /// First and last address of an entry, which are unique in a list.
 pub(crate) type Bounds = (IpAddr, IpAddr);
@@ -80,7 +80,7 @@ pub(crate) struct NameEntry {
 }
 
 /// The entries.
-pub(crate) struct StaticEntries {
+pub(crate) struct StaticEntryStore {
     lists: BTreeMap<String, BTreeMap<Bounds, OperatorEntry>>,
     /// Entries of host names, which the engine compiles with those of operators.
     names: Vec<NameEntry>,
@@ -90,7 +90,7 @@ pub(crate) struct StaticEntries {
     recent: Vec<(String, Bounds, Option<Time>)>,
     /// Entries that the engine does not have yet; `None` if the engine must compile all entries again.
     new: Option<Vec<(String, Bounds, Option<Time>)>>,
-    log: Log,
+    log: ChangeLog,
     /// The size of a file with only these entries, without its headers.
     live_bytes: u64,
     /// The length at which the file is rewritten at the latest, after a failed attempt.
@@ -98,16 +98,16 @@ pub(crate) struct StaticEntries {
     damage: Option<String>,
 }
 
-impl StaticEntries {
+impl StaticEntryStore {
     fn new(
         lists: BTreeMap<String, BTreeMap<Bounds, OperatorEntry>>,
         names: Vec<NameEntry>,
-        log: Log,
+        log: ChangeLog,
         damage: Option<String>,
-    ) -> StaticEntries {
+    ) -> StaticEntryStore {
         let entries = lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes);
         let live_bytes = entries.sum::<u64>() + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
-        StaticEntries {
+        StaticEntryStore {
             lists,
             names,
             next_expiry: Time::NEVER,
@@ -125,7 +125,7 @@ impl StaticEntries {
     /// # Errors
     /// As [`StoredEntries::load`] and [`StoredEntries::into_map`].
     #[cfg(test)]
-    pub(crate) fn load(state: &std::sync::Arc<crate::state_dir::StateDir>) -> anyhow::Result<StaticEntries> {
+    pub(crate) fn load(state: &std::sync::Arc<crate::state_dir::StateDir>) -> anyhow::Result<StaticEntryStore> {
         StoredEntries::load(state)?.into_map(Vec::new())
     }
 
@@ -156,13 +156,13 @@ impl StaticEntries {
         Ok(())
     }
 
-    /// Replaces the entries of host names. They are in force after the next [`StaticEntries::install`].
+    /// Replaces the entries of host names. They are in force after the next [`StaticEntryStore::install`].
     pub(crate) fn set_names(&mut self, names: Vec<NameEntry>) {
         self.new = self.new.take().filter(|_| names == self.names);
         self.names = names;
     }
 
-    /// Changes entries, all or none. The changes are in force after the next [`StaticEntries::install`].
+    /// Changes entries, all or none. The changes are in force after the next [`StaticEntryStore::install`].
     ///
     /// # Errors
     /// If static entries cannot be stored for the next start; then nothing changed.

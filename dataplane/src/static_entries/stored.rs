@@ -11,11 +11,11 @@ use knockplane_policy::wire::NewEntry;
 
 use super::record::{Changes, Content, ContentError, StoredChange};
 use super::version1::{self, Version1Entries};
-use super::{Bounds, NameEntry, OperatorEntry, StaticEntries, check, of_names, snapshot};
-use crate::state_dir::{End, Format, LISTS, Log, OLD_LISTS, Records, StateDir, StoredFile, damage};
+use super::{Bounds, NameEntry, OperatorEntry, StaticEntryStore, check, of_names, snapshot};
+use crate::state_dir::{ChangeLog, FileFormat, LISTS, LogEnd, LogRecords, OLD_LISTS, StateDir, StoredFile, damage};
 
 /// The format of `lists.state`.
-pub(super) const FORMAT: Format = Format { kind: "lists", version: 2 };
+pub(super) const FORMAT: FileFormat = FileFormat { kind: "lists", version: 2 };
 
 /// The entries in order, from the first record on, and the changes by later records.
 struct Merged<'c> {
@@ -28,14 +28,14 @@ struct Merged<'c> {
 pub(crate) struct StoredEntries {
     path: PathBuf,
     contents: Contents,
-    log: Log,
+    log: ChangeLog,
     /// Damage that lost entries.
     damage: Option<String>,
 }
 
 enum Contents {
     /// The records of `lists.state`, and removals that follow damage.
-    File(Records, Vec<u8>),
+    File(LogRecords, Vec<u8>),
     /// The content of a file of an earlier version, or nothing.
     Memory(Vec<Vec<u8>>),
 }
@@ -63,13 +63,13 @@ impl StoredEntries {
 
     fn read(state: &Arc<StateDir>, compares: bool) -> anyhow::Result<StoredEntries> {
         let path = state.file(LISTS);
-        let log = Log::new(Arc::clone(state), LISTS, FORMAT);
+        let log = ChangeLog::new(Arc::clone(state), LISTS, FORMAT);
         let old = read_json(state)?;
         let mut found = None;
         let contents = match state.read_log(LISTS, FORMAT, version1::FORMAT)? {
             Some(StoredFile::Records(records)) => {
                 let removals = removals_behind(&records).map_err(|error| damaged(&path, error))?;
-                if let End::Damaged { place, bytes } = records.end {
+                if let LogEnd::Damaged { place, bytes } = records.end {
                     found = Some(format!(
                         "{} is damaged at byte {place}: the entries before it are in force, the {bytes} bytes from there \
                          on are not",
@@ -98,12 +98,12 @@ impl StoredEntries {
         let shown = self.path.display();
         let done = match &self.contents {
             Contents::File(records, removals) => match records.end {
-                End::Whole => self.log.resume(records),
-                End::Torn(bytes) => {
+                LogEnd::Whole => self.log.resume(records),
+                LogEnd::Torn(bytes) => {
                     tracing::warn!("{shown} ends in a change that was interrupted: its {bytes} bytes are cut off");
                     self.log.resume(records)
                 }
-                End::Damaged { .. } => {
+                LogEnd::Damaged { .. } => {
                     let aside = state.keep_aside(LISTS);
                     let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
                     let told = self.damage.as_deref().unwrap_or_default();
@@ -132,7 +132,7 @@ impl StoredEntries {
             Contents::Memory(contents) => (None, &contents[..], None),
         };
         let removals = removals.filter(|removals| !removals.is_empty());
-        let of_file = records.into_iter().flat_map(Records::contents);
+        let of_file = records.into_iter().flat_map(LogRecords::contents);
         of_file.chain(memory.iter().map(Vec::as_slice)).chain(removals)
     }
 
@@ -198,7 +198,7 @@ impl StoredEntries {
     ///
     /// # Errors
     /// If an entry differs from the form that this program writes.
-    pub(crate) fn into_map(self, names: Vec<NameEntry>) -> anyhow::Result<StaticEntries> {
+    pub(crate) fn into_map(self, names: Vec<NameEntry>) -> anyhow::Result<StaticEntryStore> {
         let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
         let mut lists = BTreeMap::<String, BTreeMap<Bounds, OperatorEntry>>::new();
         // A map that is built from entries in order takes half the memory of one that grows by additions.
@@ -219,7 +219,7 @@ impl StoredEntries {
             }
         }
         lists.retain(|_, entries| !entries.is_empty());
-        Ok(StaticEntries::new(lists, names, self.log, self.damage))
+        Ok(StaticEntryStore::new(lists, names, self.log, self.damage))
     }
 }
 
@@ -233,7 +233,7 @@ fn damaged(path: &Path, error: ContentError) -> anyhow::Error {
 
 /// The removals in the records behind damage: a removed entry must not return. The additions in these records are lost
 /// with the damaged record, which may have contained their removal.
-fn removals_behind(records: &Records) -> Result<Vec<u8>, ContentError> {
+fn removals_behind(records: &LogRecords) -> Result<Vec<u8>, ContentError> {
     let mut content = Content::default();
     for change in records.behind().flat_map(Changes::of) {
         let change = change?;

@@ -17,7 +17,7 @@ fn removal(list: &str, set: &str) -> OperatorChange {
     OperatorChange { entry: None, ..change(list, set, None) }
 }
 
-fn all(entries: &StaticEntries) -> Vec<String> {
+fn all(entries: &StaticEntryStore) -> Vec<String> {
     entries
         .lists()
         .flat_map(|(list, entries)| entries.values().map(move |entry| format!("{list} {}", entry.set)))
@@ -32,7 +32,7 @@ fn open(folder: &TempDir) -> Arc<StateDir> {
 fn written(changes: Vec<OperatorChange>) -> (TempDir, Arc<StateDir>, Vec<u8>, Vec<Vec<String>>) {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
-    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut entries = StaticEntryStore::load(&state).unwrap();
     let mut after = vec![Vec::new()];
     for change in changes {
         entries.change(vec![change]).unwrap();
@@ -67,7 +67,7 @@ fn five() -> Vec<OperatorChange> {
 fn static_entries_are_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
-    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut entries = StaticEntryStore::load(&state).unwrap();
     let changes = [
         ("b", "192.0.2.0/24", None),
         ("a", "2001:db8::7", None),
@@ -76,7 +76,7 @@ fn static_entries_are_there_after_a_restart() {
     ];
     entries.change(changes.map(|(list, set, until)| change(list, set, until)).into()).unwrap();
     assert_eq!(all(&entries), ["a 192.0.2.1-192.0.2.9", "a ::/0", "a 2001:db8::7", "b 192.0.2.0/24"]);
-    let again = StaticEntries::load(&state).unwrap();
+    let again = StaticEntryStore::load(&state).unwrap();
     assert_eq!(all(&again), ["a 192.0.2.1-192.0.2.9", "a 2001:db8::7", "b 192.0.2.0/24"]);
     assert_eq!(again.list("b").unwrap(), entries.list("b").unwrap(), "comments too");
 
@@ -90,7 +90,7 @@ fn static_entries_are_there_after_a_restart() {
 
     let mut entries = again;
     entries.change(vec![removal("b", "192.0.2.0/24")]).unwrap();
-    assert!(entries.list("b").is_none() && StaticEntries::load(&state).unwrap().list("b").is_none());
+    assert!(entries.list("b").is_none() && StaticEntryStore::load(&state).unwrap().list("b").is_none());
 }
 
 /// Changes in any order, replaced comments, entries that get a timeout, and the file written anew in between.
@@ -98,7 +98,7 @@ fn static_entries_are_there_after_a_restart() {
 fn a_restart_finds_the_last_state_of_each_entry() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
-    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut entries = StaticEntryStore::load(&state).unwrap();
     let mut random = 1_u64;
     let mut dice = move |sides: u64| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -117,8 +117,8 @@ fn a_restart_finds_the_last_state_of_each_entry() {
         if dice(20) == 0 {
             entries.write_anew().unwrap();
         }
-        let again = StaticEntries::load(&state).unwrap();
-        let stored = |entries: &StaticEntries| {
+        let again = StaticEntryStore::load(&state).unwrap();
+        let stored = |entries: &StaticEntryStore| {
             let lists = entries.lists().flat_map(|(list, entries)| entries.values().map(move |entry| (list, entry)));
             let stored = lists.filter(|(_, entry)| entry.until.is_none());
             stored.map(|(list, entry)| (list.to_owned(), entry.clone())).collect::<Vec<_>>()
@@ -130,7 +130,7 @@ fn a_restart_finds_the_last_state_of_each_entry() {
                 + again.lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes).sum::<u64>()
         );
         // Reading the file has opened it again: both know the same.
-        entries = StaticEntries { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
+        entries = StaticEntryStore { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
         let live = entries.lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes).sum::<u64>();
         entries.live_bytes = live + entries.lists.keys().map(|name| list_bytes(name)).sum::<u64>();
     }
@@ -140,7 +140,7 @@ fn a_restart_finds_the_last_state_of_each_entry() {
 fn a_change_that_cannot_be_stored_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
-    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut entries = StaticEntryStore::load(&state).unwrap();
     entries.change(vec![change("a", "192.0.2.1", None)]).unwrap();
     fs::remove_dir_all(folder.path().join("state")).unwrap();
     let twice = vec![change("a", "192.0.2.2", None), change("a", "192.0.2.2", Some(1)), change("b", "::", None)];
@@ -157,16 +157,16 @@ fn an_interrupted_change_is_cut_off() {
     for length in places[2]..file.len() {
         fs::write(state.file(LISTS), &file[..length]).unwrap();
         let whole = places.iter().filter(|place| **place <= length).count() - 1;
-        let mut entries = StaticEntries::load(&state).unwrap();
+        let mut entries = StaticEntryStore::load(&state).unwrap();
         assert_eq!(all(&entries), after[whole], "{length} of {} bytes", file.len());
         assert!(entries.damage().is_none());
         entries.change(vec![change("c", "::7", None)]).unwrap();
-        let again = StaticEntries::load(&state).unwrap();
+        let again = StaticEntryStore::load(&state).unwrap();
         assert_eq!(all(&again), all(&entries), "{length} bytes, and a change");
     }
     // A file can grow before its content is on the disk.
     fs::write(state.file(LISTS), [&file[..], &[0; 100]].concat()).unwrap();
-    assert_eq!(all(&StaticEntries::load(&state).unwrap()), after[5]);
+    assert_eq!(all(&StaticEntryStore::load(&state).unwrap()), after[5]);
     assert_eq!(fs::read(state.file(LISTS)).unwrap(), file);
 }
 
@@ -180,7 +180,7 @@ fn damage_leaves_what_is_before_it_and_is_told() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(state.file(LISTS), &damaged).unwrap();
         assert!(StoredEntries::peek(&state).is_ok() && fs::read(state.file(LISTS)).unwrap() == damaged, "unchanged");
-        let entries = StaticEntries::load(&state).unwrap();
+        let entries = StaticEntryStore::load(&state).unwrap();
         let found = all(&entries);
         assert!(found.iter().all(|entry| after[1].contains(entry)), "bit {bit}: {found:?}");
         // If its content alone is damaged, the removal of the first entry is found behind it.
@@ -191,13 +191,13 @@ fn damage_leaves_what_is_before_it_and_is_told() {
         let aside = state.file(&format!("{LISTS}.aside-1"));
         assert_eq!(fs::read(&aside).unwrap(), damaged, "the damaged file is kept");
         fs::remove_file(aside).unwrap();
-        let again = StaticEntries::load(&state).unwrap();
+        let again = StaticEntryStore::load(&state).unwrap();
         assert!(again.damage().is_none() && all(&again) == found, "the new file is intact");
     }
     let mut last = file.clone();
     *last.last_mut().unwrap() ^= 1;
     fs::write(state.file(LISTS), &last).unwrap();
-    let entries = StaticEntries::load(&state).unwrap();
+    let entries = StaticEntryStore::load(&state).unwrap();
     assert!(all(&entries) == after[4] && entries.damage().is_some(), "a last record that is whole and damaged");
 }
 
@@ -225,7 +225,7 @@ fn a_damaged_first_line_and_a_newer_version_are_refused() {
 fn entries_that_would_not_be_written_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
-    let mut log = Log::new(Arc::clone(&state), LISTS, stored::FORMAT);
+    let mut log = ChangeLog::new(Arc::clone(&state), LISTS, stored::FORMAT);
     log.replace([b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec()].into_iter()).unwrap();
     let stored = StoredEntries::load(&state).unwrap();
     let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[]).unwrap_err());
@@ -239,7 +239,7 @@ fn a_change_writes_as_much_beside_many_entries_as_beside_few() {
     let added = |many: usize| {
         let folder = tempfile::tempdir().unwrap();
         let state = open(&folder);
-        let mut entries = StaticEntries::load(&state).unwrap();
+        let mut entries = StaticEntryStore::load(&state).unwrap();
         let host = |number: usize| {
             let set = AddressSet::from(IpAddr::from([10, (number >> 16) as u8, (number >> 8) as u8, number as u8]));
             let entry = OperatorEntry { comment: String::new(), set, until: None };
@@ -266,7 +266,7 @@ fn a_change_writes_as_much_beside_many_entries_as_beside_few() {
 fn the_file_is_written_anew_when_more_than_half_of_it_is_out_of_date() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
-    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut entries = StaticEntryStore::load(&state).unwrap();
     let mut most = 0;
     for round in 0..2_500 {
         let host = format!("10.0.0.{}", round % 10);
@@ -275,7 +275,7 @@ fn the_file_is_written_anew_when_more_than_half_of_it_is_out_of_date() {
         most = most.max(fs::metadata(state.file(LISTS)).unwrap().len());
     }
     assert!(most > FEW_BYTES && most < FEW_BYTES + 2_000, "{most} bytes");
-    assert_eq!(all(&StaticEntries::load(&state).unwrap()), all(&entries));
+    assert_eq!(all(&StaticEntryStore::load(&state).unwrap()), all(&entries));
 }
 
 fn old(rest: &str) -> String {
@@ -288,19 +288,19 @@ fn a_file_of_an_earlier_version_is_taken_over_once() {
     let state = open(&folder);
     let [new, old_file] = [LISTS, OLD_LISTS].map(|name| state.file(name));
     fs::write(&old_file, old(",\"comment\":\"home\"")).unwrap();
-    let entries = StaticEntries::load(&state).unwrap();
+    let entries = StaticEntryStore::load(&state).unwrap();
     assert_eq!(entries.list("a").unwrap().values().next().unwrap().comment, "home");
     assert!(new.exists() && !old_file.exists());
-    assert_eq!(all(&StaticEntries::load(&state).unwrap()), ["a ::1"]);
+    assert_eq!(all(&StaticEntryStore::load(&state).unwrap()), ["a ::1"]);
 
     fs::write(&old_file, old(",\"comment\":\"home\"")).unwrap();
-    assert_eq!(all(&StaticEntries::load(&state).unwrap()), ["a ::1"], "as after a start that was interrupted");
+    assert_eq!(all(&StaticEntryStore::load(&state).unwrap()), ["a ::1"], "as after a start that was interrupted");
     assert!(!old_file.exists());
     fs::write(&old_file, "[]").unwrap();
-    let error = StaticEntries::load(&state).err().unwrap().to_string();
+    let error = StaticEntryStore::load(&state).err().unwrap().to_string();
     assert!(error.contains("hold different entries: remove one of them"), "{error}");
     fs::write(&new, "[").unwrap();
-    let error = format!("{:#}", StaticEntries::load(&state).err().unwrap());
+    let error = format!("{:#}", StaticEntryStore::load(&state).err().unwrap());
     assert!(error.contains("lists.state is damaged"), "a damaged file does not count as an old one: {error}");
 }
 
@@ -330,7 +330,7 @@ fn a_file_of_the_version_before_is_replaced_by_one_of_records() {
         "a look changes nothing"
     );
     for _ in 0..2 {
-        let entries = StaticEntries::load(&state).unwrap();
+        let entries = StaticEntryStore::load(&state).unwrap();
         assert_eq!(all(&entries), ["a 192.0.2.1", "a 192.0.2.2"]);
         assert_eq!(entries.list("a").unwrap().values().next().unwrap().comment, "x");
         assert!(fs::read(state.file(LISTS)).unwrap().starts_with(b"knockplane lists 2 log\n"));
@@ -350,7 +350,7 @@ fn damage_of_an_earlier_version_is_told_and_not_started_with() {
     ];
     for (kept, told) in cases {
         fs::write(state.file(OLD_LISTS), &kept).unwrap();
-        let Err(error) = StaticEntries::load(&state) else { panic!("{told}") };
+        let Err(error) = StaticEntryStore::load(&state) else { panic!("{told}") };
         let error = format!("{error:#}");
         assert!(error.contains("lists.json is damaged; ") && error.contains("--without-state"), "{error}");
         assert!(error.contains(told), "{error}");
@@ -361,7 +361,7 @@ fn damage_of_an_earlier_version_is_told_and_not_started_with() {
 fn an_entry_expires_and_the_engine_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let lists = Lists::new(1).unwrap();
-    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    let mut entries = StaticEntryStore::load(&open(&folder)).unwrap();
     entries.change(vec![change("a", "192.0.2.0/24", Some(5)), change("a", "::/0", Some(9))]).unwrap();
     entries.install(&lists).unwrap();
     let list = lists.id("a").unwrap();
@@ -380,9 +380,9 @@ fn an_entry_expires_and_the_engine_is_told() {
 fn the_engine_goes_by_every_change() {
     let folder = tempfile::tempdir().unwrap();
     let lists = Lists::new(100).unwrap();
-    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    let mut entries = StaticEntryStore::load(&open(&folder)).unwrap();
     let host = |number: usize| format!("10.0.{}.{}", number / 250, number % 250);
-    let check = |entries: &mut StaticEntries, step: &str| {
+    let check = |entries: &mut StaticEntryStore, step: &str| {
         entries.install(&lists).unwrap();
         let list = lists.id("a").unwrap();
         for number in (0..MOST_RECENT + 40).step_by(7) {

@@ -22,10 +22,10 @@ use knockplane_policy::rule::AddressSet;
 
 use super::record::ContentError;
 use super::{Bounds, check_comment, check_list_name};
-use crate::state_dir::Format;
+use crate::state_dir::FileFormat;
 
 /// The format of the file.
-pub(crate) const FORMAT: Format = Format { kind: "lists", version: 1 };
+pub(crate) const FORMAT: FileFormat = FileFormat { kind: "lists", version: 1 };
 
 const V6: u8 = 64;
 const RANGE: u8 = 255;

@@ -7,7 +7,7 @@ const IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// The header that the packets of a capture begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum LinkType {
     /// An Ethernet header.
     Ethernet,
     /// An IP header.
@@ -18,14 +18,14 @@ pub(super) enum Link {
     Sll2,
 }
 
-impl Link {
+impl LinkType {
     pub(super) fn of(number: u16) -> Result<Self, String> {
         Ok(match number {
-            1 => Link::Ethernet,
+            1 => LinkType::Ethernet,
             // Some systems write 12 and 14 instead of 101; 228 and 229 are IPv4 and IPv6 alone.
-            12 | 14 | 101 | 228 | 229 => Link::Raw,
-            113 => Link::Sll,
-            276 => Link::Sll2,
+            12 | 14 | 101 | 228 | 229 => LinkType::Raw,
+            113 => LinkType::Sll,
+            276 => LinkType::Sll2,
             other => {
                 return Err(format!("its link type, {other}, is not known here: capture on an Ethernet interface"));
             }
@@ -36,16 +36,16 @@ impl Link {
     pub(super) fn ethernet(self, data: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         let short = || "it is shorter than its link's header".to_owned();
         Ok(match self {
-            Link::Ethernet => Cow::Borrowed(data),
-            Link::Raw => {
+            LinkType::Ethernet => Cow::Borrowed(data),
+            LinkType::Raw => {
                 let ethertype = if data.first().is_some_and(|byte| byte >> 4 == 6) { IPV6 } else { IPV4 };
                 with_header([0; 6], ethertype, data).into()
             }
-            Link::Sll => {
+            LinkType::Sll => {
                 let (header, packet) = data.split_first_chunk::<16>().ok_or_else(short)?;
                 with_header(mac(header, 6), [header[14], header[15]], packet).into()
             }
-            Link::Sll2 => {
+            LinkType::Sll2 => {
                 let (header, packet) = data.split_first_chunk::<20>().ok_or_else(short)?;
                 with_header(mac(header, 12), [header[0], header[1]], packet).into()
             }

@@ -118,19 +118,23 @@ impl Capture {
     ///
     /// # Errors
     /// If the file is no capture.
-    pub(super) fn records(&self) -> Result<(&[u8], Records<'_>), CaptureError> {
+    pub(super) fn records(&self) -> Result<(&[u8], CaptureRecords<'_>), CaptureError> {
         let broken = |message: String| CaptureError { packet: None, message };
         if self.bytes.starts_with(&pcap_parser::SHB_MAGIC.to_le_bytes()) {
             return Ok((
                 &[],
-                Records { rest: &self.bytes, number: 0, format: Format::PcapNg(pcapng::Section::default()) },
+                CaptureRecords {
+                    rest: &self.bytes,
+                    number: 0,
+                    format: CaptureFormat::PcapNg(pcapng::CaptureSection::default()),
+                },
             ));
         }
         match pcap_parser::parse_pcap_header(&self.bytes) {
             Ok((rest, header)) => {
-                let format = Format::Pcap(pcap::PcapSettings::new(&header).map_err(broken)?);
+                let format = CaptureFormat::Pcap(pcap::PcapSettings::new(&header).map_err(broken)?);
                 let head = &self.bytes[..self.bytes.len() - rest.len()];
-                Ok((head, Records { rest, number: 0, format }))
+                Ok((head, CaptureRecords { rest, number: 0, format }))
             }
             Err(nom::Err::Incomplete(_)) => Err(broken("it is no capture: it is too short".to_owned())),
             Err(_) => Err(broken("it is no capture: neither pcap nor pcapng".to_owned())),
@@ -139,19 +143,19 @@ impl Capture {
 }
 
 /// The records of a capture, in the file's order. The iterator ends after the first broken record.
-pub(super) struct Records<'c> {
+pub(super) struct CaptureRecords<'c> {
     rest: &'c [u8],
     /// Packets so far.
     number: usize,
-    format: Format,
+    format: CaptureFormat,
 }
 
-enum Format {
+enum CaptureFormat {
     Pcap(pcap::PcapSettings),
-    PcapNg(pcapng::Section),
+    PcapNg(pcapng::CaptureSection),
 }
 
-impl<'c> Iterator for Records<'c> {
+impl<'c> Iterator for CaptureRecords<'c> {
     type Item = Result<CaptureRecord<'c>, CaptureError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -160,8 +164,8 @@ impl<'c> Iterator for Records<'c> {
         }
         let number = self.number + 1;
         let read = match &mut self.format {
-            Format::Pcap(file) => file.next(self.rest, number),
-            Format::PcapNg(section) => section.next(self.rest, number),
+            CaptureFormat::Pcap(file) => file.next(self.rest, number),
+            CaptureFormat::PcapNg(section) => section.next(self.rest, number),
         };
         match read {
             Ok((rest, record)) => {

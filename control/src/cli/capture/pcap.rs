@@ -2,14 +2,14 @@
 
 use pcap_parser::{LegacyPcapBlock, PcapError, PcapHeader, nom};
 
-use super::link::Link;
+use super::link::LinkType;
 use super::{CaptureRecord, Captured, check_length, in_words, time};
 
 type Read<'c> = nom::IResult<&'c [u8], LegacyPcapBlock<'c>, PcapError<&'c [u8]>>;
 
 /// The settings of the header that apply to all packets.
 pub(super) struct PcapSettings {
-    link: Link,
+    link: LinkType,
     /// Units of the fraction in one second.
     per_second: u32,
     read: for<'c> fn(&'c [u8]) -> Read<'c>,
@@ -18,7 +18,7 @@ pub(super) struct PcapSettings {
 impl PcapSettings {
     pub(super) fn new(header: &PcapHeader) -> Result<Self, String> {
         // The upper half is the length of the checksum behind each frame.
-        let link = Link::of((header.network.0 & 0xffff) as u16)?;
+        let link = LinkType::of((header.network.0 & 0xffff) as u16)?;
         let per_second = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
         let read = match header {
             _ if header.is_modified_format() => pcap_parser::parse_pcap_frame_modified,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{Block, EnhancedPacketBlock, InterfaceDescriptionBlock, OptionCode};
 
-use super::link::Link;
+use super::link::LinkType;
 use super::{CaptureRecord, Captured, Other, check_length, in_words, time};
 
 /// The type of packet blocks before they were enhanced. Source: as above, 11.
@@ -13,20 +13,20 @@ const OBSOLETE_PACKET: u32 = 2;
 
 /// The settings of the blocks so far that apply to later blocks.
 #[derive(Default)]
-pub(super) struct Section {
+pub(super) struct CaptureSection {
     big_endian: bool,
-    interfaces: Vec<Interface>,
+    interfaces: Vec<CaptureInterface>,
 }
 
-struct Interface {
-    link: Result<Link, String>,
+struct CaptureInterface {
+    link: Result<LinkType, String>,
     name: Option<Rc<str>>,
     /// Ticks in a second; `None` if the number is too large.
     per_second: Option<u128>,
     offset_seconds: i64,
 }
 
-impl Section {
+impl CaptureSection {
     pub(super) fn next<'c>(&mut self, bytes: &'c [u8], number: usize) -> Result<(&'c [u8], CaptureRecord<'c>), String> {
         let read = if self.big_endian { pcap_parser::parse_block_be } else { pcap_parser::parse_block_le };
         let (rest, block) = read(bytes).map_err(in_words)?;
@@ -34,10 +34,10 @@ impl Section {
         let mut interface = None;
         match block {
             Block::SectionHeader(header) => {
-                *self = Section { big_endian: header.big_endian(), interfaces: Vec::new() };
+                *self = CaptureSection { big_endian: header.big_endian(), interfaces: Vec::new() };
             }
             Block::InterfaceDescription(block) => {
-                let described = Interface::of(&block, self.big_endian);
+                let described = CaptureInterface::of(&block, self.big_endian);
                 interface = described.name.clone();
                 self.interfaces.push(described);
             }
@@ -76,14 +76,14 @@ impl Section {
     }
 }
 
-impl Interface {
+impl CaptureInterface {
     fn of(block: &InterfaceDescriptionBlock<'_>, big_endian: bool) -> Self {
         let offset = block.options.iter().find(|option| option.code == OptionCode::IfTsoffset);
         let offset = offset
             .and_then(|option| option.value().first_chunk::<8>())
             .map_or(0, |bytes| if big_endian { i64::from_be_bytes(*bytes) } else { i64::from_le_bytes(*bytes) });
-        Interface {
-            link: Link::of((block.linktype.0 & 0xffff) as u16),
+        CaptureInterface {
+            link: LinkType::of((block.linktype.0 & 0xffff) as u16),
             name: block.if_name().and_then(Result::ok).map(Rc::from),
             per_second: ticks(block.if_tsresol),
             offset_seconds: offset,

@@ -4,7 +4,7 @@ use super::Told;
 
 /// A `[section]` other than `[options]`.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(super) struct KnockdSection {
     pub(super) name: String,
     pub(super) line: u32,
     /// Whether a line of the section has an error of its own.
@@ -46,7 +46,7 @@ const KEYS: &[(&str, SectionKey)] = &[
 /// These keys configure knockd's process and have no effect on doors.
 const OPTIONS: &[&str] = &["usesyslog", "logfile", "pidfile", "interface"];
 
-impl Section {
+impl KnockdSection {
     /// The value of a key, and its line.
     pub(super) fn get(&self, key: SectionKey) -> Option<(u32, &str)> {
         self.keys.iter().find(|(other, ..)| *other == key).map(|(_, line, value)| (*line, value.as_str()))
@@ -54,8 +54,8 @@ impl Section {
 }
 
 /// The sections, in order.
-pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::new();
+pub(super) fn read(text: &str, told: &mut Told) -> Vec<KnockdSection> {
+    let mut sections: Vec<KnockdSection> = Vec::new();
     let mut in_options = false;
     // Keys below an invalid title belong to no section.
     let mut in_nothing = false;
@@ -75,7 +75,7 @@ pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
                 let before = told.errors.len();
                 check_name(name, number, &sections, told);
                 let is_broken = told.errors.len() > before;
-                sections.push(Section { name: name.to_owned(), line: number, is_broken, keys: Vec::new() });
+                sections.push(KnockdSection { name: name.to_owned(), line: number, is_broken, keys: Vec::new() });
             }
             continue;
         }
@@ -124,7 +124,7 @@ fn unknown(key: &str, lower: &str, place: &str, names: &[&str]) -> String {
 }
 
 /// A door gets the name of its section, so that name must be valid for a door.
-fn check_name(name: &str, line: u32, before: &[Section], told: &mut Told) {
+fn check_name(name: &str, line: u32, before: &[KnockdSection], told: &mut Told) {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if ["-knocking", "-closing"].iter().any(|end| name.ends_with(end)) {
         told.error(line, format!("`{name}` would be a list of another door: call it something else"));

@@ -9,7 +9,7 @@ use knockplane_policy::time::LONGEST_TIMEOUT;
 use serde::Deserialize;
 
 use super::Told;
-use super::conf::{Section, SectionKey};
+use super::conf::{KnockdSection, SectionKey};
 use super::opening::{self, Effect, effect};
 use super::shell::{self, Command, Runs};
 
@@ -57,7 +57,7 @@ pub(super) struct Doors {
 
 /// A valid section.
 struct DoorSection<'s> {
-    section: &'s Section,
+    section: &'s KnockdSection,
     steps: Vec<String>,
     total_s: u64,
     doing: Doing,
@@ -65,9 +65,9 @@ struct DoorSection<'s> {
 }
 
 /// The doors. A section with a mistake is skipped, and its mistakes are reported.
-pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
+pub(super) fn doors(sections: &[KnockdSection], told: &mut Told) -> Doors {
     let mut all = Doors::default();
-    let mut skip = |section: &Section| all.skipped.push((section.name.clone(), section.line));
+    let mut skip = |section: &KnockdSection| all.skipped.push((section.name.clone(), section.line));
     let parts = sections.iter().filter_map(|section| {
         part(section, told).or_else(|| {
             skip(section);
@@ -117,7 +117,7 @@ fn is_called_alike(close: &DoorSection<'_>, open: &DoorSection<'_>, all: &[DoorS
     stem(close) == stem(open) || !all.iter().any(|other| closes(close, other) && stem(other) == stem(close))
 }
 
-fn part<'s>(section: &'s Section, told: &mut Told) -> Option<DoorSection<'s>> {
+fn part<'s>(section: &'s KnockdSection, told: &mut Told) -> Option<DoorSection<'s>> {
     let before = told.errors.len();
     if let Some((line, _)) = section.get(SectionKey::OneTimeSequences) {
         told.error(
@@ -161,7 +161,7 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<DoorSection<'s>> {
 }
 
 /// The packets of the sequence, in the form of a door's steps.
-fn steps(section: &Section, told: &mut Told) -> Vec<String> {
+fn steps(section: &KnockdSection, told: &mut Told) -> Vec<String> {
     let Some((line, sequence)) = section.get(SectionKey::Sequence) else {
         if section.get(SectionKey::OneTimeSequences).is_none() && !section.is_broken {
             told.error(section.line, format!("`{}` has no sequence: write `sequence = 7000,8000:udp`", section.name));
@@ -193,7 +193,7 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
 }
 
 /// The flags of the section's TCP steps; none if they are wrong, which is reported once.
-fn flags(section: &Section, told: &mut Told) -> String {
+fn flags(section: &KnockdSection, told: &mut Told) -> String {
     let Some((line, flags)) = section.get(SectionKey::TcpFlags) else { return String::new() };
     let flags = flags.to_ascii_lowercase();
     match format!("tcp/1 {flags}").parse::<KnockStep>() {
@@ -205,13 +205,13 @@ fn flags(section: &Section, told: &mut Told) -> String {
     }
 }
 
-fn seconds(section: &Section, key: SectionKey, told: &mut Told) -> Option<u64> {
+fn seconds(section: &KnockdSection, key: SectionKey, told: &mut Told) -> Option<u64> {
     let (line, text) = section.get(key)?;
     opening::seconds(text).map_err(|why| told.error(line, why)).ok()
 }
 
 /// The effect of the commands for one family; `None` if there are no commands, or if they are not understood.
-fn doing(section: &Section, (start, stop): (SectionKey, SectionKey), told: &mut Told) -> Option<Doing> {
+fn doing(section: &KnockdSection, (start, stop): (SectionKey, SectionKey), told: &mut Told) -> Option<Doing> {
     let (line, started) = section.get(start)?;
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
     // The door is open from the first command that opens to the first later command that closes.

@@ -19,7 +19,7 @@ use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, as_json, decode, document, encoded, input, parse_timeout, show};
-use crate::api::messages::{self, DEFAULT_LIMIT, ListAdd, ListImport, ListQuery};
+use crate::api::messages::{self, DEFAULT_LIMIT, ListAddition, ListImport, ListQuery};
 use crate::json::changes::{AddedJson, FlushedJson, ImportedJson, RemovedJson};
 use crate::json::lists::ListsJson;
 use crate::{Exit, rules};
@@ -103,7 +103,7 @@ pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result
     match command {
         Command::Show(what) => show(client, what, json).await,
         Command::Add { list, address, timeout, comment } => {
-            add(client, list, ListAdd { address, timeout, comment }, json).await
+            add(client, list, ListAddition { address, timeout, comment }, json).await
         }
         Command::Remove { list, address } => {
             let path = format!("/api/v1/lists/{}/{}", encoded(&list), encoded(&address.to_string()));
@@ -141,7 +141,7 @@ async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed>
     if json { document(ListsJson::from(lists)) } else { Ok(show::entries(&lists)) }
 }
 
-async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Result<String, Failed> {
+async fn add(client: &Client, list: String, entry: ListAddition, json: bool) -> Result<String, Failed> {
     let path = format!("/api/v1/lists/{}", encoded(&list));
     let added: wire::Added = decode(&client.send(Method::POST, &path, Some(as_json(&entry)?)).await?)?;
     warn_of_unused(&added);

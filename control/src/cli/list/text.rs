@@ -65,7 +65,7 @@ pub(super) fn read(file: &str, text: &[u8]) -> Result<Vec<NewEntry>, Bad> {
 /// # Errors
 /// The entry that RouterOS's language cannot express.
 pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
-    let entry = |entry: &ListEntry| rule::ListEntry {
+    let entry = |entry: &ListEntry| rule::RuleFileEntry {
         family: entry.address.family(),
         list: entry.list.clone(),
         address: EntryAddress::Set(entry.address.clone()),
@@ -123,7 +123,7 @@ fn exported(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
     }
     let mut entries = Vec::with_capacity(address_lists.len());
     for entry in address_lists {
-        let rule::ListEntry { list, address, timeout, disabled, comment, line, .. } = entry;
+        let rule::RuleFileEntry { list, address, timeout, disabled, comment, line, .. } = entry;
         match address {
             _ if disabled => bad.add(file, line, "the entry is disabled: leave it out, it would not be in the list"),
             EntryAddress::Set(address) => entries.push(NewEntry { list, address, timeout, comment }),

@@ -32,7 +32,7 @@ use knockplane_policy::word::{Set, Word as _};
 use self::build::Fields;
 pub(super) use self::summary::summary;
 pub(super) use self::words::PacketSyntaxError;
-use self::words::{Word, Words};
+use self::words::{PacketWord, Words};
 
 /// Every word that may stand behind the addresses, for the remedy in error messages. TCP flags are listed separately.
 const KEYWORDS: [&str; 13] =
@@ -196,7 +196,7 @@ impl<'t> PacketReader<'t> {
     }
 
     /// A TCP flag, or the word `none`.
-    fn flag(&mut self, word: &Word<'t>, protocol: u8) -> Result<(), PacketSyntaxError> {
+    fn flag(&mut self, word: &PacketWord<'t>, protocol: u8) -> Result<(), PacketSyntaxError> {
         let flag = match word.text {
             "none" => None,
             text => Some(TcpFlag::from_name(text).ok_or_else(|| unknown(word))?),
@@ -224,7 +224,7 @@ fn kind_and_code(text: &str) -> Option<(u8, u8)> {
     Some((kind.parse().ok()?, code.parse().ok()?))
 }
 
-fn unknown(word: &Word<'_>) -> PacketSyntaxError {
+fn unknown(word: &PacketWord<'_>) -> PacketSyntaxError {
     let flags = TcpFlag::ALL.iter().map(|flag| flag.name());
     let known: Vec<_> = KEYWORDS.into_iter().chain(flags).chain(["none"]).collect();
     let similar = known.iter().map(|known| (strsim::damerau_levenshtein(word.text, known), known)).min();

@@ -7,12 +7,12 @@ use std::vec::IntoIter;
 
 /// A word and its place, in bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Word<'t> {
+pub(super) struct PacketWord<'t> {
     pub(super) text: &'t str,
     pub(super) at: Range<usize>,
 }
 
-impl Word<'_> {
+impl PacketWord<'_> {
     pub(super) fn complain(&self, message: &str) -> PacketSyntaxError {
         PacketSyntaxError::new(self.at.clone(), message.to_owned())
     }
@@ -20,7 +20,7 @@ impl Word<'_> {
 
 /// The words of a line, one after the other.
 pub(super) struct Words<'t> {
-    words: Peekable<IntoIter<Word<'t>>>,
+    words: Peekable<IntoIter<PacketWord<'t>>>,
     /// The end of the line.
     end: usize,
 }
@@ -43,22 +43,22 @@ impl<'t> Words<'t> {
                 })?,
                 _ => rest.find(|char: char| char.is_whitespace() || matches!(char, '>' | '"')).unwrap_or(rest.len()),
             };
-            words.push(Word { text: &rest[..length], at: at..at + length });
+            words.push(PacketWord { text: &rest[..length], at: at..at + length });
             at += length;
         }
         Ok(Words { words: words.into_iter().peekable(), end: text.trim_end().len() })
     }
 
-    pub(super) fn peek(&mut self) -> Option<Word<'t>> {
+    pub(super) fn peek(&mut self) -> Option<PacketWord<'t>> {
         self.words.peek().cloned()
     }
 
-    pub(super) fn next(&mut self) -> Option<Word<'t>> {
+    pub(super) fn next(&mut self) -> Option<PacketWord<'t>> {
         self.words.next()
     }
 
     /// The next word; an error if there is none.
-    pub(super) fn expect(&mut self, what: &str) -> Result<Word<'t>, PacketSyntaxError> {
+    pub(super) fn expect(&mut self, what: &str) -> Result<PacketWord<'t>, PacketSyntaxError> {
         let end = self.end;
         self.next().ok_or_else(|| PacketSyntaxError::new(end..end, format!("something is missing: expected {what}")))
     }
@@ -78,7 +78,7 @@ fn quoted_length(text: &str) -> Option<usize> {
 }
 
 /// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` have their usual meaning.
-pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, PacketSyntaxError> {
+pub(super) fn unquote(word: &PacketWord<'_>) -> Result<Vec<u8>, PacketSyntaxError> {
     let inner = word
         .text
         .strip_prefix('"')
@@ -109,7 +109,7 @@ pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, PacketSyntaxError> {
 }
 
 /// An escape that is none, so many bytes behind the opening quote.
-fn escape(word: &Word<'_>, at: usize) -> PacketSyntaxError {
+fn escape(word: &PacketWord<'_>, at: usize) -> PacketSyntaxError {
     let start = word.at.start + 1 + at;
     let message = r#"there is no such escape; there are \xHH, \n, \r, \t, \0, \\ and \""#;
     PacketSyntaxError::new(start..(start + 2).min(word.at.end), message.to_owned())

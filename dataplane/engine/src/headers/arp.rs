@@ -41,7 +41,7 @@ pub(super) fn reason(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> Reason
 
 /// Whether this is a request or a reply in the form that hosts send.
 fn is_well_formed(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> bool {
-    let Some(packet) = payload.first_chunk().map(Packet) else { return false };
+    let Some(packet) = payload.first_chunk().map(ArpPacket) else { return false };
     let (destination, source) = super::macs(ethernet);
     payload.len() <= MAX_PADDED
         && packet.is_of_ethernet_and_ipv4()
@@ -56,9 +56,9 @@ fn is_well_formed(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> bool {
 }
 
 /// The packet, by field.
-pub(super) struct Packet<'f>(pub(super) &'f [u8; LENGTH]);
+pub(super) struct ArpPacket<'f>(pub(super) &'f [u8; LENGTH]);
 
-impl Packet<'_> {
+impl ArpPacket<'_> {
     fn is_of_ethernet_and_ipv4(&self) -> bool {
         self.0[..6] == [0, 1, 0x08, 0x00, 6, 4]
     }

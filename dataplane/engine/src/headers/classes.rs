@@ -15,7 +15,7 @@ pub fn class_frame(side: Side, class: FrameClass, frame: &[u8]) -> ClassFrame {
     match class {
         FrameClass::Arp => {
             let Some((packet, padding)) = payload.split_first_chunk() else { return nothing };
-            let packet = arp::Packet(packet);
+            let packet = arp::ArpPacket(packet);
             let claimed = if packet.sender().is_unspecified() { packet.target() } else { packet.sender() };
             let is_padded_with_zeros = padding.iter().all(|byte| *byte == 0);
             ClassFrame { claims: [Some(claimed.into()), None, None], is_padded_with_zeros, ..nothing }

@@ -44,7 +44,7 @@ impl Fragment {
 
 /// The fields of a transport header that rules use.
 #[derive(Default)]
-pub(super) struct Transport<'f> {
+pub(super) struct TransportHeader<'f> {
     pub(super) ports: Option<(u16, u16)>,
     pub(super) icmp: Option<(u8, u8)>,
     pub(super) payload: &'f [u8],
@@ -55,13 +55,13 @@ pub(super) struct Transport<'f> {
 /// Always inlined: with a call, the result and the values that the caller still needs would go through memory. That
 /// costs some 20 instructions for each packet.
 #[inline(always)]
-pub(super) fn read(protocol: IpNumber, data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
+pub(super) fn read(protocol: IpNumber, data: &[u8], part: DatagramPart) -> Result<TransportHeader<'_>, Reason> {
     match (part, protocol) {
-        (DatagramPart::Later, _) => Ok(Transport::default()),
+        (DatagramPart::Later, _) => Ok(TransportHeader::default()),
         (_, IpNumber::TCP) => tcp(data, part),
         (_, IpNumber::UDP) => udp(data, part),
         (_, IpNumber::ICMP | IpNumber::IPV6_ICMP) => icmp(data, part),
-        _ => Ok(Transport { payload: data, ..Transport::default() }),
+        _ => Ok(TransportHeader { payload: data, ..TransportHeader::default() }),
     }
 }
 
@@ -72,32 +72,32 @@ fn cut_short(part: DatagramPart, whole: Reason) -> Reason {
 
 /// RFC 9293: ports, …, data offset in the upper half of byte 12, in 32-bit words.
 #[inline(always)]
-fn tcp(data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
+fn tcp(data: &[u8], part: DatagramPart) -> Result<TransportHeader<'_>, Reason> {
     let header = data.first_chunk::<20>().ok_or(cut_short(part, Reason::TransportTruncated))?;
     let length = usize::from(header[12] >> 4) * 4;
     if length < header.len() {
         return Err(Reason::TransportMalformed);
     }
     let payload = data.get(length..).ok_or(cut_short(part, Reason::TransportMalformed))?;
-    Ok(Transport { ports: Some(ports(header)), icmp: None, payload })
+    Ok(TransportHeader { ports: Some(ports(header)), icmp: None, payload })
 }
 
 /// RFC 768: ports, length of header and payload, checksum. A length of 0 would be a jumbogram. The reader refuses it
 /// like the other lengths below 8.
 #[inline(always)]
-fn udp(data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
+fn udp(data: &[u8], part: DatagramPart) -> Result<TransportHeader<'_>, Reason> {
     let header = data.first_chunk::<8>().ok_or(cut_short(part, Reason::TransportTruncated))?;
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
     // The length is that of the datagram. A first fragment contains only its beginning.
     let end = if part == DatagramPart::First { length.min(data.len()) } else { length };
     let payload = data.get(header.len()..end).ok_or(Reason::TransportMalformed)?;
-    Ok(Transport { ports: Some(ports(header)), icmp: None, payload })
+    Ok(TransportHeader { ports: Some(ports(header)), icmp: None, payload })
 }
 
 /// RFC 792 and RFC 4443: type, code, checksum, and four bytes whose meaning depends on the type.
-fn icmp(data: &[u8], part: DatagramPart) -> Result<Transport<'_>, Reason> {
+fn icmp(data: &[u8], part: DatagramPart) -> Result<TransportHeader<'_>, Reason> {
     let (header, payload) = data.split_first_chunk::<8>().ok_or(cut_short(part, Reason::TransportTruncated))?;
-    Ok(Transport { ports: None, icmp: Some((header[0], header[1])), payload })
+    Ok(TransportHeader { ports: None, icmp: Some((header[0], header[1])), payload })
 }
 
 /// The source port and the destination port, at the offsets that TCP and UDP share.

@@ -15,14 +15,14 @@ use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
-use crate::table::View;
+use crate::table::HeaderView;
 
 /// The packet that is evaluated, and the facts that rules and effects have asked for so far.
 pub(super) struct PacketFacts<'a> {
     pub(super) packet: &'a Packet<'a>,
     /// The network in which connections, doors and lists know the packet, by the settings.
     pub(super) vlan: Vlan,
-    pub(super) view: View<'a>,
+    pub(super) view: HeaderView<'a>,
     /// The time of the packet's arrival.
     pub(super) now: Time,
     pub(super) context: Context<'a>,

@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use knockplane_policy::eval::replies::{Answer, Segment};
+use knockplane_policy::eval::replies::{Answer, ReplySegment};
 use knockplane_policy::packet::{Family, Packet, protocol};
 
 use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
@@ -86,7 +86,7 @@ impl Reply {
                 };
                 self.checksum(length, 2, pseudo)
             }
-            Answer::Tcp(Segment { flags, sequence, acknowledgement, window }) => {
+            Answer::Tcp(ReplySegment { flags, sequence, acknowledgement, window }) => {
                 let (source, destination) = packet.ports?;
                 self.ip(packet, protocol::TCP, 0, 20)?;
                 self.put(&[

@@ -4,12 +4,12 @@
 //! the receiver has acknowledged, or the number behind the last byte sent to it, while its acknowledgement is on its way. If
 //! the two numbers differ, the end gets a reset with each. An end that continues to send gets one more each second.
 
-use knockplane_policy::eval::replies::{Answer, Segment};
+use knockplane_policy::eval::replies::{Answer, ReplySegment};
 use knockplane_policy::eval::tracking::End;
 use knockplane_policy::packet::{Packet, Side, TcpFlag, link, protocol};
 
 use crate::pipeline::reply::Reply;
-use crate::state::connections::{CutConnection, Link};
+use crate::state::connections::{CutConnection, LinkHeader};
 
 /// The frame of a reset.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub fn resets(cut: &CutConnection) -> impl Iterator<Item = Reset> {
 /// The resets with these sequence numbers that reply to a packet from the first end, which arrives on this side with this
 /// link header.
 fn answers(
-    link: Link,
+    link: LinkHeader,
     (source, destination): (End, End),
     side: Side,
     [acknowledged, next]: [u32; 2],
@@ -53,7 +53,7 @@ fn answers(
         let packet = Packet { ports: Some((source.1, destination.1)), frame: link.bytes(), network, ..bare };
         let flags = [TcpFlag::Rst].into_iter().collect();
         let mut reply = Reply::default();
-        let segment = Segment { flags, sequence, acknowledgement: 0, window: 0 };
+        let segment = ReplySegment { flags, sequence, acknowledgement: 0, window: 0 };
         let mut reset = Reset { side, bytes: [0; Reset::LONGEST], length: 0 };
         if !reply.write(&packet, &Answer::Tcp(segment)) {
             return None;

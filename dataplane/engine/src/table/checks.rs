@@ -2,7 +2,7 @@
 
 use knockplane_policy::door;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{AddressSet, Condition, EntryAddress, ListEntry, RuleSet};
+use knockplane_policy::rule::{AddressSet, Condition, EntryAddress, RuleFileEntry, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::MAX_NAMES;
 
@@ -41,7 +41,7 @@ pub(super) fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut
             problems.push(RuleSetError::DoorsList { line: entry.line, list: entry.list.clone() });
         }
     }
-    let is_name = |entry: &&ListEntry| !entry.disabled && matches!(entry.address, EntryAddress::Name(_));
+    let is_name = |entry: &&RuleFileEntry| !entry.disabled && matches!(entry.address, EntryAddress::Name(_));
     if let Some(entry) = rules.address_lists.iter().filter(is_name).nth(MAX_NAMES) {
         problems.push(RuleSetError::TooManyNames { line: entry.line });
     }

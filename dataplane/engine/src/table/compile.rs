@@ -16,7 +16,7 @@ use knockplane_policy::time::Time;
 use super::chains::Chains;
 use super::checks::{check_addresses, check_entries, check_interfaces, check_invalid, check_memories};
 use super::patterns::compile_patterns;
-use super::{About, CompileError, Names, Program, RuleTable, running};
+use super::{About, CompileError, Program, RuleNames, RuleTable, running};
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::state::lists::{ListId, OPERATOR_LEVEL, TooManyListsError};
@@ -56,7 +56,7 @@ impl RuleTable {
 
         let lists = bind_lists(&rules, settings, state)?;
         let doors = compile_doors(settings, &lists, state);
-        let mut names = Names {
+        let mut names = RuleNames {
             doors: settings
                 .doors
                 .iter()

@@ -31,7 +31,7 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use self::names::{Names, running};
+use self::names::{RuleNames, running};
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, DoorId};
 use crate::state::events::Cause;
@@ -44,7 +44,7 @@ use crate::state::static_entries::{SingleTimed, StaticEntries};
 pub use self::error::{CompileError, RuleLocation, RuleSetError};
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledAction, CompiledRule, Program, Span};
-pub(crate) use question::{About, Test, View};
+pub(crate) use question::{About, HeaderView, Test};
 pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;
 

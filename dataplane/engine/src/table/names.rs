@@ -9,7 +9,7 @@ use crate::state::matchers::connection_limits::MatcherId;
 use crate::state::matchers::rate_limiters::LimiterCounts;
 
 /// The ids of the names in rules, and the number of matchers that need state.
-pub(super) struct Names<'r> {
+pub(super) struct RuleNames<'r> {
     pub(super) lists: HashMap<String, ListId>,
     /// The positions of the patterns.
     pub(super) patterns: HashMap<&'r str, usize>,
@@ -20,7 +20,7 @@ pub(super) struct Names<'r> {
     pub(super) connection_limits: u32,
 }
 
-impl Names<'_> {
+impl RuleNames<'_> {
     pub(super) fn connection_limit(&mut self) -> MatcherId {
         self.connection_limits += 1;
         MatcherId(self.connection_limits - 1)

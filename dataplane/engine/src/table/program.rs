@@ -8,10 +8,10 @@ use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{Action, BuiltinChain, ListAdd, ListTimeout, RejectWith, Rule, Table};
 use knockplane_policy::settings::Settings;
 
-use super::Names;
+use super::RuleNames;
 use super::chains::Chains;
 use super::index::{Candidates, Index};
-use super::question::{About, HeaderTest, Test, View, number};
+use super::question::{About, HeaderTest, HeaderView, Test, number};
 use super::state_test::{StateTest, questions};
 use crate::state::doors::DoorId;
 use crate::state::key::AddressKey;
@@ -69,7 +69,7 @@ pub(crate) enum CompiledAction {
 
 impl Program {
     /// The chain that evaluates a packet from this side first. The result equals that of [`Settings::chain`].
-    pub(crate) fn entry(&self, side: Side, view: &View<'_>) -> BuiltinChain {
+    pub(crate) fn entry(&self, side: Side, view: &HeaderView<'_>) -> BuiltinChain {
         let protects =
             |key: AddressKey| self.protected.iter().any(|(first, last)| (*first..=*last).contains(&key.bits));
         match side {
@@ -96,7 +96,7 @@ impl Program {
 
     /// Finds the rules that this packet could match.
     #[inline]
-    pub(crate) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
+    pub(crate) fn candidates(&self, view: &HeaderView<'_>, candidates: &mut Candidates) {
         self.index.candidates(view, candidates);
     }
 
@@ -107,7 +107,7 @@ impl Program {
         &self,
         candidates: &mut Candidates,
         span: &mut Span,
-        view: &View<'_>,
+        view: &HeaderView<'_>,
         about: About<'_>,
     ) -> Option<&CompiledRule> {
         while let Some(found) = self.index.next(candidates, span.next as usize, span.end as usize) {
@@ -122,7 +122,7 @@ impl Program {
     }
 
     /// Lays out the chains in one array and resolves every name.
-    pub(super) fn emit(chains: &Chains<'_>, names: &mut Names<'_>, about: About<'_>) -> Program {
+    pub(super) fn emit(chains: &Chains<'_>, names: &mut RuleNames<'_>, about: About<'_>) -> Program {
         let mut spans = hashbrown::HashMap::<&str, Span>::new();
         let mut next = 0;
         for chain in &chains.order {

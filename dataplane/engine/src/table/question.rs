@@ -30,15 +30,15 @@ pub(crate) enum HeaderTest {
     Destination(u128, u128),
     Protocol(u8),
     Length(u32, u32),
-    SourcePort(Ports),
-    DestinationPort(Ports),
-    EitherPort(Ports),
+    SourcePort(PortRanges),
+    DestinationPort(PortRanges),
+    EitherPort(PortRanges),
     Icmp {
         kind: u8,
         first: u8,
         last: u8,
     },
-    /// A test of a field outside the key of the run cache, see [`View::looked_closer`].
+    /// A test of a field outside the key of the run cache, see [`HeaderView::looked_closer`].
     Closer(Closer),
 }
 
@@ -75,10 +75,10 @@ pub(crate) enum Closer {
 }
 
 #[derive(Debug)]
-pub(crate) struct Ports(pub(super) Box<[(u16, u16)]>);
+pub(crate) struct PortRanges(pub(super) Box<[(u16, u16)]>);
 
 /// A packet's headers as numbers.
-pub(crate) struct View<'a> {
+pub(crate) struct HeaderView<'a> {
     pub(crate) source: AddressKey,
     pub(crate) destination: AddressKey,
     /// All other fields are read in place. A copy in large units of data that was just written in small units would
@@ -90,10 +90,10 @@ pub(crate) struct View<'a> {
     asked_length: Cell<bool>,
 }
 
-impl<'a> From<&'a Packet<'a>> for View<'a> {
-    fn from(packet: &'a Packet<'a>) -> View<'a> {
+impl<'a> From<&'a Packet<'a>> for HeaderView<'a> {
+    fn from(packet: &'a Packet<'a>) -> HeaderView<'a> {
         let [looked_closer, asked_length] = [false, false].map(Cell::new);
-        View {
+        HeaderView {
             source: packet.source.into(),
             destination: packet.destination.into(),
             packet,
@@ -103,7 +103,7 @@ impl<'a> From<&'a Packet<'a>> for View<'a> {
     }
 }
 
-impl View<'_> {
+impl HeaderView<'_> {
     /// Whether a test read a field other than addresses, protocol, ports, ICMP type and code, and length.
     pub(crate) fn looked_closer(&self) -> bool {
         self.looked_closer.get()
@@ -118,7 +118,7 @@ impl View<'_> {
 impl Test<HeaderTest> {
     /// False, negated or not, if the test does not apply to the packet.
     #[inline]
-    pub(crate) fn holds(&self, view: &View<'_>, about: About<'_>) -> bool {
+    pub(crate) fn holds(&self, view: &HeaderView<'_>, about: About<'_>) -> bool {
         self.question.asks(view, about).is_some_and(|answer| answer != self.negated)
     }
 }
@@ -136,7 +136,7 @@ impl HeaderTest {
 
     /// The answer, if the test applies. See [`Condition::applies`].
     #[inline]
-    pub(crate) fn asks(&self, view: &View<'_>, about: About<'_>) -> Option<bool> {
+    pub(crate) fn asks(&self, view: &HeaderView<'_>, about: About<'_>) -> Option<bool> {
         Some(match self {
             HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source.bits),
             HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination.bits),
@@ -264,13 +264,13 @@ pub(super) fn number(address: IpAddr) -> u128 {
     AddressKey::from(address).bits
 }
 
-impl From<&PortSet> for Ports {
-    fn from(set: &PortSet) -> Ports {
-        Ports(set.0.iter().map(|range| (*range.start(), *range.end())).collect())
+impl From<&PortSet> for PortRanges {
+    fn from(set: &PortSet) -> PortRanges {
+        PortRanges(set.0.iter().map(|range| (*range.start(), *range.end())).collect())
     }
 }
 
-impl Ports {
+impl PortRanges {
     fn contains(&self, port: u16) -> bool {
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&port))
     }

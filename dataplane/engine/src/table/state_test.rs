@@ -7,7 +7,7 @@ use knockplane_policy::rule::{ClassifierFields, Condition, ConnectionState, Limi
 use knockplane_policy::word::Set;
 use memchr::memmem::Finder;
 
-use super::Names;
+use super::RuleNames;
 use super::question::{About, HeaderTest, Test, header_test};
 use crate::state::lists::ListId;
 use crate::state::matchers::connection_limits::MatcherId;
@@ -93,7 +93,12 @@ impl StateTest {
 pub(super) type Questions = (Box<[Test<HeaderTest>]>, Box<[Test<StateTest>]>);
 
 /// Compiles a rule's matchers into tests.
-pub(super) fn questions(matchers: &[Matcher], family: Family, names: &mut Names<'_>, about: About<'_>) -> Questions {
+pub(super) fn questions(
+    matchers: &[Matcher],
+    family: Family,
+    names: &mut RuleNames<'_>,
+    about: About<'_>,
+) -> Questions {
     let mut ordered: Vec<&Matcher> = matchers.iter().filter(|matcher| !matcher.condition.asks_nothing()).collect();
     ordered.sort_by_key(|matcher| matcher.condition.rank());
     let (mut headers, mut free, mut in_turn) = (Vec::new(), Vec::new(), Vec::new());
@@ -115,7 +120,7 @@ pub(super) fn questions(matchers: &[Matcher], family: Family, names: &mut Names<
     (headers.into(), free.into())
 }
 
-fn state_test(condition: &Condition, names: &mut Names<'_>) -> StateTest {
+fn state_test(condition: &Condition, names: &mut RuleNames<'_>) -> StateTest {
     match condition {
         Condition::SrcAddressList(list) => StateTest::Source(names.lists[&**list]),
         Condition::DstAddressList(list) => StateTest::Destination(names.lists[&**list]),

@@ -14,7 +14,7 @@ use knockplane_engine::table::RuleTable;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{
-    Action, AddressSet, Condition, EntryAddress, ListEntry, Matcher, Rule, RuleSet, TrackingMode,
+    Action, AddressSet, Condition, EntryAddress, Matcher, Rule, RuleFileEntry, RuleSet, TrackingMode,
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -230,7 +230,7 @@ fn rules_about_lists() -> impl Strategy<Value = RuleSet> {
     let rule = (prop::collection::vec(matcher, 1..3), action)
         .prop_map(|(matchers, action)| Rule { matchers, ..Rule::new(Family::Ipv4, "input", action) });
     let prefixes = ["10.0.0.1/32", "10.0.0.2/31"].map(|prefix| AddressSet::Prefix(prefix.parse().unwrap())).to_vec();
-    let entry = (select(prefixes), list(), prop::option::of(1..4_u64)).prop_map(|(set, list, timeout)| ListEntry {
+    let entry = (select(prefixes), list(), prop::option::of(1..4_u64)).prop_map(|(set, list, timeout)| RuleFileEntry {
         family: Family::Ipv4,
         list,
         address: EntryAddress::Set(set),

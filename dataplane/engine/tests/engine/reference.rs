@@ -18,8 +18,8 @@ use knockplane_policy::event::EventKind;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
     Action, AddressSet, Bytes, ClassifierFields, Comparison, Condition, Direction, EntryAddress, ExtensionHeader,
-    InterfaceKind, Ipv4Option, Layer7Pattern, LimitMode, ListAdd, ListEntry, ListTimeout, Log, MacAddress, Matcher,
-    PortSet, Rate, RateUnit, RejectWith, Relation, Rule, RuleSet, Table, TcpFlag, Tracking, TrackingMode, Weekday,
+    InterfaceKind, Ipv4Option, Layer7Pattern, LimitMode, ListAdd, ListTimeout, Log, MacAddress, Matcher, PortSet, Rate,
+    RateUnit, RejectWith, Relation, Rule, RuleFileEntry, RuleSet, Table, TcpFlag, Tracking, TrackingMode, Weekday,
 };
 use knockplane_policy::settings::{
     ChainDefaults, Choice, FrameClasses, FrameRate, Padding, Settings, SideChoice, Vlans,
@@ -205,7 +205,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     })
 }
 
-fn entry() -> impl Strategy<Value = ListEntry> {
+fn entry() -> impl Strategy<Value = RuleFileEntry> {
     let timeout = prop::option::of((1..4_u64).prop_map(seconds));
     (address_set(), list(), timeout, prop::bool::weighted(0.2)).prop_map(|(set, list, timeout, disabled)| {
         let first = match &set {
@@ -213,7 +213,7 @@ fn entry() -> impl Strategy<Value = ListEntry> {
             AddressSet::Range(first, _) => *first,
         };
         let (family, address, comment) = (Family::of(first), EntryAddress::Set(set), String::new());
-        ListEntry { family, list, address, timeout, disabled, comment, line: 0 }
+        RuleFileEntry { family, list, address, timeout, disabled, comment, line: 0 }
     })
 }
 
@@ -490,7 +490,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
 
         // Static entries of the rules are not in the engine's lists, but in its table.
         let lasting = |list: &str, address: IpAddr| {
-            let holds = |entry: &ListEntry| match &entry.address {
+            let holds = |entry: &RuleFileEntry| match &entry.address {
                 EntryAddress::Set(set) => set.contains(address),
                 EntryAddress::Name(_) | EntryAddress::None => false,
             };

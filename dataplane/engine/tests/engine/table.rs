@@ -7,7 +7,7 @@ use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_engine::table::{RuleSetError, RuleTable};
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{
-    Action, AddressSet, Condition, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet,
+    Action, AddressSet, Condition, ConnectionState, EntryAddress, Layer7Pattern, Rule, RuleFileEntry, RuleSet,
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -159,7 +159,7 @@ fn what_nobody_can_run_is_refused_and_what_does_not_run_is_not_looked_at() {
         Rule { invalid: Some("it asks for a mark".to_owned()), disabled, ..rule }
     };
     let mut rules = rule_set(vec![invalid(false), invalid(true)]);
-    let entry = |address, disabled, line| ListEntry {
+    let entry = |address, disabled, line| RuleFileEntry {
         family: Family::Ipv4,
         list: "a".to_owned(),
         address,
@@ -186,7 +186,7 @@ fn what_nobody_can_run_is_refused_and_what_does_not_run_is_not_looked_at() {
 fn other_settings_change_neither_rules_nor_times_nor_lists() {
     let state = State::new(10, 10).unwrap();
     let set = |text: &str| EntryAddress::Set(AddressSet::Prefix(text.parse().unwrap()));
-    let entry = |address| ListEntry {
+    let entry = |address| RuleFileEntry {
         family: Family::Ipv4,
         list: "a".to_owned(),
         address,

@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 use rustix::io::Errno;
 
 use crate::losses::Loss;
-use crate::queue::{Queue, WriterTask};
+use crate::queue::{LineQueue, WriterTask};
 
 /// Bytes per write. A pipe takes this many bytes atomically, so that lines of two processes on one pipe do not mix.
 /// Source: `PIPE_BUF`, pipe(7).
@@ -63,7 +63,7 @@ fn is_replacement(descriptor: BorrowedFd<'_>) -> bool {
 
 /// The writer.
 pub(crate) struct Writer<R> {
-    queue: Arc<Queue>,
+    queue: Arc<LineQueue>,
     output: Output,
     /// Formats the line that reports a loss.
     report: R,
@@ -72,7 +72,7 @@ pub(crate) struct Writer<R> {
 }
 
 impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
-    pub(crate) fn new(queue: Arc<Queue>, output: Output, report: R) -> Writer<R> {
+    pub(crate) fn new(queue: Arc<LineQueue>, output: Output, report: R) -> Writer<R> {
         Writer { queue, output, report, cut: false }
     }
 

@@ -16,9 +16,9 @@ use crate::queue::{LogLine, MAX_LINE, ROOM};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A queue whose writer runs until the test process ends and writes to this file.
-fn log_to(file: impl Into<OwnedFd>) -> Arc<Queue> {
+fn log_to(file: impl Into<OwnedFd>) -> Arc<LineQueue> {
     let output = Output::File(File::from(file.into()));
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(LineQueue::default());
     let writer = Writer::new(Arc::clone(&queue), output, |loss: &Loss<'_>| {
         format!("lost {} {} {}\n", loss.kind.name(), loss.rule.map_or("-", |rule| &rule.id), loss.lines).into_bytes()
     });
@@ -26,7 +26,7 @@ fn log_to(file: impl Into<OwnedFd>) -> Arc<Queue> {
     queue
 }
 
-fn say(queue: &Queue, kind: LogKind, text: &str) {
+fn say(queue: &LineQueue, kind: LogKind, text: &str) {
     queue.push(LogLine {
         kind,
         rule: (kind == LogKind::Packet).then(|| RuleName { id: "a".into(), number: "ip filter 1".into() }),
@@ -34,7 +34,7 @@ fn say(queue: &Queue, kind: LogKind, text: &str) {
     });
 }
 
-fn lost(queue: &Queue, kind: LogKind) -> u64 {
+fn lost(queue: &LineQueue, kind: LogKind) -> u64 {
     queue.status().lost().find(|(of, _)| *of == kind).map_or(0, |(_, lines)| lines)
 }
 
@@ -209,7 +209,7 @@ fn a_closed_descriptor_is_distinguished_from_dev_null() {
     assert!(!is_replacement(null(true).as_fd()));
     let full = OpenOptions::new().read(true).write(true).open("/dev/full").expect("full");
     assert!(!is_replacement(full.as_fd()));
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(LineQueue::default());
     let mut writer = Writer::new(Arc::clone(&queue), Output::Closed, |_: &Loss<'_>| Vec::new());
     say(&queue, LogKind::Door, "opened");
     writer.turn();

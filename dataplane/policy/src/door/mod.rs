@@ -112,7 +112,7 @@ words! {
 
 /// An event at a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct DoorEvent {
     /// The door.
     pub door: String,
     /// The source.

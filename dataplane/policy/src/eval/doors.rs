@@ -15,7 +15,7 @@ use super::tracking::Stays;
 use crate::door::exempt::Exempt;
 use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, KnockOutcome, KnockProgress, StepSet};
-use crate::door::{Door, Event, Failure, What, visitor};
+use crate::door::{Door, DoorEvent, Failure, What, visitor};
 use crate::packet::{Packet, Vlan};
 use crate::time::{Time, format_duration};
 use crate::word::Word as _;
@@ -274,7 +274,7 @@ impl RuleEvaluation<'_, '_> {
 
     fn tell_of(&mut self, door: &Door, what: What) {
         let (source, destination) = (self.packet.source, self.packet.destination);
-        self.doors.push(Event { door: door.name.clone(), source, destination, what });
+        self.doors.push(DoorEvent { door: door.name.clone(), source, destination, what });
     }
 
     /// `accept` with a `door`: assigns the connection that begins with this packet, if any, to the door.

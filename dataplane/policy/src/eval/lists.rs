@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::packet::Vlan;
-use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
+use crate::rule::{AddressSet, EntryAddress, ListTimeout, RuleFileEntry};
 use crate::time::Time;
 
 /// The address lists.
@@ -90,7 +90,7 @@ impl PlainLists {
 
     /// Adds an entry of the file, from now on, unless it is disabled. A host name adds nothing: its resolver adds its
     /// addresses. An entry without an address adds nothing, rather than every address.
-    pub fn add_entry(&mut self, entry: &ListEntry, now: Time) {
+    pub fn add_entry(&mut self, entry: &RuleFileEntry, now: Time) {
         let EntryAddress::Set(set) = &entry.address else { return };
         if entry.disabled {
             return;
@@ -174,8 +174,8 @@ mod tests {
         ListTimeout::After(Duration::from_secs(seconds))
     }
 
-    fn entry(list: &str, address: EntryAddress, timeout: Option<u64>) -> ListEntry {
-        ListEntry {
+    fn entry(list: &str, address: EntryAddress, timeout: Option<u64>) -> RuleFileEntry {
+        RuleFileEntry {
             family: Family::Ipv4,
             list: list.to_owned(),
             address,
@@ -237,7 +237,7 @@ mod tests {
         let mut lists = PlainLists::default();
         lists.add_entry(&entry("a", EntryAddress::None, None), NOW);
         lists.add_entry(&entry("a", EntryAddress::Name("example.com".to_owned()), None), NOW);
-        lists.add_entry(&ListEntry { disabled: true, ..entry("a", prefix("0.0.0.0/0"), None) }, NOW);
+        lists.add_entry(&RuleFileEntry { disabled: true, ..entry("a", prefix("0.0.0.0/0"), None) }, NOW);
         assert_eq!(lists, PlainLists::default());
     }
 }

@@ -112,7 +112,7 @@ pub struct Evaluation {
     /// The lines that rules log.
     pub logged: Vec<Logged>,
     /// Its events at doors.
-    pub doors: Vec<door::Event>,
+    pub doors: Vec<door::DoorEvent>,
 }
 
 /// A log line of a rule.

@@ -7,7 +7,7 @@ use super::log::LoggedPacket;
 use super::matchers::MatcherId;
 use super::tracking::TrackedPacket;
 use super::{Evaluator, Logged, MAX_JUMP_DEPTH, RuleOutcome, Tried, replies};
-use crate::door::Event;
+use crate::door::DoorEvent;
 use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
@@ -27,7 +27,7 @@ pub(super) struct RuleEvaluation<'e, 'r> {
     pub(super) matched: Vec<usize>,
     pub(super) replies: Vec<Vec<u8>>,
     pub(super) logged: Vec<Logged>,
-    pub(super) doors: Vec<Event>,
+    pub(super) doors: Vec<DoorEvent>,
     /// The rules tried, for an explanation; `None` if none is requested.
     pub(super) tried: Option<Vec<Tried>>,
 }

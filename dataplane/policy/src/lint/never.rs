@@ -23,14 +23,14 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
 }
 
 /// The reason why a rule never matches.
-pub(super) struct Reason {
+pub(super) struct NeverReason {
     code: Code,
     /// The matcher.
     matcher: String,
     text: String,
 }
 
-fn never(rule: &Rule, Reason { code, matcher, text }: &Reason) -> Lint {
+fn never(rule: &Rule, NeverReason { code, matcher, text }: &NeverReason) -> Lint {
     let sentence = format!("this rule never matches: {text}");
     let remedy = match code {
         Code::NoNat => "accept by `dst-address` and `dst-port` the packets that the router accepted by translation",
@@ -73,7 +73,7 @@ fn asks_for_untranslated(matcher: &Matcher) -> bool {
 
 impl View<'_> {
     /// Why the rule matches no packet; `None` if it may.
-    pub(super) fn never(&self, chain: &Chain<'_>, rule: &Rule) -> Option<Reason> {
+    pub(super) fn never(&self, chain: &Chain<'_>, rule: &Rule) -> Option<NeverReason> {
         let certain: Vec<(&Matcher, Truth)> =
             rule.matchers.iter().map(|matcher| (matcher, self.truth(chain, matcher))).collect();
         for (matcher, truth) in &certain {
@@ -83,13 +83,13 @@ impl View<'_> {
                     Condition::Interface { .. } if !matcher.negated && self.is_elsewhere(matcher) => Code::Elsewhere,
                     _ => Code::NeverMatches,
                 };
-                return Some(Reason { code, matcher: matcher.condition.name().to_owned(), text: text.clone() });
+                return Some(NeverReason { code, matcher: matcher.condition.name().to_owned(), text: text.clone() });
             }
         }
         let asking: Vec<&Matcher> =
             certain.into_iter().filter(|(_, truth)| *truth == Truth::Depends).map(|(matcher, _)| matcher).collect();
         let (matcher, text) = self.sides_exclude(chain, &asking).or_else(|| self.pair_excludes(&asking))?;
-        Some(Reason { code: Code::NeverMatches, matcher, text })
+        Some(NeverReason { code: Code::NeverMatches, matcher, text })
     }
 
     /// Several interface matchers, each of which could be true.

@@ -1,4 +1,5 @@
-//! `/ip firewall address-list` and `/ipv6 firewall address-list`: parses the words of an `add` into a [`ListEntry`].
+//! `/ip firewall address-list` and `/ipv6 firewall address-list`: parses the words of an `add` into a
+//! [`RuleFileEntry`].
 //!
 //! Owns the table of properties, the forms of an address, and the index of the entries, by list and by list and
 //! address, because a list cannot contain an address twice. Lists of a million entries are common, so only the final
@@ -22,7 +23,7 @@ use super::store::MenuEntry;
 use super::value::{self, Parsed};
 use super::wording::entry_address;
 use crate::packet::Family;
-use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
+use crate::rule::{AddressSet, EntryAddress, ListTimeout, RuleFileEntry};
 use crate::time::{format_duration, parse_duration};
 
 type PropertyRow = Property<EntryWords>;
@@ -127,7 +128,7 @@ impl AddressLists {
 }
 
 impl MenuKind for AddressLists {
-    type Entry = Option<ListEntry>;
+    type Entry = Option<RuleFileEntry>;
 
     fn path(&self) -> &'static str {
         Menu::AddressList(self.family).path()
@@ -137,7 +138,7 @@ impl MenuKind for AddressLists {
         property::knows(PROPERTIES, name)
     }
 
-    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<ListEntry> {
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<RuleFileEntry> {
         let before = problems.count();
         let mut draft = EntryWords {
             family: self.family,
@@ -154,10 +155,10 @@ impl MenuKind for AddressLists {
         }
         let list = draft.list.filter(|_| given.complete && problems.count() == before)?;
         let EntryWords { family, address, comment, timeout, disabled, .. } = draft;
-        Some(ListEntry { family, list, address, timeout, disabled, comment, line: add.line })
+        Some(RuleFileEntry { family, list, address, timeout, disabled, comment, line: add.line })
     }
 
-    fn field<'e>(&self, entry: &'e Option<ListEntry>, name: &[u8]) -> Option<Cow<'e, [u8]>> {
+    fn field<'e>(&self, entry: &'e Option<RuleFileEntry>, name: &[u8]) -> Option<Cow<'e, [u8]>> {
         let entry = entry.as_ref()?;
         let owned = |text: String| Cow::Owned(text.into_bytes());
         let yes_no = |yes: bool| Cow::Borrowed(if yes { &b"yes"[..] } else { b"no" });
@@ -199,7 +200,7 @@ impl MenuKind for AddressLists {
         }
     }
 
-    fn enter(&mut self, index: u32, records: &[MenuEntry<Option<ListEntry>>]) -> Option<u32> {
+    fn enter(&mut self, index: u32, records: &[MenuEntry<Option<RuleFileEntry>>]) -> Option<u32> {
         let entry = records[index as usize].entry.as_ref()?;
         match self.lists.get_mut(&entry.list) {
             Some(entries) => entries.push(index),
@@ -207,18 +208,18 @@ impl MenuKind for AddressLists {
         }
         let hash = self.hash(&entry.list, &entry.address)?;
         let there = *self.addresses.entry(hash).or_insert(index);
-        let same = |other: &ListEntry| other.list == entry.list && other.address == entry.address;
+        let same = |other: &RuleFileEntry| other.list == entry.list && other.address == entry.address;
         (there != index && records[there as usize].entry.as_ref().is_some_and(same)).then_some(there)
     }
 
-    fn leave(&mut self, index: u32, entry: &Option<ListEntry>) {
+    fn leave(&mut self, index: u32, entry: &Option<RuleFileEntry>) {
         let hash = entry.as_ref().and_then(|entry| self.hash(&entry.list, &entry.address));
         if let Some(hash) = hash.filter(|hash| self.addresses.get(hash) == Some(&index)) {
             self.addresses.remove(&hash);
         }
     }
 
-    fn refuse(&self, entry: &mut Option<ListEntry>) {
+    fn refuse(&self, entry: &mut Option<RuleFileEntry>) {
         *entry = None;
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::lexer::{Command, Text, Word};
+use super::lexer::{LexedCommand, LexedWord, Text};
 use super::problem::{RscError, show};
 use super::select::{Query, SelectError};
 use super::syntax_error::{SyntaxError, SyntaxErrorKind};
@@ -78,7 +78,7 @@ impl Verb {
 pub(super) struct Order<'a> {
     /// The whole file.
     pub(super) text: &'a [u8],
-    pub(super) command: &'a Command,
+    pub(super) command: &'a LexedCommand,
     pub(super) verb: Verb,
     /// The position of the verb.
     pub(super) at: Range<usize>,
@@ -90,7 +90,7 @@ pub(super) struct Order<'a> {
 
 impl<'a> Order<'a> {
     /// The words after the verb.
-    pub(super) fn words(&self) -> &'a [Word] {
+    pub(super) fn words(&self) -> &'a [LexedWord] {
         self.command.words.get(self.head..).unwrap_or_default()
     }
 
@@ -139,7 +139,7 @@ impl<'a> Order<'a> {
     }
 
     /// The words with properties of entries: those with a name.
-    pub(super) fn properties(&self) -> impl Iterator<Item = &'a Word> {
+    pub(super) fn properties(&self) -> impl Iterator<Item = &'a LexedWord> {
         properties(self.verb, self.words())
     }
 
@@ -174,22 +174,22 @@ impl<'a> Order<'a> {
 }
 
 /// The words among a command's arguments that concern an entry.
-pub(super) fn properties(verb: Verb, words: &[Word]) -> impl Iterator<Item = &Word> {
+pub(super) fn properties(verb: Verb, words: &[LexedWord]) -> impl Iterator<Item = &LexedWord> {
     words.iter().filter(move |word| !is_one_of(word, verb.selecting()) && (verb == Verb::Add || !is_positional(word)))
 }
 
 /// Whether the word has one of these names, with a value or, after a `!`, without.
-fn is_one_of(word: &Word, names: &[&str]) -> bool {
+fn is_one_of(word: &LexedWord, names: &[&str]) -> bool {
     let name = property_name(word);
     names.iter().any(|known| known.as_bytes() == name)
 }
 
 /// The name of the property of a word.
-pub(super) fn property_name(word: &Word) -> &[u8] {
+pub(super) fn property_name(word: &LexedWord) -> &[u8] {
     word.name.bytes.strip_prefix(b"!").unwrap_or(&word.name.bytes)
 }
 
-fn is_positional(word: &Word) -> bool {
+fn is_positional(word: &LexedWord) -> bool {
     word.value.is_none() && !word.name.bytes.starts_with(b"!")
 }
 

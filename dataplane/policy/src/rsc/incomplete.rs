@@ -19,7 +19,7 @@ const LONGEST: usize = 300;
 
 /// A comment about a missing part.
 #[derive(Debug)]
-pub(super) struct Gap {
+pub(super) struct MissingPart {
     span: Range<usize>,
     missing: Missing,
 }
@@ -75,13 +75,13 @@ fn menu_of(text: &str) -> Option<&str> {
     (named.is_empty() || named.starts_with([' ', '\t', '"', '/'])).then(|| named.trim())
 }
 
-impl Gap {
+impl MissingPart {
     /// The missing part that a comment with [`is_mark`] names.
-    pub(super) fn read(text: &[u8], span: Range<usize>, progress: &ExportProgress) -> Option<Gap> {
+    pub(super) fn read(text: &[u8], span: Range<usize>, progress: &ExportProgress) -> Option<MissingPart> {
         let text = text_of(text.get(span.clone())?)?;
         if is_interrupted(&text) {
             let of_rules = !(progress.second_pass && progress.behind);
-            return Some(Gap { span, missing: Missing::Rest { of_rules } });
+            return Some(MissingPart { span, missing: Missing::Rest { of_rules } });
         }
         let named = menu_of(&text)?;
         let path = match named.strip_prefix('"') {
@@ -90,7 +90,7 @@ impl Gap {
         };
         let segments: Vec<&str> = path.split(['/', ' ', '\t']).filter(|segment| !segment.is_empty()).collect();
         let menus = menus_below(&segments);
-        Some(Gap { span, missing: Missing::Menus(format!("/{}", segments.join(" ")), menus) })
+        Some(MissingPart { span, missing: Missing::Menus(format!("/{}", segments.join(" ")), menus) })
     }
 
     /// Reports it: as a problem if the rules depend on the missing part, as a warning otherwise.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::lexer::{Text, Word};
+use super::lexer::{LexedWord, Text};
 use super::problem::{Problems, RscError, show};
 use super::reference::PropertyReference;
 use super::spans::SourceSpans;
@@ -148,13 +148,13 @@ pub(super) fn knows<D>(table: &[Property<D>], name: &Text) -> bool {
 /// The properties of a command, by name.
 #[derive(Debug, Default)]
 pub(super) struct Given {
-    values: Vec<(&'static str, State, Range<usize>)>,
+    values: Vec<(&'static str, PropertyState, Range<usize>)>,
     /// Whether every word was recognised, so that an absent property is really missing.
     pub(super) complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PropertyState {
     Read,
     Unset,
     Bad,
@@ -164,13 +164,13 @@ impl Given {
     /// The position of the value, if one was given, valid or not.
     pub(super) fn span(&self, name: &str) -> Option<Range<usize>> {
         let (_, state, span) = self.values.iter().find(|(given, ..)| *given == name)?;
-        (*state != State::Unset).then(|| span.clone())
+        (*state != PropertyState::Unset).then(|| span.clone())
     }
 
     /// The position of the value, if it was valid.
     pub(super) fn read(&self, name: &str) -> Option<Range<usize>> {
         let (_, state, span) = self.values.iter().find(|(given, ..)| *given == name)?;
-        (*state == State::Read).then(|| span.clone())
+        (*state == PropertyState::Read).then(|| span.clone())
     }
 
     /// Whether it is certain that there is no value.
@@ -180,7 +180,7 @@ impl Given {
 
     /// The positions of valid properties of a command with this verb.
     pub(super) fn spans(self, verb: Range<usize>) -> SourceSpans {
-        let understood = self.values.into_iter().filter(|(_, state, _)| *state == State::Read);
+        let understood = self.values.into_iter().filter(|(_, state, _)| *state == PropertyState::Read);
         SourceSpans { verb, values: understood.map(|(name, _, span)| (name, span)).collect() }
     }
 
@@ -192,7 +192,7 @@ impl Given {
 /// One `add` command.
 pub(super) struct Add<'a> {
     /// The words after the verb.
-    pub(super) words: &'a [Word],
+    pub(super) words: &'a [LexedWord],
     /// The position of the verb.
     pub(super) verb: Range<usize>,
     /// The line on which the command begins.
@@ -233,7 +233,7 @@ struct Sheet<'a, D: 'static> {
 
 impl<'a, D> Sheet<'a, D> {
     /// `name=value`.
-    fn value(&mut self, word: &Word, value: &Text) {
+    fn value(&mut self, word: &LexedWord, value: &Text) {
         let Some(property) = self.find(&word.name.bytes, word.name.span.clone()) else { return };
         if self.given.has(property.name()) {
             self.problems.add(word.span.clone(), duplicate(property.name()));
@@ -249,7 +249,7 @@ impl<'a, D> Sheet<'a, D> {
                 (part.map_or_else(|| span.clone(), |part| value.part(part)), error)
             }),
         };
-        let state = if problem.is_some() || word.flawed { State::Bad } else { State::Read };
+        let state = if problem.is_some() || word.flawed { PropertyState::Bad } else { PropertyState::Read };
         self.given.values.push((property.name(), state, span));
         if let Some((span, error)) = problem {
             self.problems.add(span, error);
@@ -257,13 +257,13 @@ impl<'a, D> Sheet<'a, D> {
     }
 
     /// `!name`, which verbose exports write for properties that are not set.
-    fn unset(&mut self, word: &Word, name: &[u8]) {
+    fn unset(&mut self, word: &LexedWord, name: &[u8]) {
         let Some(property) = self.find(name, word.span.clone()) else { return };
         if self.given.has(property.name()) {
             self.problems.add(word.span.clone(), duplicate(property.name()));
             return;
         }
-        let state = if property.unsettable { State::Unset } else { State::Bad };
+        let state = if property.unsettable { PropertyState::Unset } else { PropertyState::Bad };
         self.given.values.push((property.name(), state, word.span.clone()));
         if !property.unsettable {
             let error = RscError::new(format!("`{}` cannot be unset", property.name()))
@@ -273,7 +273,7 @@ impl<'a, D> Sheet<'a, D> {
     }
 
     /// A word of another form.
-    fn stray(&mut self, word: &Word) {
+    fn stray(&mut self, word: &LexedWord) {
         self.given.complete = false;
         let error = RscError::new(format!("`{}` is not a property", show(&word.name.bytes)))
             .expected("`name=value`")

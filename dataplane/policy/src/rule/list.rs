@@ -33,7 +33,7 @@ pub enum ListTimeout {
 /// A line of `/ip firewall address-list` or `/ipv6 firewall address-list`: an entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ListEntry {
+pub struct RuleFileEntry {
     /// The family of its menu.
     pub family: Family,
     /// Name of the address list.

@@ -20,7 +20,7 @@ pub use self::addresses::ADDRESS_FORMS;
 #[cfg(test)]
 pub(crate) use self::condition::tests::one_of_each;
 pub use self::condition::{Condition, MATCHERS, Matcher};
-pub use self::list::{EntryAddress, ListAdd, ListEntry, ListTimeout};
+pub use self::list::{EntryAddress, ListAdd, ListTimeout, RuleFileEntry};
 pub use self::number::{MENUS, RuleNumber, numbers};
 pub use self::protocol::{PROTOCOLS, protocol_name, protocol_number};
 pub use self::router::{Inert, InterfaceMember, LocalAddress};
@@ -43,7 +43,7 @@ pub struct RuleSet {
     pub rules: Vec<Rule>,
     /// `/ip firewall address-list` and `/ipv6 firewall address-list`.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub address_lists: Vec<ListEntry>,
+    pub address_lists: Vec<RuleFileEntry>,
     /// `/ip firewall connection tracking`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tracking: Tracking,

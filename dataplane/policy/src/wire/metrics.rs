@@ -15,7 +15,7 @@ use crate::rule::{RuleId, RuleNumber};
 
 /// All counters in one answer, so that a scrape reads the workers once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
+pub struct MetricsReport {
     /// As in [`Request::Status`](super::Request::Status).
     pub status: DataplaneStatus,
     /// Per worker, in order.

@@ -27,13 +27,13 @@ pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repair
 pub use self::line::{MAX_ANSWER_ENTRIES, MAX_LINE, MAX_SHORT_LINE, longest_line};
 pub use self::lists::{After, ListEntry, ListOverview, ListPage, ListQuery, ListSummary, NewEntry};
 pub use self::metrics::{
-    FrameCount, MAX_COMMENT, Metrics, PeersRefused, ProcessUsage, RingDrops, RuleMetrics, WorkerMetrics,
+    FrameCount, MAX_COMMENT, MetricsReport, PeersRefused, ProcessUsage, RingDrops, RuleMetrics, WorkerMetrics,
 };
 pub use self::names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
 pub use self::request::Request;
 pub use self::response::{Added, Reloaded, Response};
 pub use self::rules::{Counter, RunningRules};
-pub use self::status::{DataplaneStatus, DropCount, LogStatus, LostLines, Worker};
+pub use self::status::{DataplaneStatus, DropCount, LogStatus, LostLines, WorkerStatus};
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.

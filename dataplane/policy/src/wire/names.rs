@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Family;
-use crate::rule::{EntryAddress, ListEntry};
+use crate::rule::{EntryAddress, RuleFileEntry};
 
 /// Highest number of host names in the address lists of one rule set. Each is resolved again when its time to live
 /// ends.
@@ -27,7 +27,7 @@ pub struct HostName {
 
 impl HostName {
     /// The host name of a list entry; `None` if the entry is disabled or holds no name.
-    pub fn of(entry: &ListEntry) -> Option<HostName> {
+    pub fn of(entry: &RuleFileEntry) -> Option<HostName> {
         match &entry.address {
             EntryAddress::Name(name) if !entry.disabled => Some(HostName { family: entry.family, name: name.clone() }),
             _ => None,

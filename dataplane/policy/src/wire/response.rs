@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::connections::ConnectionPage;
 use super::doors::Doors;
 use super::lists::ListPage;
-use super::metrics::Metrics;
+use super::metrics::MetricsReport;
 use super::names::NameState;
 use super::rules::RunningRules;
 use super::source::SourceReport;
@@ -30,7 +30,7 @@ pub enum Response {
     /// To [`Request::Connections`].
     Connections(ConnectionPage),
     /// To [`Request::Metrics`].
-    Metrics(Box<Metrics>),
+    Metrics(Box<MetricsReport>),
     /// To [`Request::Apply`].
     Applied {
         /// The running generation.

@@ -31,7 +31,7 @@ pub struct DataplaneStatus {
     /// The two interfaces, outside first.
     pub interfaces: Vec<Interface>,
     /// The workers.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<WorkerStatus>,
     /// What happens to frames when the dataplane ends: `closed`.
     pub on_exit: String,
     /// State of the dataplane's log.
@@ -84,7 +84,7 @@ pub struct LostLines {
 
 /// State of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Worker {
+pub struct WorkerStatus {
     /// Its number, which is the queue that it serves on both sides.
     pub worker: u32,
     /// The core it is pinned to, if it is.

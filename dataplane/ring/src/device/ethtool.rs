@@ -7,7 +7,7 @@ use crate::error::RingError;
 
 /// A receive offload that changes frames before XDP sees them, and so must be off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offload {
+pub enum NicOffload {
     /// Generic receive offload: frames are joined.
     Gro,
     /// Large receive offload: frames are joined in hardware.
@@ -16,16 +16,16 @@ pub enum Offload {
     RxVlan,
 }
 
-impl Offload {
+impl NicOffload {
     /// All three.
-    pub const ALL: [Offload; 3] = [Offload::Gro, Offload::Lro, Offload::RxVlan];
+    pub const ALL: [NicOffload; 3] = [NicOffload::Gro, NicOffload::Lro, NicOffload::RxVlan];
 
     /// The name `ethtool -K` takes.
     pub const fn name(self) -> &'static str {
         match self {
-            Offload::Gro => "gro",
-            Offload::Lro => "lro",
-            Offload::RxVlan => "rxvlan",
+            NicOffload::Gro => "gro",
+            NicOffload::Lro => "lro",
+            NicOffload::RxVlan => "rxvlan",
         }
     }
 }
@@ -105,12 +105,14 @@ impl Device {
     ///
     /// # Errors
     /// If the interface has been removed.
-    pub fn offload(&self, offload: Offload) -> Result<OffloadState, RingError> {
+    pub fn offload(&self, offload: NicOffload) -> Result<OffloadState, RingError> {
         let failed = |error| RingError::system(self.about(offload.name()), error, "");
         let (read, _, bit) = legacy_ethtool(offload);
         match self.ethtool_value(read, 0) {
             Ok(value) if value & bit == 0 => Ok(OffloadState::Off),
-            Ok(_) if offload == Offload::Gro && !self.gro_is_requested().map_err(failed)? => Ok(OffloadState::Forced),
+            Ok(_) if offload == NicOffload::Gro && !self.gro_is_requested().map_err(failed)? => {
+                Ok(OffloadState::Forced)
+            }
             Ok(_) => Ok(OffloadState::On),
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(OffloadState::Off),
             Err(error) => Err(failed(error)),
@@ -118,11 +120,11 @@ impl Device {
     }
 
     /// Whether the driver works without the offload. True if the kernel does not report it.
-    pub fn can_turn_off(&self, offload: Offload) -> bool {
+    pub fn can_turn_off(&self, offload: NicOffload) -> bool {
         let name = match offload {
-            Offload::Gro => "rx-gro",
-            Offload::Lro => "rx-lro",
-            Offload::RxVlan => "rx-vlan-hw-parse",
+            NicOffload::Gro => "rx-gro",
+            NicOffload::Lro => "rx-lro",
+            NicOffload::RxVlan => "rx-vlan-hw-parse",
         };
         let Ok(Some(place)) = self.feature(name) else { return true };
         self.feature_bits(place).map_or(true, |[can_be_changed, _]| can_be_changed)
@@ -132,7 +134,7 @@ impl Device {
     ///
     /// # Errors
     /// If the driver refuses, with the command that would do the same.
-    pub fn turn_off(&self, offload: Offload) -> Result<OffloadState, RingError> {
+    pub fn turn_off(&self, offload: NicOffload) -> Result<OffloadState, RingError> {
         let (read, write, bit) = legacy_ethtool(offload);
         let refused = |error| {
             RingError::system(
@@ -204,7 +206,7 @@ impl Device {
 }
 
 /// Commands to read and write the flag word that contains the bit of an offload, and the bit.
-const fn legacy_ethtool(offload: Offload) -> (u32, u32, u32) {
+const fn legacy_ethtool(offload: NicOffload) -> (u32, u32, u32) {
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETHTOOL_SFLAGS: u32 = 0x26;
     const ETHTOOL_GGRO: u32 = 0x2b;
@@ -212,8 +214,8 @@ const fn legacy_ethtool(offload: Offload) -> (u32, u32, u32) {
     const ETH_FLAG_RXVLAN: u32 = 1 << 8;
     const ETH_FLAG_LRO: u32 = 1 << 15;
     match offload {
-        Offload::Gro => (ETHTOOL_GGRO, ETHTOOL_SGRO, 1),
-        Offload::Lro => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_LRO),
-        Offload::RxVlan => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_RXVLAN),
+        NicOffload::Gro => (ETHTOOL_GGRO, ETHTOOL_SGRO, 1),
+        NicOffload::Lro => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_LRO),
+        NicOffload::RxVlan => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_RXVLAN),
     }
 }

@@ -18,7 +18,7 @@ mod ethtool;
 mod promiscuous;
 mod rss;
 
-pub use ethtool::{Offload, OffloadState, Queues};
+pub use ethtool::{NicOffload, OffloadState, Queues};
 pub use rss::{HashFields, Rss};
 
 /// An interface. After [`Device::promiscuous`] it stays in promiscuous mode until this value is dropped. The value
@@ -176,9 +176,9 @@ mod tests {
         assert!(device.mtu().expect("loopback has an MTU") >= 1280);
         assert!(!device.is_ethernet().expect("loopback has a type"));
         assert_eq!(device.queues().expect("loopback has queues"), Queues { rx: 1, tx: 1, combined: false });
-        assert_eq!(device.offload(Offload::Lro).expect("flags can be read"), OffloadState::Off);
+        assert_eq!(device.offload(NicOffload::Lro).expect("flags can be read"), OffloadState::Off);
         // The stack turns GRO on for every interface, as if it was requested.
-        assert_eq!(device.offload(Offload::Gro).expect("features can be read"), OffloadState::On);
+        assert_eq!(device.offload(NicOffload::Gro).expect("features can be read"), OffloadState::On);
     }
 
     #[test]

@@ -18,13 +18,13 @@ const RTM_DELADDR: u16 = 21;
 
 /// Notifications about two interfaces: links, addresses, forwarding, and settings that ethtool changes.
 #[derive(Debug)]
-pub struct Changes {
+pub struct LinkChanges {
     sockets: Vec<Socket>,
     /// The interfaces of interest.
     indexes: [u32; 2],
 }
 
-impl Changes {
+impl LinkChanges {
     /// Listens from now on for changes of these two interfaces.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Changes {
             route.add_membership(group).map_err(failed)?;
         }
         let ethtool = ethtool().inspect_err(|error| tracing::debug!(%error, "no notifications of ethtool")).ok();
-        Ok(Changes { sockets: std::iter::once(route).chain(ethtool).collect(), indexes })
+        Ok(LinkChanges { sockets: std::iter::once(route).chain(ethtool).collect(), indexes })
     }
 
     /// Waits until a state may have changed, or until the time, of which only whole milliseconds count, is over.
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_kernel_can_be_listened_to() {
-        let changes = Changes::listen([1, 2]).expect("a socket");
+        let changes = LinkChanges::listen([1, 2]).expect("a socket");
         assert_eq!(changes.sockets.len(), 2, "ethtool is heard too");
         changes.take();
     }

@@ -1,8 +1,8 @@
 //! Queries to the kernel over netlink, and its notifications.
 //!
-//! [`LinkReader`] queries interfaces, addresses and default routes (rtnetlink). [`Changes`] reports that a change has
-//! occurred. [`Features`] queries the XDP features of a driver (generic netlink). This file has requests, answers, and
-//! the parsing of messages and attributes, which never reads beyond the end of the bytes.
+//! [`LinkReader`] queries interfaces, addresses and default routes (rtnetlink). [`LinkChanges`] reports that a change
+//! has occurred. [`Features`] queries the XDP features of a driver (generic netlink). This file has requests, answers,
+//! and the parsing of messages and attributes, which never reads beyond the end of the bytes.
 //!
 //! A notification only triggers a query. Its content is not read, so a notification that is lost, or that this code
 //! does not recognise, cannot mislead. The listener also queries at intervals in any case. Sources: rtnetlink(7),
@@ -18,7 +18,7 @@ mod features;
 mod link;
 mod routes;
 
-pub use changes::Changes;
+pub use changes::LinkChanges;
 pub use features::{Features, XdpFeatures};
 pub use link::{Link, LinkCounters, LinkReader};
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use knockplane_policy::packet::Side;
 
 use super::{Kernel, Rings, frames};
-use crate::buffers::{Buffers, Request};
+use crate::buffers::{BufferRequest, Buffers};
 use crate::device::Device;
 use crate::error::RingError;
-use crate::program::Program;
+use crate::program::XdpProgram;
 use crate::region::Region;
 use crate::socket::{self, BindMode, SocketStatistics};
 use crate::umem::Umem;
@@ -111,10 +111,10 @@ impl Rings {
         let bind = |memory, mode| Self::bind_with(memory, devices, queue, ring_size, mode);
         let copy = || bind(Memory::of(ring_size, buffers.copy_chunk)?, BindMode::Copy);
         match buffers.request {
-            Request::Copy => bind(memory, BindMode::Copy),
-            Request::Required(_) => bind(memory, BindMode::ZeroCopy),
+            BufferRequest::Copy => bind(memory, BindMode::Copy),
+            BufferRequest::Required(_) => bind(memory, BindMode::ZeroCopy),
             // The second socket must work in the mode of the first one. If it cannot, both copy.
-            Request::IfPossible(chunk) => match bind(memory, BindMode::ZeroCopyIfPossible) {
+            BufferRequest::IfPossible(chunk) => match bind(memory, BindMode::ZeroCopyIfPossible) {
                 // Larger chunks than copying needs would only take memory.
                 Ok(rings) if chunk > buffers.copy_chunk && !rings.zero_copy(Side::Outside) => {
                     drop(rings);
@@ -160,7 +160,7 @@ impl Rings {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn connect(&self, programs: &mut [Program; 2], queue: u32) -> Result<(), RingError> {
+    pub fn connect(&self, programs: &mut [XdpProgram; 2], queue: u32) -> Result<(), RingError> {
         for side in Side::ALL {
             programs[side.index()].set_socket(queue, self.fd(side))?;
         }

@@ -24,14 +24,14 @@ use self::page::Places;
 use super::published::PublishedLists;
 use super::{Administration, RequestError};
 use crate::generation::Generation;
-use crate::names::Names;
+use crate::names::ResolvedNames;
 use crate::shared::Shared;
-use crate::static_entries::{OperatorChange, StaticEntries};
+use crate::static_entries::{OperatorChange, StaticEntryStore};
 
 /// The state of list administration.
 pub(crate) struct ListAdministration {
-    pub(crate) entries: StaticEntries,
-    pub(crate) names: Names,
+    pub(crate) entries: StaticEntryStore,
+    pub(crate) names: ResolvedNames,
     pub(super) notes: Notes,
 }
 
@@ -49,7 +49,7 @@ impl Administration {
 }
 
 impl ListAdministration {
-    pub(crate) fn new(entries: StaticEntries, names: Names) -> Self {
+    pub(crate) fn new(entries: StaticEntryStore, names: ResolvedNames) -> Self {
         ListAdministration { entries, names, notes: Notes::default() }
     }
 
@@ -199,7 +199,7 @@ impl ListAdministration {
 }
 
 /// Changes entries, on disk and for the workers. If that fails, nothing changes.
-fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<OperatorChange>) -> Result<(), RequestError> {
+fn change(entries: &mut StaticEntryStore, lists: &Engine, changes: Vec<OperatorChange>) -> Result<(), RequestError> {
     if changes.is_empty() {
         return Ok(());
     }

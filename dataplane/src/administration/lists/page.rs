@@ -15,14 +15,14 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::{After, ListEntry, ListOverview, ListPage, ListQuery, ListSummary};
 
 use super::Notes;
-use crate::names::Names;
-use crate::static_entries::{Bounds, OperatorEntry, StaticEntries};
+use crate::names::ResolvedNames;
+use crate::static_entries::{Bounds, OperatorEntry, StaticEntryStore};
 
 /// The sources of entries.
 pub(in crate::administration) struct Places<'m> {
     pub(super) lists: &'m Engine,
-    pub(super) static_entries: &'m StaticEntries,
-    pub(super) names: &'m Names,
+    pub(super) static_entries: &'m StaticEntryStore,
+    pub(super) names: &'m ResolvedNames,
     pub(super) notes: &'m Notes,
     pub(super) rules: &'m RuleSet,
     /// The lists in the rules and the doors.
@@ -210,7 +210,7 @@ impl Places<'_> {
     }
 
     /// The entries of the rules that are not dynamic entries: those without a timeout, and prefixes with one.
-    fn of_rules(&self) -> impl Iterator<Item = (usize, (&rule::ListEntry, &AddressSet))> {
+    fn of_rules(&self) -> impl Iterator<Item = (usize, (&rule::RuleFileEntry, &AddressSet))> {
         self.rules.address_lists.iter().enumerate().filter_map(|(place, entry)| match &entry.address {
             EntryAddress::Set(set) if !entry.disabled && (entry.timeout.is_none() || set.single().is_none()) => {
                 Some((place, (entry, set)))
@@ -291,8 +291,8 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
 
     struct House {
         lists: Engine,
-        static_entries: StaticEntries,
-        names: Names,
+        static_entries: StaticEntryStore,
+        names: ResolvedNames,
         notes: Notes,
         rules: RuleSet,
         _folder: tempfile::TempDir,
@@ -306,10 +306,10 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     fn house() -> House {
         let folder = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap());
-        let names = Names::load(&state).unwrap();
+        let names = ResolvedNames::load(&state).unwrap();
         let rules = rsc::read(RULES.as_bytes()).rules;
         let (lists, mut static_entries, mut notes) =
-            (Engine::new(100).unwrap(), StaticEntries::load(&state).unwrap(), Notes::default());
+            (Engine::new(100).unwrap(), StaticEntryStore::load(&state).unwrap(), Notes::default());
         lists.bind_all(&[("friends", u8::MAX), ("knocked", 0), ("empty", u8::MAX)]).unwrap();
         let knocked = lists.id("knocked").unwrap();
         for host in 1..=3 {

@@ -13,7 +13,7 @@ use knockplane_policy::wire::source::{Origin, RuleRef, SourceList};
 use super::{network, rule_ref};
 use crate::administration::Administration;
 use crate::generation::Generation;
-use crate::names::Names;
+use crate::names::ResolvedNames;
 
 /// The maximum number of rules of each kind in the answer for one list.
 const RULES: usize = 5;
@@ -98,7 +98,12 @@ fn found(entry: ListEntry, origin: Origin) -> SourceList {
 
 /// The entries of the rules outside the dynamic entries: those without a timeout, prefixes and ranges with one, and
 /// host names.
-fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) -> impl Iterator<Item = SourceList> {
+fn of_rules(
+    address: IpAddr,
+    names: &ResolvedNames,
+    generation: &Generation,
+    now: Time,
+) -> impl Iterator<Item = SourceList> {
     let since = generation.table.begun();
     generation.rules().address_lists.iter().filter(|entry| !entry.disabled).filter_map(move |entry| {
         let (set, name) = match &entry.address {

@@ -20,7 +20,7 @@ use knockplane_engine::pipeline::history::History;
 use knockplane_limits::refusal::Refusals;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
-use knockplane_ring::{Device, IngressDrop, Program};
+use knockplane_ring::{Device, IngressDrop, XdpProgram};
 
 pub(crate) use self::cut::ROOM_FOR_RESETS;
 pub(crate) use self::drift::DriftState;
@@ -71,7 +71,7 @@ pub(crate) struct Supervisor {
     pub(crate) published: Arc<Published>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) ports: [Port; 2],
-    pub(crate) programs: [Program; 2],
+    pub(crate) programs: [XdpProgram; 2],
     /// The drops behind the programs, which are removed after the programs.
     pub(crate) ingress: [Option<IngressDrop>; 2],
     pub(crate) drift: DriftState,

@@ -10,8 +10,8 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    DataplaneStatus, DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, Metrics, PeersRefused,
-    Worker, WorkerMetrics,
+    DataplaneStatus, DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, MetricsReport,
+    PeersRefused, WorkerMetrics, WorkerStatus,
 };
 
 use super::{Supervisor, WorkerHandle};
@@ -80,10 +80,10 @@ impl Supervisor {
             .collect()
     }
 
-    fn workers(&self, now: Time) -> Vec<Worker> {
+    fn workers(&self, now: Time) -> Vec<WorkerStatus> {
         let workers = self.workers.iter().enumerate();
         workers
-            .map(|(number, worker)| Worker {
+            .map(|(number, worker)| WorkerStatus {
                 worker: number as u32,
                 core: worker.core.map(|core| core as u32),
                 heartbeat_age: worker.counters.heartbeat().map(|beat| now.since(beat)),
@@ -98,7 +98,7 @@ impl Supervisor {
             .collect()
     }
 
-    pub(in crate::manager) fn metrics(&mut self) -> Metrics {
+    pub(in crate::manager) fn metrics(&mut self) -> MetricsReport {
         let status = self.status();
         let ledger = self.published.ledger();
         let generation = self.shared.generation.load_full();
@@ -114,7 +114,7 @@ impl Supervisor {
             list.entries > 0 || generation.lists.contains(&list.list) || overview.with_entries.contains(&list.list)
         };
         lists.retain(exists);
-        Metrics {
+        MetricsReport {
             status,
             started: self.shared.clock.started_since_epoch(),
             reloaded: generation.since_epoch,

@@ -307,7 +307,7 @@ pub(crate) struct RefusedPackets {
 }
 
 /// The words of a record that tell it from other records.
-struct Subject {
+struct RecordSubject {
     /// The address of the source, in two words.
     source: (u64, u64),
     subject: u64,
@@ -405,7 +405,7 @@ impl HistoryWriter {
             self.left_out = true;
             return;
         };
-        write(set, tag, &Subject { source: words, subject, table }, told, count, arrived);
+        write(set, tag, &RecordSubject { source: words, subject, table }, told, count, arrived);
     }
 
     /// Begins to watch another source, and clears the records of the last watch.
@@ -426,8 +426,8 @@ impl HistoryWriter {
 }
 
 /// Adds packets to a record, or creates it. Only the worker writes.
-fn write(set: &RecordSet, tag: u64, subject: &Subject, told: u64, count: u32, arrived: Time) {
-    let Subject { source: (high, low), subject, table } = *subject;
+fn write(set: &RecordSet, tag: u64, subject: &RecordSubject, told: u64, count: u32, arrived: Time) {
+    let RecordSubject { source: (high, low), subject, table } = *subject;
     let (tags, lines) = set.split_first().expect("a set has a first line");
     let known = (0..WAYS).find(|way| tags.0[*way].load(Relaxed) == tag);
     let horizon = tags.0[HORIZON].load(Relaxed);

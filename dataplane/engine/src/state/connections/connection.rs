@@ -8,7 +8,7 @@ use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
-use super::link::Link;
+use super::link::LinkHeader;
 use crate::state::layer7::PayloadMatchers;
 use crate::state::layer7::{PatternProgress, PatternSet};
 use crate::state::lists::ListId;
@@ -28,7 +28,7 @@ pub(super) struct TrackedConnection {
     pub(super) door: Option<ListId>,
     pub(super) tcp: Option<TcpConnection>,
     /// The link header of the packet that a door's rule accepted.
-    pub(super) link: Link,
+    pub(super) link: LinkHeader,
     /// The time when the door cut the connection or when the last resets were sent.
     pub(super) cut: Option<Time>,
     /// The arrival time of the last packet.
@@ -59,7 +59,7 @@ impl TrackedConnection {
         fasttracked: false,
         door: None,
         tcp: None,
-        link: Link::NONE,
+        link: LinkHeader::NONE,
         cut: None,
         last: Time::from_nanos(0),
         expiry: Time::from_nanos(0),

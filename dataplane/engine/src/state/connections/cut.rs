@@ -9,14 +9,14 @@ use knockplane_policy::rule::Tracking;
 use knockplane_policy::time::Time;
 
 use super::info::ConnectionInfo;
-use super::link::Link;
+use super::link::LinkHeader;
 use super::{ConnectionTable, lock};
 
 /// A TCP connection that was cut.
 #[derive(Clone, Copy, Debug)]
 pub struct CutConnection {
     /// The link header of a packet from the originator.
-    pub(crate) link: Link,
+    pub(crate) link: LinkHeader,
     /// The side of the originator.
     pub(crate) side: Side,
     pub(crate) originator: End,

@@ -32,7 +32,7 @@ use knockplane_policy::time::Time;
 use self::connection::{InspectedPayload, TrackedConnection};
 pub use self::cut::CutConnection;
 pub use self::info::{AddressConnections, ConnectionInfo};
-pub(crate) use self::link::Link;
+pub(crate) use self::link::LinkHeader;
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
 use crate::state::layer7::PatternSet;
 use crate::state::layer7::PayloadMatchers;
@@ -49,7 +49,7 @@ const DATAGRAMS: usize = 16_384;
 
 /// The table of connections.
 pub struct ConnectionTable {
-    sets: Box<[Mutex<Set>]>,
+    sets: Box<[Mutex<ConnectionSet>]>,
     secret: [u64; 2],
     fragments: Keyed<Option<FirstFragment>>,
     /// The number of connections that the table had no room for.
@@ -57,7 +57,7 @@ pub struct ConnectionTable {
     serials: AtomicU64,
 }
 
-struct Set {
+struct ConnectionSet {
     /// Parts of the keys' hashes, to find connections in one cache line; 0 for a slot that was never used.
     tags: [u32; WAYS],
     slots: Box<[TrackedConnection; WAYS]>,
@@ -108,7 +108,7 @@ impl TrackingResult {
 impl ConnectionTable {
     /// Bytes for about `capacity` connections, with payload inspection if `inspects`.
     pub(crate) fn bytes_for(capacity: usize, inspects: bool) -> u64 {
-        let set = size_of::<Mutex<Set>>() + WAYS * size_of::<TrackedConnection>();
+        let set = size_of::<Mutex<ConnectionSet>>() + WAYS * size_of::<TrackedConnection>();
         let payloads = if inspects { WAYS * size_of::<InspectedPayload>() } else { 0 };
         (sets(capacity) as u64).saturating_mul((set + payloads) as u64)
     }
@@ -122,7 +122,8 @@ impl ConnectionTable {
     /// Creates a table for about `capacity` connections.
     pub fn new(capacity: usize, secret: [u64; 2]) -> ConnectionTable {
         let sets = sets(capacity);
-        let set = || Set { tags: [0; WAYS], slots: Box::new([TrackedConnection::NONE; WAYS]), payloads: None };
+        let set =
+            || ConnectionSet { tags: [0; WAYS], slots: Box::new([TrackedConnection::NONE; WAYS]), payloads: None };
         ConnectionTable {
             sets: (0..sets).map(|_| Mutex::new(set())).collect(),
             secret,
@@ -146,13 +147,14 @@ impl ConnectionTable {
 
     /// The number of connections now.
     pub fn count(&self, now: Time) -> u64 {
-        let known = |set: &Mutex<Set>| lock(set).slots.iter().filter(|flow| flow.is_known(now)).count() as u64;
+        let known =
+            |set: &Mutex<ConnectionSet>| lock(set).slots.iter().filter(|flow| flow.is_known(now)).count() as u64;
         self.sets.iter().map(known).sum()
     }
 
     /// All connections now: their keys, and whether both ends have sent packets.
     pub fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
-        let known = |set: &Mutex<Set>| {
+        let known = |set: &Mutex<ConnectionSet>| {
             let set = lock(set);
             let live = set.slots.iter().filter(|flow| flow.is_known(now));
             live.map(|flow| (flow.key, flow.both_ways)).collect::<Vec<_>>()
@@ -227,7 +229,7 @@ impl ConnectionTable {
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
             let flow = &mut set.slots[place];
-            (flow.door, flow.link) = (Some(door), Link::of(packet));
+            (flow.door, flow.link) = (Some(door), LinkHeader::of(packet));
         }
     }
 
@@ -341,7 +343,7 @@ impl ConnectionTable {
     /// Begins a connection. The connection replaces one with the same key. `None` if there is no room.
     fn begin(
         &self,
-        set: &mut Set,
+        set: &mut ConnectionSet,
         hash: u32,
         arrival: &Arrival<'_>,
         tcp: Option<TcpConnection>,
@@ -401,7 +403,7 @@ impl ConnectionTable {
     }
 
     /// The set of the connection, and its tag in the set.
-    fn set_of(&self, key: &FlowKey) -> (u32, &Mutex<Set>) {
+    fn set_of(&self, key: &FlowKey) -> (u32, &Mutex<ConnectionSet>) {
         let hash = tag(self.secret, |hasher| {
             for (address, port) in &key.ends {
                 write_address(hasher, *address);
@@ -423,7 +425,7 @@ struct Arrival<'a> {
     now: Time,
 }
 
-impl Set {
+impl ConnectionSet {
     fn find(&self, tag: u32, key: &FlowKey, now: Time) -> Option<usize> {
         (0..WAYS).find(|place| {
             let flow = &self.slots[*place];
@@ -488,6 +490,6 @@ impl Set {
     }
 }
 
-fn lock(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
+fn lock(set: &Mutex<ConnectionSet>) -> MutexGuard<'_, ConnectionSet> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -20,7 +20,7 @@
 use knockplane_policy::packet::Family;
 
 use super::field::{AddressField, Asked, PortField};
-use super::question::{HeaderTest, Test, View};
+use super::question::{HeaderTest, HeaderView, Test};
 use super::rows::{BITS, Row, RowBuilder};
 
 /// The maximum size of the rows of one family, in words: 64 MiB. Fields above the limit are left to the tests of the
@@ -157,7 +157,7 @@ impl Index {
 
     /// Finds the rules that this packet could match.
     #[inline]
-    pub(super) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
+    pub(super) fn candidates(&self, view: &HeaderView<'_>, candidates: &mut Candidates) {
         let (all, packet) = (self.all, view.packet);
         let (source_port, destination_port) = packet.ports.unzip();
         let (source, destination) = (view.source.bits, view.destination.bits);

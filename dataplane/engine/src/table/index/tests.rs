@@ -6,7 +6,7 @@ use knockplane_policy::settings::Settings;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::question::{About, Ports};
+use super::super::question::{About, PortRanges};
 use super::*;
 
 /// Edges of ranges, and numbers near them.
@@ -16,7 +16,7 @@ const PORTS: [u16; 9] = [0, 1, 22, 255, 256, 511, 512, 65534, 65535];
 fn question() -> impl Strategy<Value = HeaderTest> {
     let number = || select(NUMBERS.to_vec());
     let port = || select(PORTS.to_vec());
-    let ports = || prop::collection::vec((port(), port()), 0..3).prop_map(|ranges| Ports(ranges.into()));
+    let ports = || prop::collection::vec((port(), port()), 0..3).prop_map(|ranges| PortRanges(ranges.into()));
     prop_oneof![
         (number(), number()).prop_map(|(first, last)| HeaderTest::Source(first, last)),
         (number(), number()).prop_map(|(first, last)| HeaderTest::Destination(first, last)),
@@ -49,7 +49,7 @@ fn packet(family: Family) -> impl Strategy<Value = Packet<'static>> {
 }
 
 /// The candidates between two rules, in order.
-fn found(index: &Index, view: &View<'_>, from: usize, end: usize) -> Vec<usize> {
+fn found(index: &Index, view: &HeaderView<'_>, from: usize, end: usize) -> Vec<usize> {
     let mut candidates = Candidates::default();
     index.candidates(view, &mut candidates);
     let mut next = from;
@@ -67,7 +67,7 @@ fn check(family: Family, rules: &[Vec<Test<HeaderTest>>], packets: &[Packet<'_>]
     let tests: Vec<&[Test<HeaderTest>]> = rules.iter().map(Vec::as_slice).collect();
     let index = Index::build(family, &tests);
     for packet in packets {
-        let view = View::from(packet);
+        let view = HeaderView::from(packet);
         let all = found(&index, &view, 0, rules.len());
         let found = found(&index, &view, from, rules.len());
         // Searches go forwards and backwards, as behind a jump: no candidate is found twice or skipped.
@@ -100,7 +100,7 @@ proptest! {
 
 /// A rule for each port.
 fn by_port(rules: usize) -> Vec<Vec<Test<HeaderTest>>> {
-    let ports = |port: usize| Ports(Box::new([(port as u16, port as u16)]));
+    let ports = |port: usize| PortRanges(Box::new([(port as u16, port as u16)]));
     (0..rules).map(|port| vec![Test { negated: false, question: HeaderTest::DestinationPort(ports(port)) }]).collect()
 }
 
@@ -114,11 +114,11 @@ fn of_thousands_of_rules_only_those_are_looked_at_that_one_field_leaves() {
         ..Packet::bare(Side::Outside, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 6)
     };
     for port in [0, 63, 64, 4095, 4096, 9_999] {
-        assert_eq!(found(&index, &View::from(&to(port)), 0, 10_000), [usize::from(port)]);
-        assert_eq!(found(&index, &View::from(&to(port)), usize::from(port) + 1, 10_000), [0; 0]);
-        assert_eq!(found(&index, &View::from(&to(port)), 0, usize::from(port)), [0; 0]);
+        assert_eq!(found(&index, &HeaderView::from(&to(port)), 0, 10_000), [usize::from(port)]);
+        assert_eq!(found(&index, &HeaderView::from(&to(port)), usize::from(port) + 1, 10_000), [0; 0]);
+        assert_eq!(found(&index, &HeaderView::from(&to(port)), 0, usize::from(port)), [0; 0]);
     }
-    assert_eq!(found(&index, &View::from(&to(10_000)), 0, 10_000), [0; 0]);
+    assert_eq!(found(&index, &HeaderView::from(&to(10_000)), 0, 10_000), [0; 0]);
 }
 
 #[test]
@@ -129,5 +129,5 @@ fn what_takes_too_much_memory_is_left_to_the_rules() {
     assert!(index.words.len() <= 10_000);
     let packet =
         Packet { ports: Some((1, 7)), ..Packet::bare(Side::Outside, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 6) };
-    assert_eq!(found(&index, &View::from(&packet), 0, rules.len()).len(), rules.len());
+    assert_eq!(found(&index, &HeaderView::from(&packet), 0, rules.len()).len(), rules.len());
 }

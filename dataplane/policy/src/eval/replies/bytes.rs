@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::{Answer, Segment};
+use super::{Answer, ReplySegment};
 use crate::packet::{Family, Packet, protocol};
 
 /// Hop limit of replies, the usual value of hosts (IANA, IP Option Numbers: default TTL).
@@ -47,7 +47,7 @@ fn icmp_error(packet: &Packet<'_>, kind: u8, code: u8) -> Option<Vec<u8>> {
 }
 
 /// A TCP segment without data to the packet's sender; `None` if the packet has no ports.
-fn tcp(packet: &Packet<'_>, segment: &Segment) -> Option<Vec<u8>> {
+fn tcp(packet: &Packet<'_>, segment: &ReplySegment) -> Option<Vec<u8>> {
     let (source, destination) = packet.ports?;
     let mut header = Vec::with_capacity(20);
     header.extend(destination.to_be_bytes());

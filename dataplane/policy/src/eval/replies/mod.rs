@@ -39,12 +39,12 @@ pub enum Answer {
         code: u8,
     },
     /// A TCP segment without data.
-    Tcp(Segment),
+    Tcp(ReplySegment),
 }
 
 /// The fields of a TCP header to send that do not follow from the answered packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub struct ReplySegment {
     /// Its flags.
     pub flags: Set<TcpFlag>,
     /// Sequence number.
@@ -55,9 +55,9 @@ pub struct Segment {
     pub window: u16,
 }
 
-impl Segment {
-    fn new(flags: &[TcpFlag], sequence: u32, acknowledgement: u32, window: u16) -> Segment {
-        Segment { flags: flags.iter().copied().collect(), sequence, acknowledgement, window }
+impl ReplySegment {
+    fn new(flags: &[TcpFlag], sequence: u32, acknowledgement: u32, window: u16) -> ReplySegment {
+        ReplySegment { flags: flags.iter().copied().collect(), sequence, acknowledgement, window }
     }
 }
 
@@ -98,10 +98,10 @@ pub fn tarpit(packet: &Packet<'_>, secret: [u64; 2], may_acknowledge: impl FnOnc
     let segment = match (has(TcpFlag::Syn), has(TcpFlag::Ack)) {
         (true, false) => {
             let begin = keyed::initial_sequence(secret, packet);
-            Segment::new(&[TcpFlag::Syn, TcpFlag::Ack], begin, sequence.wrapping_add(1), TARPIT_WINDOW)
+            ReplySegment::new(&[TcpFlag::Syn, TcpFlag::Ack], begin, sequence.wrapping_add(1), TARPIT_WINDOW)
         }
-        (true, true) => Segment::new(&[TcpFlag::Rst], acknowledgement, 0, 0),
-        (false, true) if may_acknowledge() => Segment::new(&[TcpFlag::Ack], acknowledgement, sequence, 0),
+        (true, true) => ReplySegment::new(&[TcpFlag::Rst], acknowledgement, 0, 0),
+        (false, true) if may_acknowledge() => ReplySegment::new(&[TcpFlag::Ack], acknowledgement, sequence, 0),
         (false, _) => return None,
     };
     Some(Answer::Tcp(segment))
@@ -126,18 +126,18 @@ pub fn rejection(packet: &Packet<'_>, with: RejectWith) -> Option<Answer> {
 }
 
 /// Source: RFC 9293, 3.10.7.1, for a connection that does not exist. A reset is not answered.
-fn reset(packet: &Packet<'_>) -> Option<Segment> {
+fn reset(packet: &Packet<'_>) -> Option<ReplySegment> {
     let flags = packet.tcp_flags()?;
     if flags.contains(TcpFlag::Rst) {
         return None;
     }
     if flags.contains(TcpFlag::Ack) {
-        return Some(Segment::new(&[TcpFlag::Rst], packet.tcp_acknowledgement()?, 0, 0));
+        return Some(ReplySegment::new(&[TcpFlag::Rst], packet.tcp_acknowledgement()?, 0, 0));
     }
     let numbers = flags.iter().filter(|flag| matches!(flag, TcpFlag::Syn | TcpFlag::Fin)).count();
     let length = (packet.payload.len() + numbers) as u32;
     let acknowledgement = packet.tcp_sequence()?.wrapping_add(length);
-    Some(Segment::new(&[TcpFlag::Rst, TcpFlag::Ack], 0, acknowledgement, 0))
+    Some(ReplySegment::new(&[TcpFlag::Rst, TcpFlag::Ack], 0, acknowledgement, 0))
 }
 
 /// Only packets between two hosts may be answered, and only the first fragment of a datagram. Source: RFC 1122, 3.2.2;

@@ -6,7 +6,7 @@ use proptest::sample::select;
 use super::*;
 use crate::cases::cases;
 use crate::door::tests::doors;
-use crate::door::{self, Event, Failure, What};
+use crate::door::{self, DoorEvent, Failure, What};
 use crate::eval::ListedAddress;
 use crate::packet::Vlan;
 use crate::reason::{Reason, Verdict};
@@ -81,7 +81,7 @@ fn the_knock_opens_the_openings_for_its_source_and_destination() {
     assert_eq!(knocker.send("udp/4321"), [What::Stepped(2)]);
     let opened = knocker.send_from(CLIENT, "tcp/1234", SERVER);
     let (source, destination) = (CLIENT.parse().unwrap(), SERVER.parse().unwrap());
-    assert_eq!(opened.doors, [Event { door: "ssh".to_owned(), source, destination, what: What::Opened }]);
+    assert_eq!(opened.doors, [DoorEvent { door: "ssh".to_owned(), source, destination, what: What::Opened }]);
     assert_eq!((opened.verdict, opened.reason), (Verdict::Drop, Reason::ChainDefault));
     assert!(knocker.gets_in("tcp/22") && !knocker.gets_in("tcp/23") && !knocker.gets_in("udp/22"));
     assert_eq!(knocker.send_from("198.51.100.8", "tcp/22", SERVER).verdict, Verdict::Drop);

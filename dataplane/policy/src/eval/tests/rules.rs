@@ -4,7 +4,7 @@ use super::*;
 use crate::eval::{MAX_JUMP_DEPTH, RuleOutcome};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{
-    AddressSet, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Log, PortSet, Tracking, TrackingMode,
+    AddressSet, ConnectionState, EntryAddress, Layer7Pattern, Log, PortSet, RuleFileEntry, Tracking, TrackingMode,
 };
 
 fn knock(port: u16) -> Vec<u8> {
@@ -43,7 +43,7 @@ fn an_address_that_a_rule_adds_is_in_the_list_for_the_next_one() {
 
 #[test]
 fn entries_of_the_file_count_from_the_time_the_rules_are_applied() {
-    let entry = ListEntry {
+    let entry = RuleFileEntry {
         family: Family::Ipv4,
         list: "a".to_owned(),
         address: EntryAddress::Set(AddressSet::Prefix("198.51.100.0/24".parse().unwrap())),

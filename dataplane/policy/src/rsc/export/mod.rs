@@ -22,7 +22,8 @@ use super::wording::{self, Alphabet, Property, Value, entry_address, properties}
 use super::{read, tracking};
 use crate::packet::Family;
 use crate::rule::{
-    Action, EntryAddress, InterfaceList, InterfaceMember, Layer7Pattern, ListEntry, LocalAddress, Rule, RuleSet, Table,
+    Action, EntryAddress, InterfaceList, InterfaceMember, Layer7Pattern, LocalAddress, Rule, RuleFileEntry, RuleSet,
+    Table,
 };
 use crate::time::format_duration;
 
@@ -163,7 +164,7 @@ fn local_address(local: &LocalAddress) -> Vec<Property> {
     properties
 }
 
-fn entry(entry: &ListEntry) -> Vec<Property> {
+fn entry(entry: &RuleFileEntry) -> Vec<Property> {
     let address = (entry.address != EntryAddress::None).then(|| code("address", entry_address(&entry.address)));
     let disabled = entry.disabled.then(|| code("disabled", "yes"));
     let timeout = entry.timeout.map(|timeout| code("timeout", format_duration(timeout)));

@@ -4,8 +4,8 @@
 //! or CR) or `;`. A `\` before a line end joins the lines, and the next line's indent is dropped, also inside strings
 //! and words. Every byte is read a bounded number of times, nothing recurses, and no input panics.
 //!
-//! Forms that the language has but a rule must not have (a variable, a `[…]` body, an unknown escape) become a [`SyntaxError`]
-//! of the command; the caller decides whether they matter.
+//! Forms that the language has but a rule must not have (a variable, a `[…]` body, an unknown escape) become a
+//! [`SyntaxError`] of the command; the caller decides whether they matter.
 //!
 //! ```text
 //! add  chain=input  comment="a \"b\""      one Command
@@ -33,8 +33,8 @@ pub(super) const MOST_WORDS: usize = 1_000;
 
 /// A command: its words and the errors of their form.
 #[derive(Debug, Default)]
-pub(super) struct Command {
-    pub(super) words: Vec<Word>,
+pub(super) struct LexedCommand {
+    pub(super) words: Vec<LexedWord>,
     pub(super) errors: Vec<SyntaxError>,
     pub(super) span: Range<usize>,
     /// Whether it begins an indented line directly below the line of the previous command: possibly a continuation of
@@ -44,7 +44,7 @@ pub(super) struct Command {
 
 /// `name`, `name=` or `name=value`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Word {
+pub(super) struct LexedWord {
     pub(super) span: Range<usize>,
     pub(super) name: Text,
     pub(super) value: Option<Text>,
@@ -83,7 +83,7 @@ impl<'a> Lexer<'a> {
 
     /// The next command. When a string or bracket continues over a line end, `one_line` decides, from the words read so
     /// far, whether that is an error (in rules) or usual (in scripts of other menus).
-    pub(super) fn next(&mut self, one_line: impl Fn(&[Word]) -> bool) -> Option<Command> {
+    pub(super) fn next(&mut self, one_line: impl Fn(&[LexedWord]) -> bool) -> Option<LexedCommand> {
         let hangs = self.skip_to_command();
         self.peek()?;
         Some(CommandReader::new(one_line, self, hangs).read())
@@ -155,7 +155,7 @@ impl<'a> Lexer<'a> {
 }
 
 /// The words of a part of a text that was read before; a word begins there.
-pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
+pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<LexedWord> {
     let text = text.get(..part.end).unwrap_or(text);
     let mut lexer = Lexer::from(text, part.start);
     let mut words = Vec::new();
@@ -169,7 +169,7 @@ pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
 pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<SyntaxError>, usize) {
     let mut lexer = Lexer::from(text, open);
     let mut string = Text::at(open);
-    let errors = CommandReader::new(|_: &[Word]| true, &mut lexer, false).only_string(&mut string);
+    let errors = CommandReader::new(|_: &[LexedWord]| true, &mut lexer, false).only_string(&mut string);
     string.span.end = lexer.at;
     (string, errors, lexer.at)
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::syntax_error::{MAX_NESTING, SyntaxError, SyntaxErrorKind};
 use super::text::{Quotes, Text};
-use super::{Command, Lexer, MOST_WORDS, Word, is_blank, is_line_end};
+use super::{LexedCommand, LexedWord, Lexer, MOST_WORDS, is_blank, is_line_end};
 
 /// Highest number of errors of a command that are kept, and again of those that break the text. One error is enough to
 /// refuse it.
@@ -13,19 +13,25 @@ const MOST_FLAWS: usize = 100;
 /// Reads one command, from the start of a word.
 pub(super) struct CommandReader<'l, 'a, F> {
     one_line: F,
-    command: Command,
+    command: LexedCommand,
     /// Numbers of words and errors, including those that are not kept.
     words: usize,
     errors: usize,
     lexer: &'l mut Lexer<'a>,
 }
 
-impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
+impl<'l, 'a, F: Fn(&[LexedWord]) -> bool> CommandReader<'l, 'a, F> {
     pub(super) fn new(one_line: F, lexer: &'l mut Lexer<'a>, hangs: bool) -> Self {
-        CommandReader { one_line, command: Command { hangs, ..Command::default() }, words: 0, errors: 0, lexer }
+        CommandReader {
+            one_line,
+            command: LexedCommand { hangs, ..LexedCommand::default() },
+            words: 0,
+            errors: 0,
+            lexer,
+        }
     }
 
-    pub(super) fn read(mut self) -> Command {
+    pub(super) fn read(mut self) -> LexedCommand {
         let start = self.lexer.at;
         let mut end = start;
         while let Some(byte) = self.lexer.peek() {
@@ -100,7 +106,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         }
         let flawed = self.errors > errors;
         match self.words {
-            0..MOST_WORDS => self.command.words.push(Word { span: start..end, name, value, flawed }),
+            0..MOST_WORDS => self.command.words.push(LexedWord { span: start..end, name, value, flawed }),
             MOST_WORDS => self.error(start..end, SyntaxErrorKind::TooLong),
             _ => {}
         }

@@ -13,7 +13,7 @@ pub(super) mod known;
 use std::ops::Range;
 
 use self::known::Standing;
-use super::lexer::Word;
+use super::lexer::LexedWord;
 use super::problem::{RscError, distance, show};
 use crate::packet::Family;
 use crate::rule::Table;
@@ -156,7 +156,7 @@ pub(super) struct Menus {
 
 impl Menus {
     /// Classifies a line and changes the current menu accordingly.
-    pub(super) fn follow(&mut self, words: &[Word]) -> MenuLine {
+    pub(super) fn follow(&mut self, words: &[LexedWord]) -> MenuLine {
         let found = match self.locate(words) {
             Ok(found) => found,
             Err((span, error)) => return MenuLine::Wrong(span, error),
@@ -214,13 +214,13 @@ impl Menus {
     }
 
     /// Whether a line with this beginning is a command of a supported menu.
-    pub(super) fn understands(&self, words: &[Word]) -> bool {
+    pub(super) fn understands(&self, words: &[LexedWord]) -> bool {
         !super::script::begins(words)
             && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), CommandMenu::Understood(_)))
     }
 
     /// Splits the line into path, verb and the rest.
-    fn locate(&self, words: &[Word]) -> Result<Located, (Range<usize>, RscError)> {
+    fn locate(&self, words: &[LexedWord]) -> Result<Located, (Range<usize>, RscError)> {
         let start = words.first().map_or(0, |word| word.span.start);
         let mut found = Located {
             path: self.current.clone(),
@@ -287,7 +287,7 @@ struct Located {
 }
 
 /// The text of a word that can be part of a path.
-fn path_text(word: &Word) -> Option<&str> {
+fn path_text(word: &LexedWord) -> Option<&str> {
     let of_path = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
     let bytes = &word.name.bytes;
     let is_path = word.value.is_none() && !word.flawed && bytes.len() <= 200 && bytes.iter().all(of_path);

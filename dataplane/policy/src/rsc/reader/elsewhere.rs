@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::super::SkippedMenu;
-use super::super::lexer::{Command, Word};
+use super::super::lexer::{LexedCommand, LexedWord};
 use super::super::menu::known::{self, Standing};
 use super::super::menu::{CommandMenu, Invocation, Menu};
 use super::super::problem::{RscError, show};
@@ -19,7 +19,7 @@ const MOST_SKIPPED: usize = 1_000;
 
 impl RuleFileReader<'_> {
     /// The error about an `add` that belongs in another menu: one for the command, not one for each property.
-    pub(super) fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<RscError> {
+    pub(super) fn misplaced(&mut self, menu: Menu, words: &[LexedWord]) -> Option<RscError> {
         let given = || words.iter().filter(|word| word.value.is_some());
         if given().all(|word| self.menu(menu).knows(&word.name) || word.name.bytes == b"place-before") {
             return None;
@@ -44,7 +44,7 @@ impl RuleFileReader<'_> {
     }
 
     /// Handles a command of no supported menu.
-    pub(super) fn other(&mut self, command: &Command, invocation: Invocation) {
+    pub(super) fn other(&mut self, command: &LexedCommand, invocation: Invocation) {
         let words = command.words.get(invocation.arguments..).unwrap_or_default();
         match (invocation.place, invocation.verb) {
             (_, None) if words.first().is_some_and(is_script) => {
@@ -80,7 +80,7 @@ impl RuleFileReader<'_> {
     }
 
     /// A line of a supported menu that does not begin with a command.
-    fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
+    fn no_verb(&mut self, menu: Menu, command: &LexedCommand, words: &[LexedWord]) {
         let Some(word) = words.first() else { return };
         let name = &word.name.bytes;
         let error = RscError::new(format!("`{}` stands where a command is expected", show(name)))
@@ -96,7 +96,7 @@ impl RuleFileReader<'_> {
     }
 
     /// A command of an unsupported menu. It must not be a rule: a lost rule may be one that drops packets.
-    fn pass_over(&mut self, path: String, verb: Option<(String, Range<usize>)>, command: &Command) {
+    fn pass_over(&mut self, path: String, verb: Option<(String, Range<usize>)>, command: &LexedCommand) {
         let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
         let standing = known::standing(&path);
         let words = &command.words;
@@ -152,7 +152,7 @@ fn may_have(path: &str) -> bool {
 }
 
 /// Whether a command looks like one of the firewall's menus.
-fn is_firewalls(words: &[Word]) -> bool {
+fn is_firewalls(words: &[LexedWord]) -> bool {
     let has = |name: &[u8]| words.iter().any(|word| word.value.is_some() && word.name.bytes == name);
     let is_entry = has(b"list") && (has(b"address") || has(b"interface"));
     let asks: [&[u8]; 5] = [b"address-list", b"src-address-list", b"dst-address-list", b"layer7-protocol", b"regexp"];
@@ -162,7 +162,7 @@ fn is_firewalls(words: &[Word]) -> bool {
 }
 
 /// The menu of a rule that is in another menu.
-fn menu_of_rule(here: Menu, words: &[Word]) -> Menu {
+fn menu_of_rule(here: Menu, words: &[LexedWord]) -> Menu {
     let value = |name: &[u8]| words.iter().find(|word| word.name.bytes == name).and_then(|word| word.value.as_ref());
     let is = |name: &[u8], wanted: &[u8]| value(name).is_some_and(|value| value.bytes == wanted);
     let is_raw = is(b"chain", b"prerouting") || is(b"action", b"notrack");

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::address_list::AddressLists;
 use super::command::{Order, Verb};
-use super::incomplete::{ExportProgress, Gap};
-use super::lexer::{self, Command, Lexer, Text, Word};
+use super::incomplete::{ExportProgress, MissingPart};
+use super::lexer::{self, LexedCommand, LexedWord, Lexer, Text};
 use super::local_address::LocalAddresses;
 use super::menu::{CommandMenu, Invocation, Menu, MenuLine, Menus};
 use super::menu_kind::MenuKind;
@@ -21,7 +21,7 @@ use super::syntax_error::SyntaxError;
 use super::work::WorkBudget;
 use super::{Reading, SkippedMenu, check, filter, interface, layer7, tracking};
 use crate::packet::Family;
-use crate::rule::{ListEntry, RuleSet, Table, Tracking};
+use crate::rule::{RuleFileEntry, RuleSet, Table, Tracking};
 
 /// Highest number of comments about missing menus that are kept. Fewer menus than this affect rules.
 const MOST_GAPS: usize = 100;
@@ -55,7 +55,7 @@ trait Entries {
 
     /// Whether an indented line continues the `add` above it, whose `\` was lost: it begins with a property of the
     /// menu, and has only `name=value` words. No command of RouterOS has this form.
-    fn continues(&self, next: &Command) -> bool {
+    fn continues(&self, next: &LexedCommand) -> bool {
         next.hangs
             && next.words.first().is_some_and(|word| self.knows(&word.name))
             && next.words.iter().all(|word| word.value.is_some())
@@ -98,7 +98,7 @@ pub(super) struct RuleFileReader<'a> {
     problems: Problems,
     warnings: Problems,
     /// The missing parts of the export, and its progress.
-    gaps: Vec<Gap>,
+    gaps: Vec<MissingPart>,
     progress: ExportProgress,
     skipped: Vec<SkippedMenu>,
     /// The index of each menu in `skipped`.
@@ -159,10 +159,10 @@ impl<'a> RuleFileReader<'a> {
     }
 
     /// The next command; records comments about missing parts before it.
-    fn next(&mut self, lexer: &mut Lexer<'_>) -> Option<Command> {
+    fn next(&mut self, lexer: &mut Lexer<'_>) -> Option<LexedCommand> {
         let next = lexer.next(|words| self.menus.understands(words));
         let marks = std::mem::take(&mut lexer.marks).into_iter();
-        let gaps = marks.filter_map(|mark| Gap::read(self.text, mark, &self.progress));
+        let gaps = marks.filter_map(|mark| MissingPart::read(self.text, mark, &self.progress));
         self.gaps.extend(gaps);
         self.gaps.truncate(MOST_GAPS);
         next
@@ -184,7 +184,7 @@ impl<'a> RuleFileReader<'a> {
     }
 
     /// The kind of a line, or `None` if it needs no more work.
-    fn follow(&mut self, command: &Command) -> Option<MenuLine> {
+    fn follow(&mut self, command: &LexedCommand) -> Option<MenuLine> {
         match command.words.first() {
             Some(_) if !script::begins(&command.words) => {
                 let line = self.menus.follow(&command.words);
@@ -202,7 +202,7 @@ impl<'a> RuleFileReader<'a> {
         None
     }
 
-    fn carry_out(&mut self, command: &Command, line: MenuLine) {
+    fn carry_out(&mut self, command: &LexedCommand, line: MenuLine) {
         match line {
             MenuLine::Command(Invocation {
                 place: CommandMenu::Understood(menu), verb: Some(verb), arguments, ..
@@ -221,7 +221,7 @@ impl<'a> RuleFileReader<'a> {
     }
 
     /// A command of a supported menu.
-    fn order(&mut self, command: &Command, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
+    fn order(&mut self, command: &LexedCommand, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
         let Some(verb) = Verb::from_name(&name).filter(|verb| menu != Menu::Tracking || *verb == Verb::Set) else {
             self.report_errors(&command.errors, |error| error.kind.breaks_the_text());
             match &*name {
@@ -269,7 +269,7 @@ impl<'a> RuleFileReader<'a> {
         }
     }
 
-    fn refuse_script(&mut self, word: &Word) {
+    fn refuse_script(&mut self, word: &LexedWord) {
         let error = RscError::new(format!("scripting is not supported: `{}`", show(&word.name.bytes)))
             .expected("a menu line or a command such as `add`")
             .help("write out the commands of the script, or export the rules from a router on which it ran");
@@ -292,7 +292,7 @@ impl<'a> RuleFileReader<'a> {
         let mut patterns: Vec<layer7::PatternDraft> = self.patterns.into_entries().collect();
         check::check(&mut rules, &mut patterns, &mut self.problems);
         let [v4, v6] = self.address_lists.map(|store| store.into_entries().flatten());
-        let mut address_lists: Vec<ListEntry> = v4.collect();
+        let mut address_lists: Vec<RuleFileEntry> = v4.collect();
         address_lists.extend(v6);
         let (layer7, pattern_spans) =
             patterns.into_iter().filter_map(|entry| Some((entry.pattern?, entry.spans))).unzip();
@@ -342,7 +342,7 @@ impl Entries for Tracking {
 }
 
 /// Whether a word after a menu or a command begins a script.
-fn is_script(first: &Word) -> bool {
+fn is_script(first: &LexedWord) -> bool {
     script::begins(std::slice::from_ref(first))
 }
 

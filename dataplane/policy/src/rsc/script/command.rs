@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::lexer::{Command, Text, Word};
+use super::super::lexer::{LexedCommand, LexedWord, Text};
 use super::super::menu::{CommandMenu, MenuLine};
 use super::super::problem::RscError;
 use super::super::syntax_error::SyntaxErrorKind;
@@ -16,7 +16,7 @@ const MOST_OUTPUT: usize = 4 << 20;
 
 impl ScriptRun<'_> {
     /// Adds a command to the text, unless there is no room.
-    pub(super) fn command(&mut self, command: &Command) -> Option<()> {
+    pub(super) fn command(&mut self, command: &LexedCommand) -> Option<()> {
         self.spend(20 + command.span.len())?;
         if self.expansion.text.len() > self.file.len() + MOST_OUTPUT {
             return None;
@@ -65,7 +65,7 @@ impl ScriptRun<'_> {
     }
 
     /// Adds the value of a word, or the reason why it is not known.
-    fn target(&mut self, word: &Word, target: &Text) {
+    fn target(&mut self, word: &LexedWord, target: &Text) {
         let span = target.span.clone();
         let start = self.expansion.text.len();
         let raw = &self.file[span.clone()];
@@ -77,7 +77,7 @@ impl ScriptRun<'_> {
         }
     }
 
-    fn evaluated(&mut self, word: &Word, span: Range<usize>) -> Result<(), Fail> {
+    fn evaluated(&mut self, word: &LexedWord, span: Range<usize>) -> Result<(), Fail> {
         let complain = |error: RscError| Err(Some((span.clone(), error)));
         let value = operand(self.file, span.clone(), &self.scopes, &self.work)?;
         let bytes = match value {

@@ -35,13 +35,13 @@ mod value;
 
 pub(super) use self::map::Expansion;
 pub(super) use self::run::expand;
-use super::lexer::Word;
+use super::lexer::LexedWord;
 
 /// Statements that may be written without a `:`. No menu or command has such a name.
 const PLAIN_STATEMENTS: &[&[u8]] = &[b"local", b"global", b"foreach", b"for", b"if", b"while", b"put"];
 
 /// Whether a command with this beginning belongs to a script: `:if`, `$x`, a block, or the end of one.
-pub(super) fn begins(words: &[Word]) -> bool {
+pub(super) fn begins(words: &[LexedWord]) -> bool {
     let Some(first) = words.first() else { return false };
     let is_marked = matches!(first.name.bytes.first(), Some(b':' | b'$' | b'{' | b'}' | b'[' | b']' | b'(' | b')'));
     is_marked || (words.len() > 1 && first.value.is_none() && PLAIN_STATEMENTS.contains(&&first.name.bytes[..]))

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::super::lexer::{Command, Lexer, Text, Word};
+use super::super::lexer::{LexedCommand, LexedWord, Lexer, Text};
 use super::super::menu::Menus;
 use super::super::problem::{RscError, show};
 use super::super::select::SelectError;
@@ -156,7 +156,7 @@ impl ScriptRun<'_> {
         values.join(", ")
     }
 
-    fn statement(&mut self, command: &Command, name: &[u8]) -> Result<Goes, Fail> {
+    fn statement(&mut self, command: &LexedCommand, name: &[u8]) -> Result<Goes, Fail> {
         let is_wrong = |error: &&SyntaxError| {
             !matches!(error.kind, SyntaxErrorKind::Variable | SyntaxErrorKind::Bracket | SyntaxErrorKind::QuoteInside)
         };
@@ -189,7 +189,7 @@ impl ScriptRun<'_> {
     }
 
     /// `:local name value`, `:global name value`.
-    fn declare(&mut self, words: &[Word], is_global: bool) -> Result<(), Fail> {
+    fn declare(&mut self, words: &[LexedWord], is_global: bool) -> Result<(), Fail> {
         let name = self.name(words, 1)?;
         if let Some(word) = words.get(2).filter(|word| word.value.is_some()) {
             let error = RscError::new(format!("functions are not supported: `{}=`", show(&word.name.bytes)));
@@ -214,7 +214,7 @@ impl ScriptRun<'_> {
         fail.map_or(Ok(()), Err)
     }
 
-    fn set(&mut self, words: &[Word]) -> Result<(), Fail> {
+    fn set(&mut self, words: &[LexedWord]) -> Result<(), Fail> {
         let name = self.name(words, 1)?;
         let value = match (words.get(2), words.get(3)) {
             (_, Some(stray)) => Err(Some(one_value(stray))),
@@ -232,7 +232,7 @@ impl ScriptRun<'_> {
         Ok(())
     }
 
-    fn condition(&mut self, words: &[Word]) -> Result<Goes, Fail> {
+    fn condition(&mut self, words: &[LexedWord]) -> Result<Goes, Fail> {
         let Some(condition) = words.get(1).filter(|word| word.value.is_none()) else {
             return Err(Some(lacks(&words[0], "a condition in parentheses")));
         };
@@ -253,7 +253,7 @@ impl ScriptRun<'_> {
     }
 
     /// `:foreach x in={…} do={…}`.
-    fn each(&mut self, words: &[Word]) -> Result<Goes, Fail> {
+    fn each(&mut self, words: &[LexedWord]) -> Result<Goes, Fail> {
         let name = self.name(words, 1)?;
         only(words, 2, &["in", "do"])?;
         let Some(list) = argument(words, "in") else { return Err(Some(lacks(&words[0], "`in=` and an array"))) };
@@ -270,7 +270,7 @@ impl ScriptRun<'_> {
     }
 
     /// `:for i from=1 to=3 step=1 do={…}`.
-    fn count(&mut self, words: &[Word]) -> Result<Goes, Fail> {
+    fn count(&mut self, words: &[LexedWord]) -> Result<Goes, Fail> {
         let name = self.name(words, 1)?;
         only(words, 2, &["from", "to", "step", "do"])?;
         let number = |name: &str| match argument(words, name) {
@@ -298,7 +298,7 @@ impl ScriptRun<'_> {
     }
 
     /// `:do {…}`. The block of `on-error=` is ignored, because a file in which a command fails is refused.
-    fn once(&mut self, words: &[Word]) -> Result<Goes, Fail> {
+    fn once(&mut self, words: &[LexedWord]) -> Result<Goes, Fail> {
         if let Some(word) = words.iter().find(|word| word.name.bytes == b"while") {
             return Err(Some(unread(word, b"do while")));
         }
@@ -328,7 +328,7 @@ impl ScriptRun<'_> {
     }
 
     /// The name of a variable.
-    fn name(&self, words: &[Word], index: usize) -> Result<Vec<u8>, Fail> {
+    fn name(&self, words: &[LexedWord], index: usize) -> Result<Vec<u8>, Fail> {
         let Some(word) = words.get(index) else { return Err(Some(lacks(&words[0], "the name of a variable"))) };
         let name = &word.name.bytes;
         let is_name = !name.is_empty() && !name.iter().any(|byte| b"$[{(,".contains(byte));
@@ -340,7 +340,7 @@ impl ScriptRun<'_> {
     }
 }
 
-fn unread(word: &Word, name: &[u8]) -> SelectError {
+fn unread(word: &LexedWord, name: &[u8]) -> SelectError {
     let what = match name.first() {
         Some(b'$') => "calling a function".to_owned(),
         Some(b'}' | b']' | b')') => "a bracket that was not opened".to_owned(),
@@ -353,20 +353,20 @@ fn unread(word: &Word, name: &[u8]) -> SelectError {
     (word.span.clone(), error)
 }
 
-fn lacks(word: &Word, what: &str) -> SelectError {
+fn lacks(word: &LexedWord, what: &str) -> SelectError {
     let error = RscError::new(format!("`{}` lacks something", show(&word.name.bytes))).expected(what);
     (word.span.clone(), error)
 }
 
-fn one_value(stray: &Word) -> SelectError {
+fn one_value(stray: &LexedWord) -> SelectError {
     let error = RscError::new("more than one value").expected("one value, or an expression in parentheses");
     (stray.span.clone(), error.help("`(\"a\" . $b)` joins texts"))
 }
 
 /// Whether the following words are arguments with these names, each once.
-fn only(words: &[Word], from: usize, names: &[&str]) -> Result<(), Fail> {
+fn only(words: &[LexedWord], from: usize, names: &[&str]) -> Result<(), Fail> {
     let mut seen = HashSet::new();
-    let is_wrong = |word: &&Word| {
+    let is_wrong = |word: &&LexedWord| {
         let known = names.iter().any(|name| name.as_bytes() == word.name.bytes);
         !known || word.value.is_none() || !seen.insert(word.name.bytes.clone())
     };
@@ -380,12 +380,12 @@ fn only(words: &[Word], from: usize, names: &[&str]) -> Result<(), Fail> {
     }
 }
 
-fn argument<'w>(words: &'w [Word], name: &str) -> Option<&'w Text> {
+fn argument<'w>(words: &'w [LexedWord], name: &str) -> Option<&'w Text> {
     words.iter().find(|word| word.name.bytes == name.as_bytes()).and_then(|word| word.value.as_ref())
 }
 
 /// The text between the braces of `do={…}`.
-fn body(words: &[Word], name: &str) -> Result<Option<Range<usize>>, Fail> {
+fn body(words: &[LexedWord], name: &str) -> Result<Option<Range<usize>>, Fail> {
     match argument(words, name) {
         None => Ok(None),
         Some(text) if text.bytes == b"{" => Ok(Some(text.span.start + 1..text.span.end.saturating_sub(1))),

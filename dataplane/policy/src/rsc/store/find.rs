@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::super::command::{Item, Order, Selector, Verb, property_name};
-use super::super::lexer::{Text, Word};
+use super::super::lexer::{LexedWord, Text};
 use super::super::menu_kind::MenuKind;
 use super::super::problem::{RscError, show};
 use super::super::select::{Ask, PropertyTest, Query, SelectError};
@@ -115,7 +115,7 @@ impl<K: MenuKind> Store<K> {
             let value = self.kind.field(&record.entry, name).unwrap_or_else(|| {
                 let (words, _) = words.get_or_insert_with(|| self.words(index, text, work));
                 match words.iter().rev().find(|word| property_name(word) == name) {
-                    Some(Word { value: Some(value), .. }) => Cow::Owned(value.bytes.clone()),
+                    Some(LexedWord { value: Some(value), .. }) => Cow::Owned(value.bytes.clone()),
                     // Unset.
                     Some(_) => Cow::Borrowed(b""),
                     None => Cow::Borrowed(self.kind.default(name)),

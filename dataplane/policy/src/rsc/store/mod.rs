@@ -1,8 +1,8 @@
 //! The entries of one menu during reading: added, changed, moved and removed, in RouterOS's order.
 //!
-//! Owns the effect of commands on entries of any kind; a [`MenuKind`] defines the contents. A changed entry is parsed again
-//! as a whole, with its new words in place of the old ones, so that the checks of an `add` apply to it too. The words
-//! are not stored but found in the text again: a file may have a million entries, of which few are changed.
+//! Owns the effect of commands on entries of any kind; a [`MenuKind`] defines the contents. A changed entry is parsed
+//! again as a whole, with its new words in place of the old ones, so that the checks of an `add` apply to it too. The
+//! words are not stored but found in the text again: a file may have a million entries, of which few are changed.
 //!
 //! Time is bounded: a command that searches entries uses up [`WorkBudget`], a budget in proportion to the file's size.
 //! Removing a list by name costs nothing, because lists are indexed.
@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::command::{Order, Verb, properties, property_name};
-use super::lexer::{Text, Word, words_of};
+use super::lexer::{LexedWord, Text, words_of};
 use super::menu_kind::MenuKind;
 use super::problem::{Problems, RscError, show};
 use super::property::Add;
@@ -108,7 +108,7 @@ impl<K: MenuKind> Store<K> {
 
     fn add(&mut self, order: &Order<'_>, intact: bool, problems: &mut Problems, work: &WorkBudget) {
         let place = order.value("place-before").filter(|_| K::ORDERED);
-        let without_place: Vec<Word>;
+        let without_place: Vec<LexedWord>;
         let words = match place {
             None => order.words(),
             Some(_) => {
@@ -140,7 +140,7 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// Adds a new entry to the index of the kind, and reports an equal one.
-    fn enter(&mut self, index: u32, words: &[Word], at: &Range<usize>, problems: &mut Problems) {
+    fn enter(&mut self, index: u32, words: &[LexedWord], at: &Range<usize>, problems: &mut Problems) {
         let Some(twin) = self.kind.enter(index, &self.records) else { return };
         let span =
             words.iter().find(|word| word.name.bytes == b"address").map_or_else(|| at.clone(), |w| w.span.clone());
@@ -274,7 +274,7 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// The words of an entry: the last one of each property, and the position of its verb.
-    fn words(&self, index: u32, text: &[u8], work: &WorkBudget) -> (Vec<Word>, Range<usize>) {
+    fn words(&self, index: u32, text: &[u8], work: &WorkBudget) -> (Vec<LexedWord>, Range<usize>) {
         let record = &self.records[index as usize];
         work.spend(30 + record.source.len());
         let mut verb = record.source.start..record.source.start;
@@ -316,7 +316,7 @@ impl<K: MenuKind> Store<K> {
 
 impl Change {
     /// The value of an entry's property.
-    fn words(&self, text: &[u8]) -> Vec<Word> {
+    fn words(&self, text: &[u8]) -> Vec<LexedWord> {
         let words = words_of(text, self.arguments.clone());
         match self.verb {
             Verb::Enable => vec![self.word("disabled", Text::made(b"no", self.at.clone()))],
@@ -331,13 +331,13 @@ impl Change {
         }
     }
 
-    fn word(&self, name: &str, value: Text) -> Word {
+    fn word(&self, name: &str, value: Text) -> LexedWord {
         let span = value.span.clone();
-        Word { span, name: Text::made(name.as_bytes(), self.at.clone()), value: Some(value), flawed: false }
+        LexedWord { span, name: Text::made(name.as_bytes(), self.at.clone()), value: Some(value), flawed: false }
     }
 }
 
-fn builtin_word(name: &str) -> Word {
+fn builtin_word(name: &str) -> LexedWord {
     let value = Some(Text::made(name.as_bytes(), 0..0));
-    Word { span: 0..0, name: Text::made(b"name", 0..0), value, flawed: false }
+    LexedWord { span: 0..0, name: Text::made(b"name", 0..0), value, flawed: false }
 }

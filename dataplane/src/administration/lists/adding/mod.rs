@@ -12,7 +12,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;
 
 use super::{Notes, RequestError, change};
-use crate::static_entries::{self, Bounds, OperatorChange, OperatorEntry, StaticEntries};
+use crate::static_entries::{self, Bounds, OperatorChange, OperatorEntry, StaticEntryStore};
 
 /// Maximum number of bytes of the name of a new list: every entry in an answer contains the name, and the name exists
 /// until a restart. Names in rules have no limit.
@@ -21,7 +21,7 @@ const MAX_NAME: usize = 64;
 /// The state that additions change, and the rules that they must not change.
 pub(super) struct Adding<'m> {
     pub(super) lists: &'m Lists,
-    pub(super) entries: &'m mut StaticEntries,
+    pub(super) entries: &'m mut StaticEntryStore,
     pub(super) notes: &'m mut Notes,
     pub(super) rules: &'m RuleSet,
     /// The origin of the rules, for messages.

@@ -21,7 +21,7 @@ fn at(seconds: u64) -> Time {
 
 struct House {
     lists: Lists,
-    entries: StaticEntries,
+    entries: StaticEntryStore,
     notes: Notes,
     rules: RuleSet,
     folder: TempDir,
@@ -30,7 +30,7 @@ struct House {
 fn house(room: usize) -> House {
     let folder = tempfile::tempdir().unwrap();
     let state = StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap();
-    let entries = StaticEntries::load(&Arc::new(state)).unwrap();
+    let entries = StaticEntryStore::load(&Arc::new(state)).unwrap();
     let lists = Lists::new(room).unwrap();
     lists.bind_all(&[("friends", u8::MAX), ("secured", 1)]).unwrap();
     House { lists, entries, notes: Notes::default(), rules: rsc::read(RULES.as_bytes()).rules, folder }

@@ -29,7 +29,7 @@ use knockplane_policy::time::Time;
 
 pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, SLOT_BYTES, VLAN_BYTES};
 use self::entry::{PeerWords, SlabEntry, VlanWords};
-use self::queue::Queue;
+use self::queue::LevelQueue;
 use crate::state::events::Cause;
 use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
@@ -95,7 +95,7 @@ pub(crate) struct Shard {
     vlans: Vec<VlanWords>,
     /// The number of entries in VLANs.
     in_vlans: u32,
-    queues: [Queue; LEVELS],
+    queues: [LevelQueue; LEVELS],
     /// The first slot that was freed.
     free: u32,
     /// The first slot that was never used.
@@ -124,7 +124,7 @@ impl Shard {
             buckets: boxed(slots as usize, || NIL)?,
             vlans: zeros(slots as usize)?,
             in_vlans: 0,
-            queues: [Queue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
+            queues: [LevelQueue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
             free: NIL,
             fresh: 0,
             cursor: 0,

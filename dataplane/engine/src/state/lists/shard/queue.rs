@@ -29,7 +29,7 @@ fn is_news(before: Time, after: Time, now: Time) -> bool {
 
 /// The entries of one level, by the time of their last addition.
 #[derive(Clone, Copy)]
-pub(super) struct Queue {
+pub(super) struct LevelQueue {
     pub(super) oldest: u32,
     pub(super) newest: u32,
     pub(super) length: u32,

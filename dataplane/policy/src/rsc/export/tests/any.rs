@@ -19,8 +19,8 @@ use crate::rsc::PropertyReference;
 use crate::rsc::filter::PROPERTIES;
 use crate::rsc::property::describe;
 use crate::rule::{
-    Action, Condition, EntryAddress, Inert, InterfaceList, InterfaceMember, Layer7Pattern, ListAdd, ListEntry,
-    ListTimeout, LocalAddress, Log, Matcher, RejectWith, Rule, RuleSet, Table, Tracking, TrackingMode,
+    Action, Condition, EntryAddress, Inert, InterfaceList, InterfaceMember, Layer7Pattern, ListAdd, ListTimeout,
+    LocalAddress, Log, Matcher, RejectWith, Rule, RuleFileEntry, RuleSet, Table, Tracking, TrackingMode,
 };
 use crate::time::LONGEST_TIMEOUT;
 use crate::word::Word;
@@ -181,13 +181,13 @@ fn patterns() -> impl Strategy<Value = Vec<Layer7Pattern>> {
     })
 }
 
-fn entry_of(family: Family) -> impl Strategy<Value = ListEntry> {
+fn entry_of(family: Family) -> impl Strategy<Value = RuleFileEntry> {
     let set = addresses(family).prop_map(EntryAddress::Set);
     let host = select(vec!["example.com", "a-b.example", "x1"]);
     let host = host.prop_map(|host| EntryAddress::Name(host.to_owned()));
     let address = prop_oneof![6 => set, 1 => host, 1 => Just(EntryAddress::None)];
     let rest = (option::of(timeout()), any::<bool>(), comment());
-    (address, list_name(), rest).prop_map(move |(address, list, (timeout, disabled, comment))| ListEntry {
+    (address, list_name(), rest).prop_map(move |(address, list, (timeout, disabled, comment))| RuleFileEntry {
         family,
         list,
         address,
@@ -198,12 +198,12 @@ fn entry_of(family: Family) -> impl Strategy<Value = ListEntry> {
     })
 }
 
-fn entries() -> impl Strategy<Value = Vec<ListEntry>> {
+fn entries() -> impl Strategy<Value = Vec<RuleFileEntry>> {
     let entry = prop_oneof![entry_of(Family::Ipv4), entry_of(Family::Ipv6)];
     vec(entry, 0..6).prop_map(|mut entries| {
-        let mut known: Vec<ListEntry> = Vec::new();
+        let mut known: Vec<RuleFileEntry> = Vec::new();
         entries.retain(|entry| {
-            let same = |other: &ListEntry| {
+            let same = |other: &RuleFileEntry| {
                 (&other.list, &other.address, other.family) == (&entry.list, &entry.address, entry.family)
             };
             let is_new = entry.address == EntryAddress::None || !known.iter().any(same);
