@@ -1,12 +1,12 @@
-//! The memory of frames, cut into chunks, and sets of chunks.
+//! The memory of frames, which is divided into chunks, and sets of chunks.
 //!
 //! ```text
 //!   chunk    | headroom                    | frame, up to the end of the chunk         |
 //!            |        time stamp (8 bytes) | address                                   |
 //!   address    bytes from the start of the UMEM; chunk number = address / size of a chunk
 //! ```
-//! [`Umem`] does not record the owner of a chunk: the caller that reads its bytes guarantees to own it. With a
-//! [`ChunkSet`] the owner records which chunks it has given to the kernel, and so which chunks the kernel can return.
+//! [`Umem`] does not record the owner of a chunk: a caller that reads its bytes guarantees to own it. A [`ChunkSet`]
+//! contains the chunks that the owner has given to the kernel, which are the chunks that the kernel can return.
 
 use std::slice;
 
@@ -23,7 +23,7 @@ pub(crate) struct Umem {
 }
 
 impl Umem {
-    /// Cuts a region into chunks.
+    /// Divides a region into chunks.
     ///
     /// # Panics
     /// If the size is no power of two, or the region is no multiple of it.
