@@ -1,5 +1,4 @@
-//! Files that no other user can change: a configuration that decides which packets pass, a profile that names a
-//! command.
+//! Checks that no other user can change a file: a configuration decides about packets, and a profile names a command.
 //!
 //! A file is trusted if three conditions hold. It is a regular file, and its owner is root or the user of this process.
 //! Neither its group nor others can write it. The same holds for every directory on its path, and, for its owner, for
@@ -14,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use crate::input::InputError;
 
-/// Why a file is not trusted.
+/// The reason that a file is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It is a pipe, a device, …
+    /// The file is not regular: it is a pipe or a device, for example.
     #[error("{} is not a regular file: name a regular file", .0.display())]
     NotRegular(PathBuf),
     /// Another user owns it.
@@ -30,12 +29,12 @@ pub enum TrustError {
         /// The user id that should own it.
         user: u32,
     },
-    /// Others can write it.
+    /// Other users can write it.
     #[error("{path} can be written by {}; run: chmod go-w {path}", if *.by_all { "everybody" } else { "its group" }, path = .path.display())]
     Writable {
         /// The file, or a directory on the way to it.
         path: PathBuf,
-        /// Everybody can write it, not only its group.
+        /// Whether all users can write it, and not only its group.
         by_all: bool,
     },
 }
@@ -178,7 +177,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A directory of this test's own with a file in it.
+    /// A temporary directory with a file in it.
     fn scenario() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");

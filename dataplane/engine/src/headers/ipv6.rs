@@ -54,7 +54,7 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
     })
 }
 
-/// Whether hosts process messages of this type as neighbour discovery, whatever the code.
+/// Whether hosts process messages of this type as neighbour discovery. They do not check the code.
 fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
     discovery::Kind::of(kind).is_some()
 }

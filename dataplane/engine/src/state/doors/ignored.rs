@@ -57,7 +57,7 @@ impl Visitors {
     }
 
     /// Calls the visitor with every source whose knocks are ignored, in no order. `most_attempts` returns the number of
-    /// first steps that a door allows; `None` allows any number.
+    /// first steps that a door allows; `None` is no limit.
     pub fn visit_ignored(
         &self,
         now: Time,
