@@ -51,7 +51,7 @@ pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
         // The more-fragments flag or an offset marks a fragment.
         packet.frame.get(network + 6..network + 8).is_some_and(|field| field[0] & 0x3f != 0 || field[1] != 0)
     } else {
-        // A fragment has a transport header behind extension headers.
+        // The fragment header is an extension header, so most packets need only the first comparison.
         usize::from(packet.transport) > network + 40 && packet.fragment() != Some(FragmentPart::Whole)
     }
 }

@@ -84,7 +84,8 @@ pub struct Context<'a> {
 }
 
 impl RuleEvaluation<'_, FirstEvaluation<'_>> {
-    /// Decides about the packet, and removes its connection if the packet began it and is not forwarded.
+    /// Decides about the packet. Removes its connection if the connection ends with the packet, or if the packet began
+    /// it and is not forwarded.
     fn decide(&mut self) -> Decision {
         let decision = self.decide_by_rules();
         let facts = &self.facts;

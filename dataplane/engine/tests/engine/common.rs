@@ -334,7 +334,7 @@ impl Engine {
         Engine::with_room(rules, settings, 1000)
     }
 
-    /// Creates an engine with room for `room` list entries and about as many connections.
+    /// Creates an engine with room for `room` list entries and about `room` connections.
     pub(crate) fn with_room(rules: RuleSet, settings: &Settings, room: usize) -> Engine {
         let state = State::with_secret(room, room, SECRET).unwrap();
         let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();

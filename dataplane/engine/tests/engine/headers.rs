@@ -416,7 +416,8 @@ fn what_begins_something_without_a_checksum_is_counted_by_its_side() {
         leave_to_interface(&mut left, &read(Side::Outside, &whole, 1522).unwrap());
         left
     };
-    // A packet with a checksum, a packet that is dropped, and three packets that begin a connection.
+    // The connection begins with a right checksum. The packets without a checksum are dropped, or belong to this
+    // connection.
     for frame in [frame(22), without(23), without(22), without(22), without(22)] {
         engine.decide(Side::Outside, &[&frame], Time::default());
     }

@@ -165,7 +165,7 @@ fn what_no_message_has_is_malformed_in_each_of_them() {
             with(&message, |message| message.code = 1),
             with(&message, |message| message.checksum_error = 1),
             with(&message, |message| message.checksum_error = 0x8000),
-            // No extension header may precede the message.
+            // No extension header may precede the message, and no bytes may follow it.
             extension(0, &[58, 0, 5, 2, 0, 0, 1, 0]),
             extension(60, &[58, 0, 1, 4, 0, 0, 0, 0]),
             extension(44, &[58, 0, 0, 0, 0, 0, 0, 1]),
