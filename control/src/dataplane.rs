@@ -143,12 +143,12 @@ impl Dataplane {
         Dataplane { socket: socket.into(), answer_within: ANSWER_WITHIN }
     }
 
-    /// Its socket.
+    /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Its status.
+    /// The status.
     ///
     /// # Errors
     /// See [`DataplaneError`]; so too for the others.
@@ -199,7 +199,7 @@ impl Dataplane {
         }
     }
 
-    /// Its counters.
+    /// The counters.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
             Response::Metrics(metrics) => Ok(*metrics),

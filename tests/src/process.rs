@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The output of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Its exit code; `None` if a signal ended it.
+    /// The exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -74,7 +74,7 @@ impl Process {
         Ok(Process { child, name: name.to_owned() })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -40,7 +40,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, for `ip netns exec`.
+    /// The name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -62,7 +62,7 @@ const INDENT: &str = "    ";
 /// A packet of a capture, for `--json`.
 #[derive(Serialize, JsonSchema)]
 struct Numbered {
-    /// Its number in the capture, from 1.
+    /// The number in the capture, from 1.
     number: usize,
     /// The capture's time, as RFC 3339 writes it.
     time: String,

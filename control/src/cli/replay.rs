@@ -79,9 +79,9 @@ struct Decided {
     reason: Reason,
     /// The rule that decided.
     rule: Option<RuleId>,
-    /// Its number in `show rules`.
+    /// The number in `show rules`.
     rule_number: Option<RuleNumber>,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     line: Option<u32>,
 }
 
@@ -91,7 +91,7 @@ struct Counted {
     /// As in `show rules`.
     number: RuleNumber,
     rule: RuleId,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     line: Option<u32>,
     chain: String,
     action: String,

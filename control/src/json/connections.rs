@@ -43,7 +43,7 @@ pub(crate) struct Table {
 pub(crate) struct Connection {
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Its IP protocol, by name or number, as rules write it.
+    /// The IP protocol, by name or number, as rules write it.
     pub(crate) protocol: String,
     pub(crate) source: IpAddr,
     /// `null` if the protocol has no ports.

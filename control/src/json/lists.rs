@@ -28,7 +28,7 @@ pub(crate) struct Lists {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct HostName {
     pub(crate) list: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
     /// Which addresses of it are meant.
     pub(crate) family: Family,
@@ -36,7 +36,7 @@ pub(crate) struct HostName {
     /// `resolved`, `failing` (the last attempt failed, the addresses are from before), `stored` (the addresses are from
     /// before the start) or `unresolved`.
     pub(crate) state: String,
-    /// Its addresses by the last answer.
+    /// The addresses by the last answer.
     pub(crate) addresses: Vec<IpAddr>,
     /// Why the last attempt failed; `null` if it did not.
     pub(crate) failure: Option<String>,
@@ -104,7 +104,7 @@ pub(crate) struct Entry {
     pub(crate) dynamic: bool,
     /// Whether it is an entry of the rule file.
     pub(crate) of_rules: bool,
-    /// Its line in the rule file, if it is known.
+    /// The line in the rule file, if it is known.
     pub(crate) line: Option<u32>,
     /// The host name that resolves to the address; `null` if the address was put in as such.
     pub(crate) name: Option<String>,

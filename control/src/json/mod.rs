@@ -175,11 +175,11 @@ impl From<IpAddr> for Peer {
 /// The virtual network that something is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Network {
-    /// Its VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of another type than usual as `10@88a8`.
+    /// The VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of another type than usual as `10@88a8`.
     /// `untagged` for frames without a tag, where those are told from all others. `null` if there is none, or if it is all.
     #[serde(default)]
     pub(crate) vlan: Option<String>,
-    /// Its PPPoE session; `null` if there is none, or if it is all.
+    /// The PPPoE session; `null` if there is none, or if it is all.
     #[serde(default)]
     pub(crate) pppoe: Option<u16>,
 }

@@ -34,7 +34,7 @@ pub(crate) struct Rules {
 /// A rule that runs.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct CountedRule {
-    /// Its number now. `id` stays the same when other rules come or go, and this does not.
+    /// The number now. `id` stays the same when other rules come or go, and this does not.
     pub(crate) number: RuleNumber,
     #[serde(flatten)]
     pub(crate) rule: Rule,
@@ -47,7 +47,7 @@ pub(crate) struct CountedRule {
 pub(crate) struct Rule {
     /// The same after a reload and in another order, as long as the rule says the same.
     pub(crate) id: RuleId,
-    /// Its menu: `/ip firewall filter`.
+    /// The menu: `/ip firewall filter`.
     pub(crate) menu: String,
     pub(crate) chain: String,
     pub(crate) action: String,
@@ -61,7 +61,7 @@ pub(crate) struct Rule {
     pub(crate) invalid: Option<String>,
     /// Whether it is a door's rule and in no rule file.
     pub(crate) dynamic: bool,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Pattern {
     /// The expression; bytes above 0x7f as `\xHH`.
     pub(crate) regexp: String,
     pub(crate) comment: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
 }
 
@@ -158,7 +158,7 @@ pub(crate) struct Entry {
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) disabled: bool,
     pub(crate) comment: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
 }
 
@@ -214,7 +214,7 @@ pub(crate) struct InterfaceMember {
     pub(crate) interface: String,
     pub(crate) disabled: bool,
     pub(crate) comment: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
 }
 

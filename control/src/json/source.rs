@@ -38,7 +38,7 @@ pub(crate) struct Source {
     pub(crate) ports: Vec<Ports>,
     /// First steps of its prefix; `null` if there is no quota.
     pub(crate) quota: Option<Quota>,
-    /// Its connections; `null` if connections are not tracked.
+    /// The connections; `null` if connections are not tracked.
     pub(crate) connections: Option<Connections>,
     /// What matchers of rules remember of it.
     pub(crate) matchers: Vec<MatcherState>,
@@ -69,9 +69,9 @@ pub(crate) struct List {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RuleRef {
     pub(crate) id: RuleId,
-    /// Its number in `show rules`.
+    /// The number in `show rules`.
     pub(crate) number: RuleNumber,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
     pub(crate) chain: String,
     pub(crate) comment: String,
@@ -105,11 +105,11 @@ pub(crate) struct Door {
     pub(crate) grants: Vec<Grant>,
     /// Time of the hold-off that is left; `null` if there is none now.
     pub(crate) held_off_seconds: Option<f64>,
-    /// Its first steps; `null` if the door has no `max-attempts`.
+    /// The first steps; `null` if the door has no `max-attempts`.
     pub(crate) attempts: Option<Attempts>,
     /// Why its knocks are ignored now, the reason that lasts longest first.
     pub(crate) ignored: Vec<Ignored>,
-    /// Its recent failed steps by reason, the last one first.
+    /// The recent failed steps by reason, the last one first.
     pub(crate) failures: Vec<Failure>,
 }
 
@@ -176,9 +176,9 @@ pub(crate) struct Packet {
     pub(crate) side: Side,
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Its IP protocol, by name or number, as rules write it; `null` if the frame could not be read so far.
+    /// The IP protocol, by name or number, as rules write it; `null` if the frame could not be read so far.
     pub(crate) protocol: Option<String>,
-    /// Its destination port; `null` if it has none.
+    /// The destination port; `null` if it has none.
     pub(crate) port: Option<u16>,
 }
 
@@ -225,11 +225,11 @@ pub(crate) struct Connections {
 pub(crate) struct Connection {
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Its IP protocol, by name or number, as rules write it.
+    /// The IP protocol, by name or number, as rules write it.
     pub(crate) protocol: String,
     /// The sender of the first packet.
     pub(crate) from: Endpoint,
-    /// Its receiver.
+    /// The receiver.
     pub(crate) to: Endpoint,
     /// `new` until both ends have sent, then `established`.
     pub(crate) state: ConnectionState,
@@ -249,7 +249,7 @@ pub(crate) struct Connection {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
-    /// Its port; the identifier of ICMP.
+    /// The port; the identifier of ICMP.
     pub(crate) port: u16,
 }
 

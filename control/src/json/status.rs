@@ -176,7 +176,7 @@ impl From<wire::Interface> for Interface {
 /// A worker.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Worker {
-    /// Its number, which is the queue that it serves on both sides.
+    /// The number, which is the queue that it serves on both sides.
     pub(crate) worker: u32,
     /// The core that it is pinned to; `null` if it is not.
     pub(crate) core: Option<u32>,

@@ -92,7 +92,7 @@ mod unix {
     const WRITABLE_BY_ALL: u32 = 0o002;
     const STICKY: u32 = 0o1000;
 
-    /// Highest number of links on one path, as in the kernel (path_resolution(7)).
+    /// Maximum number of links on one path, as in the kernel (path_resolution(7)).
     const MOST_LINKS: u32 = 40;
 
     /// Checks every directory and link on the path to a file; returns the file's name without links.

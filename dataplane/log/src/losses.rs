@@ -12,7 +12,7 @@ const MAX_RULES: usize = 1024;
 pub struct RuleName {
     /// The rule's id, which does not change when other rules are added or removed.
     pub id: Box<str>,
-    /// Its number, as `knockctl show rules` shows it with its menu.
+    /// The number, as `knockctl show rules` shows it with its menu.
     pub number: Box<str>,
 }
 

@@ -84,7 +84,7 @@ impl Region {
         self.start
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -58,7 +58,7 @@ pub(super) struct Import {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Remark {
     severity: Severity,
-    /// Its line, from 1.
+    /// The line, from 1.
     line: u32,
     message: String,
 }
@@ -120,7 +120,7 @@ struct Written {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Skipped {
     section: String,
-    /// Its line, from 1.
+    /// The line, from 1.
     line: u32,
 }
 

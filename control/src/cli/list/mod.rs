@@ -49,7 +49,7 @@ pub(super) enum Command {
     Remove {
         /// Name of the list
         list: String,
-        /// Its address, prefix or range, as `list show` prints it
+        /// The address, prefix or range, as `list show` prints it
         address: AddressSet,
     },
     /// Remove all entries from a list, except those of the rules

@@ -69,7 +69,7 @@ pub enum Problem {
     Pattern {
         /// The name of the pattern.
         pattern: String,
-        /// Its line.
+        /// The line.
         line: u32,
         /// The reason.
         error: PatternError,
@@ -171,9 +171,9 @@ impl Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: rule {id}")]
 pub struct Place {
-    /// Its id.
+    /// The id.
     pub id: RuleId,
-    /// Its line.
+    /// The line.
     pub line: u32,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Shot {
     /// Its conversation.
     pub(super) conversation: usize,
     pub(super) frame: Vec<u8>,
-    /// Its description.
+    /// The description.
     pub(super) says: String,
 }
 

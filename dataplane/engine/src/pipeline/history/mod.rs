@@ -107,11 +107,11 @@ pub enum Refusal {
 pub struct LastPacket {
     /// The side of its arrival.
     pub side: Side,
-    /// Its VLAN, independent of the settings for VLANs. All packets of a record have the same VLAN.
+    /// The VLAN, independent of the settings for VLANs. All packets of a record have the same VLAN.
     pub vlan: Vlan,
-    /// Its IP protocol. `None` if the frame was refused before the protocol was read.
+    /// The IP protocol. `None` if the frame was refused before the protocol was read.
     pub protocol: Option<u8>,
-    /// Its destination port. `None` if it has no ports.
+    /// The destination port. `None` if it has no ports.
     pub port: Option<u16>,
 }
 

@@ -15,7 +15,7 @@ use crate::state::lists::ListId;
 pub struct Ignored {
     /// The source; over IPv6 the first address of its /64.
     pub source: IpAddr,
-    /// Its network.
+    /// The network.
     pub vlan: Vlan,
     /// The open list of the door; `None` if all doors ignore the source.
     pub open: Option<ListId>,

@@ -186,7 +186,7 @@ pub(in crate::rsc) const PROPERTIES: &[Row] = &[
         .says("As `limit`, with a bucket for each address or flow; it is removed after `expire`, by default 10s.",
             LIMITS, "10/1m,5,src-address/1m40s"),
 
-    // Conditions that have no meaning here.
+    // Conditions that have no meaning in this filter.
     Row::matcher("hotspot", |rule, value| rule.keep("hotspot", value, "there is no hotspot here"))
         .says("The client's state in the hotspot.", "[!]auth|from-client|http|local-dst|to-client,…", "auth")
         .only(Family::Ipv4).never_run(NEVER_RUN),
