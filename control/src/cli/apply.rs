@@ -87,7 +87,7 @@ fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
     }
 }
 
-/// The ways in that would be lost.
+/// The names of the ways in that would be lost.
 fn named(ways: &[WayIn], running: &Rules) -> String {
     let said = |way: &WayIn| match way {
         WayIn::Door(name) => format!("door `{name}`"),
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(none, "these rules have none that runs, in place of 1\n");
     }
 
-    /// Doors of the configuration stay when rules change.
+    /// Doors of the configuration remain when rules change.
     #[test]
     fn a_door_is_a_way_in() {
         let door = r#"{"name":"ssh","knock":["tcp/7000","udp/9000","tcp/8000"]}"#;

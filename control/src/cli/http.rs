@@ -49,9 +49,9 @@ impl Trouble {
 pub(super) struct Reason {
     /// The whole message.
     pub(super) sentence: String,
-    /// The end of the sentence that is the remedy, if there is one.
+    /// The remedy at the end of the sentence, if there is one.
     pub(super) remedy: Option<String>,
-    /// The socket that the message is about.
+    /// The socket of the request.
     pub(super) socket: Option<PathBuf>,
 }
 

@@ -1,8 +1,8 @@
 //! The metrics for Prometheus: one request to the dataplane, rendered as text.
 //!
-//! Each scrape fills a new sheet with the current numbers of the dataplane, so that nothing is counted twice, and a series that
-//! the dataplane no longer has disappears. [`Metrics`] holds the counters of the control process itself. If the dataplane does
-//! not answer, the scrape succeeds with `dataplane_up 0`.
+//! Each scrape fills a new sheet with the present numbers of the dataplane, so that nothing is counted twice, and no
+//! series remains that the dataplane does not have any more. [`Metrics`] contains the counters of the control process.
+//! If the dataplane does not answer, the scrape succeeds with `dataplane_up 0`.
 //!
 //! | file           | owns |
 //! |----------------|------|
@@ -51,7 +51,7 @@ pub struct Metrics {
     listeners: [(&'static str, Arc<Refusals>); 2],
     /// Start of the process, since the Unix epoch.
     started: Duration,
-    /// When the dataplane last answered.
+    /// The time of the last answer of the dataplane.
     last_answer: Mutex<Option<Instant>>,
 }
 

@@ -99,7 +99,7 @@ fn drift(sheet: &Sheet, interfaces: &[Interface]) {
     }
 }
 
-/// One of the counters.
+/// A function that returns one of the counters.
 type Count = fn(&InterfaceCounters) -> u64;
 
 /// The counters of the programs and the driver at one interface, under the name of the family without its end.

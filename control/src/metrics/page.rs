@@ -1,4 +1,4 @@
-//! Writes `docs/metrics.md` from the metrics in the code, and compares the page with them. Names, types, labels and
+//! Generates `docs/metrics.md` from the metrics in the code, and compares the page with them. Names, types, labels and
 //! descriptions are those of a scrape. This file has an example of a query for each metric, and the test fails if a
 //! metric has none.
 //!

@@ -93,7 +93,7 @@ impl Findings {
                 continue;
             }
             match problem.place() {
-                // Reported already.
+                // These problems are already reported.
                 _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
@@ -188,7 +188,7 @@ struct Places<'s> {
     text: &'s [u8],
     reading: &'s Reading,
     rules: HashMap<&'s RuleId, usize>,
-    /// With the rules of doors, which come first.
+    /// The numbers of the rules, which include the rules of doors before them.
     numbers: HashMap<RuleId, RuleNumber>,
 }
 

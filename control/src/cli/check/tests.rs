@@ -228,7 +228,7 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
     }
 }
 
-/// The lines that `check` prints for pasting, as they are printed: no name is resolved, so no rule that needs one runs.
+/// Pastes the printed lines unchanged. They assign no side to any name, so no rule that needs a side runs.
 #[test]
 fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
     let text = "/ip firewall filter\n\

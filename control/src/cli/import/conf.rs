@@ -7,7 +7,7 @@ use super::Told;
 pub(super) struct Section {
     pub(super) name: String,
     pub(super) line: u32,
-    /// Whether a line of the section has an error of its own.
+    /// Whether a line of the section has an error.
     pub(super) is_broken: bool,
     keys: Vec<(Key, u32, String)>,
 }

@@ -51,7 +51,7 @@ pub(super) struct Imported {
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     pub(super) imported: Vec<Imported>,
-    /// Names and lines of the sections that neither are a door nor close one.
+    /// Names and lines of the sections that neither become a door nor close one.
     pub(super) skipped: Vec<(String, u32)>,
 }
 
@@ -107,8 +107,8 @@ fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
     }
 }
 
-/// Whether the names of the two sections fit each other, as `openSSH` and `closeSSH`, or no other section that `close`
-/// closes has a fitting name.
+/// Whether the names of the two sections belong together, as `openSSH` and `closeSSH` do, or whether no other section
+/// that `close` closes has such a name.
 fn is_called_alike(close: &Part<'_>, open: &Part<'_>, all: &[Part<'_>]) -> bool {
     let stem = |part: &Part<'_>| {
         let name = part.section.name.to_ascii_lowercase();
@@ -209,7 +209,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
     // The door is open from the first command that opens to the first later command that closes.
     let (mut open_s, mut closes_again) = (0, false);
-    // The earliest end of an opening that ends by itself.
+    // The earliest end of an opening with a time limit.
     let mut ends_after_s = None;
     for effect in effects(line, started, told)? {
         let is_open = !opens.is_empty();
@@ -321,7 +321,7 @@ fn commands(line: &str) -> Result<Vec<Command>, String> {
 /// are open.
 ///
 /// # Errors
-/// If it does.
+/// If the condition changes which ports are open.
 fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect, String> {
     let is_same = |checked: &Vec<String>, what: &Vec<String>| checked == what;
     match (runs, before, &effect) {

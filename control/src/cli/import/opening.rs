@@ -12,7 +12,7 @@ use super::firewalld;
 pub(super) enum Effect {
     /// The command opens these targets for the knocking source: `tcp/22`; an empty list means all targets.
     Opens(Vec<String>),
-    /// The command opens these targets for so many seconds.
+    /// The command opens these targets for this number of seconds.
     OpensFor(Vec<String>, u64),
     /// The command closes these targets again.
     Closes(Vec<String>),
@@ -20,7 +20,7 @@ pub(super) enum Effect {
     Checks(Vec<String>),
     /// The command closes a target that it does not name, for example by a rule number.
     ClosesSomething,
-    /// The command waits so many seconds.
+    /// The command waits this number of seconds.
     Waits(u64),
     /// The command has no effect beyond those of a door.
     Nothing,
@@ -85,7 +85,7 @@ pub(super) struct Lets {
 impl Lets {
     pub(super) fn effect(self, what: &str) -> Result<Effect, String> {
         if self.answers {
-            // Replies of connections to an open target pass by themselves.
+            // The door also forwards replies of connections to an open target.
             return Ok(Effect::Nothing);
         }
         if !self.knocker {
@@ -187,7 +187,7 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
                     "`{word}` is for one address, and a door opens the one that was knocked at: leave it out"
                 ));
             }
-            // Knocks come from outside, whatever the name of the interface is there.
+            // Knocks come from outside, so the name of the interface has no effect.
             "-i" | "--in-interface" | "--comment" => _ = value()?,
             "--syn" | "-n" => {}
             "-w" | "--wait" => _ = words.next_if(|time| time.parse::<u32>().is_ok()),
@@ -206,7 +206,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
         let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}` of ufw: {USUAL}"));
         match word {
             "--force" | "rule" | "in" => {}
-            // Knocks come from outside, whatever the name of that interface is.
+            // Knocks come from outside, so the name of the interface has no effect.
             "insert" | "comment" | "on" => _ = value()?,
             "prepend" => {}
             "delete" => {

@@ -70,7 +70,7 @@ pub(super) enum Command {
     },
 }
 
-/// What to show.
+/// The options of `show`.
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Only this list

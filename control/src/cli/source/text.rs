@@ -81,7 +81,7 @@ fn doors(source: &Source) -> String {
     format!("doors\n{}{}{remembered}", table.text(), ports.collect::<String>())
 }
 
-/// State, destination, time left.
+/// The rows of a door: state, destination, time left.
 fn door_rows(door: &SourceDoor) -> Vec<(String, String, String)> {
     let mut rows = Vec::new();
     for ignored in &door.ignored {
@@ -159,7 +159,7 @@ fn added_by(list: &SourceList) -> String {
     }
 }
 
-/// `ip filter 3, 7, ipv6 filter 2`: the menu stands before its first number.
+/// Writes `ip filter 3, 7, ipv6 filter 2`: the menu precedes its first number.
 fn numbered(rules: &[RuleRef]) -> String {
     let mut menu = "";
     let number = |rule: &RuleRef| match rule.number.menu() == std::mem::replace(&mut menu, rule.number.menu()) {
