@@ -95,7 +95,8 @@ impl Process {
         let tasks = format!("/proc/{}/task", self.id());
         let mut total = Duration::ZERO;
         for task in fs::read_dir(&tasks).with_context(|| format!("{} has ended", self.name))? {
-            // Time on a core, time waiting for one, turns: Linux Documentation/scheduler/sched-stats.rst.
+            // The fields are time on a core, time of waiting for a core, and number of turns: Linux
+            // Documentation/scheduler/sched-stats.rst.
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
             let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
             total += Duration::from_nanos(nanos.with_context(|| format!("not a schedstat: {text}"))?);
@@ -135,7 +136,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -80,7 +80,7 @@ fn an_apply_that_closes_the_last_way_in_asks_for_confirmation() {
         assert!(said.contains("Apply them? [y/N]") && said.contains("the old rules keep running"), "{said}");
         let (code, said) = answered("y");
         assert_eq!((code, generation()), (Some(0), before + 1), "{said}");
-        // No way in is closed any more.
+        // This apply closes no way in.
         assert!(filter.knockctl(&["apply", &file]).expect("knockctl").ok());
     });
 }
