@@ -127,7 +127,7 @@ fn a_damaged_state_file_is_refused_and_can_be_started_without() {
             let path = filter.path("state").join(name);
             let intact = fs::read(&path).expect("a state file");
             let mut damaged = intact.clone();
-            // Damages the first line of the static entries, because after other damage the entries before it are kept.
+            // For `lists.state`, damages the first line, because after other damage the entries before it are kept.
             let (place, what) = match name {
                 "lists.state" => (5, "line 1 does not begin with"),
                 _ => (damaged.len() / 2, "do not match their checksum"),
