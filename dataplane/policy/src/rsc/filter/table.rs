@@ -218,7 +218,7 @@ const LIMITS: &str = "count[/time],burst,mode[/expire]; mode: dst-address|dst-ad
 const PORTS: &str = "[!]port[-port],…, at most 16";
 const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
 
-const FRAGMENTS: &str = "RouterOS puts fragments together before it compares. Here each fragment is decided about by itself: a \
+const FRAGMENTS: &str = "RouterOS reassembles fragments before it compares. Here each fragment is decided separately: a \
     size above the MTU matches nothing, and the MTU itself the first fragment of every longer packet.";
 const HELPERS: &str = "there are no connection helpers here";
 const LOCAL: &str = "`/ip address` and `/ipv6 address` define which addresses are `local` and `broadcast`; there are no `blackhole` routes.";
