@@ -49,7 +49,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, so that it does not receive Ctrl-C of the terminal. Its output
+    /// Starts a command in a separate process group, so that it does not receive Ctrl-C of the terminal. Its output
     /// goes to `log`.
     ///
     /// # Errors

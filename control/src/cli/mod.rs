@@ -12,7 +12,7 @@
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
-//! | `bench.rs`   | evaluates rules on frames, with a clock of its own |
+//! | `bench.rs`   | evaluates rules on frames, with its own clock |
 //! | `sources.rs` | the origin of those rules, settings and lists |
 //! | `packet/`    | a packet as a line of text |
 //! | `capture/`   | pcap and pcapng files |

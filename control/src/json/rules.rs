@@ -99,7 +99,7 @@ fn menu(family: Family, table: Table) -> &'static str {
 pub(crate) struct ChainDefault {
     pub(crate) chain: String,
     pub(crate) verdict: Verdict,
-    /// The packets that the default decided about.
+    /// The packets that the default decided.
     pub(crate) counter: Counter,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The dataplane selects them, and not the control process: counters must not decrease while the dataplane runs, also
 //! if the control process restarts. A rule without series adds to one overflow counter. Its counts stay in the overflow
-//! when the rule gets series of its own or is removed, so that the overflow never decreases.
+//! when the rule gets its own series or is removed, so that the overflow never decreases.
 //!
 //! The last rule of each chain always has series, because this rule commonly drops the rest. Of the other rules, at
 //! most [`MAX_RULE_SERIES`] have series: those that `[metrics] rules` selects. A rule with series keeps them while it

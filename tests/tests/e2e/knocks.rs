@@ -21,7 +21,7 @@ fn knocker(topology: &Topology, arguments: &str) {
     client(topology, &format!("{} {arguments}", knocker.display()));
 }
 
-/// Knocks, and waits until the filter has decided about every packet of the knock.
+/// Knocks, and waits until the filter has decided every packet of the knock.
 fn decided(filter: &Filter<'_>, steps: &str, knock: impl FnOnce()) {
     let hits = steps.split_whitespace().count() as f64;
     let dropped = || filter.metric("knockplane_packets_total", &["verdict=\"drop\""]).expect("a counter");

@@ -1,10 +1,10 @@
 //! The rules of doors. They precede the filter rules of the file and are not part of the file.
 //!
 //! ```text
-//! chain=input  action=accept connection-door=ssh              what began through the door goes on, whoever closes it
+//! chain=input  action=accept connection-door=ssh              connections through the door continue after it closes
 //! chain=output action=accept connection-door=ssh
-//! chain=input  action=knock door=ssh connection-state=new,invalid,untracked      what belongs to nothing may be a knock
-//! chain=input  action=accept door=ssh protocol=tcp dst-port=22 src-address-list=door-ssh         what is open
+//! chain=input  action=knock door=ssh connection-state=new,invalid,untracked      packets of no connection may be knocks
+//! chain=input  action=accept door=ssh protocol=tcp dst-port=22 src-address-list=door-ssh         the openings
 //! ```
 //!
 //! The order: the connections of all doors, the knocks at all doors, the openings of all doors. So an open door does

@@ -8,11 +8,11 @@
 //!
 //! ```text
 //!  bytes ─► encoding ─► script, if there is one ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
-//!                                          │        command, select, store::find: which entries a command is for
-//!                                          │        filter, layer7, address_list, …: what an entry's words say
-//!                                          │        property: one table row a property; value: what values mean
+//!                                          │        command, select, store::find: the entries to which a command applies
+//!                                          │        filter, layer7, address_list, …: the meaning of an entry's words
+//!                                          │        property: one table row a property; value: the meaning of values
 //!                                          └► other menus that RouterOS has: skipped and counted
-//!                   whatever is wrong ──► flaw, problem ─► finding ─► report
+//!                   any error ──► flaw, problem ─► finding ─► report
 //! ```
 //!
 //! [`export`] is the inverse, and [`wording`] the form of rules in exports and in all output for operators.

@@ -1,8 +1,8 @@
 //! Maps a router's interfaces to the sides of the filter.
 //!
-//! A filter has two sides. A router has any number of interfaces with names of its own. The configuration assigns names
-//! to a side, or to the interfaces without packets of this filter. A rule with any other name must be refused: an
-//! accept with the negated name would match every packet, and a drop with the name would match none.
+//! A filter has two sides. A router has any number of named interfaces. The configuration assigns names to a side, or
+//! to the interfaces without packets of this filter. A rule with any other name must be refused: an accept with the
+//! negated name would match every packet, and a drop with the name would match none.
 
 use std::collections::HashMap;
 

@@ -30,7 +30,7 @@ impl HistoryWriter {
     }
 }
 
-/// Records one event, in a batch of its own.
+/// Records one event, in a separate batch.
 fn note(writer: &mut HistoryWriter, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
     writer.begin_batch(now);
     writer.note(source, refusal, to(port), 1, now);

@@ -14,7 +14,7 @@
 //! | SYN-ACK, RST that answers a SYN | it acknowledges that SYN | invalid |
 //! | RST | it has exactly the number that its receiver expects | ignored inside the window, so that the receiver can challenge it (RFC 5961); invalid outside |
 //! | FIN | nothing before it is missing, or it is acknowledged | treated as data until then |
-//! | SYN in a connection | the connection has ended | ignored, and remembered |
+//! | SYN in a connection | the connection has ended | ignored; its number is stored |
 //!
 //! The two ends may have different states of a connection. A segment that may belong to such a connection is forwarded
 //! and ignored: an end with another state sends a RST. The sequence number of a SYN in a known connection is stored:

@@ -10,7 +10,7 @@
 //! ```text
 //! add  chain=input  comment="a \"b\""      one Command
 //! ^^^  ^^^^^ ^^^^^                         Words: a name, perhaps a value;
-//!                   ^^^^^^^ ^^^^^^^^^      each a Text that remembers where its bytes stood
+//!                   ^^^^^^^ ^^^^^^^^^      each a Text with the positions of its bytes
 //! ```
 //!
 //! | module   | owns |
