@@ -52,10 +52,10 @@ pub enum DataplaneError {
     )]
     Silent(Duration),
     /// The dataplane ended the connection before the answer.
-    #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
+    #[error("the dataplane ended the connection before it answered ({0}); see its log")]
     Lost(io::Error),
     /// The dataplane listens, and refuses this connection.
-    #[error("the dataplane turned the connection away: {0}")]
+    #[error("the dataplane refused the connection: {0}")]
     TurnedAway(String),
     /// The dataplane uses another version of the messages.
     #[error(
@@ -100,8 +100,8 @@ impl DataplaneError {
     pub fn remedy(&self) -> Option<String> {
         let remedy = match self {
             DataplaneError::Unreachable { source, .. } => remedy(source),
-            DataplaneError::Silent(_) => "its log says what it is doing",
-            DataplaneError::Lost(_) => "its log says why",
+            DataplaneError::Silent(_) => "see its log",
+            DataplaneError::Lost(_) => "see its log",
             DataplaneError::Version { .. } => "install the same version of both and restart them",
             DataplaneError::Garbage { .. } => "correct `socket` in [dataplane]",
             DataplaneError::TooLong(_) => "split the file",
@@ -480,7 +480,7 @@ mod tests {
         let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
-        assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");
+        assert_eq!(error.to_string(), "the dataplane refused the connection: too many connections: try again");
     }
 
     #[tokio::test]

@@ -135,7 +135,7 @@ impl Watcher {
             }
             Err((side, error)) => {
                 let name = self.baseline.interfaces[side].device.name();
-                let problem = format!("it is not known whether {name} is as it should be: {error}");
+                let problem = format!("the state of {name} is not known: {error}");
                 self.findings.drift[side].retain(|drift| drift.kind != DriftKind::Unverified);
                 self.findings.drift[side].push(Drift { kind: DriftKind::Unverified, problem });
             }

@@ -58,9 +58,9 @@ struct Arguments {
     /// Configuration file; /etc/knockplane/knockplane.toml without one.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Check what a start would: the configuration, the rules, what is stored, the interfaces. Changes nothing.
+    /// Check the configuration, the rules, the stored state and the interfaces, as a start does. Changes nothing.
     ///
-    /// Exit codes: 0 a start works, 1 it would be refused on this host as it is now, 3 whatever happens to the host.
+    /// Exit codes: 0 a start works, 1 a start is refused in the present state of this host, 3 no change of the host helps.
     #[arg(long)]
     check: bool,
     /// Write a report on this host, and with --config on a start with that file, as JSON to standard output. Changes nothing.

@@ -358,7 +358,7 @@ fn drop_behind(device: &Device) -> anyhow::Result<Option<IngressDrop>> {
     if ingress.is_none() {
         tracing::info!(
             interface = device.name(),
-            "this kernel cannot drop and count what a driver lets past the XDP program; Linux 6.6 can"
+            "this kernel cannot drop and count frames that a driver passes around the XDP program; Linux 6.6 can"
         );
     }
     Ok(ingress)

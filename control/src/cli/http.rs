@@ -94,7 +94,7 @@ impl Client {
                     self.socket.display(),
                     ANSWER_WITHIN.as_secs()
                 ),
-                "its log says what it is doing",
+                "see its log",
             ))),
         }
     }
@@ -131,7 +131,7 @@ impl Client {
                      connections, or stops; ",
                     self.socket.display()
                 ),
-                "try again, its log says why",
+                "try again, and see its log",
             )),
         }
     }

@@ -428,7 +428,9 @@ fn what_closes_the_last_way_in_is_forced_or_not_applied() {
     let (refused, sent) = apply(&[], text, Settings::default());
     let refused = refused.unwrap_err();
     assert_eq!((refused.exit, sent), (Exit::Unconfirmed, None));
-    for said in ["not applied: these rules let nobody in; ", "dst-port=22", "give `--force` if that is meant"] {
+    for said in
+        ["not applied: these rules accept nothing from outside; ", "dst-port=22", "give `--force` if that is meant"]
+    {
         assert!(refused.message.contains(said), "{}", refused.message);
     }
     let (applied, sent) = apply(&["--force"], text, Settings::default());

@@ -59,7 +59,7 @@ fn assert_over(filter: &Filter<'_>, side: &str, kind: &str) {
     eventually("ready again", || filter.http("/readyz").is_ok());
     assert_eq!(drift(filter, side), []);
     assert_eq!(gauge(filter, side, kind), 0.0, "{kind} of {side}");
-    let line = format!("is as it should be again side={side} kind=\"{kind}\"");
+    let line = format!("meets its requirement again side={side} kind=\"{kind}\"");
     assert!(logged(filter, &line) >= 1, "{line:?} expected in: {}", filter.log());
 }
 

@@ -119,8 +119,8 @@ impl Findings {
         for it in &unmapped {
             let Some(uses) = uses.remove(it.name.as_str()) else { continue };
             let name = printable(&it.name);
-            let more = if uses > 1 { format!(" ({uses} matchers ask for it)") } else { String::new() };
-            let message = format!("nothing says which side of the filter `{name}` is{more}");
+            let more = if uses > 1 { format!(" ({uses} matchers need it)") } else { String::new() };
+            let message = format!("the side of the interface `{name}` is not configured{more}");
             let remedy = format!(
                 "write `{name}` into a list of [policy.interfaces]: `outside` (where strangers are) or `inside` if packets \
                  of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel; \

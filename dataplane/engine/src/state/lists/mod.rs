@@ -160,7 +160,7 @@ impl Lists {
         let refused =
             |problem| CapacityError { capacity, bytes: (capacity as u64).saturating_mul(SLOT_BYTES as u64), problem };
         if capacity == 0 {
-            return Err(refused("nobody could ever knock; set at least 1"));
+            return Err(refused("no source could knock; set at least 1"));
         }
         if capacity > MAX_CAPACITY {
             return Err(refused("set at most 1,073,741,824 entries"));
