@@ -94,8 +94,8 @@ impl Store {
         match read_rules(file) {
             Ok(configured) if configured.rules == stored.rules => {}
             Ok(_) => tracing::warn!(
-                "running the rules applied last ({}), kept in {kept}; {} says something else, and is not run: to run \
-                 it, apply it, or remove {kept} and restart",
+                "running the rules applied last ({}), kept in {kept}; {} has other rules, which do not run: to run \
+                 them, apply the file, or remove {kept} and restart",
                 stored.source,
                 file.display()
             ),
@@ -128,7 +128,10 @@ fn check(rules: &RuleSet) -> Result<(), String> {
     again.assign_ids();
     for (rule, again) in rules.rules.iter().zip(&again.rules) {
         if rule.id != again.id {
-            return Err(format!("the rule {} (line {}) says what {} would say", rule.id, rule.line, again.id));
+            return Err(format!(
+                "the id of the rule {} (line {}) is not that of its content, {}",
+                rule.id, rule.line, again.id
+            ));
         }
         if rule.dynamic {
             return Err(format!("the rule {} is one of a door, which are not stored", rule.id));
@@ -254,8 +257,8 @@ add list=a address=192.0.2.0/24 timeout=1m
         let (store, file, _folder) = house();
         let json = serde_json::to_string(&stored()).unwrap();
         let cases = [
-            ("\"chain\":\"input\"", "\"chain\":\"output\"", "says what"),
-            ("\"secs\":9", "\"secs\":0", "says what"),
+            ("\"chain\":\"input\"", "\"chain\":\"output\"", "is not that of its content"),
+            ("\"secs\":9", "\"secs\":0", "is not that of its content"),
             ("\"secs\":60", "\"secs\":0", "the entry of line 5 in the list a: its timeout is zero"),
             ("\"secs\":60", "\"secs\":99999999", "its timeout is zero or too long"),
             ("\"family\":\"ipv4\",\"list\"", "\"family\":\"ipv6\",\"list\"", "another family"),

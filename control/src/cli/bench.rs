@@ -294,7 +294,7 @@ pub(super) fn side(said: Option<Side>, interface: Option<&str>, settings: &Setti
         .unwrap_or_default();
     match (said, &sides[..]) {
         (Some(said), [side]) if said != *side => {
-            Err(format!("the packet is said to come from {said}, but `{interface}` is {side}"))
+            Err(format!("the packet is given as from {said}, but the side of `{interface}` is {side}"))
         }
         (_, [side]) => Ok(*side),
         (_, []) => {

@@ -170,7 +170,7 @@ fn ways_past(interface: &str, device: &Stacked) -> Vec<Unmet> {
             let unmet = Unmet::new(
                 DriftKind::Forwarding,
                 format!("this host forwards {family} packets that arrive on {who}"),
-                "once the filter is gone they would pass",
+                "they would pass after the filter ends",
             );
             ways.push(unmet.run(format!("sysctl -w net.{family}.conf.{device_name}.forwarding=0")));
         }

@@ -43,7 +43,7 @@ pub(crate) enum DamageError {
     },
     /// The file has another version of the format.
     #[error(
-        "line 1 says format {found}, and this program reads format {expected}: a newer version wrote the file, or it is \
+        "line 1 has format {found}, and this program reads format {expected}: a newer version wrote the file, or it is \
          damaged"
     )]
     Version {

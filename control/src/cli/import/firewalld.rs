@@ -37,7 +37,7 @@ pub(super) fn effect(words: &[&str]) -> Result<Effect, String> {
         return Err(format!("firewall-cmd does something else than open: {USUAL}"));
     }
     if is_source && zone != "trusted" {
-        return Err(format!("what the zone `{zone}` opens stands in rules that are not here: {USUAL}"));
+        return Err(format!("the rules of the zone `{zone}` are not in this file: {USUAL}"));
     }
     Ok(match (lets.effect("the line")?, time) {
         (Effect::Opens(what), Some(seconds)) => Effect::OpensFor(what, seconds),

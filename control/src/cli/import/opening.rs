@@ -27,8 +27,7 @@ pub(super) enum Effect {
 }
 
 /// The commands that are recognised.
-pub(super) const USUAL: &str =
-    "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` for what it opens, or the door by hand";
+pub(super) const USUAL: &str = "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` with the ports that it opens, or write the door by hand";
 
 /// The effect of a command.
 ///
@@ -164,7 +163,7 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
             "-m" | "--match" => match value()? {
                 "tcp" | "udp" | "icmp" | "icmp6" | "state" | "conntrack" | "multiport" | "comment" => {}
                 other => {
-                    return Err(format!("`-m {other}` narrows what is open in a way that a door has not: {USUAL}"));
+                    return Err(format!("`-m {other}` is a restriction that doors do not have: {USUAL}"));
                 }
             },
             "--state" | "--ctstate" => {
@@ -265,9 +264,7 @@ fn nft(words: &[&str]) -> Result<Effect, String> {
     let rest = match &words[..] {
         ["delete", ..] => return Ok(Effect::ClosesSomething),
         ["add" | "insert", "element", ..] => {
-            return Err(format!(
-                "what the set opens stands in rules that are not here: {usual} for each thing it opens"
-            ));
+            return Err(format!("the rules of the set are not in this file: {usual} for each port that it opens"));
         }
         ["add" | "insert", "rule", "inet" | "ip" | "ip6", table, chain, rest @ ..]
         | ["add" | "insert", "rule", table, chain, rest @ ..] => {

@@ -43,7 +43,7 @@ impl Bad {
             _ => writeln!(self.report, "error: {file}:{line}: {sentence}"),
         };
         if self.problems == MOST_TOLD {
-            let _ = writeln!(self.report, "error: {file}: what is wrong beyond this is counted, and not told");
+            let _ = writeln!(self.report, "error: {file}: further errors are counted and not shown");
         }
     }
 }
@@ -83,7 +83,7 @@ pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
     let rules = RuleSet { address_lists: for_all, ..RuleSet::default() };
     rsc::export(&rules).map(|text| left_out + &text).map_err(|what| {
         let remedy = "`knockctl list show --json` writes everything as it is";
-        format!("{what} cannot be said in RouterOS's language: {remedy}")
+        format!("RouterOS's language has no form for {what}: {remedy}")
     })
 }
 
@@ -127,7 +127,11 @@ fn exported(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
             _ if disabled => bad.add(file, line, "the entry is disabled: leave it out, it would not be in the list"),
             EntryAddress::Set(address) => entries.push(NewEntry { list, address, timeout, comment }),
             EntryAddress::Name(name) => {
-                bad.add(file, line, &format!("`{name}` is a host name, and nobody looks it up: write its addresses"));
+                bad.add(
+                    file,
+                    line,
+                    &format!("`{name}` is a host name, which is not resolved here: write its addresses"),
+                );
             }
             EntryAddress::None => bad.add(file, line, "the entry has no address: write `address=`, or leave it out"),
         }
