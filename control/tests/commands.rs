@@ -291,7 +291,7 @@ fn a_passphrase_that_everybody_can_read_is_warned_of() {
         assert_eq!(output.status.code(), Some(0));
         stderr(&output)
     };
-    assert!(told(0o644).contains("can be read by everybody") && told(0o644).contains("chmod 600"), "{}", told(0o644));
+    assert!(told(0o644).contains("can be read by all users") && told(0o644).contains("chmod 600"), "{}", told(0o644));
     assert!(!told(0o600).contains("everybody"), "{}", told(0o600));
 }
 

@@ -42,7 +42,7 @@ pub(super) fn doors(doors: &Doors) -> String {
     }
     if doors.truncated {
         let shown = doors.knocking.len().max(doors.open.len()).max(doors.ignored.len());
-        text += &format!("\nonly the first {shown} who knock, are in or are ignored; --limit shows more\n");
+        text += &format!("\nonly the first {shown} sources of each table; --limit shows more\n");
     }
     text
 }
@@ -159,6 +159,6 @@ mod tests {
         assert!(doors(&none).contains("`[[door]]`"));
         let cut = Doors { truncated: true, ..sample::doors() };
         let text = doors(&cut);
-        assert!(text.ends_with("\nonly the first 3 who knock, are in or are ignored; --limit shows more\n"), "{text}");
+        assert!(text.ends_with("\nonly the first 3 sources of each table; --limit shows more\n"), "{text}");
     }
 }

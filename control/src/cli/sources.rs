@@ -191,7 +191,7 @@ fn unknown_lists(rules: &RuleSet) -> Option<String> {
         .collect();
     (!lists.is_empty()).then(|| {
         format!(
-            "note: who is in these lists is not fully known offline, because host names are in them: {}\n  \
+            "note: the addresses in these lists are not completely known offline, because host names are in them: {}\n  \
              their addresses count as not in the list; give some with --in-list LIST=ADDRESS, or ask the running \
              dataplane\n",
             lists.join(", ")

@@ -122,7 +122,7 @@ impl Findings {
             let more = if uses > 1 { format!(" ({uses} matchers need it)") } else { String::new() };
             let message = format!("the side of the interface `{name}` is not configured{more}");
             let remedy = format!(
-                "write `{name}` into a list of [policy.interfaces]: `outside` (where strangers are) or `inside` if packets \
+                "write `{name}` into a list of [policy.interfaces]: `outside` (the unknown sources) or `inside` if packets \
                  of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel; \
                  or try `--outside={name}`, `--inside={name}` or `--elsewhere={name}`"
             );

@@ -88,7 +88,7 @@ impl Lets {
             return Ok(Effect::Nothing);
         }
         if !self.knocker {
-            return Err(format!("{what} is not for the one who knocked alone: {USUAL}"));
+            return Err(format!("{what} is not restricted to the source that knocked: {USUAL}"));
         }
         if !self.accepts {
             return Err(format!("{what} does not say ACCEPT, and a door only opens: {USUAL}"));
@@ -111,7 +111,7 @@ impl Lets {
     pub(super) fn from(&mut self, address: &str) -> Result<(), String> {
         let knocker = ["%IP%", "%IP%/32", "%IP%/128", "%IP%/255.255.255.255"].contains(&address);
         self.knocker = knocker;
-        if knocker { Ok(()) } else { Err(format!("`{address}` is not the one who knocked: write `%IP%`")) }
+        if knocker { Ok(()) } else { Err(format!("`{address}` is not the source that knocked: write `%IP%`")) }
     }
 
     pub(super) fn protocol(&mut self, name: &str) -> Result<(), String> {
@@ -230,7 +230,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
             "port" if of_destination => lets.ports(value()?)?,
             "port" => {
                 return Err(
-                    "`port` that is not behind `to` is a port of the one who knocked: write `from %IP% to any port 22`"
+                    "`port` that is not behind `to` is a port of the source that knocked: write `from %IP% to any port 22`"
                         .to_owned(),
                 );
             }
