@@ -1,13 +1,13 @@
 //! The control process `knockplane-control` and the operator's tool `knockctl`: the interfaces for people and machines.
 //!
-//! Neither decides about packets. The control process sends requests and rule sets to the dataplane. Without a control
+//! Neither decides packets. The control process sends requests and rule sets to the dataplane. Without a control
 //! process, the dataplane continues unchanged.
 //!
 //! | module        | owns |
 //! |---------------|------|
 //! | [`daemon`]    | the control process: its start, its two listeners, its stop |
 //! | [`api`]       | HTTP: the paths and their requests |
-//! | [`ready`]     | whether the dataplane decides about packets now |
+//! | [`ready`]     | whether the dataplane decides packets now |
 //! | [`metrics`]   | the metrics for Prometheus |
 //! | [`dataplane`] | the client side of the messages in `policy::wire` |
 //! | [`names`]     | host names in address lists, resolved |

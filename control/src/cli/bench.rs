@@ -1,6 +1,6 @@
 //! Evaluates rules on frames, one by one, with the clock of the caller. It sends no packet.
 //!
-//! The engine's reader parses the frames, and the reference evaluator of `policy` decides about them.
+//! The engine's reader parses the frames, and the reference evaluator of `policy` decides them.
 
 use std::net::IpAddr;
 use std::time::Duration;

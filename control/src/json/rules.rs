@@ -25,7 +25,7 @@ pub(crate) struct Rules {
     pub(crate) source: String,
     /// The rules, including those of doors, in the order of evaluation within each chain.
     pub(crate) rules: Vec<CountedRule>,
-    /// The default of each chain: the verdict on packets that none of its rules decides about.
+    /// The default of each chain: the verdict on packets that none of its rules decides.
     pub(crate) chain_defaults: Vec<ChainDefault>,
     /// The layer-7 patterns of the rules.
     pub(crate) patterns: Vec<Pattern>,
@@ -94,7 +94,7 @@ fn menu(family: Family, table: Table) -> &'static str {
     MENUS.iter().find(|menu| (menu.0, menu.1) == (family, table)).map_or("", |menu| menu.2)
 }
 
-/// The default of a chain: the verdict on packets that none of its rules decides about.
+/// The default of a chain: the verdict on packets that none of its rules decides.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChainDefault {
     pub(crate) chain: String,

@@ -24,11 +24,11 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     /// Time since the dataplane started.
     pub(crate) uptime_seconds: f64,
-    /// Whether the dataplane decides about packets.
+    /// Whether the dataplane decides packets.
     pub(crate) ready: bool,
     /// The reason that the dataplane is not ready; `null` if it is.
     pub(crate) not_ready_because: Option<String>,
-    /// Conditions that need an operator, although the dataplane decides about packets.
+    /// Conditions that need an operator, although the dataplane decides packets.
     pub(crate) warnings: Vec<String>,
     /// Rule sets applied since the start, counted from 1.
     pub(crate) generation: u64,
@@ -64,7 +64,7 @@ pub(crate) struct ShownSettings {
     /// The addresses behind the filter.
     #[schemars(with = "Vec<String>")]
     pub(crate) protect: Vec<IpNet>,
-    /// The verdict of each chain on a packet that no rule decides about.
+    /// The verdict of each chain on a packet that no rule decides.
     pub(crate) chain_default: ChainVerdicts,
 }
 

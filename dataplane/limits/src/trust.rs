@@ -1,4 +1,4 @@
-//! Checks that no other user can change a file: a configuration decides about packets, and a profile names a command.
+//! Checks that no other user can change a file: a configuration determines which packets pass, and a profile names a command.
 //!
 //! A file is trusted if three conditions hold. It is a regular file, and its owner is root or the user of this process.
 //! Neither its group nor others can write it. The same holds for every directory on its path, and, for its owner, for
@@ -30,7 +30,7 @@ pub enum TrustError {
         user: u32,
     },
     /// Other users can write it.
-    #[error("{path} can be written by {}; run: chmod go-w {path}", if *.by_all { "everybody" } else { "its group" }, path = .path.display())]
+    #[error("{path} can be written by {}; run: chmod go-w {path}", if *.by_all { "all users" } else { "its group" }, path = .path.display())]
     Writable {
         /// The file, or a directory on the way to it.
         path: PathBuf,
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn a_file_that_others_can_write_is_refused_with_the_remedy() {
         let (_folder, file) = scenario();
-        for (mode, who) in [(0o666, "everybody"), (0o646, "everybody"), (0o664, "its group"), (0o602, "everybody")] {
+        for (mode, who) in [(0o666, "all users"), (0o646, "all users"), (0o664, "its group"), (0o602, "all users")] {
             chmod(&file, mode);
             let shown = file.display();
             assert_eq!(told(&file), format!("is not read: {shown} can be written by {who}; run: chmod go-w {shown}"));
@@ -228,7 +228,7 @@ mod tests {
         symlink("../file", &link).unwrap();
         assert_eq!(told(&link), "");
         chmod(&open_to_all, 0o777);
-        assert!(told(&link).contains("can be written by everybody"), "{}", told(&link));
+        assert!(told(&link).contains("can be written by all users"), "{}", told(&link));
         chmod(&open_to_all, 0o755);
         chmod(&file, 0o666);
         assert!(told(&link).contains(&format!("chmod go-w {}", file.display())), "{}", told(&link));

@@ -59,7 +59,7 @@ frame_classes! {
     NeighbourDiscovery = NeighbourDiscovery,
     /// Well-formed router advertisements (RFC 4861): they give hosts addresses, routes and name servers.
     RouterAdvertisement = RouterAdvertisement,
-    /// Well-formed redirects of IPv6 (RFC 4861): they change the route to a destination. Rules decide about redirects
+    /// Well-formed redirects of IPv6 (RFC 4861): they change the route to a destination. Rules decide redirects
     /// of IPv4.
     Redirect = Redirect,
     /// Spanning tree (IEEE 802.1D): 802.2 frames, and frames to 01:80:c2:00:00:00 that are not IP.
@@ -71,7 +71,7 @@ frame_classes! {
     /// 802.1X, ethertype 0x888e.
     Eapol = Eapol,
     /// PPPoE discovery (RFC 2516), ethertype 0x8863, and PPP's control protocols in a session (RFC 1661, 2), ethertype
-    /// 0x8864. Rules decide about IP packets in a session.
+    /// 0x8864. Rules decide IP packets in a session.
     Pppoe = Pppoe,
     /// Every other ethertype.
     Unknown = UnknownEthertype,

@@ -60,7 +60,7 @@ fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
 }
 
 /// The reason of the message's class. The reader refuses a message that is not well-formed, or that has extension
-/// headers before it or bytes after it. Rules do not decide about such a message, because no sender has a good reason
+/// headers before it or bytes after it. Rules do not decide such a message, because no sender has a good reason
 /// to send it.
 #[cold]
 #[inline(never)]

@@ -161,7 +161,7 @@ impl Decider {
     }
 
     /// The dependencies of the decision about this frame of the last batch. `None` for a frame that rules did not see:
-    /// the settings and a rate decide about it.
+    /// the settings and a rate decide it.
     pub fn dependencies(&self, frame: usize) -> Option<&Dependencies> {
         if frame >= self.decided || self.non_ip >> frame & 1 == 1 {
             return None;

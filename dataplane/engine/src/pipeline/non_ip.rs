@@ -1,4 +1,4 @@
-//! Frames that rules do not evaluate: other protocols than IP, and malformed packets. The settings decide about them.
+//! Frames that rules do not evaluate: other protocols than IP, and malformed packets. The settings decide them.
 
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Side, vlan};

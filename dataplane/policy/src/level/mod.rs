@@ -8,7 +8,7 @@
 //! several ways, the easiest one counts.
 //!
 //! A level is never too high. Two rules count as matched by one packet unless their matchers certainly exclude it,
-//! lists and payloads aside (see `pass`). Conditions of jumps to them, and rules that decide about a packet before, are
+//! lists and payloads aside (see `pass`). Conditions of jumps to them, and rules that decide a packet before, are
 //! ignored.
 //!
 //! Lists of doors have the levels that the doors define.

@@ -1,4 +1,4 @@
-//! Chains that no packet enters, jumps without effect, and packets that no rule decides about.
+//! Chains that no packet enters, jumps without effect, and packets that no rule decides.
 
 use std::collections::HashSet;
 

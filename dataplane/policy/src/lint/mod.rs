@@ -16,7 +16,7 @@
 //! | `ranges`  | sets of ports |
 //! | `never`   | rules that match no packet |
 //! | `shadow`  | rules that an earlier one makes unreachable, and knocks that are not needed |
-//! | `chains`  | chains that no packet enters, jumps without effect, packets that no rule decides about |
+//! | `chains`  | chains that no packet enters, jumps without effect, packets that no rule decides |
 //! | `lists`   | lists that are never filled |
 //! | `knock`   | steps of knocks, and their timeouts |
 //! | `scan`    | knocks that a port scan completes by chance |
@@ -58,7 +58,7 @@ words! {
     /// The kinds of lints. `docs/lints.md` explains each. New kinds are added at the end, so that the numbers do not
     /// change.
     Code {
-        /// An earlier rule decides about all packets that the rule could match.
+        /// An earlier rule decides all packets that the rule could match.
         UnreachableRule = "unreachable-rule",
         /// The matchers of the rule match no packet.
         NeverMatches = "never-matches",
@@ -80,7 +80,7 @@ words! {
         MootKnock = "moot-knock",
         /// The rule depends on address translation.
         NoNat = "no-nat",
-        /// Packets that no rule of the chain decides about get another verdict than on RouterOS, or are accepted
+        /// Packets that no rule of the chain decides get another verdict than on RouterOS, or are accepted
         /// without a knock.
         NoFinalDrop = "no-final-drop",
         /// The expression of the pattern matches every payload.

@@ -118,7 +118,7 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
             && follow(view, &self.asked, &other.asked)
     }
 
-    /// Whether later fragments meet the rule, and no rule of another chain decides about them.
+    /// Whether later fragments meet the rule, and no rule of another chain decides them.
     fn decides_fragments(&self) -> bool {
         self.rule.is_for_fragments() && ChainKey::target(self.rule).is_none()
     }

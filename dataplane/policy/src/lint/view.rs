@@ -56,7 +56,7 @@ pub(super) struct Chain<'r> {
     pub(super) is_target: bool,
     /// The lists to which rules of this chain, and of all chains that it leads to, add; `None` if there are many.
     grows: Option<BTreeSet<&'r str>>,
-    /// Whether the chain decides about every packet that enters it.
+    /// Whether the chain decides every packet that enters it.
     always_decides: bool,
 }
 
@@ -206,12 +206,12 @@ impl<'r> View<'r> {
         found
     }
 
-    /// Whether the chain decides about every packet that enters it.
+    /// Whether the chain decides every packet that enters it.
     fn always_decides(&self, key: ChainKey<'_>) -> bool {
         self.chain(key).is_some_and(|chain| chain.always_decides)
     }
 
-    /// Whether this rule of the chain decides about every packet that it meets.
+    /// Whether this rule of the chain decides every packet that it meets.
     pub(super) fn decides_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
         self.decides(rule) && rule.matchers.iter().all(|matcher| self.is_always(chain, matcher))
     }
@@ -225,7 +225,7 @@ impl<'r> View<'r> {
         self.decides(rule) && matchers.all(|matcher| is_unknown(matcher) || self.is_always(chain, matcher))
     }
 
-    /// Whether the rule decides about every packet that it matches.
+    /// Whether the rule decides every packet that it matches.
     pub(super) fn decides(&self, rule: &Rule) -> bool {
         match &rule.action {
             Action::Jump(_) => ChainKey::target(rule).is_some_and(|target| self.always_decides(target)),
@@ -282,7 +282,7 @@ fn protects(settings: &Settings, family: Family) -> (bool, bool) {
     (!nets.is_empty(), all)
 }
 
-/// Whether the action decides about the packet.
+/// Whether the action decides the packet.
 pub(super) const fn is_verdict(action: &Action) -> bool {
     matches!(action, Action::Accept | Action::AcceptDoor(_)) || denies(action)
 }

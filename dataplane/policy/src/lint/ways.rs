@@ -55,7 +55,7 @@ fn excludes_new(rule: &Rule) -> bool {
     })
 }
 
-/// Whether packets of some family from outside enter the chain, and no rule decides about all of them.
+/// Whether packets of some family from outside enter the chain, and no rule decides all of them.
 fn is_open(view: &View<'_>, builtin: BuiltinChain) -> bool {
     view.settings.chain_default.verdict(builtin) == Verdict::Forward
         && [Family::Ipv4, Family::Ipv6].into_iter().any(|family| {

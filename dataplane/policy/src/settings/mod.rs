@@ -35,7 +35,7 @@ pub struct Settings {
     pub vlans: Vlans,
     /// Offset from UTC of the clock of `time` matchers. It does not follow summer time.
     pub time_zone: UtcOffset,
-    /// The verdict on a packet that no rule of its chain decides about.
+    /// The verdict on a packet that no rule of its chain decides.
     pub chain_default: ChainDefaults,
     /// The verdict on frames that rules do not evaluate.
     pub frames: FrameClasses,
@@ -111,7 +111,7 @@ impl From<Choice> for Verdict {
     }
 }
 
-/// The verdict of a built-in chain on packets that none of its rules decides about.
+/// The verdict of a built-in chain on packets that none of its rules decides.
 ///
 /// RouterOS accepts in all chains. This filter accepts only in `output`: a rule set for IPv4 alone must not leave IPv6
 /// open.

@@ -1,4 +1,4 @@
-//! The differential test against nftables: the kernel's nftables decides about the same packets under the same rules,
+//! The differential test against nftables: the kernel's nftables decides the same packets under the same rules,
 //! and both verdicts must be equal.
 //!
 //! Rules are parsed from text; the filter gets the text, nftables the translation by [`nft`]. Both are between two

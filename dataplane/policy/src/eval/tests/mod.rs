@@ -50,7 +50,7 @@ pub(in crate::eval) fn add_src(list: &str, seconds: u64) -> Action {
     Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout })
 }
 
-/// Settings that forward packets which no rule decides about.
+/// Settings that forward packets which no rule decides.
 pub(in crate::eval) fn open() -> Settings {
     let chain_default = ChainDefaults { input: Choice::Accept, ..ChainDefaults::default() };
     Settings { chain_default, ..Settings::default() }

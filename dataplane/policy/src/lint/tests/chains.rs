@@ -1,4 +1,4 @@
-//! Chains, jumps, packets that no rule decides about, and lists that are never filled.
+//! Chains, jumps, packets that no rule decides, and lists that are never filled.
 
 use super::*;
 
