@@ -1,4 +1,5 @@
-//! Checks that no other user can change a file: a configuration determines which packets pass, and a profile names a command.
+//! Checks that no other user can change a file: a configuration determines which packets pass, and a profile names a
+//! command.
 //!
 //! A file is trusted if three conditions hold. It is a regular file, and its owner is root or the user of this process.
 //! Neither its group nor others can write it. The same holds for every directory on its path, and, for its owner, for
