@@ -84,28 +84,26 @@ impl<'a> PacketFacts<'a> {
 
     /// The lists of the source, for the destination as the peer.
     #[inline]
-    pub(super) fn lists_of_source(&mut self) -> Membership {
-        if let Some(membership) = self.source_lists {
-            return membership;
+    pub(super) fn lists_of_source(&mut self) -> &Membership {
+        if self.source_lists.is_none() {
+            let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
+            self.dependencies.until = self.dependencies.until.min(until);
+            self.dependencies.source = Some(version);
+            self.source_lists = Some(membership);
         }
-        let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
-        self.dependencies.until = self.dependencies.until.min(until);
-        self.dependencies.source = Some(version);
-        self.source_lists = Some(membership);
-        membership
+        self.source_lists.get_or_insert_default()
     }
 
     /// The lists of the destination, for the source as the peer.
     #[inline]
-    pub(super) fn lists_of_destination(&mut self) -> Membership {
-        if let Some(membership) = self.destination_lists {
-            return membership;
+    pub(super) fn lists_of_destination(&mut self) -> &Membership {
+        if self.destination_lists.is_none() {
+            let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
+            self.dependencies.until = self.dependencies.until.min(until);
+            self.dependencies.destination = Some(version);
+            self.destination_lists = Some(membership);
         }
-        let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
-        self.dependencies.until = self.dependencies.until.min(until);
-        self.dependencies.destination = Some(version);
-        self.destination_lists = Some(membership);
-        membership
+        self.destination_lists.get_or_insert_default()
     }
 
     #[inline]

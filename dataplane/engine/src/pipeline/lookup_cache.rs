@@ -48,7 +48,7 @@ struct CachedLookup {
 
 impl Default for LookupCache {
     fn default() -> Self {
-        let empty = CachedLookup { key: Key::NONE, table: 0, peer_tag: 0, lookup: Lookup::default() };
+        let empty = CachedLookup { key: Key::NONE, table: 0, peer_tag: 0, lookup: Lookup::EMPTY };
         LookupCache { slots: vec![empty; SLOTS].into() }
     }
 }
@@ -61,10 +61,13 @@ impl LookupCache {
         let AddressQuery { key, peer_tag, now } = query;
         let slot = &mut self.slots[slot_of(key, peer_tag)];
         if slot.key != key || (slot.table, slot.peer_tag) != (table, peer_tag) || !lists.is_current(&slot.lookup, now) {
-            let mut lookup = lists.lookup(key, peer_tag, now);
-            let (set, time) = entries.find(key, now);
-            lookup.add(set, time);
-            *slot = CachedLookup { key, table, peer_tag, lookup };
+            // Written in place, because a lookup is large.
+            (slot.key, slot.table, slot.peer_tag) = (key, table, peer_tag);
+            lists.look_up(key, peer_tag, now, &mut slot.lookup);
+            if !entries.is_empty() {
+                let (set, time) = entries.find(key, now);
+                slot.lookup.add(set, time);
+            }
         }
         &slot.lookup
     }

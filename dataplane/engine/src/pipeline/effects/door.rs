@@ -109,7 +109,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             return;
         }
         // Most packets match no step, and come from a source without progress that they could reset.
-        let listed = self.facts.lists_of_source();
+        let listed = *self.facts.lists_of_source();
         let has_no_progress = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
         if fits == StepSet::default() && (has_no_progress || door.exempt.covers(self.facts.packet, listed.lists)) {
             return;

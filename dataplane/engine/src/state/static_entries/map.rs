@@ -73,6 +73,12 @@ impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
         answers.map()
     }
 
+    /// Whether all addresses have the default value.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// The value of the address.
     pub(super) fn find(&self, address: T) -> V {
         let value = || self.different.get(*self.values.get(self.starts.find(address)?)? as usize).copied();
