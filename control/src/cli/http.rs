@@ -50,9 +50,9 @@ impl ControlError {
 pub(super) struct ErrorMessage {
     /// The whole message.
     pub(super) sentence: String,
-    /// The end of the sentence that is the remedy, if there is one.
+    /// The remedy at the end of the sentence, if there is one.
     pub(super) remedy: Option<String>,
-    /// The socket that the message is about.
+    /// The socket of the request.
     pub(super) socket: Option<PathBuf>,
 }
 
@@ -95,7 +95,7 @@ impl Client {
                     self.socket.display(),
                     ANSWER_WITHIN.as_secs()
                 ),
-                "its log says what it is doing",
+                "see its log",
             ))),
         }
     }
@@ -132,7 +132,7 @@ impl Client {
                      connections, or stops; ",
                     self.socket.display()
                 ),
-                "try again, its log says why",
+                "try again, and see its log",
             )),
         }
     }

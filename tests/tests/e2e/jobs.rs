@@ -13,10 +13,11 @@ use knockplane_tests::{Filter, FilterOptions};
 
 use crate::scenario::{PATIENCE, QUICK, with};
 
-/// Requests of each kind that must be answered, as many as the requirement names.
+/// Number of requests of each kind that must be answered, as in the requirement.
 const REQUESTS: usize = 100;
 
-/// Requests of each kind that must be answered before the change is. A large change takes the time of hundreds.
+/// Number of requests of each kind that must be answered before the change. A large change takes the time of hundreds
+/// of requests.
 const MEANWHILE: usize = 10;
 
 /// Longest time that a change may take, in a build without optimisation on a loaded machine.
@@ -34,7 +35,7 @@ fn ask(filter: &Filter<'_>, line: &str, patience: Duration) -> BufReader<UnixStr
     BufReader::new(stream)
 }
 
-/// The answer behind the greeting.
+/// The answer after the greeting.
 fn answer(peer: &mut BufReader<UnixStream>) -> Response {
     let mut line = String::new();
     for _ in 0..2 {
@@ -82,9 +83,10 @@ fn import() -> String {
 struct Latencies {
     status: Vec<Duration>,
     scrape: Vec<Duration>,
-    /// Scrapes that the dataplane did not answer in the time that the control process gives it.
+    /// Number of scrapes that the dataplane did not answer within the time limit of the control process.
     unanswered: usize,
-    /// Requests of both kinds that were begun when the dataplane had the whole change, and answered before the change was.
+    /// Number of requests of both kinds that began after the dataplane had received the whole change, and that were
+    /// answered before the change.
     meanwhile: usize,
 }
 

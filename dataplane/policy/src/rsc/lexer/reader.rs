@@ -6,16 +6,17 @@ use super::super::syntax_error::{MAX_NESTING, SyntaxError, SyntaxErrorKind};
 use super::text::{Quotes, Text};
 use super::{LexedCommand, LexedWord, Lexer, MOST_WORDS, is_blank, is_line_end};
 
-/// Highest number of errors of a command that are kept, and again of those that break the text. One error is enough to
-/// refuse it.
+/// Maximum number of errors of a command that are stored, and separately of errors that break the text. One error is
+/// enough to refuse the command.
 const MOST_FLAWS: usize = 100;
 
 /// Reads one command, from the start of a word.
 pub(super) struct CommandReader<'l, 'a, F> {
     one_line: F,
     command: LexedCommand,
-    /// Numbers of words and errors, including those that are not kept.
+    /// The number of words, including those that are not stored.
     words: usize,
+    /// The number of errors, including those that are not stored.
     errors: usize,
     lexer: &'l mut Lexer<'a>,
 }
@@ -61,7 +62,7 @@ impl<'l, 'a, F: Fn(&[LexedWord]) -> bool> CommandReader<'l, 'a, F> {
         self.command
     }
 
-    /// Reads a string from its opening quote, and returns its errors.
+    /// Reads a string from its opening quote into `text`, and returns its errors.
     pub(super) fn only_string(mut self, text: &mut Text) -> Vec<SyntaxError> {
         self.string(text);
         self.command.errors
@@ -139,7 +140,7 @@ impl<'l, 'a, F: Fn(&[LexedWord]) -> bool> CommandReader<'l, 'a, F> {
             None => self.error(at..at + 1, SyntaxErrorKind::CutOff),
             Some(_) => self.error(at..at + 1, SyntaxErrorKind::Backslash),
         }
-        // The escaped character, even a quote, begins nothing.
+        // The escaped character has no special meaning, also if it is a quote.
         if let Some(next) = self.lexer.peek().filter(|next| !is_blank(*next)) {
             text.push(next, at + 1);
             self.lexer.at += 1;

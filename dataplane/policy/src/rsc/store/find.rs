@@ -12,7 +12,7 @@ use super::super::work::WorkBudget;
 use super::Store;
 
 impl<K: MenuKind> Store<K> {
-    /// The selected entries: at least one, except for `remove [find …]`.
+    /// The selected entries. There must be at least one, except for `remove [find …]`.
     pub(super) fn select(
         &mut self,
         order: &Order<'_>,
@@ -22,7 +22,7 @@ impl<K: MenuKind> Store<K> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
             Selector::Find(query) => {
                 let found = self.find(order.text, query, work)?;
-                // A script that installs rules begins by removing those of its last run.
+                // A script that installs rules first removes the rules of its previous run.
                 if order.verb == Verb::Remove {
                     return Ok(found);
                 }
@@ -53,7 +53,7 @@ impl<K: MenuKind> Store<K> {
         Ok(selected)
     }
 
-    /// The one entry before which another one is placed.
+    /// The single entry before which another one is placed.
     pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &WorkBudget) -> Result<u32, SelectError> {
         let selected = self.select(order, chosen, work)?;
         match selected[..] {
@@ -101,7 +101,7 @@ impl<K: MenuKind> Store<K> {
         }
         match &mut test.ask {
             Ask::Is(value) => self.kind.normalize(&test.name.bytes, value),
-            // The cost of compiling it.
+            // The cost of the compilation.
             Ask::Like(_) => _ = work.spend(20_000),
             Ask::Given => {}
         }
@@ -155,8 +155,8 @@ impl<K: MenuKind> Store<K> {
     }
 
     /// The entry with a number. RouterOS keeps the numbers of the last `print`, or of their first use, until the next
-    /// `print`; when it drops them is not documented. So a number is valid only if it means the same entry in both
-    /// cases.
+    /// `print`; the time at which it drops them is not documented. So a number is valid only if it selects the same
+    /// entry in both cases.
     fn numbered(&mut self, number: usize, work: &WorkBudget) -> Result<Option<u32>, RscError> {
         self.compact(work);
         let now = self.order.get(number).copied();

@@ -35,7 +35,7 @@ use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{AddressKey, KeyKind, Secret};
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, ShardMembership, boxed};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, Lookup, MAX_LISTS, boxed};
 
 mod buckets;
 mod ended;
@@ -148,16 +148,16 @@ impl Shard {
         self.quota = Some(quota);
     }
 
-    /// The lists that contain the address for the peer of this tag, and the period in which this is valid without
-    /// changes. `hash` is the secret's hash of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time) -> ShardMembership {
-        let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
+    /// Adds the lists that contain the address for the peer of this tag to a lookup, and bounds the period in which the
+    /// lookup is valid without changes. `hash` is the secret's hash of the key, here and below.
+    pub(crate) fn look_up(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
+        let Lookup { membership, from, until, .. } = lookup;
         for (slot, entry) in self.bucket(hash) {
             if !self.has_key(slot, entry, key) {
                 continue;
             }
             if !entry.is_live(now) {
-                from = from.max(entry.expiry);
+                *from = (*from).max(entry.expiry);
                 continue;
             }
             if !entry.counts_for_peer(peer_tag) {
@@ -167,15 +167,14 @@ impl Shard {
             // A packet that arrived before the packet that added the address is processed later only because another
             // worker was faster.
             if now < { entry.since } {
-                until = until.min(entry.since);
+                *until = (*until).min(entry.since);
                 membership.has_other_entries = true;
             } else {
                 membership.lists.insert(entry.list);
-                from = from.max(entry.since);
-                until = until.min(entry.expiry);
+                *from = (*from).max(entry.since);
+                *until = (*until).min(entry.expiry);
             }
         }
-        ShardMembership { membership, time: from..until }
     }
 
     /// Adds the address to the list until `expiry`, or sets the expiry of its entry.
