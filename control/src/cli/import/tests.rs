@@ -214,7 +214,7 @@ fn a_check_before_a_rule_changes_nothing() {
         (format!("logger a || {add}"), "the command before it fails"),
         (format!("iptables -C INPUT -s %IP% -p tcp --dport 23 -j ACCEPT || {add}"), "checks another rule"),
         (format!("! {add}"), "`!` that is not before"),
-        (format!("iptables -C {rule}"), "opens nothing"),
+        (format!("iptables -C {rule}"), "effect of the command is unknown"),
         (format!("{add} || iptables -P INPUT ACCEPT"), "`-P`"),
     ] {
         let told = opens(&command);
