@@ -30,7 +30,7 @@ pub(crate) use self::check::check;
 use self::check::{check_comment, check_list_name};
 use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
-use crate::state_dir::Log;
+use crate::state_dir::{Log, Record};
 
 /// First and last address of an entry, which are unique in a list.
 pub(crate) type Bounds = (IpAddr, IpAddr);
@@ -230,8 +230,8 @@ impl StaticEntries {
         if content.len() == 0 {
             return Ok(());
         }
-        let content = content.into_bytes();
-        if self.log.is_broken() { self.write_anew() } else { self.log.append(&content) }
+        let record = content.into_record();
+        if self.log.is_broken() { self.write_anew() } else { self.log.append(&record) }
     }
 
     fn write_anew(&mut self) -> io::Result<()> {
@@ -306,7 +306,7 @@ fn of_names<'n>(lists: &'n Lists, names: &'n [NameEntry]) -> impl Iterator<Item 
 }
 
 /// Records that contain these entries, which are in order.
-fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)>) -> impl Iterator<Item = Vec<u8>> {
+fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)>) -> impl Iterator<Item = Record> {
     let mut entries = entries.peekable();
     std::iter::from_fn(move || {
         entries.peek()?;
@@ -316,7 +316,7 @@ fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)
         {
             content.push(list, set, Some(comment));
         }
-        Some(content.into_bytes())
+        Some(content.into_record())
     })
 }
 

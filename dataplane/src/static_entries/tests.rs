@@ -47,7 +47,8 @@ fn places(file: &[u8]) -> Vec<usize> {
     let mut place = file.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let mut places = vec![place];
     while let Some(length) = file.get(place..place + 4) {
-        place += 32 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        // The upper bit is a flag.
+        place += 32 + (u32::from_be_bytes(length.try_into().unwrap()) & u32::MAX >> 1) as usize;
         places.push(place);
     }
     places
@@ -170,35 +171,107 @@ fn an_interrupted_change_is_cut_off() {
     assert_eq!(fs::read(state.file(LISTS)).unwrap(), file);
 }
 
-/// Each bit of the second record of five: the entries before it are in force, and none that was removed behind it.
+/// The entries that are in force if these records are damaged, computed from the changes.
+fn in_force(changes: &[(&str, &str, bool)], is_damaged: impl Fn(usize) -> bool, header: bool) -> Vec<String> {
+    let mut entries = Vec::new();
+    for (number, (list, set, adds)) in changes.iter().enumerate() {
+        let entry = format!("{list} {set}");
+        match is_damaged(number) {
+            true if *adds && !header => {}
+            true => entries.clear(),
+            false if *adds => entries.push(entry),
+            false => entries.retain(|other| *other != entry),
+        }
+    }
+    entries.sort();
+    entries
+}
+
+/// Each bit of each of six records: no removed entry returns. Only the entries of the damaged record are lost if it
+/// removed none. The damage is told, and the damaged file is kept.
 #[test]
-fn damage_leaves_what_is_before_it_and_is_told() {
-    let (_folder, state, file, after) = written(five());
+fn damage_brings_no_removed_entry_back() {
+    let changes = [
+        ("a", "192.0.2.1", true),
+        ("b", "198.51.100.0/24", true),
+        ("a", "192.0.2.1", false),
+        ("a", "192.0.2.3-192.0.2.9", true),
+        ("b", "198.51.100.0/24", false),
+        ("b", "192.0.2.0/24", true),
+    ];
+    let of = |(list, set, adds): &(&str, &str, bool)| if *adds { change(list, set, None) } else { removal(list, set) };
+    let (_folder, state, file, _) = written(changes.iter().map(of).collect());
     let places = places(&file);
-    for bit in 8 * places[1]..8 * places[2] {
+    for bit in 8 * places[0]..8 * file.len() {
+        let record = places.iter().rposition(|place| *place <= bit / 8).unwrap();
         let mut damaged = file.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(state.file(LISTS), &damaged).unwrap();
         assert!(StoredEntries::peek(&state).is_ok() && fs::read(state.file(LISTS)).unwrap() == damaged, "unchanged");
         let entries = StaticEntries::load(&state).unwrap();
         let found = all(&entries);
-        assert!(found.iter().all(|entry| after[1].contains(entry)), "bit {bit}: {found:?}");
-        // If its content alone is damaged, the removal of the first entry is found behind it.
-        let is_content = bit / 8 >= places[1] + 32;
-        assert_eq!(found.is_empty(), is_content, "bit {bit}: {found:?}");
+        let expected = in_force(&changes, |number| number == record, bit / 8 < places[record] + 32);
+        assert_eq!(found, expected, "bit {bit} in record {record}");
         let told = entries.damage().expect("it is told");
-        assert!(told.contains(&format!("lists.state is damaged at byte {}", places[1])), "{told}");
+        assert!(told.contains(&format!("lists.state is damaged at byte {}: ", places[record])), "{told}");
         let aside = state.file(&format!("{LISTS}.aside-1"));
         assert_eq!(fs::read(&aside).unwrap(), damaged, "the damaged file is kept");
         fs::remove_file(aside).unwrap();
         let again = StaticEntries::load(&state).unwrap();
         assert!(again.damage().is_none() && all(&again) == found, "the new file is intact");
     }
-    let mut last = file.clone();
-    *last.last_mut().unwrap() ^= 1;
-    fs::write(state.file(LISTS), &last).unwrap();
-    let entries = StaticEntries::load(&state).unwrap();
-    assert!(all(&entries) == after[4] && entries.damage().is_some(), "a last record that is whole and damaged");
+    // Runs of damaged bytes, over the borders of records: in zeros, and cut out of the file.
+    for begin in (places[0]..file.len() - 1).step_by(3) {
+        for end in [begin + 1, begin + 7, begin + 40, begin + 90, file.len() - 1] {
+            let end = end.clamp(begin + 1, file.len() - 1);
+            let mut zeros = file.clone();
+            zeros[begin..end].fill(0);
+            let cut = [&file[..begin], &file[end..]].concat();
+            for damaged in [zeros, cut] {
+                if damaged == file {
+                    continue;
+                }
+                fs::write(state.file(LISTS), &damaged).unwrap();
+                let entries = StaticEntries::load(&state).unwrap();
+                let length = fs::metadata(state.file(LISTS)).unwrap().len() as usize;
+                for (entry, removed_by) in [("a 192.0.2.1", 2), ("b 198.51.100.0/24", 4)] {
+                    // Only if all from the removal on is cut off, as after an interrupted change.
+                    let is_cut_off = entries.damage().is_none() && length <= places[removed_by];
+                    let is_there = all(&entries).iter().any(|other| other == entry);
+                    assert!(!is_there || is_cut_off || begin >= places[removed_by + 1], "{begin}..{end}: {entry}");
+                }
+                _ = fs::remove_file(state.file(&format!("{LISTS}.aside-1")));
+            }
+        }
+    }
+}
+
+/// The sectors of a last record, of which the disk wrote only the first ones before a power failure.
+#[test]
+fn a_last_record_that_ends_in_unwritten_sectors_is_cut_off() {
+    // Records of some length, so that the last one is in two sectors, and once its header too.
+    for padding in 0..140 {
+        let folder = tempfile::tempdir().unwrap();
+        let state = open(&folder);
+        let mut entries = StaticEntries::load(&state).unwrap();
+        let mut long = change("a", "192.0.2.1", None);
+        long.entry.as_mut().unwrap().comment = "x".repeat(350 + padding);
+        entries.change(vec![long]).unwrap();
+        entries.change(vec![change("a", "192.0.2.2", None)]).unwrap();
+        let before = fs::metadata(state.file(LISTS)).unwrap().len() as usize;
+        entries.change(vec![removal("a", "192.0.2.1")]).unwrap();
+        let mut file = fs::read(state.file(LISTS)).unwrap();
+        let sector = 512;
+        if !(before < sector && sector < file.len()) {
+            continue;
+        }
+        file[sector..].fill(0);
+        fs::write(state.file(LISTS), &file).unwrap();
+        let entries = StaticEntries::load(&state).unwrap();
+        assert!(entries.damage().is_none(), "{padding}: {:?}", entries.damage());
+        assert_eq!(all(&entries), ["a 192.0.2.1", "a 192.0.2.2"], "{padding}: as before the removal");
+        assert_eq!(fs::metadata(state.file(LISTS)).unwrap().len() as usize, before);
+    }
 }
 
 #[test]
@@ -226,7 +299,8 @@ fn entries_that_would_not_be_written_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
     let mut log = Log::new(Arc::clone(&state), LISTS, stored::FORMAT);
-    log.replace([b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec()].into_iter()).unwrap();
+    let content = b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec();
+    log.replace([Record { content, only_adds: true }].into_iter()).unwrap();
     let stored = StoredEntries::load(&state).unwrap();
     let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[]).unwrap_err());
     assert!(error.contains("lists.state is damaged") && error.contains("no kind 33"), "{error}");
