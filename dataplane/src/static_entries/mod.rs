@@ -8,11 +8,13 @@
 //! |---------------|------|
 //! | this          | the map of the entries, and changes of it |
 //! | `stored.rs`   | the entries as they are stored, read at a start before the map is built, which can wait until frames are forwarded |
+//! | `recent.rs`   | the changes that the engine keeps separately until it compiles all entries again |
 //! | `record.rs`   | changes as bytes |
 //! | `version1.rs` | the file of an earlier version |
 //! | `check.rs`    | which entries can be stored |
 
 mod check;
+mod recent;
 mod record;
 mod stored;
 mod version1;
@@ -28,6 +30,7 @@ use knockplane_policy::time::Time;
 
 pub(crate) use self::check::check;
 use self::check::{check_comment, check_list_name};
+use self::recent::{ListEntries, MOST_RECENT, Recent, overlapping_names};
 use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
 use crate::state_dir::{Log, Record};
@@ -40,11 +43,6 @@ const FEW_BYTES: u64 = 64 << 10;
 
 /// The number of bytes of a record in a file that is rewritten.
 const SNAPSHOT_RECORD: usize = 1 << 20;
-
-/// The maximum number of entries that the engine keeps separately until all are compiled again. The compilation of this
-/// number takes some 100 µs, that of a million a good part of a second: the cost of an addition hardly depends on the
-/// number of existing entries.
-const MOST_RECENT: usize = 1_024;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,15 +79,15 @@ pub(crate) struct NameEntry {
 
 /// The entries.
 pub(crate) struct StaticEntries {
-    lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
+    lists: BTreeMap<String, ListEntries>,
     /// Entries of host names, which the engine compiles with those of operators.
     names: Vec<NameEntry>,
     /// The earliest possible expiry of an entry.
     next_expiry: Time,
-    /// Entries that the engine keeps separately.
-    recent: Vec<(String, Bounds, Option<Time>)>,
-    /// Entries that the engine does not have yet; `None` if the engine must compile all entries again.
-    new: Option<Vec<(String, Bounds, Option<Time>)>>,
+    /// The changes that the engine keeps separately; `None` if the engine must compile all entries again.
+    recent: Option<Recent>,
+    /// Whether the engine has all changes.
+    is_installed: bool,
     log: Log,
     /// The size of a file with only these entries, without its headers.
     live_bytes: u64,
@@ -108,11 +106,11 @@ impl StaticEntries {
         let entries = lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes);
         let live_bytes = entries.sum::<u64>() + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
         StaticEntries {
-            lists,
+            lists: lists.into_iter().map(|(name, entries)| (name, ListEntries::new(entries))).collect(),
             names,
             next_expiry: Time::NEVER,
-            recent: Vec::new(),
-            new: Some(Vec::new()),
+            recent: Some(Recent::default()),
+            is_installed: true,
             log,
             live_bytes,
             next_compaction: 0,
@@ -137,29 +135,28 @@ impl StaticEntries {
         let unknown = self.lists.keys().filter(|name| lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (name.as_str(), OPERATOR_LEVEL)).collect();
         lists.bind_all(&unknown)?;
-        if let Some(new) = self.new.take().filter(|new| self.recent.len() + new.len() <= MOST_RECENT) {
-            if !new.is_empty() {
-                self.recent.extend(new);
-                let recent =
-                    self.recent.iter().filter_map(|(list, bounds, until)| Some((lists.id(list)?, *bounds, *until)));
-                lists.add_static_entries(recent);
+        match &self.recent {
+            Some(_) if self.is_installed => {}
+            Some(recent) => recent.install(lists),
+            None => {
+                let of_operators = self.lists().flat_map(|(name, entries)| {
+                    let list = lists.id(name);
+                    entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
+                });
+                lists.set_static_entries(of_operators.chain(of_names(lists, &self.names)));
+                self.recent = Some(Recent::default());
             }
-        } else {
-            self.recent.clear();
-            let of_operators = self.lists.iter().flat_map(|(name, entries)| {
-                let list = lists.id(name);
-                entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
-            });
-            lists.set_static_entries(of_operators.chain(of_names(lists, &self.names)));
         }
-        self.new = Some(Vec::new());
+        self.is_installed = true;
         Ok(())
     }
 
     /// Replaces the entries of host names. They are in force after the next [`StaticEntries::install`].
     pub(crate) fn set_names(&mut self, names: Vec<NameEntry>) {
-        self.new = self.new.take().filter(|_| names == self.names);
-        self.names = names;
+        if names != self.names {
+            (self.recent, self.is_installed) = (None, false);
+            self.names = names;
+        }
     }
 
     /// Changes entries, all or none. The changes are in force after the next [`StaticEntries::install`].
@@ -172,18 +169,33 @@ impl StaticEntries {
             before.into_iter().rev().for_each(|change| _ = self.put(change));
             return Err(error);
         }
-        match &mut self.new {
-            Some(new) if before.iter().all(|change| change.entry.is_none()) => {
-                for Change { list, bounds, .. } in before {
-                    if let Some(entry) = self.lists.get(&list).and_then(|entries| entries.get(&bounds)) {
-                        new.push((list, bounds, entry.until));
-                    }
-                }
-            }
-            // An entry was removed or replaced.
-            new => *new = None,
+        self.is_installed = false;
+        if let Some(recent) = self.recent.take().filter(|_| before.len() <= MOST_RECENT) {
+            self.recent = before.into_iter().try_fold(recent, |recent, undo| self.with_change(recent, undo));
         }
         Ok(())
+    }
+
+    /// Adds a change that was made to the recent changes; `None` if there are too many.
+    fn with_change(&self, mut recent: Recent, undo: Change) -> Option<Recent> {
+        let Change { list, bounds, entry: before } = undo;
+        let entries = self.lists.get(&list);
+        let now = entries.and_then(|entries| entries.entries.get(&bounds)).map(|entry| entry.until);
+        match (before.map(|before| before.until), now) {
+            (None, None) => {}
+            (None, Some(until)) => recent.add((list, bounds), until),
+            // Only the comment changed.
+            (Some(before), Some(until)) if before == until => {}
+            (Some(_), _) => {
+                let mut overlapping = match entries {
+                    Some(entries) => entries.overlapping(bounds, MOST_RECENT)?,
+                    None => Vec::new(),
+                };
+                overlapping.extend(overlapping_names(&self.names, &list, bounds));
+                recent.replace((list, bounds), overlapping);
+            }
+        }
+        Some(recent).filter(|recent| recent.len() <= MOST_RECENT)
     }
 
     /// Makes a change and returns the one that undoes it.
@@ -200,10 +212,10 @@ impl StaticEntries {
                     self.lists.entry(list.clone()).or_default().insert(bounds, entry)
                 }
             },
-            None => self.lists.get_mut(&list).and_then(|entries| entries.remove(&bounds)),
+            None => self.lists.get_mut(&list).and_then(|entries| entries.entries.remove(&bounds)),
         };
         self.live_bytes -= before.as_ref().map_or(0, Entry::stored_bytes);
-        if self.lists.get(&list).is_some_and(BTreeMap::is_empty) {
+        if self.lists.get(&list).is_some_and(|entries| entries.entries.is_empty()) {
             self.live_bytes -= list_bytes(&list);
             self.lists.remove(&list);
         }
@@ -219,7 +231,7 @@ impl StaticEntries {
         let mut content = Content::default();
         for Change { list, bounds, entry: before } in keys {
             let is_static = |entry: &&Entry| entry.until.is_none();
-            let now = self.lists.get(list).and_then(|entries| entries.get(bounds)).filter(is_static);
+            let now = self.list(list).and_then(|entries| entries.get(bounds)).filter(is_static);
             match (before.as_ref().filter(is_static), now) {
                 (Some(before), None) => content.push(list, &before.set, None),
                 (None, None) => {}
@@ -236,7 +248,7 @@ impl StaticEntries {
 
     fn write_anew(&mut self) -> io::Result<()> {
         let lists = self.lists.iter();
-        let entries = lists.flat_map(|(name, entries)| entries.values().map(move |entry| (name.as_str(), entry)));
+        let entries = lists.flat_map(|(name, list)| list.entries.values().map(move |entry| (name.as_str(), entry)));
         let entries = entries.filter(|(_, entry)| entry.until.is_none());
         self.log.replace(snapshot(entries.map(|(name, entry)| (name, &entry.set, entry.comment.as_str()))))
     }
@@ -256,37 +268,36 @@ impl StaticEntries {
     }
 
     /// Removes expired entries. Returns whether there were any. Expired entries are not in force: this call only frees
-    /// their memory.
+    /// their memory, and the engine frees theirs when it compiles all entries again.
     pub(crate) fn expire(&mut self, now: Time) -> bool {
         if now < self.next_expiry {
             return false;
         }
         let is_live = |entry: &Entry| entry.until.is_none_or(|until| now < until);
-        self.lists.values_mut().for_each(|entries| entries.retain(|_, entry| is_live(entry)));
+        self.lists.values_mut().for_each(|list| list.entries.retain(|_, entry| is_live(entry)));
         let live_bytes = &mut self.live_bytes;
-        self.lists.retain(|name, entries| {
-            *live_bytes -= if entries.is_empty() { list_bytes(name) } else { 0 };
-            !entries.is_empty()
+        self.lists.retain(|name, list| {
+            *live_bytes -= if list.entries.is_empty() { list_bytes(name) } else { 0 };
+            !list.entries.is_empty()
         });
-        let left = self.lists.values().flat_map(BTreeMap::values).filter_map(|entry| entry.until);
+        let left = self.lists().flat_map(|(_, entries)| entries.values()).filter_map(|entry| entry.until);
         self.next_expiry = left.min().unwrap_or(Time::NEVER);
-        self.new = None;
         true
     }
 
     /// The lists that have an entry.
     pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &BTreeMap<Bounds, Entry>)> {
-        self.lists.iter().map(|(name, entries)| (name.as_str(), entries))
+        self.lists.iter().map(|(name, list)| (name.as_str(), &list.entries))
     }
 
     /// The number of entries.
     pub(crate) fn number(&self) -> usize {
-        self.lists.values().map(BTreeMap::len).sum()
+        self.lists().map(|(_, entries)| entries.len()).sum()
     }
 
     /// The entries of a list.
     pub(crate) fn list(&self, name: &str) -> Option<&BTreeMap<Bounds, Entry>> {
-        self.lists.get(name)
+        self.lists.get(name).map(|list| &list.entries)
     }
 
     /// The path of the file, for messages.

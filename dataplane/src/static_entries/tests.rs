@@ -24,6 +24,14 @@ fn all(entries: &StaticEntries) -> Vec<String> {
         .collect()
 }
 
+/// The bytes of a file with only these entries.
+fn stored_bytes(entries: &StaticEntries) -> u64 {
+    let of_list = |(name, entries): (&str, &BTreeMap<Bounds, Entry>)| {
+        list_bytes(name) + entries.values().map(Entry::stored_bytes).sum::<u64>()
+    };
+    entries.lists().map(of_list).sum()
+}
+
 fn open(folder: &TempDir) -> Arc<StateDir> {
     Arc::new(StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap())
 }
@@ -125,15 +133,10 @@ fn a_restart_finds_the_last_state_of_each_entry() {
             stored.map(|(list, entry)| (list.to_owned(), entry.clone())).collect::<Vec<_>>()
         };
         assert_eq!(stored(&again), stored(&entries), "round {round}");
-        assert_eq!(
-            again.live_bytes,
-            again.lists.keys().map(|name| list_bytes(name)).sum::<u64>()
-                + again.lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes).sum::<u64>()
-        );
+        assert_eq!(again.live_bytes, stored_bytes(&again));
         // Reading the file has opened it again: both know the same.
         entries = StaticEntries { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
-        let live = entries.lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes).sum::<u64>();
-        entries.live_bytes = live + entries.lists.keys().map(|name| list_bytes(name)).sum::<u64>();
+        entries.live_bytes = stored_bytes(&entries);
     }
 }
 
@@ -432,7 +435,7 @@ fn damage_of_an_earlier_version_is_told_and_not_started_with() {
 }
 
 #[test]
-fn an_entry_expires_and_the_engine_is_told() {
+fn an_entry_expires_to_the_nanosecond() {
     let folder = tempfile::tempdir().unwrap();
     let lists = Lists::new(1).unwrap();
     let mut entries = StaticEntries::load(&open(&folder)).unwrap();
@@ -444,8 +447,6 @@ fn an_entry_expires_and_the_engine_is_told() {
     let after = lists.membership([192, 0, 2, 9].into(), 0, Time::from_nanos(5));
     assert!(!after.contains(list), "to the nanosecond, before the entry is removed");
     assert!(entries.expire(Time::from_nanos(5)) && !entries.expire(Time::from_nanos(6)));
-    entries.install(&lists).unwrap();
-    assert!(!is_in([192, 0, 2, 9]));
     assert_eq!(all(&entries), ["a ::/0"]);
 }
 
@@ -468,20 +469,92 @@ fn the_engine_goes_by_every_change() {
     };
     entries.change(vec![change("a", &host(0), None)]).unwrap();
     check(&mut entries, "the first");
-    assert_eq!(entries.recent.len(), 1);
+    let recent = |entries: &StaticEntries| entries.recent.as_ref().map(Recent::len);
+    assert_eq!(recent(&entries), Some(1));
     entries.change((7..MOST_RECENT).map(|number| change("a", &host(number), None)).collect()).unwrap();
     check(&mut entries, "many");
-    assert_eq!(entries.recent.len(), MOST_RECENT - 6);
+    assert_eq!(recent(&entries), Some(MOST_RECENT - 6));
     entries.change(vec![removal("a", &host(14))]).unwrap();
     check(&mut entries, "a removal");
-    assert!(entries.recent.is_empty());
+    assert_eq!(recent(&entries), Some(MOST_RECENT - 6), "one entry less, and a removal");
     entries.change((MOST_RECENT..MOST_RECENT + 20).map(|number| change("a", &host(number), None)).collect()).unwrap();
     check(&mut entries, "beside others");
+    assert_eq!(recent(&entries), Some(0), "too many: all are compiled");
     entries.change(vec![removal("a", &host(MOST_RECENT + 5)), change("a", &host(14), None)]).unwrap();
-    check(&mut entries, "a removal of a recent one");
+    check(&mut entries, "a removal of a compiled one");
+    assert_eq!(recent(&entries), Some(2));
     entries
         .change((MOST_RECENT + 20..3 * MOST_RECENT).map(|number| change("a", &host(number), None)).collect())
         .unwrap();
     check(&mut entries, "too many");
-    assert!(entries.recent.is_empty());
+    assert_eq!(recent(&entries), Some(0));
+}
+
+/// Overlapping entries of operators and host names, with and without a timeout, added, changed and removed in any order.
+/// After each change, the lists are those of an engine that compiles all entries.
+#[test]
+fn changes_have_the_result_of_a_compilation() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(100).unwrap();
+    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    let mut random = 7_u64;
+    let mut dice = move |sides: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % sides
+    };
+    let [mut kept, mut compiled] = [0; 2];
+    for round in 0..500 {
+        if dice(100) == 0 {
+            let name = |address: u64| {
+                let address = IpAddr::from([10, 0, 0, address as u8]);
+                NameEntry { list: "a".to_owned(), bounds: (address, address), until: None }
+            };
+            entries.set_names((0..dice(3)).map(|_| name(dice(32))).collect());
+        }
+        let changes = (0..1 + dice(3)).map(|_| {
+            let list = ["a", "b"][dice(2) as usize];
+            let (host, more) = (dice(32), dice(12));
+            let set = match dice(6) {
+                0 | 1 => format!("10.0.0.{host}"),
+                2 => format!("10.0.0.{}/{}", host, 25 + dice(7)),
+                3 => format!("10.0.0.{host}-10.0.0.{}", host + more + 1),
+                4 => format!("2001:db8::{host:x}/{}", 120 + dice(9)),
+                _ => format!("2001:db8::{host:x}"),
+            };
+            let set = set.parse::<AddressSet>().unwrap().to_string();
+            match dice(2) {
+                0 => removal(list, &set),
+                _ => change(list, &set, [None, Some(dice(3) + 1)][dice(2) as usize]),
+            }
+        });
+        let changes = changes.collect();
+        entries.change(changes).unwrap();
+        *[&mut compiled, &mut kept][usize::from(entries.recent.is_some())] += 1;
+        entries.install(&lists).unwrap();
+        if dice(50) == 0 {
+            entries.recent = None;
+            entries.install(&lists).unwrap();
+        }
+        let fresh = Lists::new(100).unwrap();
+        let all = entries.lists().flat_map(|(name, entries)| {
+            let id = fresh.id(name).map_or_else(|| fresh.bind(name, 0), Ok).unwrap();
+            entries.values().map(move |entry| (id, entry.set.bounds(), entry.until)).collect::<Vec<_>>()
+        });
+        let all: Vec<_> = all.collect();
+        let id = fresh.id("a").map_or_else(|| fresh.bind("a", 0), Ok).unwrap();
+        fresh.set_static_entries(all.into_iter().chain(entries.names.iter().map(|name| (id, name.bounds, name.until))));
+        for host in 0..48_u16 {
+            for address in [IpAddr::from([10, 0, 0, host as u8]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host])] {
+                for now in (0..4).map(Time::from_nanos) {
+                    for list in ["a", "b"] {
+                        let is_in = |lists: &Lists| {
+                            lists.id(list).is_some_and(|id| lists.membership(address, 0, now).contains(id))
+                        };
+                        assert_eq!(is_in(&lists), is_in(&fresh), "round {round}: {address} in {list} at {now:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(kept > 450, "{kept} kept apart, {compiled} compiled");
 }

@@ -189,11 +189,7 @@ impl ListAdministration {
     pub(super) fn keep_house(&mut self, shared: &Shared) {
         self.entries.compact();
         let now = shared.clock.now();
-        if self.entries.expire(now)
-            && let Err(error) = self.entries.install(&shared.state.lists)
-        {
-            tracing::error!(%error, "the entries of operators cannot be renewed");
-        }
+        self.entries.expire(now);
         self.notes.forget(&shared.state.lists, now);
     }
 }

@@ -20,13 +20,13 @@
 //! - An attacker cannot choose addresses that share a shard or a bucket: every start draws a new secret. If first steps
 //!   count for the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are replaced as a whole, and no
-//!   packet changes them.
+//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot, and no packet changes them. A lookup sees a
+//!   change of them as a whole.
 //! - Lists are identified by name. A name keeps its id during the lifetime of the process, so entries survive new
 //!   rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -42,7 +42,7 @@ pub use self::error::{CapacityError, TooManyListsError};
 pub use self::events::Changed;
 pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
-pub use self::operator::OPERATOR_LEVEL;
+pub use self::operator::{OPERATOR_LEVEL, StaticEntry};
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::vlan::VlanLists;
@@ -53,7 +53,7 @@ pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, VLAN_BYTES};
-use crate::state::static_entries::StaticEntries;
+use crate::state::static_entries::AmendedEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
 mod changes;
@@ -96,11 +96,9 @@ pub struct Lists {
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
-    static_entries: ArcSwapOption<StaticEntries>,
-    /// Static entries that were added after `static_entries` was compiled; see [`Lists::add_static_entries`].
-    recent_static_entries: ArcSwapOption<StaticEntries>,
-    /// Bits for the two that exist: cheaper to read at every lookup.
-    has_static_entries: AtomicU8,
+    static_entries: ArcSwapOption<AmendedEntries>,
+    /// Whether there are any: cheaper to read at every lookup.
+    has_static_entries: AtomicBool,
     /// The first shard of the next sweep.
     swept: AtomicUsize,
     events: Arc<EventRing>,
@@ -184,8 +182,7 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
-            recent_static_entries: ArcSwapOption::empty(),
-            has_static_entries: AtomicU8::new(0),
+            has_static_entries: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
             events,
             start: StartId(Lists::draw_secret()[0]),
