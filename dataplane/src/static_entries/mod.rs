@@ -2,18 +2,21 @@
 //!
 //! These entries are not in the slots that packets fill, so that no flood affects them. Entries without a timeout are
 //! static: a change of them is on disk, in `lists.state`, before it is in force. A restart restores them with their
-//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date.
+//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date. Each
+//! change is an event, after it is in force.
 //!
 //! | file          | owns |
 //! |---------------|------|
 //! | this          | the map of the entries, and changes of it |
 //! | `stored.rs`   | the entries as they are stored, read at a start before the map is built, which can wait until frames are forwarded |
+//! | `events.rs`   | the events of changes |
 //! | `recent.rs`   | the changes that the engine keeps separately until it compiles all entries again |
 //! | `record.rs`   | changes as bytes |
 //! | `version1.rs` | the file of an earlier version |
 //! | `check.rs`    | which entries can be stored |
 
 mod check;
+mod events;
 mod recent;
 mod record;
 mod stored;
@@ -25,11 +28,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyListsError};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::Time;
 
 pub(crate) use self::check::check;
 use self::check::{check_comment, check_list_name};
+use self::events::EntryChange;
 use self::recent::{ListEntries, MOST_RECENT, Recent, overlapping_names};
 use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
@@ -88,6 +93,8 @@ pub(crate) struct StaticEntries {
     recent: Option<Recent>,
     /// Whether the engine has all changes.
     is_installed: bool,
+    /// Events of changes that the engine may not have yet.
+    unpublished: Vec<EntryChange>,
     log: Log,
     /// The size of a file with only these entries, without its headers.
     live_bytes: u64,
@@ -111,6 +118,7 @@ impl StaticEntries {
             next_expiry: Time::NEVER,
             recent: Some(Recent::default()),
             is_installed: true,
+            unpublished: Vec::new(),
             log,
             live_bytes,
             next_compaction: 0,
@@ -159,21 +167,54 @@ impl StaticEntries {
         }
     }
 
-    /// Changes entries, all or none. The changes are in force after the next [`StaticEntries::install`].
+    /// As [`StaticEntries::change_with`]; removals are no flush.
+    ///
+    /// # Errors
+    /// As [`StaticEntries::change_with`].
+    #[cfg(test)]
+    pub(crate) fn change(&mut self, changes: Vec<Change>) -> io::Result<()> {
+        self.change_with(changes, EventKind::Removed)
+    }
+
+    /// Changes entries, all or none. The changes are in force after the next [`StaticEntries::install`]. The events of
+    /// removals have this kind.
     ///
     /// # Errors
     /// If static entries cannot be stored for the next start; then nothing changed.
-    pub(crate) fn change(&mut self, changes: Vec<Change>) -> io::Result<()> {
+    pub(crate) fn change_with(&mut self, changes: Vec<Change>, end: EventKind) -> io::Result<()> {
         let before: Vec<Change> = changes.into_iter().map(|change| self.put(change)).collect();
         if let Err(error) = self.store(&before) {
             before.into_iter().rev().for_each(|change| _ = self.put(change));
             return Err(error);
         }
+        self.note_events(&before, end);
         self.is_installed = false;
         if let Some(recent) = self.recent.take().filter(|_| before.len() <= MOST_RECENT) {
             self.recent = before.into_iter().try_fold(recent, |recent, undo| self.with_change(recent, undo));
         }
         Ok(())
+    }
+
+    /// Notes the events of changes that `undo` would undo.
+    fn note_events(&mut self, undo: &[Change], end: EventKind) {
+        let mut changes = Vec::new();
+        for Change { list, bounds, entry: before } in first_of_each(undo) {
+            let until = |entry: &Entry| entry.until;
+            let before = before.as_ref().map(until);
+            let now = self.list(list).and_then(|entries| entries.get(bounds)).map(until);
+            if let Some(kind) = events::kind(before, now, end) {
+                let until = now.or(before).flatten();
+                changes.push(EntryChange { kind, list: list.clone(), bounds: *bounds, until });
+            }
+        }
+        self.unpublished.extend(events::summarized(changes));
+    }
+
+    /// Publishes the events of changes that are in force.
+    pub(crate) fn publish(&mut self, lists: &Lists, now: Time) {
+        if self.is_installed {
+            events::publish(std::mem::take(&mut self.unpublished), lists, now);
+        }
     }
 
     /// Adds a change that was made to the recent changes; `None` if there are too many.
@@ -224,12 +265,8 @@ impl StaticEntries {
 
     /// Stores the static entries that `undo` would change.
     fn store(&mut self, undo: &[Change]) -> io::Result<()> {
-        let mut keys: Vec<&Change> = undo.iter().collect();
-        // A stable sort: of two changes of an entry, the first one contains the stored entry.
-        keys.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
-        keys.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
         let mut content = Content::default();
-        for Change { list, bounds, entry: before } in keys {
+        for Change { list, bounds, entry: before } in first_of_each(undo) {
             let is_static = |entry: &&Entry| entry.until.is_none();
             let now = self.list(list).and_then(|entries| entries.get(bounds)).filter(is_static);
             match (before.as_ref().filter(is_static), now) {
@@ -273,8 +310,18 @@ impl StaticEntries {
         if now < self.next_expiry {
             return false;
         }
-        let is_live = |entry: &Entry| entry.until.is_none_or(|until| now < until);
-        self.lists.values_mut().for_each(|list| list.entries.retain(|_, entry| is_live(entry)));
+        let mut expired = Vec::new();
+        for (name, list) in &mut self.lists {
+            list.entries.retain(|bounds, entry| {
+                let is_live = entry.until.is_none_or(|until| now < until);
+                if !is_live {
+                    let (list, bounds) = (name.clone(), *bounds);
+                    expired.push(EntryChange { kind: EventKind::Expired, list, bounds, until: entry.until });
+                }
+                is_live
+            });
+        }
+        self.unpublished.extend(events::summarized(expired));
         let live_bytes = &mut self.live_bytes;
         self.lists.retain(|name, list| {
             *live_bytes -= if list.entries.is_empty() { list_bytes(name) } else { 0 };
@@ -309,6 +356,15 @@ impl StaticEntries {
     pub(crate) fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
     }
+}
+
+/// The first change of each entry, in the order of entries: it undoes all changes of the entry.
+fn first_of_each(undo: &[Change]) -> Vec<&Change> {
+    let mut changes: Vec<&Change> = undo.iter().collect();
+    // A stable sort.
+    changes.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
+    changes.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
+    changes
 }
 
 /// Entries of host names in the form of the engine. The engine has their lists already, because rules name them.

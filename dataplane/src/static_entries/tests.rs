@@ -1,6 +1,9 @@
 use std::fs;
 use std::sync::Arc;
 
+use knockplane_engine::state::events::ring::{Cursor, Received};
+use knockplane_engine::state::events::{Cause, EventEntry, ListEvent};
+use knockplane_policy::event::Origin;
 use tempfile::TempDir;
 
 use super::*;
@@ -557,4 +560,113 @@ fn changes_have_the_result_of_a_compilation() {
         }
     }
     assert!(kept > 450, "{kept} kept apart, {compiled} compiled");
+}
+
+/// The events after the cursor, none of which may be missed.
+fn received(lists: &Lists, cursor: &mut Cursor) -> Vec<(u64, ListEvent)> {
+    let event = |received| match received {
+        Received::Event(number, event) => (number, event),
+        Received::Gap(gap) => panic!("{gap:?}"),
+    };
+    std::iter::from_fn(|| lists.receive(cursor).map(event)).collect()
+}
+
+#[test]
+fn each_change_by_an_operator_is_an_event_after_it_is_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(100).unwrap();
+    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    let mut cursor = Cursor::after(0);
+    let now = Time::from_nanos(3);
+    let mut expected_changes = Vec::new();
+    let mut check = |entries: &mut StaticEntries, expected: &[(EventKind, &str, Option<u64>)]| {
+        entries.publish(&lists, now);
+        assert_eq!(lists.receive(&mut cursor), None, "not before it is in force");
+        entries.install(&lists).unwrap();
+        entries.publish(&lists, now);
+        let events = received(&lists, &mut cursor);
+        for (_, ListEvent { kind, entry, cause, at }) in &events {
+            let EventEntry { list, level, is_static, origin, since, .. } = *entry;
+            assert_eq!((list, level, is_static), (lists.id("a").unwrap(), OPERATOR_LEVEL, true));
+            assert_eq!((origin, since, *at), (Origin::Operator, now, now));
+            assert_eq!(*cause, (*kind != EventKind::Expired).then_some(Cause::of(Origin::Operator)));
+        }
+        let told = events.iter().map(|(_, ListEvent { kind, entry, .. })| {
+            let set = AddressSet::of_bounds((entry.address, entry.last.unwrap_or(entry.address)));
+            let until = (entry.expiry != Time::NEVER).then(|| entry.expiry.as_nanos());
+            (*kind, set.to_string(), until)
+        });
+        let wanted = expected.iter().map(|(kind, set, until)| (*kind, (*set).to_owned(), *until));
+        assert_eq!(told.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        expected_changes.extend(events);
+        assert_eq!(lists.static_changes_since(0).unwrap(), expected_changes, "also for a reader with a gap");
+    };
+    let both = vec![change("a", "192.0.2.1", None), change("a", "2001:db8::/32", Some(9))];
+    entries.change(both).unwrap();
+    check(&mut entries, &[(EventKind::Listed, "192.0.2.1", None), (EventKind::Listed, "2001:db8::/32", Some(9))]);
+    let mut comment = change("a", "192.0.2.1", None);
+    comment.entry.as_mut().unwrap().comment = "another".to_owned();
+    entries.change(vec![comment]).unwrap();
+    entries.install(&lists).unwrap();
+    let changes = vec![change("a", "2001:db8::/32", None), change("a", "192.0.2.3-192.0.2.9", Some(5))];
+    entries.change(changes).unwrap();
+    check(
+        &mut entries,
+        &[(EventKind::Listed, "192.0.2.3-192.0.2.9", Some(5)), (EventKind::Refreshed, "2001:db8::/32", None)],
+    );
+    let twice = vec![removal("a", "192.0.2.1"), change("a", "192.0.2.1", None), removal("a", "192.0.2.1")];
+    entries.change(twice).unwrap();
+    check(&mut entries, &[(EventKind::Removed, "192.0.2.1", None)]);
+    entries.change_with(vec![removal("a", "2001:db8::/32")], EventKind::Flushed).unwrap();
+    check(&mut entries, &[(EventKind::Flushed, "2001:db8::/32", None)]);
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    assert!(entries.change(vec![change("a", "192.0.2.1", None)]).is_err());
+    assert!(entries.unpublished.is_empty(), "a refused change is no event");
+    entries.expire(Time::from_nanos(5));
+    entries.publish(&lists, now);
+    let events = received(&lists, &mut cursor);
+    assert!(matches!(&events[..], [(_, event)] if event.kind == EventKind::Expired && event.cause.is_none()));
+}
+
+/// The ring has room for 256 events here.
+#[test]
+fn an_import_displaces_no_event_of_a_packet() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(64).unwrap();
+    let grants = lists.bind("grants", 1).unwrap();
+    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    let grant = |host: u8| _ = lists.add(grants, [203, 0, 113, host].into(), Time::NEVER, Time::default());
+    grant(1);
+    let mut import: Vec<Change> = (0..50_000_u32)
+        .map(|number| change("a", &IpAddr::from((0x0a00_0000 + number).to_be_bytes()).to_string(), None))
+        .collect();
+    import.extend([change("a", "2001:db8::/32", None), change("b", "192.0.2.1", None)]);
+    entries.change(import).unwrap();
+    entries.install(&lists).unwrap();
+    entries.publish(&lists, Time::default());
+    grant(2);
+    let mut cursor = Cursor::after(0);
+    let events = received(&lists, &mut cursor);
+    let told: Vec<_> = events
+        .iter()
+        .map(|(_, ListEvent { kind, entry, .. })| (*kind, lists.name(entry.list).unwrap(), entry.address, entry.last))
+        .collect();
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let bulk =
+        |list: &str, first, last: Option<&str>| (EventKind::Bulk, list.to_owned(), address(first), last.map(address));
+    let listed = |text: &str| (EventKind::Listed, "grants".to_owned(), address(text), None);
+    let v6_end = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff";
+    let expected = [
+        listed("203.0.113.1"),
+        bulk("a", "10.0.0.0", Some("10.0.195.79")),
+        bulk("a", "2001:db8::", Some(v6_end)),
+        bulk("b", "192.0.2.1", None),
+        listed("203.0.113.2"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(lists.static_changes_since(1), None, "a reader reads the list");
+    assert_eq!(lists.static_changes_since(4), Some(Vec::new()));
+    let mut changed = Vec::new();
+    assert!(lists.changes_since(1, |change| changed.push(change)).is_some());
+    assert_eq!(changed.len(), 1, "removals of dynamic entries are still known: {changed:?}");
 }

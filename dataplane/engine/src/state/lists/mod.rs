@@ -39,7 +39,7 @@ pub use self::changes::AddOutcome;
 pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
-pub use self::events::Changed;
+pub use self::events::{Changed, StaticChange};
 pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::{OPERATOR_LEVEL, StaticEntry};
@@ -47,6 +47,7 @@ pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::vlan::VlanLists;
 use crate::state::events::EventRoom;
+use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
@@ -99,6 +100,8 @@ pub struct Lists {
     static_entries: ArcSwapOption<AmendedEntries>,
     /// Whether there are any: cheaper to read at every lookup.
     has_static_entries: AtomicBool,
+    /// The last events of static entries.
+    static_changes: Mutex<Removals>,
     /// The first shard of the next sweep.
     swept: AtomicUsize,
     events: Arc<EventRing>,
@@ -183,6 +186,7 @@ impl Lists {
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
             has_static_entries: AtomicBool::new(false),
+            static_changes: Mutex::new(Removals::new(4 * room.removals).ok_or_else(lack)?),
             swept: AtomicUsize::new(0),
             events,
             start: StartId(Lists::draw_secret()[0]),
