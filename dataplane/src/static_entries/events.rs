@@ -35,18 +35,43 @@ pub(super) fn kind(before: Option<Option<Time>>, now: Option<Option<Time>>, end:
     }
 }
 
-/// The events for these changes of a command.
-pub(super) fn summarized(changes: Vec<EntryChange>) -> Vec<EntryChange> {
-    if changes.len() <= MOST_EVENTS {
-        return changes;
+/// The changes of a command, during collection. The memory does not depend on their number.
+#[derive(Default)]
+pub(super) struct Collected {
+    number: usize,
+    /// The first [`MOST_EVENTS`] changes.
+    each: Vec<EntryChange>,
+    /// The first and the last changed address of each list, for IPv4 and IPv6.
+    all: BTreeMap<String, [Option<Bounds>; 2]>,
+}
+
+impl Collected {
+    pub(super) fn push(&mut self, kind: EventKind, list: &str, bounds: Bounds, until: Option<Time>) {
+        self.number += 1;
+        if self.number <= MOST_EVENTS {
+            self.each.push(EntryChange { kind, list: list.to_owned(), bounds, until });
+        }
+        if !self.all.contains_key(list) {
+            self.all.insert(list.to_owned(), [None; 2]);
+        }
+        let family = self.all.get_mut(list).map(|families| &mut families[usize::from(bounds.0.is_ipv6())]);
+        if let Some(all) = family {
+            let (first, last) = all.unwrap_or(bounds);
+            *all = Some((first.min(bounds.0), last.max(bounds.1)));
+        }
     }
-    let mut all = BTreeMap::<(String, bool), Bounds>::new();
-    for EntryChange { list, bounds: (first, last), .. } in changes {
-        let (begin, end) = all.entry((list, first.is_ipv6())).or_insert((first, last));
-        (*begin, *end) = ((*begin).min(first), (*end).max(last));
+
+    /// The events.
+    pub(super) fn events(self) -> Vec<EntryChange> {
+        if self.number <= MOST_EVENTS {
+            return self.each;
+        }
+        let of_list = |(list, families): (String, [Option<Bounds>; 2])| {
+            let bulk = move |bounds| EntryChange { kind: EventKind::Bulk, list: list.clone(), bounds, until: None };
+            families.into_iter().flatten().map(bulk)
+        };
+        self.all.into_iter().flat_map(of_list).collect()
     }
-    let bulk = |((list, _), bounds)| EntryChange { kind: EventKind::Bulk, list, bounds, until: None };
-    all.into_iter().map(bulk).collect()
 }
 
 /// Publishes the events. The engine has bound the lists already.

@@ -34,7 +34,7 @@ use knockplane_policy::time::Time;
 
 pub(crate) use self::check::check;
 use self::check::{check_comment, check_list_name};
-use self::events::EntryChange;
+use self::events::{Collected, EntryChange};
 use self::recent::{ListEntries, MOST_RECENT, Recent, overlapping_names};
 use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
@@ -197,17 +197,16 @@ impl StaticEntries {
 
     /// Notes the events of changes that `undo` would undo.
     fn note_events(&mut self, undo: &[Change], end: EventKind) {
-        let mut changes = Vec::new();
+        let mut changes = Collected::default();
         for Change { list, bounds, entry: before } in first_of_each(undo) {
             let until = |entry: &Entry| entry.until;
             let before = before.as_ref().map(until);
             let now = self.list(list).and_then(|entries| entries.get(bounds)).map(until);
             if let Some(kind) = events::kind(before, now, end) {
-                let until = now.or(before).flatten();
-                changes.push(EntryChange { kind, list: list.clone(), bounds: *bounds, until });
+                changes.push(kind, list, *bounds, now.or(before).flatten());
             }
         }
-        self.unpublished.extend(events::summarized(changes));
+        self.unpublished.extend(changes.events());
     }
 
     /// Publishes the events of changes that are in force.
@@ -310,18 +309,17 @@ impl StaticEntries {
         if now < self.next_expiry {
             return false;
         }
-        let mut expired = Vec::new();
+        let mut expired = Collected::default();
         for (name, list) in &mut self.lists {
             list.entries.retain(|bounds, entry| {
                 let is_live = entry.until.is_none_or(|until| now < until);
                 if !is_live {
-                    let (list, bounds) = (name.clone(), *bounds);
-                    expired.push(EntryChange { kind: EventKind::Expired, list, bounds, until: entry.until });
+                    expired.push(EventKind::Expired, name, *bounds, entry.until);
                 }
                 is_live
             });
         }
-        self.unpublished.extend(events::summarized(expired));
+        self.unpublished.extend(expired.events());
         let live_bytes = &mut self.live_bytes;
         self.lists.retain(|name, list| {
             *live_bytes -= if list.entries.is_empty() { list_bytes(name) } else { 0 };
