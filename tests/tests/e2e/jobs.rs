@@ -18,6 +18,9 @@ use crate::scenario::{PATIENCE, QUICK, with};
 /// Requests of each kind that must be answered, as many as the requirement names.
 const REQUESTS: usize = 100;
 
+/// Clients that request at once, so that there are enough requests on a fast machine too.
+const CLIENTS: usize = 4;
+
 /// Small changes of each kind. Each 1,024 changes, the dataplane compiles all entries once.
 const SMALL_CHANGES: usize = 100;
 
@@ -94,6 +97,25 @@ struct Latencies {
 }
 
 impl Latencies {
+    /// Requests the status and the metrics once.
+    fn request(&mut self, filter: &Filter<'_>) {
+        let began = Instant::now();
+        let status = answer(&mut ask(filter, "{\"request\":\"status\"}\n", PATIENCE));
+        assert!(matches!(status, Response::Status(_)), "{status:?}");
+        self.status.push(began.elapsed());
+        let began = Instant::now();
+        let metrics = filter.http("/metrics").expect("a scrape");
+        self.unanswered += usize::from(!metrics.contains("\nknockplane_dataplane_up 1\n"));
+        self.scrape.push(began.elapsed());
+    }
+
+    fn add(&mut self, other: Latencies) {
+        self.status.extend(other.status);
+        self.scrape.extend(other.scrape);
+        self.unanswered += other.unanswered;
+        self.meanwhile += other.meanwhile;
+    }
+
     fn print(&mut self, change: &str, took: Duration) {
         for (kind, all) in [("status", &mut self.status), ("scrape", &mut self.scrape)] {
             all.sort_unstable();
@@ -108,8 +130,8 @@ impl Latencies {
     }
 }
 
-/// Sends changes at once. Requests the status and the metrics until the last change is answered and there are enough
-/// answers.
+/// Sends changes at once. Several clients request the status and the metrics until the last change is answered and there
+/// are enough answers.
 fn measure<const N: usize>(filter: &Filter<'_>, changes: [String; N]) -> ([Response; N], Latencies, Duration) {
     let (sent, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -124,22 +146,22 @@ fn measure<const N: usize>(filter: &Filter<'_>, changes: [String; N]) -> ([Respo
                 (answer, began.elapsed())
             })
         });
+        let clients = [(); CLIENTS].map(|()| {
+            scope.spawn(|| {
+                let mut latencies = Latencies::default();
+                while answered.load(SeqCst) < N || latencies.status.len() < REQUESTS {
+                    let has_all = sent.load(SeqCst) == N;
+                    latencies.request(filter);
+                    if has_all && answered.load(SeqCst) < N {
+                        latencies.meanwhile += 1;
+                    }
+                    thread::sleep(Duration::from_millis(2));
+                }
+                latencies
+            })
+        });
         let mut latencies = Latencies::default();
-        while answered.load(SeqCst) < N || latencies.status.len() < REQUESTS {
-            let has_all = sent.load(SeqCst) == N;
-            let began = Instant::now();
-            let status = answer(&mut ask(filter, "{\"request\":\"status\"}\n", PATIENCE));
-            assert!(matches!(status, Response::Status(_)), "{status:?}");
-            latencies.status.push(began.elapsed());
-            let began = Instant::now();
-            let metrics = filter.http("/metrics").expect("a scrape");
-            latencies.unanswered += usize::from(!metrics.contains("\nknockplane_dataplane_up 1\n"));
-            latencies.scrape.push(began.elapsed());
-            if has_all && answered.load(SeqCst) < N {
-                latencies.meanwhile += 1;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        clients.into_iter().for_each(|client| latencies.add(client.join().expect("all are answered")));
         let changes = changes.map(|change| change.join().expect("the change is answered"));
         let took = changes.iter().map(|(_, took)| *took).max().unwrap_or_default();
         (changes.map(|(answer, _)| answer), latencies, took)
