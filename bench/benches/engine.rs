@@ -1,7 +1,7 @@
 //! Measures the time of the engine in memory, without a kernel: `make bench-memory`. Times are for one operation of a
 //! workload: a packet, a lookup, an addition, a slot of a sweep.
 //!
-//! `QUICK=1` leaves out the ten million entries and measures for a shorter time. Words behind `--` select workloads by name.
+//! `QUICK=1` omits the ten million entries and measures for a shorter time. Words after `--` select workloads by name.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ fn measure(criterion: &mut Criterion, workload: &Workload<'_>) {
     });
 }
 
-/// Time of this many operations. Whole runs are measured, and the excess is subtracted in proportion.
+/// The time of `operations` operations. The function measures whole runs, and subtracts the excess in proportion.
 fn time(workload: &Workload<'_>, work: &mut dyn Work, operations: u64) -> Duration {
     let all = operations.div_ceil(workload.operations.into());
     let mut left = all;

@@ -6,8 +6,8 @@
 #             [--from ADDRESS[/LENGTH] | --from FIRST-LAST] [--to ADDRESS] [--destination-mac MAC] [--port N]
 #
 # Profiles: flow, flows:N, random-ports, sources-sequential, sources-random, first-knocks.
-# The module does not vary IPv6 sources: over IPv6, only profiles with one source. It never sends the last of a random range.
-# Ends at the count or the time, if that is earlier, or at Ctrl-C.
+# The module does not vary IPv6 sources: over IPv6, only profiles with one source. It never sends the last value of a random range.
+# The script ends at the count, at the time, or at Ctrl-C, whichever is first.
 # Exit codes: 0 done, 1 failed or nothing was sent, 2 usage.
 set -eu
 

@@ -24,7 +24,7 @@ const BURST: usize = 50;
 /// Longest wait for expected frames.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Frames between hosts on `xsk-rs` pass [`Rings`], which forward them, reply to them or drop them by turns.
+/// Sends frames between hosts on `xsk-rs` through [`Rings`], which forward, answer or drop them in turns.
 #[test]
 fn frames_of_the_library_pass_our_rings_and_come_back() {
     raise_memlock_limit();
@@ -68,7 +68,7 @@ fn frames_of_the_library_pass_our_rings_and_come_back() {
     assert_eq!((rings.in_flight(), rings.lost()), (0, 0));
 }
 
-/// Frames between hosts on our rings pass a forwarder on `xsk-rs`.
+/// Sends frames between hosts on the project's rings through a forwarder on `xsk-rs`.
 #[test]
 fn frames_of_our_rings_pass_a_forwarder_on_the_library() {
     raise_memlock_limit();
@@ -132,7 +132,7 @@ fn host(namespace: &Namespace) -> Host {
     namespace.within(bind).expect("an AF_XDP socket")
 }
 
-/// A host on our rings.
+/// A host on the project's rings.
 fn endpoint(namespace: &Namespace, frame_bytes: usize) -> (Endpoint, Program) {
     let bind = || {
         let device = Device::open("eth0")?;
@@ -144,7 +144,7 @@ fn endpoint(namespace: &Namespace, frame_bytes: usize) -> (Endpoint, Program) {
     namespace.within(bind).expect("an AF_XDP socket")
 }
 
-/// Our rings between both interfaces.
+/// The project's rings between both interfaces.
 fn wire(namespace: &Namespace) -> (Rings, [Program; 2]) {
     let bind = || {
         let devices = [Device::open("outside")?, Device::open("inside")?];
@@ -175,8 +175,8 @@ fn reply_to(frame: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// Receives so many frames from one side, of which every third is forwarded, every third is answered, and every third is
-/// dropped, counted from `0`. Returns all of them.
+/// Receives `count` frames from one side. Forwards frames 0, 3, 6, …, answers frames 1, 4, 7, …, and drops the others.
+/// Returns all of them.
 fn pass_through(rings: &mut Rings, from: Side, count: usize) -> Vec<Vec<u8>> {
     let mut seen = Vec::new();
     let patience = Instant::now() + PATIENCE;
@@ -200,7 +200,7 @@ fn pass_through(rings: &mut Rings, from: Side, count: usize) -> Vec<Vec<u8>> {
     seen
 }
 
-/// Receives until `arrived` has so many frames.
+/// Receives until `arrived` has `count` frames.
 fn await_frames(peer: &mut Peer, count: usize, arrived: &mut Vec<Vec<u8>>) {
     let patience = Instant::now() + PATIENCE;
     while arrived.len() < count && Instant::now() < patience {

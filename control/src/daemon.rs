@@ -1,4 +1,4 @@
-//! The control process: settings, two listeners, one watch over the dataplane, a clean stop.
+//! The control process: settings, two listeners, a watch of the dataplane, a clean stop.
 //!
 //! A start takes the unix socket first, so that a second control process ends before it has any effect. After SIGINT or
 //! SIGTERM, the process accepts no new request, gives running requests a few seconds, and removes the file of the socket.
@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     // A task that panics does not end the others.
     knockplane_log::log_panics();
     let exit = start(&args);
-    // The process fails before it serves requests, or not at all.
+    // A failure occurs only before the process serves requests.
     let patience = if exit == Exit::Ok { AT_EXIT } else { AT_FAILED_START };
     knockplane_log::flush(Some(patience));
     exit.into()

@@ -52,10 +52,10 @@ pub enum DataplaneError {
     )]
     Silent(Duration),
     /// The dataplane ended the connection before the answer.
-    #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
+    #[error("the dataplane ended the connection before it answered ({0}); see its log")]
     Lost(io::Error),
     /// The dataplane listens, and refuses this connection.
-    #[error("the dataplane turned the connection away: {0}")]
+    #[error("the dataplane refused the connection: {0}")]
     TurnedAway(String),
     /// The dataplane uses another version of the messages.
     #[error(
@@ -82,7 +82,7 @@ pub enum DataplaneError {
     /// The dataplane refused the request. Nothing changed.
     #[error("{0}")]
     Refused(String),
-    /// The dataplane failed to carry out the request. The text has the resulting state.
+    /// The dataplane failed to execute the request. The text contains the resulting state.
     #[error("{0}")]
     Failed(String),
 }
@@ -96,12 +96,12 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl DataplaneError {
-    /// The end of the sentence that is the remedy, if there is one.
+    /// The remedy at the end of the sentence, if there is one.
     pub fn remedy(&self) -> Option<String> {
         let remedy = match self {
             DataplaneError::Unreachable { source, .. } => remedy(source),
-            DataplaneError::Silent(_) => "its log says what it is doing",
-            DataplaneError::Lost(_) => "its log says why",
+            DataplaneError::Silent(_) => "see its log",
+            DataplaneError::Lost(_) => "see its log",
             DataplaneError::Version { .. } => "install the same version of both and restart them",
             DataplaneError::Garbage { .. } => "correct `socket` in [dataplane]",
             DataplaneError::TooLong(_) => "split the file",
@@ -138,20 +138,20 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// A dataplane that listens on this unix socket. Nothing is opened yet.
+    /// Creates the client of a dataplane that listens on this unix socket. Opens no connection.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Dataplane { socket: socket.into(), answer_within: ANSWER_WITHIN }
     }
 
-    /// Its socket.
+    /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Its status.
+    /// The status.
     ///
     /// # Errors
-    /// See [`DataplaneError`]; so too for the others.
+    /// See [`DataplaneError`]. The other requests have the same errors.
     pub async fn status(&self) -> Result<Status, DataplaneError> {
         match self.ask(&Request::Status).await? {
             Response::Status(status) => Ok(status),
@@ -183,7 +183,7 @@ impl Dataplane {
         }
     }
 
-    /// The state of one source. Starts to watch it if the query says so.
+    /// The state of one source. Begins a watch of the source if the query requests it.
     pub async fn source(&self, query: SourceQuery) -> Result<Source, DataplaneError> {
         match self.ask(&Request::Source(query)).await? {
             Response::Source(source) => Ok(*source),
@@ -199,7 +199,7 @@ impl Dataplane {
         }
     }
 
-    /// Its counters.
+    /// The counters.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
             Response::Metrics(metrics) => Ok(*metrics),
@@ -239,8 +239,8 @@ impl Dataplane {
         }
     }
 
-    /// Adds entries to lists, all or none; an entry without a timeout is static. Returns how many were static already and stay
-    /// unchanged, and which lists no rule matches.
+    /// Adds entries to lists, all or none; an entry without a timeout is static. Returns the number of entries that
+    /// were static already and did not change, and the lists that no rule matches.
     pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<Added, DataplaneError> {
         match self.ask(&Request::ListAdd { entries }).await? {
             Response::Added(added) => Ok(added),
@@ -317,7 +317,7 @@ impl Dataplane {
         }
         match stream.get_mut().write_all(line).await {
             Ok(()) => self.read(&mut stream).await,
-            // It may have sent the reason before it ended the connection.
+            // The dataplane may have sent the reason before it ended the connection.
             Err(error) => self.read(&mut stream).await.map_err(|_| DataplaneError::Lost(error)),
         }
     }
@@ -400,7 +400,7 @@ mod tests {
 
     const GREETING: &str = "{\"knockplane\":4,\"version\":\"0.1.0\"}\n";
 
-    /// A peer that sends these bytes to one client. With `stay` it then keeps the connection open.
+    /// A peer that sends these bytes to one client. With `stay`, it then keeps the connection open.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
         let says = says.concat();
         let dir = tempfile::tempdir().unwrap();
@@ -480,7 +480,7 @@ mod tests {
         let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
-        assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");
+        assert_eq!(error.to_string(), "the dataplane refused the connection: too many connections: try again");
     }
 
     #[tokio::test]

@@ -1,13 +1,13 @@
 //! The control process `knockplane-control` and the operator's tool `knockctl`: the interfaces for people and machines.
 //!
-//! Neither decides about packets. The control process sends requests and rule sets to the dataplane. Without a control
-//! process, the dataplane works on unchanged.
+//! Neither decides packets. The control process sends requests and rule sets to the dataplane. Without a control
+//! process, the dataplane continues unchanged.
 //!
 //! | module        | owns |
 //! |---------------|------|
 //! | [`daemon`]    | the control process: its start, its two listeners, its stop |
 //! | [`api`]       | HTTP: the paths and their requests |
-//! | [`ready`]     | whether the dataplane decides about packets now |
+//! | [`ready`]     | whether the dataplane decides packets now |
 //! | [`metrics`]   | the metrics for Prometheus |
 //! | [`dataplane`] | the client side of the messages in `policy::wire` |
 //! | [`names`]     | host names in address lists, resolved |
@@ -16,7 +16,7 @@
 //! | [`rules`]     | offline checks of rules, before the dataplane gets them |
 //! | [`cli`]       | `knockctl` |
 
-// The printing macros panic if the reader has closed the output: see `cli::output` and `knockplane_log`.
+// The print macros panic if the reader has closed the output: see `cli::output` and `knockplane_log`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub use knockplane_policy::exit::Exit;

@@ -1,9 +1,10 @@
-//! Resolves the host names in address lists. The dataplane resolves none: it must not wait for a name server.
+//! Resolves the host names in address lists. The dataplane resolves no names, because it must not wait for a name
+//! server.
 //!
-//! Every second this module asks the dataplane for the names of the running rules. It resolves each name whose time to
-//! live is over, for each family by itself, and sends the answers to the dataplane, which stores them. It sends failures
-//! too: a failure changes no address, and `show lists` shows it. Before rules are applied, their names are resolved once, so
-//! that the rules start with addresses.
+//! Every second this module requests the names of the running rules from the dataplane. It resolves each name whose
+//! time to live has ended, separately for each family, and sends the answers to the dataplane, which stores them. It
+//! sends failures too: a failure changes no address, and `show lists` shows it. Before rules are applied, the module
+//! resolves their names once, so that the rules start with addresses.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -35,13 +36,13 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 /// Time limit for all names of rules that are about to be applied: an operator waits for it.
 const RESOLVE_RULES_WITHIN: Duration = Duration::from_secs(10);
 
-/// Names that are resolved at the same time.
+/// Maximum number of names that are resolved at the same time.
 const AT_ONCE: usize = 16;
 
-/// The shortest time to live that counts, so that a name server cannot make this process ask without a pause.
+/// Minimum time to live, so that a name server cannot cause requests without a pause.
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
 
-/// The longest time to live that counts: a change of an address is seen within a day.
+/// Maximum time to live, so that a change of an address takes effect within a day.
 const LONGEST_TTL: Duration = Duration::from_secs(86_400);
 
 /// Pause after the first failure. It doubles with each further failure, up to [`LONGEST_RETRY`].
@@ -53,7 +54,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// Resolves host names.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver {
-    /// The name servers to ask. If empty, the resolver reads `/etc/hosts`, then asks those of `/etc/resolv.conf`.
+    /// The name servers to query. If empty, the resolver reads `/etc/hosts`, and then queries the servers in
+    /// `/etc/resolv.conf`.
     servers: Vec<SocketAddr>,
 }
 
@@ -61,12 +63,12 @@ pub struct Resolver {
 #[derive(Debug)]
 struct Attempt {
     answer: NameAnswer,
-    /// How long the answer may be used; `None` if the attempt failed.
+    /// The time for which the answer is valid; `None` if the attempt failed.
     ttl: Option<Duration>,
 }
 
 impl Resolver {
-    /// A resolver that asks these name servers, or those of the system if there are none.
+    /// Creates a resolver that queries these name servers, or those of the system if there are none.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
         Resolver { servers }
     }
@@ -83,7 +85,7 @@ impl Resolver {
         if names.is_empty() {
             return Vec::new();
         }
-        // Opened for each call: resolv.conf can have changed.
+        // The resolver is opened for each call, because resolv.conf can have changed.
         let resolver = match self.open() {
             Ok(resolver) => Arc::new(resolver),
             Err(error) => {
@@ -115,13 +117,13 @@ impl Resolver {
             let config = ResolverConfig::from_parts(None, Vec::new(), group);
             TokioResolver::builder_with_config(config, TokioConnectionProvider::default())
         };
-        // This module follows the times to live itself.
+        // This module applies the times to live, so the library needs no cache.
         builder.options_mut().cache_size = 0;
         Ok(builder.build())
     }
 }
 
-/// The attempts that end within the limit. A name whose attempt does not has failed.
+/// The attempts that end within the limit. A name whose attempt does not end in time has failed.
 async fn collect(mut tasks: JoinSet<Attempt>, mut names: BTreeSet<HostName>, limit: Duration) -> Vec<Attempt> {
     let mut attempts = Vec::with_capacity(names.len());
     let mut over = pin!(sleep(limit));
@@ -164,7 +166,7 @@ async fn attempt(resolver: &TokioResolver, name: HostName) -> Attempt {
     }
 }
 
-/// The addresses of an answer, without `0.0.0.0` and `::`: name servers answer these for names that they block.
+/// The addresses of an answer, without `0.0.0.0` and `::`, which name servers return for names that they block.
 fn addresses(lookup: &Lookup) -> Vec<IpAddr> {
     lookup.iter().filter_map(|data| data.ip_addr()).filter(|address| !address.is_unspecified()).collect()
 }
@@ -173,26 +175,25 @@ fn failed(name: HostName, reason: String) -> Attempt {
     Attempt { answer: NameAnswer { name, outcome: NameOutcome::Failed(reason) }, ttl: None }
 }
 
-/// When a name is to be resolved again.
+/// The time of the next attempt for a name.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: Instant,
     failures: u32,
 }
 
-/// When each name is to be resolved again.
+/// The time of the next attempt for each name.
 #[derive(Debug, Default)]
 struct Schedule(HashMap<HostName, Due>);
 
 impl Schedule {
-    /// The names to resolve now. Removes the names that are in no list any more.
+    /// The names to resolve now. Removes names that no list contains any more.
     fn due(&mut self, names: &BTreeSet<HostName>, now: Instant) -> Vec<HostName> {
         self.0.retain(|name, _| names.contains(name));
         names.iter().filter(|name| self.0.get(name).is_none_or(|due| due.at <= now)).cloned().collect()
     }
 
-    /// Records an attempt. Returns a change that is worth a log line: the first of several failures, and the first success
-    /// after them.
+    /// Records an attempt. Returns a change to log: the first of several failures, or the first success after them.
     fn note(&mut self, attempt: &Attempt, now: Instant) -> Option<NameChange> {
         let due = self.0.entry(attempt.answer.name.clone()).or_insert(Due { at: now, failures: 0 });
         let before = due.failures;
@@ -211,7 +212,7 @@ impl Schedule {
     }
 }
 
-/// A change of whether a name can be resolved.
+/// A change between success and failure of a name.
 #[derive(Debug, PartialEq, Eq)]
 enum NameChange {
     Fails(String),

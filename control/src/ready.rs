@@ -1,5 +1,5 @@
-//! Whether the dataplane decides about packets now, for `/readyz`: one line with the reason if it does not, otherwise one line
-//! for each warning.
+//! Checks whether the dataplane decides packets now, for `/readyz`: one line with the reason if it does not,
+//! otherwise one line for each warning.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Status;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
 
-/// A worker whose heartbeat is older than this hangs. Workers send heartbeats many times a second, also without packets. A much
-/// shorter time would report delays of a busy scheduler; a much longer one would delay the report of a real fault.
+/// Maximum age of a heartbeat. A worker with an older one hangs. Workers send heartbeats many times a second, also
+/// without packets. A much shorter time would report delays of a busy scheduler. A much longer one would delay the
+/// report of a real fault.
 pub const HEARTBEAT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Checks that the dataplane decides about packets.
+/// Checks that the dataplane decides packets.
 ///
 /// # Errors
-/// The first reason why it does not, as a message.
+/// The first reason that the dataplane does not decide packets, as a message.
 pub fn check(status: &Status) -> Result<(), String> {
     for side in Side::ALL {
         let Some(interface) = status.interfaces.iter().find(|interface| interface.side == side) else {
@@ -45,7 +46,7 @@ pub fn check(status: &Status) -> Result<(), String> {
     Ok(())
 }
 
-/// Conditions that need an operator, although the dataplane decides about packets.
+/// Conditions that need an operator, although the dataplane decides packets.
 pub fn warnings(status: &Status) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
     table.chain(status.offload.warnings()).chain(status.static_entries_damage.clone()).collect()

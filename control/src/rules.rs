@@ -29,7 +29,7 @@ pub enum RulesError {
 /// Whether the engine can run these rules with these settings.
 ///
 /// # Errors
-/// All reasons why they cannot run, from the engine.
+/// All reasons that the engine cannot run the rules.
 pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), RulesError> {
     Table::compile(Arc::new(rules.clone()), settings, &State::new(1, 1)?, Time::default())?;
     Ok(())

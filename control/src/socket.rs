@@ -1,5 +1,5 @@
-//! The unix socket of the control process. It replaces the socket of a process that died, never that of a running one, and
-//! is removed at the end.
+//! The unix socket of the control process. It replaces the socket of a process that was killed, but never the socket of
+//! a running process, and is removed at the end.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -50,7 +50,7 @@ pub(crate) async fn bind(
     clear(path, deadline).await?;
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let removal = Removal { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
-    // Before the group may connect, so that no other group ever may.
+    // The group is set before the mode, so that no other group can ever connect.
     if let Some(group) = group {
         chown(path, None, Some(group.as_raw())).with_context(|| not_given(path, group))?;
     }

@@ -1,5 +1,5 @@
-//! The two programs as an operator meets them, as far as no dataplane is needed: exit codes, sentences, start and stop.
-//! What needs the real dataplane is tested in the workspace's `tests` package.
+//! Tests of the two programs without a dataplane: exit codes, messages, start and stop. The `tests` package of the
+//! workspace tests them with the real dataplane.
 
 use std::fs;
 use std::io::Write;
@@ -33,14 +33,14 @@ fn with_input(arguments: &[&str], text: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// A control process in a directory of its own, without a dataplane.
+/// A control process in a temporary directory, without a dataplane.
 struct Daemon {
     dir: TempDir,
     child: Child,
 }
 
 impl Daemon {
-    /// Started, and answering.
+    /// Starts a control process, and waits until it answers.
     fn start() -> Daemon {
         let dir = tempfile::tempdir().unwrap();
         let child = spawn(&configuration(&dir));
@@ -77,7 +77,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Until a control process says that its dataplane is away.
+/// Waits until a control process reports that its dataplane does not answer.
 fn wait_until_it_answers(socket: &Path) {
     let began = Instant::now();
     while !stderr(&knockctl(socket, &["show", "status"])).contains("the dataplane cannot be reached") {
@@ -186,7 +186,7 @@ fn doors_of_knockd_can_be_appended_again_and_again() {
     assert_eq!(fs::read_to_string(&config).unwrap().matches("[[door]]").count(), 1);
 }
 
-/// The error in a document on standard output, which is all that is there.
+/// The error in the document on standard output, which must be the only output.
 fn json_error(output: &Output) -> serde_json::Value {
     let document: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
@@ -220,7 +220,7 @@ fn errors_are_json_if_the_answer_was_to_be() {
         assert!(error["remedy"].as_str().is_some_and(|it| it.contains(remedy)), "{arguments:?}: {error}");
         assert!(!stderr(&output).is_empty(), "people are told as well");
     }
-    // Behind `--`, it is no option.
+    // After `--`, `--json` is no option.
     assert!(knockctl(Path::new("/x"), &["show", "lists", "--limit", "x", "--", "--json"]).stdout.is_empty());
     let told = knockctl(Path::new("/x"), &["--json", "explain", "tcp 192.0.2.1 > nobody", "--rules", "/x.rsc"]);
     assert_eq!(told.status.code(), Some(3), "{told:?}");
@@ -291,8 +291,8 @@ fn a_passphrase_that_everybody_can_read_is_warned_of() {
         assert_eq!(output.status.code(), Some(0));
         stderr(&output)
     };
-    assert!(told(0o644).contains("can be read by everybody") && told(0o644).contains("chmod 600"), "{}", told(0o644));
-    assert!(!told(0o600).contains("everybody"), "{}", told(0o600));
+    assert!(told(0o644).contains("can be read by all users") && told(0o644).contains("chmod 600"), "{}", told(0o644));
+    assert!(!told(0o600).contains("all users"), "{}", told(0o600));
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn rules_are_tried_without_a_daemon() {
     }
 }
 
-/// A file that takes nothing, and a pipe that nobody reads.
+/// A file that accepts no bytes, and a pipe without a reader.
 fn outputs_that_fail() -> [Stdio; 2] {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -352,7 +352,7 @@ fn an_output_that_fails_is_an_exit_code_and_no_panic() {
             assert_eq!(output.code(), Some(code), "standard error of {arguments:?}: {output}");
         }
     }
-    // A reader that has seen enough is no failure.
+    // A reader that closes the pipe early is no failure.
     for (stdout, code) in outputs_that_fail().into_iter().zip([1, 0]) {
         let output = run(&["check"], &good).stdout(stdout).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{output:?}");

@@ -1,10 +1,10 @@
-//! Input without an end, through every way that `knockctl` reads any: it is refused with its limit, in bounded memory.
+//! Endless input for every input of `knockctl`: the program refuses it with the limit, in bounded memory.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Address space of a process under test: some times the longest input, and far less than input without an end takes.
+/// Address space of a process under test, several times the longest input. Endless input would exceed it.
 const ADDRESS_SPACE: &str = "--as=1500000000";
 
 fn knockctl(arguments: &[&str], input: Stdio) -> Output {

@@ -1,5 +1,5 @@
-//! A control process whose listeners are filled by peers that ask nothing, slowly, or too much. Its dataplane is away, or
-//! hangs; what needs the real one is tested in the workspace's `tests` package.
+//! Tests of a control process with many peers that send no requests, slow requests or too long ones. Its dataplane does
+//! not run, or hangs. The `tests` package of the workspace tests the limits with the real dataplane.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use knockplane_limits::descriptors;
 use tempfile::TempDir;
 
-/// Within this a question is answered. A loaded machine needs a part of it; without limits it took half a minute.
+/// Time limit for an answer. A loaded machine needs a part of it. Without limits, an answer took half a minute.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Idle peers that an attacker holds.
+/// Number of idle connections of an attacker.
 const IDLE: usize = 2_000;
 
-/// A control process in a directory of its own.
+/// A control process in a temporary directory.
 struct Daemon {
     dir: TempDir,
     child: Child,
@@ -27,10 +27,10 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Started through these words, and answering.
+    /// Starts a control process with these words before its command line, and waits until it answers.
     fn start(through: &[&str]) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
-        // A port that was free a moment ago.
+        // This port is probably still free.
         let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let at = dir.path().display();
         let file = dir.path().join("knockplane.toml");
@@ -89,13 +89,13 @@ impl Daemon {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// `knockctl` gets as far as the dataplane, which is away.
+    /// Checks that `knockctl` gets the answer that the dataplane does not run.
     fn serves_operators(&self) {
         let (code, error) = self.knockctl(&["show", "status"]);
         assert!(code == Some(4) && error.contains("the dataplane cannot be reached"), "{code:?}: {error}");
     }
 
-    /// How many connections a limit refused or closed.
+    /// The number of connections that a limit refused or closed.
     fn refused(&self, listener: &str, reason: &str) -> u64 {
         let metrics = self.answered("/metrics");
         let series =
@@ -104,14 +104,14 @@ impl Daemon {
         value.unwrap_or_else(|| panic!("no {series} in:\n{metrics}")).parse().unwrap()
     }
 
-    /// Bytes of memory that it has resident, at most so far.
+    /// The highest resident memory so far, in bytes.
     fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
-    /// Time that it was on a core.
+    /// The processor time so far.
     fn on_core(&self) -> Duration {
         let text = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id())).unwrap();
         Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
@@ -175,11 +175,11 @@ fn idle_operators_keep_no_operator_out() {
 #[test]
 fn a_dataplane_that_hangs_is_not_ready_within_a_second_and_metrics_say_so() {
     let daemon = Daemon::start(&["env"]);
-    // It takes connections, for the kernel does, and never says a word.
+    // The kernel accepts connections for this socket, and no process answers.
     let _dataplane = UnixListener::bind(daemon.dir.path().join("dataplane.sock")).unwrap();
     let began = Instant::now();
     let answer = daemon.answered("/readyz");
-    // A second is promised; a loaded machine gets another one.
+    // The limit is a second. A loaded machine gets a further one.
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(answer.contains(" 503 ") && answer.contains("did not answer within 0.8 s"), "{answer}");
     assert!(daemon.answered("/metrics").contains("knockplane_dataplane_up 0"));
@@ -210,7 +210,7 @@ fn bodies_of_requests_share_bounded_memory() {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let head = "POST /api/v1/apply HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200000000\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
-        // One that is refused ends before it has sent everything.
+        // A refused connection ends before all bytes are sent.
         let _ = (0..BODY >> 20).try_for_each(|_| stream.write_all(&vec![b' '; 1 << 20]));
         stream
     };

@@ -1,4 +1,4 @@
-//! A control process that cannot start says why, also to a reader that comes late.
+//! Checks that a control process that cannot start reports the reason, also to a late reader.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// What a pipe holds (pipe(7)).
+/// The capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
 
 #[test]

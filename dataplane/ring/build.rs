@@ -31,7 +31,8 @@ fn main() {
     }
 }
 
-/// `linux/bpf.h` includes `asm/types.h`, which Debian keeps under the host's triple, where `-target bpf` does not look.
+/// `linux/bpf.h` includes `asm/types.h`. Debian has this file in a folder named after the host's triple, which clang
+/// does not search with `-target bpf`.
 fn multiarch_headers() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/usr/include") else { return Vec::new() };
     entries

@@ -1,15 +1,15 @@
-//! The dataplane's clock: CLOCK_MONOTONIC, the same for every thread and for the XDP program, read once a turn.
+//! The dataplane's clock: CLOCK_MONOTONIC, which all threads and the XDP program share. A worker reads it once a turn.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use knockplane_policy::time::Time;
 use rustix::time::{ClockId, clock_gettime};
 
-/// The clock, and when the dataplane started.
+/// The clock, and the start time of the dataplane.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Time,
-    /// When that was, since the Unix epoch.
+    /// The start time since the Unix epoch.
     started_since_epoch: Duration,
 }
 
@@ -23,7 +23,7 @@ impl Clock {
         read()
     }
 
-    /// When the dataplane started, since the Unix epoch. It does not move when the wall clock is set.
+    /// The start time of the dataplane since the Unix epoch. A later change of the wall clock does not change it.
     pub(crate) fn started_since_epoch(&self) -> Duration {
         self.started_since_epoch
     }
@@ -33,8 +33,8 @@ impl Clock {
     }
 }
 
-/// Nanoseconds since 1970, UTC, when the clock said 0, as far as is known now: it moves when an operator sets the clock on
-/// the wall.
+/// The wall time at which the monotonic clock was 0, in nanoseconds since 1970 (UTC). The value changes when the wall
+/// clock is set.
 pub(crate) fn wall() -> i64 {
     let now = clock_gettime(ClockId::Realtime);
     let since_1970 = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);

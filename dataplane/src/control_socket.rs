@@ -1,4 +1,4 @@
-//! The control socket: made, guarded, and removed.
+//! The control socket: creates it, checks the users that connect, and removes it.
 
 use std::fs;
 use std::io;
@@ -15,11 +15,13 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::process::{Uid, geteuid};
 
-/// What is waited before a socket that answered is tried again: its process is more likely to live than to exit, and each
-/// try is a connection to it.
+/// The delay before another attempt to replace a socket that accepted a connection. The delay is longer than
+/// [`predecessor::RETRY`]: the process that listens probably does not exit soon, and each attempt costs it a
+/// connection.
 const ANSWERED: Duration = Duration::from_millis(20);
 
-/// A unix socket that root, our own user and the configured users may talk to. Its file goes with it.
+/// A unix socket for root, the dataplane's own user and the configured users. The drop of this value removes the
+/// socket's file.
 pub(crate) struct Listener {
     pub(crate) socket: UnixListener,
     /// Connections that a limit refused or closed.
@@ -42,11 +44,12 @@ pub(crate) struct Caller {
 }
 
 impl Listener {
-    /// Makes the socket, and its folder. The socket of a process that was killed is replaced. Waits for a process that is
-    /// exiting.
+    /// Creates the socket and its folder. Replaces the socket of a process that was killed, and waits for a process
+    /// that is exiting.
     ///
     /// # Errors
-    /// If another process serves it, something else has its name, or the file system refuses.
+    /// If another process listens on the socket, if a file that is not a socket has this path, or if the file system
+    /// refuses.
     pub(crate) fn bind(path: &Path, uids: &[u32], deadline: Deadline) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -62,11 +65,10 @@ impl Listener {
         Ok(Listener { socket, refusals: Arc::default(), path: path.to_owned(), inode, uids: allowed })
     }
 
-    /// Whether something is in the way of a socket at this path. Neither asks a process that serves it, nor changes
-    /// anything.
+    /// Checks whether a start can create a socket at this path. Opens no connection and changes nothing.
     ///
     /// # Errors
-    /// What is in the way.
+    /// The file that prevents the socket.
     pub(crate) fn examine(path: &Path) -> anyhow::Result<()> {
         let folder = path.ancestors().skip(1).find_map(|above| fs::metadata(above).ok().map(|there| (above, there)));
         if let Some((folder, _)) = folder.filter(|(_, there)| !there.is_dir()) {
@@ -78,7 +80,7 @@ impl Listener {
     /// The next peer that connects; `None` if none waits.
     ///
     /// # Errors
-    /// If the system has no descriptor or memory for it, or does not name its user.
+    /// If the system has no descriptor or memory for the connection, or does not report the peer's user.
     pub(crate) fn accept(&self) -> io::Result<Option<Caller>> {
         let stream = match self.socket.accept() {
             Ok((stream, _)) => stream,
@@ -99,7 +101,8 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Nothing depends on it: the next start replaces a socket that is left. What is there by now may be another's.
+        // A failure has no consequence: the next start replaces a remaining socket. Another process may have created a
+        // new file at this path, which must remain.
         if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
@@ -113,7 +116,7 @@ fn must_be_socket(metadata: &fs::Metadata, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes what a killed process left behind, and nothing else.
+/// Removes the socket of a killed process. Any other file is an error.
 fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
     let shown = path.display();
     loop {
@@ -122,10 +125,10 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             metadata => metadata.with_context(|| format!("cannot look at {shown}"))?,
         };
         must_be_socket(&metadata, path)?;
-        // Without waiting: a process that is stopped, or whose queue is full, would keep this one for ever.
+        // A non-blocking connect: a blocking one would never return if the process is stopped and its queue is full.
         let (holder, pause) = match UnixStream::connect(path) {
             Ok(stream) => {
-                // 0 is a process outside this PID namespace.
+                // The id is 0 if the process is outside this PID namespace.
                 let holder = getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid != 0);
                 (holder, ANSWERED)
             }
@@ -133,9 +136,9 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return fs::remove_file(path).with_context(|| format!("cannot replace {shown}"));
             }
-            // A socket of another kind, or one that we may not connect to.
+            // A socket of another kind, or a socket without permission to connect.
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}"));
+                return Err(error).with_context(|| format!("cannot determine whether a process listens on {shown}"));
             }
         };
         if !deadline.wait(pause) {
@@ -202,7 +205,7 @@ mod tests {
         let path = folder.path().join("dataplane.sock");
         let _other = UnixDatagram::bind(&path).expect("a socket of another kind");
         let error = refusal(&path);
-        assert!(error.contains("cannot tell whether somebody listens"), "{error}");
+        assert!(error.contains("cannot determine whether a process listens"), "{error}");
         assert!(path.exists());
     }
 }

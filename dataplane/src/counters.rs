@@ -1,7 +1,7 @@
-//! What one worker counts, written by that worker alone and read by the manager.
+//! The counters of one worker. Only this worker writes them; the manager reads them.
 //!
-//! A single writer needs no read-modify-write: it loads, adds and stores, relaxed. Readers see each counter
-//! monotonic, and all of them exact once the worker is idle.
+//! A single writer needs no atomic read-modify-write: it loads, adds and stores with relaxed order. Readers never see a
+//! counter decrease, and see exact values when the worker is idle.
 
 use std::array;
 use std::sync::atomic::AtomicU64;
@@ -27,7 +27,8 @@ impl Cell {
         self.0.store(value, Relaxed);
     }
 
-    /// Sets it, and makes everything counted before visible to a thread that reads it with [`Cell::observe`].
+    /// Sets the value. A thread that reads the value with [`Cell::observe`] also sees all earlier writes of this
+    /// thread.
     pub(crate) fn publish(&self, value: u64) {
         self.0.store(value, Release);
     }
@@ -41,21 +42,21 @@ impl Cell {
     }
 }
 
-/// Everything one worker counts, but for the rules.
+/// All counters of one worker except those of rules.
 #[derive(Debug)]
 pub(crate) struct WorkerCounters {
-    /// By side it came in on.
+    /// Received frames, by the side of arrival.
     pub(crate) received: [Traffic; 2],
-    /// By side it went out of.
+    /// Sent frames, by the side of departure.
     pub(crate) sent: [Traffic; 2],
     frames: [[Cell; Reason::COUNT]; 2],
-    /// Handed to the kernel for sending and not yet completed. A gauge.
+    /// Frames that the kernel has for transmission and has not completed. A gauge.
     pub(crate) in_flight: Cell,
-    /// Frames of the UMEM that are nowhere. A gauge; always 0.
+    /// Frames of the UMEM that are on no ring and in no list of free frames. A gauge; always 0.
     pub(crate) lost: Cell,
-    /// When the worker last said that it is alive, in nanoseconds of the dataplane's clock; 0 before the first time.
+    /// The time of the last heartbeat in nanoseconds of the dataplane's clock; 0 before the first one.
     heartbeat: Cell,
-    /// The generation of rules it runs.
+    /// The generation of rules that the worker runs.
     pub(crate) generation: Cell,
     /// Nanoseconds.
     pub(crate) busy: Cell,
@@ -64,7 +65,7 @@ pub(crate) struct WorkerCounters {
     kernel: [[Cell; KERNEL_REASONS.len()]; 2],
 }
 
-/// Frames and their bytes, with Ethernet.
+/// Frames and their bytes, including the Ethernet header.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) frames: Cell,
@@ -100,7 +101,8 @@ impl Default for WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// Counts each frame of a batch under its decision, but those of `not_sent`, a bit for each, under `instead`.
+    /// Counts each frame of a batch under its decision. The frames in `not_sent`, one bit for each frame, count under
+    /// `instead`.
     pub(crate) fn settled(&self, decisions: &[Decision], not_sent: u64, instead: Decision) {
         let ends = decisions.iter().enumerate();
         let ends = ends.map(|(index, decision)| if not_sent >> index & 1 != 0 { instead } else { *decision });
@@ -108,7 +110,8 @@ impl WorkerCounters {
             let Some(Decision { verdict, reason }) = end else { return };
             self.frames[verdict.index()][reason.index()].add(frames as u64);
         };
-        // Frames side by side mostly end alike. Counted together, no count waits for the one before.
+        // Consecutive frames mostly have the same decision. One addition for all of them avoids a dependency of each
+        // addition on the previous one.
         let (mut alike, mut frames) = (None, 0);
         for end in ends {
             if alike != Some(end) {
@@ -125,15 +128,15 @@ impl WorkerCounters {
         self.frames[Verdict::Drop.index()][reason.index()].add(frames as u64);
     }
 
-    /// Notes that the worker is alive.
+    /// Records a heartbeat.
     pub(crate) fn beat(&self, now: Time) {
         self.heartbeat.set(now.as_nanos());
     }
 
-    /// Notes what the kernel counted at one side's socket.
+    /// Records the kernel's counters of one side's socket.
     pub(crate) fn note_kernel(&self, side: Side, kernel: &SocketStatistics) {
         let values = [
-            // The kernel counts an empty fill ring here as well; a loss is to have one name.
+            // The kernel also counts an empty fill ring in this counter. Each loss must have exactly one reason.
             kernel.rx_dropped.saturating_sub(kernel.fill_ring_empty),
             kernel.rx_invalid_descriptors,
             kernel.rx_ring_full,
@@ -141,13 +144,13 @@ impl WorkerCounters {
             kernel.tx_invalid_descriptors,
         ];
         for (cell, value) in self.kernel[side.index()].iter().zip(values) {
-            // The kernel fills in its counters one after the other, and in zero-copy mode counts an empty fill ring alone:
-            // the difference above may sink, and what is told must not.
+            // The kernel reads its counters one after the other, and in zero-copy mode counts an empty fill ring in one
+            // counter only. The difference above can therefore decrease, but a published counter must not.
             cell.set(value.max(cell.load()));
         }
     }
 
-    /// When the worker last said that it is alive; `None` before the first time.
+    /// The time of the last heartbeat; `None` before the first one.
     pub(crate) fn heartbeat(&self) -> Option<Time> {
         Some(self.heartbeat.load()).filter(|beat| *beat > 0).map(Time::from_nanos)
     }
@@ -175,7 +178,7 @@ impl WorkerCounters {
             .collect()
     }
 
-    /// What the kernel counted, as of the last housekeeping.
+    /// The kernel's counters as of the last housekeeping.
     pub(crate) fn ring_drops(&self) -> Vec<RingDrops> {
         Side::ALL
             .iter()
@@ -224,7 +227,7 @@ mod tests {
     fn frames_dropped_without_a_decision_are_in_the_balance() {
         let counters = WorkerCounters::default();
         counters.undecided(Side::Inside, Reason::MultiBuffer, 2, 6000);
-        // A part of a frame whose end is yet to come.
+        // A part of a frame. The end of the frame has not arrived yet.
         counters.undecided(Side::Inside, Reason::MultiBuffer, 0, 3000);
         let received = &counters.received[Side::Inside.index()];
         assert_eq!((received.frames.load(), received.bytes.load()), (2, 9000));

@@ -1,4 +1,4 @@
-//! Watches the interfaces and the host for changes that prevent correct filtering, on a thread of its own: the kernel
+//! Watches the interfaces and the host for changes that prevent correct filtering, on a separate thread: the kernel
 //! does not answer during a change of an interface, and neither packets nor operators may wait for that.
 //!
 //! After a notification of the kernel, or after a second without one, the watcher checks both interfaces. It repairs
@@ -69,7 +69,7 @@ pub(crate) struct Findings {
     pub(crate) repairs: [[u64; REPAIRABLE.len()]; 2],
 }
 
-/// Checks the interfaces once, then on a thread of its own, which publishes its findings in the returned pointer.
+/// Checks the interfaces once, then on a separate thread, which publishes its findings in the returned pointer.
 ///
 /// # Errors
 /// If the kernel does not answer, or the interfaces have changed since they were read.
@@ -135,7 +135,7 @@ impl Watcher {
             }
             Err((side, error)) => {
                 let name = self.baseline.interfaces[side].device.name();
-                let problem = format!("it is not known whether {name} is as it should be: {error}");
+                let problem = format!("the state of {name} is not known: {error}");
                 self.findings.drift[side].retain(|drift| drift.kind != DriftKind::Unverified);
                 self.findings.drift[side].push(Drift { kind: DriftKind::Unverified, problem });
             }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-/// The process that has attached an XDP program to the interface of this index by a link, if it can be found: one in
-/// this network namespace, whose descriptors this process may look at.
+/// The process that has attached an XDP program to the interface of this index by a link. `None` if there is no such
+/// process in this network namespace, or if this process may not read its descriptors.
 pub(crate) fn of_xdp_link(interface: u32) -> Option<i32> {
     let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|file| (file.dev(), file.ino()));
     let own = namespace("self")?;

@@ -1,9 +1,9 @@
-//! The dataplane: the process between the two interfaces. It starts alone, with the last good rules, and lives on
-//! when the control process dies. When it dies itself, nothing is forwarded.
+//! The dataplane: the process between the two interfaces. It starts with the last valid rules and without the control
+//! process, and continues to run if the control process ends. When the dataplane ends, nothing is forwarded.
 //!
-//! A packet's way begins in [`worker`]; how the process is put together stands in [`start`].
+//! [`worker`] contains the path of a packet. [`start`] creates the parts of the process.
 
-// A macro that prints panics if its output is not read.
+// The print macros panic if their output is closed.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod administration;
@@ -48,7 +48,7 @@ use crate::requirements::configured;
 use crate::start::StartError;
 use crate::state_dir::StateDir;
 
-/// The configuration file if none is named.
+/// The configuration file if the command line names none.
 const DEFAULT_CONFIG: &str = "/etc/knockplane/knockplane.toml";
 
 /// An inline port-knocking firewall: drops everything between two interfaces, and opens for sources that knocked.
@@ -58,9 +58,9 @@ struct Arguments {
     /// Configuration file; /etc/knockplane/knockplane.toml without one.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Check what a start would: the configuration, the rules, what is stored, the interfaces. Changes nothing.
+    /// Check the configuration, the rules, the stored state and the interfaces, as a start does. Changes nothing.
     ///
-    /// Exit codes: 0 a start works, 1 it would be refused on this host as it is now, 3 whatever happens to the host.
+    /// Exit codes: 0 a start works, 1 a start is refused in the present state of this host, 3 no change of the host helps.
     #[arg(long)]
     check: bool,
     /// Write a report on this host, and with --config on a start with that file, as JSON to standard output. Changes nothing.
@@ -84,7 +84,7 @@ pub fn command() -> clap::Command {
 
 /// The whole process, from command line to exit code.
 pub fn main() -> ExitCode {
-    // Before anything else: until it is caught, SIGHUP ends the process. One that comes early waits for the manager.
+    // This comes first: SIGHUP ends the process until it has a handler. The flag keeps an early SIGHUP for the manager.
     let hangup = Arc::new(AtomicBool::new(false));
     let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));
     let arguments = Arguments::parse();
@@ -110,11 +110,11 @@ pub fn main() -> ExitCode {
     if let Some(error) = doctor::as_error(&wrong) {
         return failed(Exit::Invalid, error, Some(AT_FAILED_START));
     }
-    // A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
-    // closes the wire.
+    // Without one of its threads, a dataplane would forward on some queues only. A panic therefore ends the process,
+    // and the kernel stops all forwarding.
     knockplane_log::abort_on_panic();
     let deadline = Deadline::start();
-    // Another dataplane may have it, which is no fault of the configuration.
+    // Another dataplane may use the directory, which is not an error of the configuration.
     let state = StateDir::open(&config.state_dir, deadline).and_then(|state| {
         let aside = if arguments.without_state { state.set_aside()? } else { Vec::new() };
         for file in aside {
@@ -144,14 +144,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What a process that ends says, and how long it waits until that is read; without a limit, as long as the reader takes.
+/// Writes the error of a process that ends, and waits at most `patience` until the reader has read it; `None` is no
+/// limit.
 fn failed(exit: Exit, error: anyhow::Error, patience: Option<Duration>) -> ExitCode {
     knockplane_log::write(&format!("knockplane-dataplane: {error:#}\n"));
     knockplane_log::flush(patience);
     exit.into()
 }
 
-/// `--check`, which people and scripts run: it takes the time that its readers take.
+/// Runs `--check`. People and scripts read the output, so the write has no time limit.
 fn check(config: &Config) -> ExitCode {
     let (wrong, warnings): (Vec<_>, Vec<_>) =
         doctor::of_start(config).into_iter().filter(|finding| finding.level > Level::Ok).partition(Finding::is_refused);
@@ -169,7 +170,7 @@ fn check(config: &Config) -> ExitCode {
     print(&format!("{file}: valid, and so are the rules in {rules}\n"), Exit::Ok)
 }
 
-/// `--doctor`.
+/// Runs `--doctor`.
 fn examine(file: Option<&Path>) -> ExitCode {
     let report = doctor::report(file);
     let exit = report.exit();
@@ -183,7 +184,7 @@ fn examine(file: Option<&Path>) -> ExitCode {
 fn print(text: &str, exit: Exit) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // A reader that has seen enough, as `head` has, is no failure.
+        // A reader that closes the pipe early, such as `head`, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             failed(Exit::Runtime, anyhow::Error::new(error).context("cannot write to standard output"), None)
         }

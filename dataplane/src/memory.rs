@@ -78,7 +78,7 @@ pub(crate) struct Connections {
     pub(crate) bytes: u64,
 }
 
-/// Whether all of it fits. If the available memory is not known, it fits.
+/// Checks whether the lists and connections fit. They fit if the available memory is not known.
 fn fits(
     list_capacity: usize,
     first_steps: FirstStepSettings,
@@ -133,7 +133,7 @@ fn megabytes(bytes: u64) -> u64 {
     bytes.div_ceil(1_000_000)
 }
 
-/// The smallest of all limits, from the files below this folder.
+/// The free memory under the smallest limit, from the files below this folder.
 fn free(root: &Path) -> Option<Free> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
         let bytes = field(&text, "MemAvailable:")?.saturating_mul(1024);

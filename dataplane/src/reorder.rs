@@ -1,9 +1,9 @@
 //! The reorder buffer: frames of knocks that this worker decided out of order.
 //!
 //! With several queues, the packets of one source reach several workers. The worker of a later step can be faster than
-//! the worker of the step before it. The later step then has no effect, because the lists do not hold the earlier step
-//! yet. Such frames stay in this buffer for a moment and are evaluated again. Each frame carries the time of its arrival,
-//! so a step that arrived too early has no effect at a re-evaluation either.
+//! the worker of the step before it. The later step then has no effect, because the lists do not contain the earlier
+//! step yet. Such frames stay in this buffer for a moment and are evaluated again. Each frame carries the time of its
+//! arrival, so a step that arrived too early has no effect at a re-evaluation either.
 //!
 //! The buffer is bounded. If it is full, a new frame replaces the oldest one. A frame also leaves the buffer when it is
 //! older than [`MAX_AGE`]. In both cases the frame is evaluated a last time. Nothing is allocated after the start.
@@ -14,11 +14,12 @@ use knockplane_engine::pipeline::{OutOfOrder, PendingSteps};
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 
-/// Frames in the buffer at most. Knocks are few. A flood of second knocks fills the buffer and costs no more time than
-/// this many re-evaluations a millisecond.
+/// Maximum number of frames in the buffer. Knocks are rare. A flood of second knocks fills the buffer, and costs at
+/// most this number of re-evaluations each millisecond.
 const CAPACITY: usize = 32;
 
-/// Longer than a worker lags behind another worker, also if other processes use its core.
+/// Maximum time of a frame in the buffer. It is longer than the lag of a worker behind another one, also if other
+/// processes use its core.
 const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// Time between two re-evaluations of a frame.
@@ -32,7 +33,7 @@ pub(crate) struct ReorderBuffer {
     next_re_evaluation: Time,
 }
 
-/// A copy of a frame, with what its re-evaluation needs.
+/// A copy of a frame, with the data for its re-evaluation.
 pub(crate) struct BufferedFrame {
     /// The side on which the frame arrived.
     pub(crate) side: Side,
@@ -81,8 +82,8 @@ impl ReorderBuffer {
         };
         (place.side, place.arrived, place.pending) = (frame.side, frame.arrived, frame.pending);
         place.bytes.clear();
-        // The rings deliver no frame that is longer than the memory. A longer one is cut here, and headers::read refuses
-        // it.
+        // The rings deliver no frame that is longer than the memory. A longer one would be truncated here, and
+        // headers::read would refuse it.
         place.bytes.extend(frame.frame.iter().take(place.bytes.capacity()));
         self.frames.push(place);
     }

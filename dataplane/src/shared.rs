@@ -11,21 +11,21 @@ use knockplane_engine::state::events::logged::LoggedPackets;
 use crate::clock::Clock;
 use crate::generation::Generation;
 
-/// Logged packets that wait for the manager at most; further ones are counted as lost.
+/// Maximum number of logged packets that wait for the manager. Further ones are counted as lost.
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
-/// One for each process.
+/// The shared state. A process has one.
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) generation: ArcSwap<Generation>,
     pub(crate) state: State,
-    /// Wall time as of the last tick of the manager, see [`crate::clock::wall`].
+    /// The wall time at which the monotonic clock was 0, as of the manager's last tick: see [`crate::clock::wall`].
     pub(crate) wall: AtomicI64,
-    /// Packets that matched a rule that logs, on their way to the log.
+    /// The queue of packets that matched a rule with `log=yes`, for the manager.
     pub(crate) logged: LoggedPackets,
     /// Whether each side's link is up, as of the last tick. Frames for a side without a link are dropped.
     pub(crate) links: [AtomicBool; 2],
-    /// Whether there are several queues whose frames carry the time of their arrival.
+    /// Whether there are several queues and frames carry the time of their arrival.
     pub(crate) stamped: AtomicBool,
     /// Resets that end connections, for any worker to send.
     pub(crate) resets: ArrayQueue<Reset>,

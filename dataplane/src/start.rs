@@ -1,8 +1,8 @@
-//! Starts the dataplane, in an order in which a failure leaves no change except offloads that are off. First the start
-//! reads rules and state, and meanwhile prepares all parts that change no interface. Then it checks the interfaces
-//! before it changes anything. Then it attaches the programs, which drop all frames. Then it creates rings and workers.
-//! When frames are forwarded, it adds the drop behind the programs, populates the lists' memory, and starts the
-//! watcher.
+//! Starts the dataplane. The order ensures that a failed start leaves no change except offloads that are turned off.
+//! First the start reads rules and state, and meanwhile prepares all parts that change no interface. Then it checks the
+//! interfaces before it changes anything. Then it attaches the programs, which drop all frames. Then it creates rings
+//! and workers. When frames are forwarded, it adds the drop behind the programs, populates the lists' memory, and
+//! starts the watcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
@@ -358,7 +358,7 @@ fn drop_behind(device: &Device) -> anyhow::Result<Option<IngressDrop>> {
     if ingress.is_none() {
         tracing::info!(
             interface = device.name(),
-            "this kernel cannot drop and count what a driver lets past the XDP program; Linux 6.6 can"
+            "this kernel cannot drop and count frames that a driver passes around the XDP program; Linux 6.6 can"
         );
     }
     Ok(ingress)

@@ -1,7 +1,7 @@
-//! The last good rules, kept on disk: what was applied survives a restart of the dataplane.
+//! The last applied rules on disk, which a restart of the dataplane loads.
 //!
-//! At start the stored rules win over the configured file, because they are what ran last; if the file says something
-//! else by now, that is said. The stored file holds passphrases, so it is its owner's alone.
+//! At start the stored rules take precedence over the configured file, because they ran last. A warning reports a
+//! configured file with different rules. The stored file contains passphrases, so only its owner can read it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::state_dir::{Format, OLD_RULES, RULES, StateDir, damage};
 
-/// The format of `rules.state`: JSON, a [`Stored`]. A change of what rules look like in JSON changes their ids, and so
-/// takes another version.
+/// The format of `rules.state`: JSON, a [`Stored`]. A change of the JSON form of rules changes their ids, and therefore
+/// needs another version.
 const FORMAT: Format = Format { kind: "rules", version: 1 };
 
-/// Rules and where they came from.
+/// Rules and their origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Stored {
@@ -35,16 +35,16 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Rules in this state directory.
+    /// Creates the store of this state directory.
     pub(crate) fn new(state: Arc<StateDir>) -> Self {
         Store { state }
     }
 
-    /// What was applied last, or else the rules of the configured file.
+    /// The last applied rules, or the rules of the configured file if none were applied.
     ///
     /// # Errors
-    /// If either is there but cannot be read or is not valid: starting with other rules than meant is worse than not
-    /// starting.
+    /// If the stored rules exist but are damaged, or if the configured file is needed and is not valid. A start with
+    /// rules that the operator does not expect is worse than no start.
     pub(crate) fn load_or_read(&self, file: &Path) -> anyhow::Result<Stored> {
         let Some(mut stored) = self.load()? else { return read_rules(file) };
         self.compare(&stored, file);
@@ -52,7 +52,7 @@ impl Store {
         Ok(stored)
     }
 
-    /// What was applied last, without changing a file.
+    /// The last applied rules. Changes no file.
     ///
     /// # Errors
     /// As [`Store::load_or_read`].
@@ -61,14 +61,14 @@ impl Store {
         Ok(stored.or(old))
     }
 
-    /// The rules of `rules.state`, and those that an earlier version kept.
+    /// The rules of `rules.state`, and the rules that an earlier version stored.
     fn read(&self) -> anyhow::Result<(Option<Stored>, Option<Stored>)> {
         let stored = self.state.read(RULES, FORMAT)?.map(|content| self.parse(&content, RULES)).transpose()?;
         let old = self.state.read_old(OLD_RULES)?.map(|content| self.parse(&content, OLD_RULES)).transpose()?;
         Ok((stored, old))
     }
 
-    /// What was applied last. A file of an earlier version is replaced.
+    /// The last applied rules. Replaces a file of an earlier version.
     fn load(&self) -> anyhow::Result<Option<Stored>> {
         let (stored, old) = self.read()?;
         let Some(old) = old else { return Ok(stored) };
@@ -87,15 +87,15 @@ impl Store {
         Ok(stored)
     }
 
-    /// Says that the stored rules run, and whether the configured file says something else.
+    /// Logs that the stored rules run, if the configured file has different rules or is not valid.
     fn compare(&self, stored: &Stored, file: &Path) {
         let path = self.path();
         let kept = path.display();
         match read_rules(file) {
             Ok(configured) if configured.rules == stored.rules => {}
             Ok(_) => tracing::warn!(
-                "running the rules applied last ({}), kept in {kept}; {} says something else, and is not run: to run \
-                 it, apply it, or remove {kept} and restart",
+                "running the rules applied last ({}), kept in {kept}; {} has other rules, which do not run: to run \
+                 them, apply the file, or remove {kept} and restart",
                 stored.source,
                 file.display()
             ),
@@ -105,30 +105,33 @@ impl Store {
         }
     }
 
-    /// Keeps these rules for the next start.
+    /// Stores these rules for the next start.
     ///
     /// # Errors
-    /// If the disk refuses; what was kept before is still there.
+    /// If the disk refuses; then the previously stored rules remain.
     pub(crate) fn save(&self, stored: &Stored) -> io::Result<()> {
         self.state.write(RULES, FORMAT, &serde_json::to_vec(stored)?)?;
         self.state.forget_old(OLD_RULES);
         Ok(())
     }
 
-    /// The path of the file, for people.
+    /// The path of the file, for messages.
     pub(crate) fn path(&self) -> PathBuf {
         self.state.file(RULES)
     }
 }
 
-/// Whether rules are as they were when they were stored: with the ids that follow from what they say, and with values
-/// that the reader of rule files lets pass. What keeps rules from running is found when they are compiled.
+/// Checks that stored rules have the ids that follow from their content, and values that the reader of rule files
+/// accepts. The compiler finds the other reasons that rules cannot run.
 fn check(rules: &RuleSet) -> Result<(), String> {
     let mut again = rules.clone();
     again.assign_ids();
     for (rule, again) in rules.rules.iter().zip(&again.rules) {
         if rule.id != again.id {
-            return Err(format!("the rule {} (line {}) says what {} would say", rule.id, rule.line, again.id));
+            return Err(format!(
+                "the id of the rule {} (line {}) is not that of its content, {}",
+                rule.id, rule.line, again.id
+            ));
         }
         if rule.dynamic {
             return Err(format!("the rule {} is one of a door, which are not stored", rule.id));
@@ -167,7 +170,7 @@ fn check(rules: &RuleSet) -> Result<(), String> {
 /// The rules in a file.
 ///
 /// # Errors
-/// Every line that is wrong, or that the file cannot be read or be changed by others.
+/// Every invalid line, or that the file cannot be read, or that other users can change it.
 pub(crate) fn read_rules(path: &Path) -> anyhow::Result<Stored> {
     let text = input::read_trusted(path, &input::RULES)
         .map_err(|error| anyhow!("{} (`rules` in the configuration) {error}", path.display()))?;
@@ -220,7 +223,7 @@ add list=a address=192.0.2.0/24 timeout=1m
         assert_eq!(mode & 0o777, 0o600, "passphrases are nobody else's business");
     }
 
-    /// Every bit of a real file, every length, and bytes behind it.
+    /// Flips every bit of a real file, truncates it at every length, and appends bytes.
     #[test]
     fn a_damaged_file_is_refused_with_its_name_the_place_and_what_to_do() {
         let (store, file, _folder) = house();
@@ -254,8 +257,8 @@ add list=a address=192.0.2.0/24 timeout=1m
         let (store, file, _folder) = house();
         let json = serde_json::to_string(&stored()).unwrap();
         let cases = [
-            ("\"chain\":\"input\"", "\"chain\":\"output\"", "says what"),
-            ("\"secs\":9", "\"secs\":0", "says what"),
+            ("\"chain\":\"input\"", "\"chain\":\"output\"", "is not that of its content"),
+            ("\"secs\":9", "\"secs\":0", "is not that of its content"),
             ("\"secs\":60", "\"secs\":0", "the entry of line 5 in the list a: its timeout is zero"),
             ("\"secs\":60", "\"secs\":99999999", "its timeout is zero or too long"),
             ("\"family\":\"ipv4\",\"list\"", "\"family\":\"ipv6\",\"list\"", "another family"),

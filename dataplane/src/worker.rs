@@ -44,7 +44,7 @@ pub(crate) struct Worker {
     counters: Arc<WorkerCounters>,
     decider: Decider,
     idle: Idle,
-    /// `None` with one queue, whose frames the worker decides in the order of their arrival.
+    /// `None` with one queue: the worker then decides frames in the order of their arrival.
     reorder_buffer: Option<ReorderBuffer>,
 }
 

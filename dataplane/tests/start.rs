@@ -1,12 +1,12 @@
-//! The dataplane as a service manager meets it while it starts, before it touches an interface.
+//! The start of the dataplane under a service manager, before it changes an interface.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The dataplane in a network namespace of its own, which ends with it, with two pairs of interfaces that are up: `a` and `b`
-/// are what its configurations name.
+/// The dataplane in a new network namespace, which ends with the process. The namespace has two pairs of interfaces
+/// that are up; the configurations name `a` and `b`.
 fn dataplane() -> Command {
     const SCRIPT: &str = "set -e
         echo 0 > /proc/sys/net/ipv4/ip_forward
@@ -39,7 +39,7 @@ fn a_passphrase_that_everybody_can_read_is_warned_of() {
     assert_eq!(told(0o600), "");
 }
 
-/// Its rules are long, so that it reads them for a while.
+/// The rules are long, so that the start takes some time.
 #[test]
 fn a_reload_that_comes_while_it_starts_does_not_end_it() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -75,7 +75,7 @@ fn a_reload_that_comes_while_it_starts_does_not_end_it() {
     assert!(told.contains("nonsense"), "{told}");
 }
 
-/// A file that takes nothing, and a pipe that nobody reads.
+/// A file that accepts no bytes, and a pipe without a reader.
 fn outputs_that_fail() -> [Stdio; 2] {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -95,7 +95,7 @@ fn an_output_that_fails_is_an_exit_code_and_no_panic() {
         command.args(check).arg("--config").arg(file);
         command
     };
-    // A reader that has seen enough is no failure.
+    // A reader that closes the pipe early is no failure.
     for (stdout, code) in outputs_that_fail().into_iter().zip([1, 0]) {
         let output = run(&good, &["--check"]).stdout(stdout).output().expect("it runs");
         assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -110,13 +110,13 @@ fn an_output_that_fails_is_an_exit_code_and_no_panic() {
     }
 }
 
-/// What a dataplane says that is to check a configuration with these rules beside it.
+/// The exit code and output of `--check` for a configuration with these rules.
 fn check(file: &Path) -> (Option<i32>, String) {
     let output = dataplane().arg("--check").arg("--config").arg(file).output().expect("it runs");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Writes a file that only its owner can change, whatever the umask is.
+/// Writes a file that only its owner can change, with any umask.
 fn write(file: &Path, text: &str) {
     fs::write(file, text).expect("written");
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("its owner is asked");
@@ -176,8 +176,8 @@ fn a_configuration_or_rules_that_are_no_file_or_endless_are_refused() {
     }
 }
 
-/// What `--check` says of further lines of `[dataplane]`, and what a start says, which is given two seconds: none for one that
-/// would go on.
+/// The exit code and output of `--check` and of a start with further lines of `[dataplane]`. A start that continues to
+/// run is stopped after two seconds, without an exit code.
 fn checked_and_started(folder: &Path, further: &str) -> [(Option<i32>, String); 2] {
     let [file, rules] = ["knockplane.toml", "rules.rsc"].map(|name| folder.join(name));
     let head = "[dataplane]\noutside = 'a'\ninside = 'b'\nrules = 'rules.rsc'\n";
@@ -247,7 +247,7 @@ fn a_host_that_is_not_ready_is_no_fault_of_the_configuration() {
         let output = dataplane().arg("--config").arg(&file).output().expect("it runs");
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && told.contains(expected), "{told}");
-        // What the kernel said is told once.
+        // The output contains the kernel's error once.
         assert!(told.matches("os error").count() <= 1, "{told}");
     }
     assert!(!folder.path().join("s").exists(), "a check makes nothing");

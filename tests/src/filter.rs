@@ -60,7 +60,8 @@ impl FilterOptions {
 /// Dataplane and control process in a topology's filter namespace; they end when it is dropped.
 #[derive(Debug)]
 pub struct Filter<'t> {
-    /// Declared before `folder`, so that they end before it is removed.
+    /// The control process. The processes are declared before `folder`, so that they end before the removal of the
+    /// folder.
     pub control: Process,
     /// The dataplane.
     pub dataplane: Process,
@@ -226,10 +227,10 @@ impl<'t> Filter<'t> {
 pub struct Folder(pub PathBuf);
 
 impl Folder {
-    /// Creates it with this name, unless it exists.
+    /// Creates a folder with this name, unless it exists.
     ///
     /// # Errors
-    /// If that fails.
+    /// If the folder cannot be created.
     pub fn make(name: &str) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(name);
         fs::create_dir_all(&folder)?;
@@ -255,7 +256,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not built beside {}; run: cargo build --workspace", own.display()))
 }
 
-/// Writes a file that only its owner can change, whatever the umask: the processes read no other.
+/// Writes a file that only its owner can change, with any umask, because the processes refuse other files.
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(file, text)?;
     Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o644))?)

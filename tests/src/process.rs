@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The output of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Its exit code; `None` if a signal ended it.
+    /// The exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -49,7 +49,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, so that it does not receive Ctrl-C of the terminal. Its output
+    /// Starts a command in a separate process group, so that it does not receive Ctrl-C of the terminal. Its output
     /// goes to `log`.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Process {
         Ok(Process { child, name: name.to_owned() })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -95,7 +95,8 @@ impl Process {
         let tasks = format!("/proc/{}/task", self.id());
         let mut total = Duration::ZERO;
         for task in fs::read_dir(&tasks).with_context(|| format!("{} has ended", self.name))? {
-            // Time on a core, time waiting for one, turns: Linux Documentation/scheduler/sched-stats.rst.
+            // The fields are time on a core, time of waiting for a core, and number of turns: Linux
+            // Documentation/scheduler/sched-stats.rst.
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
             let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
             total += Duration::from_nanos(nanos.with_context(|| format!("not a schedstat: {text}"))?);
@@ -135,7 +136,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

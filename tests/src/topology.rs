@@ -17,9 +17,9 @@ pub const CLIENT: &str = "10.77.0.1";
 pub const SERVER: &str = "10.77.0.2";
 /// A second address of the client's interface: another source outside.
 pub const VISITOR: &str = "10.77.0.3";
-/// The addresses of a host behind the client.
+/// The IPv4 address of a host behind the client.
 pub const FAR: &str = "10.88.0.2";
-/// As above.
+/// The IPv6 address of a host behind the client.
 pub const FAR6: &str = "fd88::2";
 /// The client's IPv6 address.
 pub const CLIENT6: &str = "fd77::1";
@@ -40,7 +40,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, for `ip netns exec`.
+    /// The name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -77,7 +77,7 @@ impl Namespace {
         self.within(|| fs::write(format!("/proc/sys/{setting}"), value).with_context(|| setting.to_owned()))
     }
 
-    /// Runs code on a thread inside the namespace. Its sockets stay there.
+    /// Runs code on a thread inside the namespace. Its sockets remain in the namespace.
     ///
     /// # Errors
     /// The error of the code, or if the namespace cannot be entered.
@@ -107,7 +107,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Its interfaces are removed with it. Leftovers after an error are found by the run that checks for them.
+        // The kernel removes the interfaces together with the namespace. A separate check finds remaining namespaces
+        // after an error.
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
     }
 }
@@ -186,7 +187,7 @@ impl Topology {
         Ok(far)
     }
 
-    /// Without IPv6, hosts send nothing by themselves, so that frames can be counted.
+    /// Turns off IPv6, so that hosts send no unsolicited frames, and tests can count frames.
     fn silence(&self) -> anyhow::Result<()> {
         for namespace in [&self.client, &self.filter, &self.server] {
             // A namespace may inherit this from its host.

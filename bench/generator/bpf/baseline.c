@@ -1,9 +1,9 @@
-// XDP baseline: every frame is redirected or dropped without being read. The fastest that any program could be.
+// The XDP baseline: redirects or drops every frame without reading it. No program can be faster.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-// Where frames go: the interface's index. Written by the loader.
+// The index of the target interface. The loader writes it.
 struct {
     __uint(type, BPF_MAP_TYPE_DEVMAP);
     __uint(max_entries, 1);

@@ -1,10 +1,10 @@
-// Makes the frames of a test run with live frames, see `live.rs`. Two programs:
+// Creates the frames of a test run with live frames, see `live.rs`. There are two programs:
 //   copies    sends every frame as it is
 //   sequence  writes the headers of frame after frame, at a rate, up to a number or a time
 //
-// A test run copies its data only when it makes a page. Pages are used again and again, and whoever received one may
-// have written into it, so `sequence` writes all headers anew each time. What is behind them stays zero.
-// SPDX-License-Identifier: MIT OR Apache-2.0
+// A test run copies its data only when it creates a page. Pages are used again, and a receiver may have written into a
+// page, so `sequence` writes all headers each time. The bytes after the headers are zero. SPDX-License-Identifier: MIT
+// OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -12,7 +12,7 @@
 #define STREAMS 4
 #define PATTERN 128
 
-// Where fields are, behind an Ethernet header without tags and IP headers without options.
+// Offsets of fields after an Ethernet header without tags and IP headers without options.
 #define IPV4_SUM 24
 #define IPV4_SOURCE 26
 #define IPV4_PORTS 34
@@ -24,12 +24,13 @@
 #define IPV6_UDP_SUM 60
 #define IPV6_TCP_SUM 70
 
-// All headers of the shortest frames, in words of 8 bytes: IPv4, IPv6 with UDP, and IPv6 with TCP, which has 2 more bytes.
+// Number of 8-byte words of all headers of the shortest frames: IPv4, IPv6 with UDP, and IPv6 with TCP, which has 2
+// more bytes.
 #define IPV4_WORDS 7
 #define IPV6_UDP_WORDS 8
 #define IPV6_TCP_WORDS 9
 
-// `Stream` in `live.rs` explains it; the order is that of its `encode`.
+// `Stream` in `live.rs` describes the fields. Their order is that of `Stream::encode`.
 struct stream {
     __u64 header[10];
     __u64 is_ipv6;
@@ -55,7 +56,7 @@ struct config {
     __u64 interval; // 0: as fast as it goes
 };
 
-// One thread runs the program, so nothing here is contended.
+// Only one thread runs the program, so there are no concurrent writes.
 struct state {
     __u64 runs;
     __u64 sent;
@@ -83,14 +84,15 @@ struct {
     __type(value, struct state);
 } states SEC(".maps");
 
-// Without a rate, the clock is read once in so many frames: it costs as much as half a frame.
+// Without a rate, number of frames between two reads of the clock. A read costs as much as half a frame.
 #define CLOCK_EVERY 256
-// At a rate, it is read until the next frame is due, so many times at most: some microseconds. A run that sends nothing
-// gives its page back to the pool, under a lock that receivers on other cores need as well.
+// With a rate, maximum number of reads of the clock until the next frame is due: some microseconds. A run that sends no
+// frame returns its page to the pool, under a lock that receivers on other cores need as well.
 #define READ_AT_MOST 256
-// What was missed is caught up on, but no more of it than a second,
+// Maximum delay that later frames make up: one second.
 #define MOST_BEHIND (1000000000ULL << 8)
-// and so that receivers' rings survive it: so many frames at once, then a third faster than the rate.
+// A delay is made up with this number of frames at once, and then at a rate that is a third higher, so that rings of
+// receivers do not overflow.
 #define BUCKET 32
 
 static __always_inline void read_clock(struct state *state)
@@ -101,7 +103,7 @@ static __always_inline void read_clock(struct state *state)
     state->now = (now - state->begin) << 8;
 }
 
-// Whether the time of the next frame has come. The same schedule as `Pace` in the userspace generator.
+// Whether the next frame is due. The schedule is that of `Pace` in the userspace generator.
 static __always_inline int is_due(const struct config *config, struct state *state)
 {
     __u64 interval = config->interval;
@@ -136,8 +138,8 @@ static __always_inline int may_send(const struct config *config, struct state *s
     return due;
 }
 
-// SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014. The same in the userspace
-// generator, so that both send the same frames.
+// SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014. The userspace generator uses
+// it too, so that both send the same frames.
 static __always_inline __u64 scramble(__u64 number)
 {
     __u64 mixed = (number + 1) * 0x9e3779b97f4a7c15ULL;
@@ -146,7 +148,7 @@ static __always_inline __u64 scramble(__u64 number)
     return mixed ^ (mixed >> 31);
 }
 
-// The checksum of a sum of 16-bit words (RFC 1071), which works in the order of memory.
+// The checksum of a sum of 16-bit words (RFC 1071) in the order of memory.
 static __always_inline __u16 checksum(__u64 sum)
 {
     sum = (sum & 0xffffffff) + (sum >> 32);
@@ -196,7 +198,7 @@ static __always_inline int write_ipv6(void *data, void *end, const struct stream
     else
         *(__u64 *)(data + IPV6_SOURCE_LOW) = source;
     *(__u32 *)(data + IPV6_PORTS) = ports;
-    // Frames that are long enough may have been TCP before.
+    // An earlier frame in this page may have been TCP, if the frame is long enough.
     if (data + 8 * IPV6_TCP_WORDS + 2 <= end) {
         *(__u64 *)(data + 8 * IPV6_UDP_WORDS) = stream->header[IPV6_UDP_WORDS];
         *(__u16 *)(data + 8 * IPV6_TCP_WORDS) = *(const __u16 *)&stream->header[IPV6_TCP_WORDS];

@@ -1,5 +1,5 @@
-//! XDP programs that redirect or drop every frame without reading it: the driver's own limit, to compare with. See
-//! `bpf/baseline.c`.
+//! XDP programs that redirect or drop every frame without reading it. They show the limit of the driver for
+//! comparisons. See `bpf/baseline.c`.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use knockplane_ring::{Device, Error, attach_native};
 use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
 
-/// A program on one interface, detached when this value is dropped.
+/// A program on one interface. The drop of this value detaches it.
 #[derive(Debug)]
 pub struct XdpBaseline {
     _object: libbpf_rs::Object,
@@ -15,7 +15,7 @@ pub struct XdpBaseline {
 }
 
 impl XdpBaseline {
-    /// Every frame that `from` receives goes out of `to`.
+    /// Redirects every frame that `from` receives to `to`.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, if the driver has no XDP, or another program holds the interface.
@@ -23,7 +23,7 @@ impl XdpBaseline {
         Self::attach("redirect", from, to)
     }
 
-    /// Every frame that `on` receives is dropped.
+    /// Drops every frame that `on` receives.
     ///
     /// # Errors
     /// As [`XdpBaseline::redirect`].

@@ -1,11 +1,11 @@
-//! Frames made inside the kernel, for load tests: a program's test run with live frames, which are recycled after
-//! each batch and so cost far less than frames that are sent from userspace.
+//! Frames that the kernel creates, for load tests: a test run of a program with live frames. The kernel uses the frames
+//! again after each batch, so they cost far less than frames from userspace.
 //!
 //! [`LiveFrames`] sends copies of one frame. [`LiveSequence`] sends frames whose addresses and ports vary by number, as
-//! [`Stream`] says, at a rate, up to a number or a time. The programs are in `bpf/generate.c`.
+//! described by [`Stream`], at a rate, up to a number or a time. The programs are in `bpf/generate.c`.
 //!
-//! The other end of a veth must run an XDP program, or take frames by NAPI (`ethtool -K .. gro on`), or they vanish
-//! without a trace. Source: Linux `Documentation/bpf/bpf_prog_run.rst`.
+//! The peer of a veth must run an XDP program or receive by NAPI (`ethtool -K .. gro on`). Otherwise the frames are
+//! lost, and no counter shows it. Source: Linux `Documentation/bpf/bpf_prog_run.rst`.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use knockplane_ring::{Device, Error, LiveRun};
 use libbpf_rs::{Map, MapCore as _, MapFlags, ObjectBuilder, Program};
 
-/// Sends copies of one frame out of an interface, from this thread, as fast as the kernel goes.
+/// Sends copies of one frame from an interface, on this thread, at the maximum speed of the kernel.
 #[derive(Debug)]
 pub struct LiveFrames {
     object: libbpf_rs::Object,
@@ -22,7 +22,7 @@ pub struct LiveFrames {
 }
 
 impl LiveFrames {
-    /// Prepares sending out of this interface.
+    /// Prepares to send from this interface.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -30,10 +30,10 @@ impl LiveFrames {
         Ok(LiveFrames { object: load()?, interface: device.index() })
     }
 
-    /// Sends `count` copies of the frame, and returns when the last one was handed to the interface.
+    /// Sends `count` copies of the frame, and returns when the interface has the last one.
     ///
     /// # Errors
-    /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
+    /// If the kernel does not support live frames (before 5.18), or accepts no frame of this length.
     pub fn send(&self, frame: &[u8], count: u32) -> Result<(), Error> {
         let (program, interface) = (program(&self.object, "copies"), self.interface);
         let run = LiveRun { program: program.as_fd(), interface, frame, times: count, frames_a_batch: MOST_A_BATCH };
@@ -41,45 +41,46 @@ impl LiveFrames {
     }
 }
 
-/// Streams that a [`LiveSequence`] can mix.
+/// Maximum number of streams of a [`LiveSequence`].
 pub const STREAMS: usize = 4;
 
-/// The longest pattern of streams.
+/// Maximum length of a pattern of streams.
 pub const PATTERN: usize = 128;
 
-/// Room for the headers of a [`Stream`].
+/// Maximum number of bytes of the headers of a [`Stream`].
 pub const HEADER_BYTES: usize = 80;
 
-/// TCP or UDP frames that are alike but for source address and ports. A frame's round (how often the pattern of
-/// streams was gone through before it) and its number give both.
+/// TCP or UDP frames that differ only in source address and ports. These follow from the number of a frame and from its
+/// round, the number of earlier repetitions of the pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
-    /// Ethernet, IP and transport header as sent, then zeros. Zero are also what varies (source address, ports) and
-    /// the checksums.
+    /// Ethernet, IP and transport header as sent, then zeros. The varying fields (source address, ports) and the
+    /// checksums are zero too.
     pub header: [u8; HEADER_BYTES],
-    /// IPv6, or else IPv4.
+    /// Whether the frames are IPv6; otherwise IPv4.
     pub is_ipv6: bool,
-    /// TCP, or else UDP.
+    /// Whether the frames are TCP; otherwise UDP.
     pub is_tcp: bool,
-    /// Which half of an IPv6 source address varies: the network, or else the host. The other half is in the header.
+    /// Whether the network half of an IPv6 source address varies; otherwise the host half varies. The other half is in
+    /// the header.
     pub varies_high: bool,
     /// The word of the source address that varies, without its varying bits: an IPv4 address, half an IPv6 address.
     pub network: u64,
-    /// The bits of it that vary.
+    /// The bits of this word that vary.
     pub host_mask: u64,
-    /// What those bits are in the first round; then one more in each.
+    /// The value of these bits in the first round. It increases by one in each round.
     pub host_first: u64,
-    /// Instead, they are the scrambled round.
+    /// Whether these bits are the scrambled number of the round instead.
     pub random_host: bool,
     /// The source port in the first round.
     pub source_port: u16,
-    /// So many source ports take turns, round by round.
+    /// Number of source ports, one for each round in turns.
     pub source_ports: u16,
-    /// `None`: 1 and more, from the scrambled number.
+    /// The destination port. `None` means a port from 1 on that follows from the scrambled number.
     pub destination_port: Option<u16>,
     /// The sum of the IPv4 header's 16-bit words (RFC 1071) in the order of memory, zeros as in the header.
     pub ip_sum: u64,
-    /// The same for the transport header, its pseudo-header and its payload.
+    /// The same sum for the transport header, its pseudo-header and its payload.
     pub transport_sum: u64,
 }
 
@@ -104,42 +105,42 @@ impl Stream {
     }
 }
 
-/// When a [`LiveSequence`] ends and how fast it is.
+/// The end and the rate of a [`LiveSequence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Frames in all.
+    /// Total number of frames.
     pub count: u64,
-    /// Time since the first one.
+    /// Maximum time since the first frame.
     pub duration: Duration,
-    /// From frame to frame, in 1/256 ns; 0 is as fast as the kernel goes.
+    /// Time between two frames, in 1/256 ns; 0 is the maximum speed of the kernel.
     pub interval: u64,
 }
 
-/// How far a [`LiveSequence`] is.
+/// The progress of a [`LiveSequence`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Times that the program ran: more than it sent when it waited for the time of a frame.
+    /// Number of runs of the program, including runs without a frame that was due.
     pub runs: u64,
-    /// Frames handed to the interface.
+    /// Number of frames given to the interface.
     pub sent: u64,
-    /// From the first to the last of them.
+    /// Time from the first to the last of these frames.
     pub elapsed: Duration,
     /// Whether a limit is reached.
     pub done: bool,
 }
 
-/// Sends the frames of a pattern of streams out of an interface, from this thread.
+/// Sends the frames of a pattern of streams from an interface, on this thread.
 #[derive(Debug)]
 pub struct LiveSequence {
     object: libbpf_rs::Object,
     interface: u32,
-    /// What a page begins with; the program writes the headers.
+    /// The initial bytes of a page; the program writes the headers.
     frame: Vec<u8>,
     frames_a_batch: u32,
 }
 
 impl LiveSequence {
-    /// Prepares frames of so many bytes, which go out in turns as the pattern, of indices of streams, says.
+    /// Prepares frames of `frame_bytes` bytes. The pattern contains indices of streams in the order of their frames.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -156,7 +157,7 @@ impl LiveSequence {
         assert!(streams.len() <= STREAMS, "{} streams", streams.len());
         assert!((1..=PATTERN).contains(&pattern.len()), "a pattern of {}", pattern.len());
         assert!(pattern.iter().all(|stream| usize::from(*stream) < streams.len()), "a stream that is not there");
-        // At a rate, small batches keep frames evenly apart: a batch leaves when it is complete.
+        // With a rate, small batches space frames evenly, because a batch leaves when it is complete.
         let frames_a_batch = if limits.interval == 0 { MOST_A_BATCH } else { 32 };
         let sequence =
             LiveSequence { object: load()?, interface: device.index(), frame: vec![0; frame_bytes], frames_a_batch };
@@ -172,11 +173,11 @@ impl LiveSequence {
         Ok(sequence)
     }
 
-    /// Runs the program so many times, each of which sends the next frame or, if its time has not come, none. The
-    /// kernel pauses for tens of milliseconds around each call. A signal ends the call early.
+    /// Runs the program `times` times. Each run sends the next frame if it is due. The kernel pauses for tens of
+    /// milliseconds around each call. A signal ends the call early.
     ///
     /// # Errors
-    /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
+    /// If the kernel does not support live frames (before 5.18), or accepts no frame of this length.
     pub fn run(&mut self, times: u32) -> Result<Progress, Error> {
         let program = program(&self.object, "sequence");
         let run = LiveRun {
@@ -210,7 +211,7 @@ impl LiveSequence {
 /// The key of the only entry.
 const FIRST: [u8; 4] = [0; 4];
 
-/// The most frames there can be in a batch: what is shared by a batch is the cost of the run around it.
+/// Maximum number of frames in a batch. The frames of a batch share the cost of the run around it.
 const MOST_A_BATCH: u32 = 256;
 
 fn load() -> Result<libbpf_rs::Object, Error> {

@@ -5,8 +5,8 @@
 //!    ▲                      └── receive ──► free ◄───────────────────────────────┘
 //!    └─────────────────────────────────────  free  ──► send ──► tx
 //! ```
-//! [`Peer`] has one UMEM, and a port for each of one or two interfaces. It does the least that a program on this library must do:
-//! it does not check the kernel's descriptors. It is not part of the dataplane.
+//! [`Peer`] has one UMEM, and a port for each of one or two interfaces. It does only the work that this library
+//! requires of a program, and does not check the kernel's descriptors. It is not part of the dataplane.
 
 use std::io::{self, Write as _};
 use std::mem;
@@ -19,7 +19,7 @@ use knockplane_ring::{Device, Error, SocketStatistics};
 use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
-/// Frames in a batch, as many as the dataplane's.
+/// Maximum number of frames in a batch, as in the dataplane.
 pub const BATCH: usize = 64;
 
 /// Bytes of a chunk: a frame of 1500 bytes of payload and the kernel's headroom.
@@ -29,7 +29,8 @@ const CHUNK: u32 = 2048;
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 const TX_BUDGET: u32 = 256;
 
-/// Kicks a turn. A kick in copy mode sends up to the budget; more are needed only on older kernels, which send 32.
+/// Maximum number of kicks in a turn. A kick in copy mode sends up to the budget. Only older kernels, which send 32
+/// frames, need more than one.
 const KICKS: u32 = 4;
 
 /// The frames that [`Peer::forward`] received.
@@ -59,15 +60,15 @@ struct Port {
     fill: FillQueue,
     completion: CompQueue,
     ring_size: u32,
-    /// Put into the fill ring and not yet received.
+    /// Number of chunks in the fill ring that the kernel has not returned.
     receiving: u32,
-    /// Put into the transmit ring and not yet completed.
+    /// Number of chunks in the transmit ring that the kernel has not completed.
     sending: u32,
 }
 
 impl Peer {
-    /// Binds a socket to queue 0 of each interface, in copy mode, with rings of so many entries. Frames arrive after the interface's
-    /// program has the socket of [`Peer::fd`].
+    /// Binds a socket to queue 0 of each interface, in copy mode, with rings of `ring_size` entries. Frames arrive
+    /// after the interface's program has the socket of [`Peer::fd`].
     ///
     /// # Errors
     /// If the ring size is no power of two, there is not enough memory, or the kernel refuses to bind.
@@ -79,7 +80,7 @@ impl Peer {
             .comp_queue_size(ring)
             .build()
             .expect("a chunk is larger than its headroom");
-        // A ring's worth each way for each port, and a batch.
+        // Enough for the fill and transmit rings of each port, and a batch.
         let chunks = 2 * ring_size * devices.len() as u32 + BATCH as u32;
         let chunks = NonZeroU32::new(chunks).expect("a batch at least");
         let (umem, free) = Umem::new(config, chunks, false).map_err(|error| failed("cannot make a UMEM", &error))?;
@@ -96,11 +97,11 @@ impl Peer {
         self.ports[port].rx.fd().as_raw_fd()
     }
 
-    /// Receives up to a batch of frames, and shows them in order.
+    /// Receives up to a batch of frames, and passes them to `look` in order.
     pub fn receive(&mut self, port: usize, mut look: impl FnMut(&[u8])) -> usize {
         let count = self.ports[port].take(&mut self.batch);
         for frame in &self.batch[..count] {
-            // SAFETY: the kernel has delivered the frame, so that its chunk is of this UMEM and no longer the kernel's.
+            // SAFETY: the kernel has delivered the frame, so its chunk belongs to this UMEM and not to the kernel.
             look(unsafe { self.umem.data(frame) }.contents());
         }
         self.free.extend_from_slice(&self.batch[..count]);
@@ -129,7 +130,8 @@ impl Peer {
         count
     }
 
-    /// Puts a frame of these bytes into the port's transmit ring: it leaves with [`Peer::kick`]. False if there is no room.
+    /// Puts a frame of these bytes into the port's transmit ring. [`Peer::kick`] sends it. Returns false if there is no
+    /// room.
     pub fn send(&mut self, port: usize, bytes: &[u8]) -> bool {
         let port = &mut self.ports[port];
         if port.room(1) == 0 {
@@ -150,8 +152,8 @@ impl Peer {
         true
     }
 
-    /// Makes the kernel send the frames in the port's transmit ring, takes back the chunks that it has sent, and refills the
-    /// port's fill ring. Once a batch.
+    /// Makes the kernel send the frames in the port's transmit ring, takes back the chunks of sent frames, and refills
+    /// the port's fill ring. Called once for each batch.
     pub fn kick(&mut self, port: usize) {
         let port = &mut self.ports[port];
         port.reap(&mut self.free);
@@ -159,14 +161,14 @@ impl Peer {
             if port.sending == 0 || !port.tx.needs_wakeup() || port.tx.nb_free_exact() == port.ring_size {
                 break;
             }
-            // An error means "not all, not now". The frames stay in the ring.
+            // An error means that the kernel has not sent all frames. These frames stay in the ring.
             let _ = port.tx.wakeup();
             port.reap(&mut self.free);
         }
         port.refill(&mut self.free);
     }
 
-    /// Frames handed over for sending and not yet completed.
+    /// Number of frames that the kernel has for transmission and has not completed.
     pub fn in_flight(&self, port: usize) -> usize {
         self.ports[port].sending as usize
     }
@@ -184,13 +186,14 @@ impl Peer {
         }
     }
 
-    /// Sleeps until a frame has arrived on any port, at most so long.
+    /// Sleeps until a frame has arrived on any port, at most for `at_most`.
     pub fn wait(&self, at_most: Duration) {
         let mut sockets: Vec<_> = (0..self.ports.len())
             .map(|port| libc::pollfd { fd: self.fd(port), events: libc::POLLIN, revents: 0 })
             .collect();
         let at_most = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the memory lives across the call, which is told its length. The result is not needed: the caller looks again.
+        // SAFETY: the memory lives across the call, which gets its length. The result is not needed: the caller checks
+        // again.
         unsafe { libc::poll(sockets.as_mut_ptr(), sockets.len() as libc::nfds_t, at_most) };
     }
 }
@@ -204,7 +207,8 @@ impl Port {
             .bind_flags(BindFlags::XDP_USE_NEED_WAKEUP | BindFlags::XDP_COPY)
             .build();
         let name: Interface = device.name().parse().expect("the name of an interface has no NUL");
-        // SAFETY: each port of a UMEM is on an interface of its own, so that no two sockets share a fill and a completion ring.
+        // SAFETY: each port of a UMEM is on a different interface, so that no two sockets share a fill and a completion
+        // ring.
         let queues = unsafe { Socket::new(config, umem, &name, 0) };
         let (tx, rx, rings) = queues.map_err(|error| failed("cannot bind an AF_XDP socket", &error))?;
         let (fill, completion) = rings.ok_or_else(|| Error::System {
@@ -212,7 +216,8 @@ impl Port {
             cause: io::Error::from_raw_os_error(libc::EBUSY),
             remedy: "name two interfaces".to_owned(),
         })?;
-        // SAFETY: the option takes a u32, which lives across the call. An older kernel does not know it, and then needs more kicks.
+        // SAFETY: the option takes a u32, which lives across the call. An older kernel does not have the option, and
+        // needs more kicks.
         unsafe {
             libc::setsockopt(
                 tx.fd().as_raw_fd(),
@@ -232,16 +237,17 @@ impl Port {
         count
     }
 
-    /// Frames that can be put into the transmit ring, up to `wanted`.
+    /// Number of frames that can be put into the transmit ring, up to `wanted`.
     fn room(&mut self, wanted: usize) -> usize {
         let in_flight = self.ring_size - self.sending;
         (self.tx.nb_free(wanted as u32).min(in_flight) as usize).min(wanted)
     }
 
     /// # Safety
-    /// The frames are of the port's UMEM, in no other ring, and the caller forgets them. There is room for them.
+    /// The frames belong to the port's UMEM and are in no other ring, and the caller does not use them any more. There
+    /// is room for them.
     unsafe fn put_to_send(&mut self, frames: &[FrameDesc]) {
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees it.
         let sent = unsafe { self.tx.produce(frames) };
         assert_eq!(sent, frames.len(), "room in the transmit ring");
         self.sending += sent as u32;
@@ -264,7 +270,7 @@ impl Port {
         let wanted = ((self.ring_size - self.receiving) as usize).min(free.len());
         let count = wanted.min(self.fill.nb_free(wanted as u32) as usize);
         let rest = free.len() - count;
-        // SAFETY: the chunks are of this UMEM and free, and are removed from `free` here.
+        // SAFETY: the chunks belong to this UMEM and are free. They are removed from `free` here.
         let filled = unsafe { self.fill.produce(&free[rest..]) };
         assert_eq!(filled, count, "room in the fill ring");
         free.truncate(rest);
@@ -272,7 +278,7 @@ impl Port {
     }
 }
 
-/// The library's errors say what the kernel answered in their source alone.
+/// Only the source of the library's error contains the error of the kernel.
 fn failed(action: &str, error: &dyn std::error::Error) -> Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
     Error::System {

@@ -1,4 +1,5 @@
-//! Measures which sources get in while a flood of forged first knocks fills the lists: `make bench-crowd`.
+//! Measures the number of clients that are admitted while a flood of forged first knocks fills the lists: `make
+//! bench-crowd`.
 
 use std::path::Path;
 use std::time::Duration;

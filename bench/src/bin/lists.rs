@@ -95,7 +95,7 @@ fn main() -> anyhow::Result<()> {
     report::publish(&[single, pauses], Path::new(report::FOLDER))
 }
 
-/// The n-th address. All differ, half of them are IPv6, and their order defeats caches.
+/// The n-th address. All addresses differ, half of them are IPv6, and their order makes caches ineffective.
 fn address(number: u64) -> IpAddr {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if number.is_multiple_of(2) {
@@ -109,7 +109,7 @@ fn add(lists: &Lists, list: ListId, number: u64, now: Time) {
     black_box(lists.add(list, address(number), now + Duration::from_millis(1000 + number % 9000), now));
 }
 
-/// Sweeps as the dataplane's manager does; returns how many entries had expired.
+/// Sweeps as the dataplane's manager does. Returns the number of expired entries.
 fn sweep(lists: &Lists, stop: &AtomicBool) -> usize {
     let begin = Instant::now();
     let mut swept = 0;

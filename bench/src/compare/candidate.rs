@@ -1,4 +1,4 @@
-//! The candidates of the comparison: each can stand between the two interfaces.
+//! The candidates of the comparison, each of which can run between the two interfaces.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ pub enum CandidateKind {
     Knockplane,
     /// The smallest AF_XDP program on the same rings, which sleeps in poll() without frames.
     Smallest,
-    /// The smallest AF_XDP program, spinning while frames come.
+    /// The smallest AF_XDP program, which spins while frames arrive.
     SmallestSpinning,
     /// The smallest AF_XDP program on the rings of the crate `xsk-rs`, which sleeps in poll() without frames.
     SmallestXskRs,

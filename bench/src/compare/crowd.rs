@@ -1,9 +1,10 @@
-//! Measures how many clients get in while a flood of forged first knocks fills the lists, and how the flood delays an
-//! open connection. A hundred clients knock during the flood, each with a pause of its own between the two steps.
+//! Measures the number of clients that are admitted while a flood of forged first knocks fills the lists, and the delay
+//! of an open connection by the flood. A hundred clients knock during the flood, each with a different pause between
+//! the two steps.
 //!
-//! The knocks share an interface with the flood. When more frames are offered than fit into its ring, some knocks are lost
-//! before the filter sees them. So a client that is not admitted tries again after a second. The result says how many
-//! clients were admitted at the first attempt.
+//! The knocks share an interface with the flood. When more frames are offered than fit into its ring, some knocks are
+//! lost before they reach the filter. So a client that is not admitted tries again after a second. The result contains
+//! the number of clients that were admitted at the first attempt.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -50,7 +51,7 @@ const BETWEEN: Duration = Duration::from_millis(2);
 pub struct FloodResult {
     /// The filter under test.
     pub listener: &'static str,
-    /// CandidateKind of flood.
+    /// The kind of flood.
     pub flood: &'static str,
     /// Frames of the flood, in millions a second.
     pub offered: f64,

@@ -1,10 +1,10 @@
-//! Measures whether a real knock is heard during a flood of first knocks.
+//! Measures whether a real knock opens the door during a flood of first knocks.
 //!
-//! Each first knock of the flood comes from another source, which sends no second knock. The flood shares an interface with
-//! the real knocks of the client `knock` (Debian's package knockd). A listener that remembers every source fills up, or
-//! slows down. Outside (flood and clients) has one core and the listener has the other, except that nftables works on the
-//! core where frames arrive. Before the first real knock, the flood lasts as long as sources are remembered, or until it
-//! had more sources than any listener remembers.
+//! Each first knock of the flood comes from a different source, which sends no second knock. The flood shares an
+//! interface with the real knocks of the client `knock` (Debian's package knockd). A listener that stores every source
+//! fills its memory, or becomes slow. The outside (flood and clients) has one core and the listener has the other,
+//! except that nftables works on the core where frames arrive. Before the first real knock, the flood runs for the
+//! timeout of a first knock, or until it had more sources than any listener stores.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -31,7 +31,7 @@ pub(super) const KNOCKERS: &str = "198.18.1.0/24";
 /// Number of sources that fills the memory of every listener.
 const FULL: u64 = 80_000;
 
-/// Least duration of a flood before the first real knock.
+/// Minimum duration of a flood before the first real knock.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Default size of a dynamic set of nftables, which recipes use.
@@ -73,7 +73,7 @@ fn under_flood(name: &str, flood: u64, knocks: u8) -> Result<Deafness> {
     let client = &lab.topology.client;
     client.ip(&format!("route add local {KNOCKERS} dev lo"))?;
     client.ip(&format!("neigh replace {SERVER} lladdr {GATEWAY_MAC} dev eth0 nud permanent"))?;
-    // A listener that hears no knock at all must not count as deafened by the flood.
+    // A listener that does not react to knocks without a flood must fail the measurement.
     knock(client, &knocker(0))?;
     ensure!(listener.heard_all(&[knocker(0)])?, "it hears nothing in silence{}", listener.log());
 
@@ -102,7 +102,8 @@ pub(super) fn go_outside() -> Result<()> {
     Ok(())
 }
 
-/// Knocks from each of these addresses. Returns the number of heard knocks, and the part of a core that the listener used.
+/// Knocks from each of these addresses. Returns the number of successful knocks, and the part of a core that the
+/// listener used.
 fn listen(listener: &Listener<'_>, client: &Namespace, knockers: &[String]) -> Result<(u32, Option<f64>)> {
     go_outside()?;
     let (since, before) = (Instant::now(), listener.on_core()?);

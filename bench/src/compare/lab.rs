@@ -75,7 +75,7 @@ impl Lab {
             };
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             if name.starts_with("napi/outside-") || name.starts_with("napi/inside-") {
-                // A thread of another lab may have ended.
+                // A thread of another lab may have ended meanwhile.
                 pinned += usize::from(sched_setaffinity(Some(pid), &core).is_ok());
             }
         }
@@ -93,7 +93,7 @@ pub(super) fn checked(namespace: &Namespace, line: &str) -> anyhow::Result<()> {
 
 /// Received and sent frames of an interface of the namespace, by the counters of its driver.
 pub(super) fn traffic(namespace: &Namespace, interface: &str) -> anyhow::Result<InterfaceCounters> {
-    // Not /sys, which shows the namespace in which it was mounted.
+    // /sys would show the namespace in which it was mounted.
     let text = namespace.within(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
     let counters = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == interface);
     let (_, counters) = counters.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;

@@ -57,7 +57,8 @@ struct Way<'lab> {
     kind: Option<CandidateKind>,
     lab: &'lab Lab,
     ends: Ends,
-    /// Stopped between the turns of a candidate that spins, because it would take the core from the others.
+    /// The running candidate; `None` between the turns of a candidate that spins, because it would use the core of the
+    /// others.
     candidate: Option<Box<dyn Candidate + 'lab>>,
     rows: Vec<Row>,
 }

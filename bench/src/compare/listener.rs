@@ -16,10 +16,10 @@ use super::rules::Rules;
 /// Destination of the real knocks and of the flood.
 pub(super) const SERVER: &str = "198.19.0.1";
 
-/// Time for the second knock in all three, in seconds.
+/// Time for the second knock with all three listeners, in seconds.
 pub(super) const REMEMBERED: u64 = 10;
 
-/// Time in which a door opens after the last knock.
+/// Maximum time between the last knock and the opening of the door.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A running listener. It ends when dropped.
@@ -46,7 +46,7 @@ impl<'lab> Listener<'lab> {
         })
     }
 
-    /// Number of these addresses that were admitted.
+    /// The number of these addresses that were admitted.
     pub(super) fn heard(&self, addresses: &[String]) -> Result<u32> {
         let listed = match self {
             Listener::Knockd(knockd) => secured(knockd.filter)?,

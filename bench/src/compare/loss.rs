@@ -29,21 +29,21 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For four minutes an arrangement.
+    /// The settings of a full run: four minutes for each arrangement.
     pub fn full() -> Self {
         let rates = [0.1e6, 0.2e6, 0.4e6, 0.8e6, 1.6e6, 3.2e6, 6.4e6].into();
         Settings { rates, window: Duration::from_secs(1), windows: 3, finest: 1.1 }
     }
 
-    /// For forty seconds an arrangement.
+    /// The settings of a quick run: forty seconds for each arrangement.
     pub fn quick() -> Self {
         let rates = [0.2e6, 0.6e6, 1.8e6, 5.4e6].into();
         Settings { rates, window: Duration::from_millis(500), windows: 1, finest: 1.4 }
     }
 }
 
-/// The part that may be lost of a loss-free rate. Virtual machines pause for milliseconds, in which the rings of veth
-/// overflow: that alone loses a thousandth.
+/// Maximum loss of a rate that counts as loss-free. Virtual machines pause for milliseconds, in which the rings of veth
+/// overflow. This alone causes a loss of a thousandth.
 const LITTLE: f64 = 0.01;
 
 /// Loss above which higher rates give no new information.
@@ -125,7 +125,7 @@ impl<'lab> Climber<'lab> {
             }
         };
         let window = bench.window(&spec)?;
-        // A candidate that never sleeps would take its core from the others between its turns.
+        // A candidate that never sleeps would use the core of the others between its turns.
         if self.kind != CandidateKind::SmallestSpinning {
             self.bench = Some(bench);
         }
@@ -133,7 +133,7 @@ impl<'lab> Climber<'lab> {
     }
 }
 
-/// Whether another window cannot change the verdict on a rate: two of them agree that it is loss-free.
+/// Whether two windows agree that a rate is loss-free, so that another window cannot change the result.
 fn is_clear(windows: &[Window]) -> bool {
     windows.len() >= 2 && windows.iter().all(|window| lost(window) <= LITTLE)
 }
@@ -182,7 +182,7 @@ fn highest(points: &[LossPoint]) -> f64 {
 mod tests {
     use super::*;
 
-    /// All points of a candidate with this capacity and of a generator with this limit.
+    /// All points of a candidate with this capacity, with a generator with this limit.
     fn climb(bears: f64, offers: f64) -> Vec<LossPoint> {
         let settings = Settings::full();
         let mut points = Vec::new();

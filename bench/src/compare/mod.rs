@@ -3,13 +3,13 @@
 //! In the order of use:
 //! 1. [`lab`]: client, filter and server, in one of two arrangements of cores. Each candidate has its own lab.
 //! 2. [`candidate`]: the candidates between the interfaces, with the same `rules`: `knockplane`, `nftables`, `smallest`, `xdp`.
-//! 3. [`window`]: a second of load, in which every frame is accounted for.
+//! 3. [`window`]: a second of load, in which every frame is in exactly one counter.
 //! 4. The measurements, for which candidates take turns: [`throughput`], [`loss`], and [`latency`], whose frames a `probe`
 //!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Three measurements are programs of
 //!    their own: [`crowd`], clients that knock during a flood; [`restart`], the outage of a restart; [`rings`], the size of
 //!    the rings.
 //! 5. [`plan`]: the loads, their candidates and the number of windows. [`run`]: all of it, within its time.
-//! 6. [`results`]: the results of a run, and how medians and ratios are taken. [`tables`] and `targets`: how they are shown.
+//! 6. [`results`]: the results of a run, with medians and ratios. [`tables`] and `targets`: their output.
 
 pub mod candidate;
 pub mod crowd;

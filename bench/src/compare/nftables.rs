@@ -86,7 +86,7 @@ fn bridge(filter: &Namespace) -> Result<()> {
 impl Candidate for Nftables<'_> {
     fn losses(&self) -> Result<Losses> {
         let mut losses = Losses::new();
-        // The drivers count the frames that do not get in: here for the inside, and at the server behind it.
+        // The drivers count lost frames: this counter is for the inside, and the server behind it has another one.
         let lost = self.lab.topology.filter.ip("-j -s link show dev inside")?;
         let lost: serde_json::Value = serde_json::from_str(&lost)?;
         let lost = lost[0]["stats64"]["tx"]["dropped"].as_u64().context("no such counter")?;

@@ -31,7 +31,7 @@ pub struct Planned {
 const START: f64 = 0.9;
 const WINDOW_EXTRA: f64 = 0.35;
 
-/// The most bytes of an entry, twice the largest of all candidates, measured.
+/// Maximum number of bytes of an entry: twice the largest measured value of all candidates.
 const BYTES_AN_ENTRY: u64 = 400;
 
 /// First knocks a second that fill lists without loss at any candidate while its table grows.
@@ -132,7 +132,8 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
             CandidateKind::Xdp,
         ]),
     }
-    // Another library's rings differ from ours in the cost of a small frame; the run has no time for it elsewhere.
+    // The rings of the other library differ in the cost of a small frame. The run has no time for this candidate under
+    // other loads.
     if arrangement == Arrangement::S && [FORWARD, DROP].contains(&load.name.as_str()) {
         kinds.push(CandidateKind::SmallestXskRs);
     }
@@ -141,7 +142,7 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
     kinds
 }
 
-/// One flow that may pass.
+/// One flow that the rules accept.
 fn forward(name: &str, frame_bytes: usize) -> Load {
     Load {
         name: name.to_owned(),
@@ -179,12 +180,12 @@ fn first_knocks() -> Load {
     load
 }
 
-/// A flow that may pass, a scan by the same source, and first knocks.
+/// A flow that the rules accept, a scan by the same source, and first knocks.
 fn mix() -> Load {
     sent(Profile::Mix, forward("mix", 60))
 }
 
-/// One flow that may pass, behind rules that match nothing.
+/// One flow that the rules accept, after rules that match nothing.
 fn rules_in_front(in_front: usize) -> Load {
     let rules = if in_front == 1 { "rule" } else { "rules" };
     Load {
@@ -194,14 +195,14 @@ fn rules_in_front(in_front: usize) -> Load {
     }
 }
 
-/// Frames of 2 to the power of `bits` random sources, all of which may pass.
+/// Frames of 2 to the power of `bits` random sources, all of which the rules accept.
 fn entries(bits: u8) -> Load {
     let entries = 1 << bits;
     let mut load = sent(
         Profile::SourcesRandom,
         Load {
             series: Some(Series::Entries(entries)),
-            // With room for the source that may pass besides.
+            // The list also has room for the source that needs no knock.
             rules: Rules { one_knock: true, capacity: entries as usize + 1024, ..Rules::default() },
             ..forward(&format!("{} entries", grouped(entries)), 60)
         },

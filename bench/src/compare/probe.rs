@@ -5,8 +5,8 @@
 //!   client  ── there: number, time ──►  candidate  ──►  server
 //!   client  ◄──  candidate  ◄── back: the same ───────  server      (round trips only)
 //! ```
-//! The time of a frame begins when it is written, and ends when the thread sees it in the receive ring. It includes the
-//! system call that sends the frame, and the part of the path that the kernel runs in that call: see
+//! The time of a frame begins when the thread writes it, and ends when the thread finds it in the receive ring. The
+//! time includes the system call that sends the frame, and the part of the path that the kernel runs in that call: see
 //! [`Arrangement`](super::results::Arrangement).
 
 use std::net::IpAddr;
@@ -64,7 +64,7 @@ pub(super) struct Ends {
 
 struct End {
     endpoint: Endpoint,
-    /// Detached when dropped.
+    /// The program on the interfaces. Its drop detaches it.
     _program: Program,
     /// The frame, without number and time.
     frame: Vec<u8>,
@@ -112,8 +112,8 @@ impl Ends {
         })
     }
 
-    /// Sends one way from the client to the server, at this many frames a second, evenly spaced. Late frames are skipped,
-    /// because catching up would make a burst.
+    /// Sends one way from the client to the server, `rate` frames a second, evenly spaced. Late frames are skipped,
+    /// because sending them later would cause a burst.
     pub(super) fn one_way(&mut self, rate: f64, duration: Duration) -> Sample {
         let (interval, first) = ((1e9 / rate) as u64, self.number);
         let mut times = Vec::with_capacity((rate * duration.as_secs_f64()) as usize + 1);
@@ -201,7 +201,8 @@ impl End {
         self.endpoint.kick();
     }
 
-    /// Shows the arrived frames, and the time at which they were seen: a batch is seen at once.
+    /// Passes the arrived frames to `look`, with the time at which they were found. All frames of a batch have the same
+    /// time.
     fn receive(&mut self, clock: Instant, mut look: impl FnMut(Mark, u64)) {
         let mut seen = None;
         // The ports of the other end, in reverse order.
@@ -214,7 +215,7 @@ impl End {
         });
     }
 
-    /// Spins until this frame arrives, or until its time is over. Returns the time of arrival.
+    /// Spins until this frame arrives, or until its time limit. Returns the time of arrival.
     fn wait_for(&mut self, number: u64, clock: Instant, patience: u64) -> Option<(Mark, u64)> {
         let mut found = None;
         while found.is_none() && nanos(clock.elapsed()) < patience {

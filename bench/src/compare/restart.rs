@@ -80,7 +80,7 @@ pub fn measure(entries: usize, rounds: u32) -> Result<Restarts> {
         let pid = Pid::from_raw(filter.dataplane.id() as i32).context("a process has an id")?;
         kill_process(pid, Signal::KILL)?;
         let next = start(&topology, &filter)?;
-        // The last process is waited for after the start of the next.
+        // The replacement drops the killed process, and waits for it only after the start of the next one.
         filter.dataplane = next;
         let outage = traffic.outage(killed).with_context(|| format!("restart {round}: {}", filter.log()))?;
         outages.push(outage.as_secs_f64() * 1e3);
@@ -90,7 +90,7 @@ pub fn measure(entries: usize, rounds: u32) -> Result<Restarts> {
     Ok(Restarts { entries, outages })
 }
 
-/// Starts a dataplane without a wrapper, whose start would be measured too.
+/// Starts a dataplane without a wrapper, because the measurement would include the start of the wrapper.
 fn start(topology: &Topology, filter: &Filter<'_>) -> Result<Process> {
     let mut command = Command::new(binary("knockplane-dataplane")?);
     command.arg("--config").arg(filter.path("knockplane.toml"));
@@ -102,7 +102,7 @@ fn import(filter: &Filter<'_>, entries: usize) -> Result<()> {
     let file = filter.path("friends.txt");
     let mut lines = format!("friends {CLIENT}\n");
     for number in 1..entries as u32 {
-        // Every other address, so that neighbours do not merge.
+        // Every second address, so that neighbouring entries do not merge.
         let address = std::net::Ipv4Addr::from_bits(0x6440_0000 + 2 * number);
         lines.push_str(&format!("friends {address}\n"));
     }
@@ -142,7 +142,7 @@ impl ProbeTraffic {
         let stop = Arc::clone(&traffic.stop);
         thread::spawn(move || {
             while !stop.load(Relaxed) {
-                // A refused frame is not sent; the next one will be.
+                // A frame that the kernel refuses is lost, and the next one follows.
                 let _ = sender.send(b"restart");
                 thread::sleep(INTERVAL);
             }

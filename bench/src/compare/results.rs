@@ -1,4 +1,4 @@
-//! Results of a run of the comparison. They are written as JSON, and all tables are made from them.
+//! The results of a run of the comparison. They are written as JSON, and all tables follow from them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,9 +26,9 @@ impl fmt::Display for Arrangement {
     }
 }
 
-/// The main load for forwarding: one flow that may pass, in the shortest frames.
+/// The main load for forwarding: one flow of the shortest frames, which the rules accept.
 pub const FORWARD: &str = "forward 60 B";
-/// The main load for dropping: one flow that may not pass, in the shortest frames.
+/// The main load for dropping: one flow of the shortest frames, which the rules drop.
 pub const DROP: &str = "drop 60 B";
 
 /// The count of a window that is compared.
@@ -67,7 +67,7 @@ pub struct Window {
     pub forwarded: u64,
     /// Lost frames by place. `nowhere` has frames in no counter, or in two.
     pub lost: BTreeMap<String, u64>,
-    /// By core.
+    /// The time of each core.
     pub cores: Vec<CoreUse>,
 }
 
@@ -106,13 +106,13 @@ pub struct Throughput {
     /// The series of the load; `None` for a single load.
     #[serde(default)]
     pub series: Option<Series>,
-    /// Assignment of cores.
+    /// The assignment of cores.
     pub arrangement: Arrangement,
-    /// Candidate.
+    /// The candidate.
     pub candidate: String,
     /// The compared count.
     pub counted: Counted,
-    /// In order of time. Candidates take turns, so the n-th windows of all are taken within seconds.
+    /// The windows in order of time. Candidates take turns, so the n-th windows of all candidates are within seconds.
     pub windows: Vec<Window>,
 }
 
@@ -151,11 +151,11 @@ impl Throughput {
 /// Loss of a forwarding candidate at each offered rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossCurve {
-    /// Assignment of cores.
+    /// The assignment of cores.
     pub arrangement: Arrangement,
-    /// Candidate.
+    /// The candidate.
     pub candidate: String,
-    /// Ascending by rate.
+    /// The points, ascending by rate.
     pub points: Vec<LossPoint>,
     /// The highest rate, in frames a second, with a loss of at most a hundredth; 0 if there is none.
     pub loss_free: f64,
@@ -177,7 +177,7 @@ pub struct LossPoint {
 /// Time of frames from one end to the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Assignment of cores.
+    /// The assignment of cores.
     pub arrangement: Arrangement,
     /// Candidate; `wire` is a pair of interfaces without a candidate.
     pub candidate: String,
@@ -221,7 +221,7 @@ pub struct Upkeep {
 /// Real knocks heard during a flood of first knocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deafness {
-    /// Listener.
+    /// The listener.
     pub candidate: String,
     /// First knocks a second, each from another source; 0 without a flood.
     pub flood: f64,
@@ -253,11 +253,11 @@ pub struct Machine {
 /// All results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// Machine.
+    /// The machine.
     pub machine: Machine,
     /// Whether it was the short run.
     pub quick: bool,
-    /// Seconds that the run took.
+    /// Duration of the run in seconds.
     pub took: f64,
     /// Rates under loads, in the order in which they are shown.
     pub throughput: Vec<Throughput>,

@@ -1,8 +1,9 @@
 //! Measures the cost and the gain of larger AF_XDP rings.
 //!
-//! A larger ring holds a longer burst: TCP senders whose windows together exceed the ring lose frames while the worker does
-//! not run. A smaller ring reuses frames that are still in the processor's cache. Both are measured with each size, in turns:
-//! retransmissions of parallel TCP streams (iperf3), and the rate of the smallest frames at full load.
+//! A larger ring has room for a longer burst: TCP senders whose windows together exceed the ring lose frames while the
+//! worker does not run. A smaller ring reuses frames that are still in the processor's cache. The measurement covers
+//! both effects with each size, in turns: retransmissions of parallel TCP streams (iperf3), and the rate of the
+//! smallest frames at full load.
 
 use std::process::Command;
 use std::thread;

@@ -1,4 +1,4 @@
-//! The rules of all candidates, in their languages: the two knocks, behind rules that match nothing here.
+//! The rules of all candidates, in their languages: the two knocks, after rules that match no frame of the loads.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -16,7 +16,8 @@ pub struct Rules {
     pub in_front: usize,
     /// Capacity of each list, in entries.
     pub capacity: usize,
-    /// One knock, not two, adds a source to the list of admitted sources, without a timeout: to fill the list.
+    /// Whether a single knock adds a source to the list of admitted sources, without a timeout. It is used to fill the
+    /// list.
     pub one_knock: bool,
     /// Whether answers from the inside pass. This rule is the last one, so that it slows down only dropped packets.
     /// Knockplane accepts them without a rule.
@@ -36,7 +37,7 @@ const OPEN: &str = "1m";
 const LONG: &str = "1h";
 
 impl Rules {
-    /// As a RouterOS export.
+    /// The rules as a RouterOS export.
     pub fn routeros(&self) -> String {
         let mut text = "/ip firewall filter\n".to_owned();
         for (index, matcher) in self.fillers().enumerate() {
@@ -61,7 +62,7 @@ impl Rules {
         text
     }
 
-    /// As a table of nftables of this family (`ip` or `bridge`), in the hook `forward`.
+    /// The rules as a table of nftables of this family (`ip` or `bridge`), in the hook `forward`.
     pub fn nftables(&self, family: &str) -> String {
         let mut text = format!("table {family} knock {{\n");
         for list in ["temporary", "secured"] {
@@ -93,7 +94,8 @@ impl Rules {
         text
     }
 
-    /// A third each by source address, UDP port and TCP port, none of which the generator uses.
+    /// The rules that match nothing: a third each by source address, UDP port and TCP port, with values that the
+    /// generator does not use.
     fn fillers(&self) -> impl Iterator<Item = Filler> {
         (0..self.in_front as u32).map(|index| {
             let port = 10_000 + (index / 3) as u16;

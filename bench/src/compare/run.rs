@@ -1,4 +1,4 @@
-//! The whole run: every measurement in its turn, within a given time.
+//! The whole run: all measurements in order, within a given time.
 //!
 //! The main loads come first, then the measurements of fixed length (loss, latency, deafness,
 //! upkeep), then the other loads, which share the remaining time. On a slow machine they get fewer windows, and the run
@@ -36,7 +36,7 @@ pub struct Options {
 pub struct Finished {
     /// The measurements.
     pub results: Results,
-    /// Failed measurements and their reasons; the results leave them out, and say so.
+    /// Failed measurements and their reasons. The results list them as omitted.
     pub failed: Vec<String>,
     /// Whether the run was ended early.
     pub interrupted: bool,
@@ -252,7 +252,7 @@ impl Run<'_> {
     }
 }
 
-/// The candidates whose losses and latencies are compared.
+/// The candidates for the comparison of losses and latencies.
 const FORWARDERS: [CandidateKind; 6] = [
     CandidateKind::Knockplane,
     CandidateKind::Smallest,
@@ -269,7 +269,7 @@ fn loss(quick: bool, tell: impl Fn(&str) -> Result<()>) -> Result<Vec<LossCurve>
         let mut kinds = FORWARDERS.to_vec();
         match arrangement {
             Arrangement::S => kinds.push(CandidateKind::NftablesRps),
-            // It leaves the kernel no time on its core, so it loses frames at every rate.
+            // This candidate leaves the kernel no time on its core, so it loses frames at every rate.
             Arrangement::T => kinds.retain(|kind| *kind != CandidateKind::SmallestSpinning),
         }
         curves

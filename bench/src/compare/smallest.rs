@@ -1,7 +1,7 @@
 //! The smallest possible AF_XDP program: it forwards every frame to the other side, or drops it, without reading it.
 //!
-//! On the dataplane's own rings, the difference to the dataplane is the cost of the decision. On the rings of the crate `xsk-rs`,
-//! the difference to the first one is the cost or the gain of rings of our own.
+//! On the dataplane's rings, the difference to the dataplane is the cost of the decision. On the rings of the crate
+//! `xsk-rs`, the difference to the first program is the cost or the gain of the project's own rings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,7 +33,7 @@ pub(super) struct Smallest {
 /// The library behind the sockets and rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Library {
-    /// The dataplane's own.
+    /// The rings of the dataplane.
     Own,
     /// The crate `xsk-rs`.
     XskRs,
@@ -107,7 +107,7 @@ impl Forwarder for Peer {
 
 struct Loop<F> {
     forwarder: F,
-    /// Detached when dropped.
+    /// The programs on the interfaces. Their drop detaches them.
     _programs: [Program; 2],
     _devices: [Device; 2],
     role: Role,
@@ -119,7 +119,7 @@ impl Smallest {
     pub(super) fn start(lab: &Lab, library: Library, role: Role, spins: bool) -> Result<Self> {
         raise_memlock_limit();
         let filter = &lab.topology.filter;
-        // As large as those of the dataplane, so that the difference is not the size.
+        // The rings have the size of those of the dataplane, so that the size causes no difference.
         let ring_size = defaults::dataplane("ring-size")?;
         match library {
             Library::Own => Self::spawn(filter.within(|| {

@@ -1,4 +1,5 @@
-//! The tables of a run of the comparison, made from its results alone, so that a results file can be shown again.
+//! The tables of a run of the comparison. They follow from the results alone, so that a results file can be shown
+//! again.
 
 use super::candidate::CandidateKind;
 use super::results::{Arrangement, CoreUse, Latency, Machine, Probe, Results, Series, Throughput, quantile};

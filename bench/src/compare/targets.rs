@@ -1,4 +1,4 @@
-//! Targets, and whether a run met them; and the loads under which nftables is faster.
+//! The targets of a run with the measured values, and the loads under which nftables is faster.
 
 use super::candidate::CandidateKind;
 use super::results::{Arrangement, Counted, DROP, FORWARD, Latency, Probe, Results};
@@ -58,7 +58,7 @@ pub(super) fn table(results: &Results) -> Table {
         let name = format!("{load}, {arrangement}: knockplane ÷ {peer}");
         target(name, Bound::Least(least), value.map(|(ours, peers)| ours / peers), ratio);
     }
-    // A worker with a core of its own spins while frames come; a worker that shares its core with softirq sleeps.
+    // A worker with its own core spins while frames arrive. A worker that shares its core with softirq sleeps.
     for (arrangement, peer) in
         [(Arrangement::S, CandidateKind::SmallestSpinning), (Arrangement::T, CandidateKind::Smallest)]
     {

@@ -28,7 +28,7 @@ pub struct Load {
     pub role: Role,
     /// The rules of the other candidates.
     pub rules: Rules,
-    /// Sent before the measurement, from `count` sources in order, to fill the lists.
+    /// The frames that fill the lists before the measurement, from `count` sources in order.
     pub first: Option<Spec>,
 }
 
@@ -58,7 +58,7 @@ pub struct Measured {
 const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UPS: usize = 3;
 
-/// Rounds that are measured without a limit of time.
+/// Minimum number of rounds, which have no time limit.
 pub(super) const LEAST_ROUNDS: usize = 2;
 
 /// Frames of one step of filling the lists: some seconds, after which the run can stop.
@@ -82,7 +82,6 @@ struct Turn<'lab> {
 ///
 /// # Errors
 /// If a lab cannot be created.
-/// If there cannot be a lab.
 pub fn measure(
     load: &Load,
     arrangement: Arrangement,
@@ -115,7 +114,7 @@ pub fn measure(
                 return true;
             }
             let window = turn.window(load, effort.window).or_else(|error| {
-                // A candidate that stalls once keeps its row; a candidate that has ended does not return.
+                // A candidate that stalls once keeps its row. A candidate that has ended is omitted.
                 let window = turn.window(load, effort.window)?;
                 measured.repeated.push(failure(load, arrangement, turn.kind, &error));
                 Ok(window)
@@ -181,7 +180,7 @@ fn fill(
             }
             let rate = first.rate.map(|rate| rate >> go);
             let spec = Spec { source, count: Some(FILL.min(all - from)), rate, ..first.clone() };
-            // If lists only have to be full, of any sources, losses do not matter.
+            // If lists only have to be full, with any sources, losses have no effect.
             if bench.window(&spec)?.loss() <= LOST || load.counted == Counted::Decided {
                 break;
             }

@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BURST: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_millis(500);
 
-/// Full takes a quarter of a minute. `progress` receives the next step.
+/// Measures the resources. A full measurement takes a quarter of a minute. `progress` receives the next step.
 ///
 /// # Errors
 /// Without root or two cores, or if the dataplane does not start, or does not forward.

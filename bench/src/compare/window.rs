@@ -1,4 +1,5 @@
-//! One window of load through a candidate, counted when all counters are stable: then every frame is in one place.
+//! One window of load through a candidate. The counts are taken when all counters are stable: then every frame is in
+//! exactly one counter.
 
 use std::fs;
 use std::sync::atomic::AtomicBool;
@@ -118,7 +119,7 @@ impl<'lab> Bench<'lab> {
     }
 }
 
-/// Losses after the decision: the frames were to be forwarded.
+/// Losses after the decision to forward.
 const BEHIND: [&str; 2] = ["tx-full", "inside-dropped"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::candidate::{Candidate, Losses, Role};
 use super::lab::{Lab, checked};
 
 pub(super) struct Xdp {
-    /// Detached when dropped.
+    /// The programs on the interfaces. Their drop detaches them.
     _programs: Vec<XdpBaseline>,
 }
 

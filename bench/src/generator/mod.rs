@@ -29,7 +29,7 @@ use streams::Streams;
 /// Target duration of a call that makes live frames: the kernel pauses around each call, and no call ends early.
 const CALL: Duration = Duration::from_millis(500);
 
-/// Least time between two reports of progress.
+/// Minimum time between two reports of progress.
 const REPORT: Duration = Duration::from_millis(900);
 
 /// Number of program runs in the first of those calls. Its speed determines the length of the next calls.
@@ -38,7 +38,8 @@ const FIRST_CALL: u32 = 1 << 18;
 /// The largest number of program runs that the kernel accepts.
 const MOST_RUNS: u32 = i32::MAX as u32;
 
-/// Most frames of one kick: as many as the smallest ring on the path holds (veth's, of 256).
+/// Maximum number of frames of one kick, so that the smallest ring on the path (that of veth, with 256 places) has room
+/// for them.
 const BURST: usize = 64;
 
 /// Longest wait at the end for frames that a link does not take.
@@ -53,7 +54,7 @@ pub struct Summary {
     pub mode: Mode,
     /// Bytes of each, without the checksum of Ethernet.
     pub frame_bytes: usize,
-    /// Frames handed to the interface.
+    /// Number of frames given to the interface.
     pub frames: u64,
     /// Frames that the interface counted as sent during the run, including those of other senders; `None` if unknown. The
     /// difference to `frames` was dropped by the interface.
@@ -65,7 +66,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Frames handed to the interface per second.
+    /// Frames given to the interface per second.
     pub fn rate(&self) -> f64 {
         per_second(self.frames, self.elapsed)
     }
@@ -98,7 +99,7 @@ enum Source {
 }
 
 impl Generator {
-    /// Prepares to send out of this interface. The interface, this thread and the thread of [`Generator::run`] must be in
+    /// Prepares to send from this interface. The interface, this thread and the thread of [`Generator::run`] must be in
     /// the same network namespace.
     ///
     /// # Errors
@@ -203,7 +204,7 @@ fn run_live(
     let mut sent = Sent::default();
     while !stop.load(Relaxed) {
         if spec.rate.is_none() {
-            // Each run is a frame, except the one that finds that there are enough.
+            // Each run sends a frame, except the last one, which finds that there are enough.
             let rest = spec.count.unwrap_or(u64::MAX).saturating_sub(sent.frames).saturating_add(1);
             times = times.min(u32::try_from(rest).unwrap_or(u32::MAX));
         }
@@ -262,7 +263,7 @@ fn run_xsk(
 
 /// Frames that an interface of this thread's network namespace has sent, by the counter of its driver.
 fn transmitted(interface: &str) -> Option<u64> {
-    // Not /sys, which shows the namespace in which it was mounted.
+    // /sys would show the namespace in which it was mounted.
     let text = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
     let (_, counters) = text.lines().filter_map(|line| line.split_once(':')).find(|(n, _)| n.trim() == interface)?;
     // Eight counters of received data, then sent bytes and packets: proc_net(5).

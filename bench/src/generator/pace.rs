@@ -1,15 +1,15 @@
-//! When frames are due. `is_due` in `dataplane/ring/bpf/generate.c` is the same for frames made in the kernel.
+//! The schedule of frames. `is_due` in `bench/generator/bpf/generate.c` is the same for frames that the kernel creates.
 
 use std::thread;
 use std::time::Duration;
 
-/// The longest delay that is made up.
+/// Maximum delay that later frames make up.
 const MOST_BEHIND: u64 = 1_000_000_000 << 8;
 
-/// Most frames at once when a delay is made up; otherwise the rate is a third higher.
+/// Maximum number of frames at once when a delay is made up. After them, the rate is a third higher.
 const BUCKET: u64 = 32;
 
-/// Shorter sleeps take longer than requested.
+/// Minimum duration of a sleep. Shorter sleeps take longer than requested.
 const SHORTEST_SLEEP: u64 = 200_000 << 8;
 
 /// Time between two frames at this rate, in 1/256 ns.
@@ -20,7 +20,7 @@ pub(crate) fn interval(rate: u64) -> u64 {
 /// A schedule of frames, with times in 1/256 ns since its start.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// 0: always due.
+    /// The time between two frames; 0 means that a frame is always due.
     interval: u64,
     due: u64,
     /// The earliest time of the next frame, at any delay.
@@ -53,7 +53,7 @@ impl Pace {
     pub(crate) fn wait(&self, now: Duration) {
         let left = self.due.saturating_sub(ticks(now));
         if left > SHORTEST_SLEEP {
-            // Not longer, so that the run can be stopped.
+            // The sleep is short, so that the run can be stopped.
             thread::sleep(Duration::from_nanos((left - SHORTEST_SLEEP / 2) >> 8).min(Duration::from_millis(100)));
         } else {
             std::hint::spin_loop();
@@ -82,7 +82,7 @@ mod tests {
     fn a_delay_is_made_up_without_a_burst() {
         let mut pace = Pace::new(interval(100_000));
         assert_eq!(pace.allowance(Duration::ZERO, 64), 1);
-        // 2 ms late: 200 frames are due, a few go at once, then 133 a millisecond.
+        // The schedule is 2 ms late: 200 frames are due. A few are sent at once, then 133 in each millisecond.
         let at_once = pace.allowance(2 * MILLISECOND, 1000);
         assert!((33..=44).contains(&at_once), "{at_once}");
         let next: usize = (1..=100).map(|step| pace.allowance(2 * MILLISECOND + step * MILLISECOND / 100, 1000)).sum();

@@ -14,10 +14,11 @@ use super::streams;
 /// Way of making frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// By a program in the kernel, which is fastest: millions a second. The other end of a veth must run an XDP program or have
-    /// GRO on, or the frames disappear.
+    /// Frames from a program in the kernel, which is fastest: millions a second. The peer of a veth must run an XDP
+    /// program or have GRO on. Otherwise the frames are lost.
     Live,
-    /// By this process, through AF_XDP: slower without a driver's zero-copy, and suitable for every receiver.
+    /// Frames from this process, through AF_XDP. This is slower without zero-copy of the driver, and suitable for every
+    /// receiver.
     Xsk,
 }
 
@@ -53,7 +54,7 @@ pub struct Spec {
     pub rate: Option<u64>,
     /// Bytes of each frame, without the checksum of Ethernet. `None` is 64, or more if the headers need more.
     pub frame_bytes: Option<usize>,
-    /// Most frames.
+    /// Maximum number of frames.
     pub count: Option<u64>,
     /// Longest duration.
     pub duration: Duration,
@@ -72,10 +73,10 @@ pub struct Spec {
     pub knock_ports: Vec<u16>,
 }
 
-/// RFC 2544, appendix C.2.2: 198.18.0.0/15 is for measurements. Here, sources are its lower half.
+/// The default sources: the lower half of 198.18.0.0/15, which is reserved for measurements (RFC 2544, appendix C.2.2).
 pub(crate) const SOURCE: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 1), 16));
 pub(crate) const DESTINATION: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 19, 0, 1));
-/// The same for IPv6: 2001:2::/48, RFC 5180, section 8.
+/// The default sources for IPv6, in 2001:2::/48 (RFC 5180, section 8).
 pub(crate) const SOURCE6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1), 64));
 pub(crate) const DESTINATION6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 1, 0, 0, 0, 1));
 

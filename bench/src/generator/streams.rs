@@ -5,7 +5,7 @@
 //!   pattern [0, 1], as knocks  0   1 │ 0   1 │ 0   1  …   which stream
 //!   round                      0   0 │ 1   1 │ 2   2  …   gives the source; the number gives random ports
 //! ```
-//! `sequence` in `dataplane/ring/bpf/generate.c` writes the same frames in the kernel, byte for byte.
+//! `sequence` in `bench/generator/bpf/generate.c` writes the same frames in the kernel, byte for byte.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -100,7 +100,7 @@ fn mix() -> Vec<u8> {
         .collect()
 }
 
-/// A stream from the spec's one source to its port.
+/// A stream from the only source of the spec to its port.
 fn stream(spec: &Spec, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<Stream> {
     let (source, header) = match (spec.source.addr(), spec.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -200,7 +200,7 @@ fn ethernet(spec: &Spec, ether_type: EtherType) -> Vec<u8> {
     header.to_bytes().to_vec()
 }
 
-/// With a transport header whose ports and checksum are zero.
+/// Appends a transport header whose ports and checksum are zero.
 fn with_transport(mut bytes: Vec<u8>, payload: u16, is_tcp: bool) -> Header {
     if is_tcp {
         let mut syn = TcpHeader::new(0, 0, 1, WINDOW);
@@ -217,7 +217,7 @@ fn with_transport(mut bytes: Vec<u8>, payload: u16, is_tcp: bool) -> Header {
 
 /// Writes a frame of the stream into zeros, or over an earlier frame.
 fn write(stream: &Stream, round: u64, number: u64, frame: &mut [u8]) {
-    // Not only the fields of this stream, because the earlier frame may be of another stream.
+    // Writes all headers, because the earlier frame may belong to another stream.
     let headers = shortest_frame(stream.is_ipv6, true).min(frame.len());
     frame[..headers].copy_from_slice(&stream.header[..headers]);
 

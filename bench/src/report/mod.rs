@@ -21,9 +21,9 @@ pub struct Table {
     pub title: &'static str,
     /// Paragraphs above the table.
     pub notes: Vec<String>,
-    /// Column heads.
+    /// The heads of the columns.
     pub columns: Vec<&'static str>,
-    /// Cells, as many in each row as there are columns.
+    /// The cells. Each row has one for each column.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -85,7 +85,7 @@ impl Table {
     }
 }
 
-/// Prints tables and writes their CSV files into a folder. Empty tables are left out.
+/// Prints tables and writes their CSV files into a folder. Omits empty tables.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -96,7 +96,7 @@ pub fn publish(tables: &[Table], folder: &Path) -> Result<()> {
     store(tables, folder)
 }
 
-/// Writes the CSV files of tables into a folder. Tables without rows are left out.
+/// Writes the CSV files of tables into a folder. Omits tables without rows.
 ///
 /// # Errors
 /// If a file cannot be written.

@@ -1,7 +1,8 @@
-//! The whole decision, by batches: headers, rules, lists, counters. The rules are `configs/two-ports.rsc` behind rules
-//! that match nothing here.
+//! The whole decision, by batches: headers, rules, lists, counters. The rules are `configs/two-ports.rsc` after rules
+//! that match no frame of the workload.
 //!
-//! Before each batch every frame gets another source, which is part of the measurement; `decide/nothing` is that part alone.
+//! Before each batch, every frame gets another source, which is part of the measurement. `decide/nothing` measures this
+//! part alone.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -25,21 +26,22 @@ use super::{BATCH, RUNS, Random, Work, Workload};
 const TWO_PORTS: &str = include_str!("../../../configs/two-ports.rsc");
 const TWO_PORTS_RULES: u32 = 4;
 
-/// One round of all knocking sources takes longer than their entries live, so each knock is a first one again.
+/// The time of one round of all knocking sources. It is longer than the lifetime of their entries, so that each knock
+/// is a first one again.
 const ROUND: Duration = Duration::from_secs(62);
 
-/// Packets of one source in sequence: the burst that the window of a TCP sender allows.
+/// Number of consecutive packets of one source: the burst that the window of a TCP sender allows.
 const SEQUENCE: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Traffic {
     /// Packets of clients that have knocked, to a service.
     Accept,
-    /// The same, with several packets of one client in sequence.
+    /// As [`Traffic::Accept`], with several consecutive packets of each client.
     Sequence,
     /// Packets of new sources, to a service.
     Unknown,
-    /// First and second knock in turn; the second opens.
+    /// First and second knock in turns; the second one admits the source.
     Knock,
     /// First knocks of new sources, each of which evicts another one from the lists.
     Spoofed,
@@ -165,7 +167,7 @@ impl Work for Batches<'_> {
     }
 }
 
-/// This many rules; the last ones are those of the two knocks.
+/// A rule set of `count` rules, whose last rules are those of the two knocks.
 pub(super) fn rule_set(count: u32) -> RuleSet {
     let mut text = "/ip firewall filter\n".to_owned();
     for number in 0..count.saturating_sub(TWO_PORTS_RULES) {

@@ -17,7 +17,7 @@ use super::{BATCH, Random, Workload};
 
 const ENTRIES: u32 = 1_000_000;
 
-/// Odd, so that all products differ.
+/// The factor is odd, so that all products differ.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// An address of the n-th prefix.

@@ -1,4 +1,5 @@
-//! Reading headers: `ours` is the engine's reader; `etherparse` slices the same frames and reads the same fields.
+//! The readers of headers: `ours` is the engine's reader; `etherparse` slices the same frames and reads the same
+//! fields.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use super::{BATCH, Workload};
 /// The longest frames of common interfaces.
 pub(super) const MAX_FRAME: usize = max_frame(1500);
 
-/// Shorter frames are padded on the wire.
+/// Minimum length of a frame. Shorter frames are padded on the wire.
 const SHORTEST: usize = 60;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,7 +121,7 @@ pub(super) fn tcp_to(port: u16) -> [u8; SHORTEST] {
 /// Offset of the source in [`tcp_to`].
 pub(super) const SOURCE: std::ops::Range<usize> = 26..30;
 
-/// The fields that rules see: addresses, protocol, ports, payload.
+/// The fields for rules: addresses, protocol, ports, payload.
 type Seen<'a> = (IpAddr, IpAddr, u8, (u16, u16), &'a [u8]);
 
 fn seen(frame: &[u8]) -> Option<Seen<'_>> {

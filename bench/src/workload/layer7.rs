@@ -19,7 +19,7 @@ pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
     passphrases.into_iter().chain([Workload::new("layer7/anywhere-in-1400-bytes".to_owned(), anywhere)]).collect()
 }
 
-/// A batch of payloads, each tried with all patterns. The matching pattern is known.
+/// Matches each payload of a batch against all patterns. The matching pattern is known.
 fn work(regexps: Vec<String>, payload: Vec<u8>, matches: Option<usize>) -> impl FnMut() {
     let regexps: Vec<&str> = regexps.iter().map(String::as_str).collect();
     let patterns = Patterns::compile(&regexps).unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -1,6 +1,8 @@
-//! The same decisions by the reference evaluator, which tries rules one by one: the comparison for the compiled table.
+//! The same decisions by the reference evaluator, which evaluates rules one by one, for comparison with the compiled
+//! table.
 //!
-//! The reference evaluator is written to be read, not to be fast. Only the growth of its figures with the rules is meaningful.
+//! The reference evaluator is written for simplicity, not for speed. Only the growth of its figures with the number of
+//! rules is meaningful.
 
 use std::hint::black_box;
 
@@ -17,11 +19,11 @@ use super::{Workload, lists};
 
 const RULES: [u32; 4] = [10, 100, 1_000, 10_000];
 
-/// Packets of a run: they take as long as thousands of packets in the engine.
+/// Number of packets of a run. They take as long as thousands of packets in the engine.
 const PACKETS: u32 = 4;
 
 pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
-    // Accepted early by its list; dropped at the end; a first knock.
+    // A packet that an early rule accepts by its list, a packet that the last rule drops, and a first knock.
     let traffic = [("accept", 22, true), ("unknown", 22, false), ("knock", 1234, false)];
     let of = |(name, port, is_in): (&'static str, u16, bool)| {
         RULES.into_iter().map(move |rules| {

@@ -4,8 +4,8 @@
 //! almost full   [ clients: four fifths, in `secured`, level 1          |             free              ]
 //! full          [ clients                                              | first knocks in `temporary`, 0 ]
 //! ```
-//! Addresses are drawn at random from all, so that caches have the least effect. Clients are 10.0.0.0 and up; new sources are
-//! any of 64.0.0.0/2; knocking sources are 11.0.0.0 and up.
+//! Addresses are selected at random from all addresses, so that caches have the least effect. Clients have addresses
+//! from 10.0.0.0 on, new sources any of 64.0.0.0/2, and knocking sources addresses from 11.0.0.0 on.
 
 use std::cell::{Cell, OnceCell};
 use std::hint::black_box;
@@ -26,7 +26,8 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// One shard; 64 shards, which fit a cache; 600 MB, far more than any cache, which take some ten seconds to fill.
+    /// The sizes: one shard; 64 shards that fit a cache; and 600 MB, far more than any cache, which take some ten
+    /// seconds to fill.
     pub(crate) fn all() -> [Size; 3] {
         [("1k", SMALL), ("100k", MIDDLE), ("10M", LARGE)].map(|(label, entries)| Size::new(label, entries))
     }
@@ -75,13 +76,13 @@ const SMALL: usize = 2 * STEP;
 const MIDDLE: usize = 192 * STEP;
 const LARGE: usize = 19_520 * STEP;
 
-/// As in the configuration.
+/// The capacity of connections, as in the configuration.
 const CONNECTIONS: usize = 100_000;
 
 /// Lifetime of first knocks.
 const FIRST_KNOCK: Duration = Duration::from_secs(10);
 
-/// Later than every other time here.
+/// A time after every other time of the workload.
 const FAR: Time = Time::from_nanos(u64::MAX / 2);
 
 /// Lists of one size, and their contents.
@@ -116,7 +117,7 @@ impl State {
         self.now.set(self.now() + duration);
     }
 
-    /// Fills all the room with first knocks that have not expired.
+    /// Fills all remaining slots with first knocks that have not expired.
     fn fill(&self) {
         self.pass(Duration::from_secs(3600));
         self.sweep_all();
@@ -208,7 +209,7 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
         runs: 1,
         ..Workload::new(name("sweep-fifth-expired"), || Expiry { state: size.full() })
     };
-    // Filling the largest lists anew takes seconds.
+    // A refill of the largest lists would take seconds.
     let expiring = (size.entries <= MIDDLE).then_some(sweep_expired);
     (vec![hit, miss, refresh, new], [evicting, whole_sweep].into_iter().chain(expiring).collect())
 }

@@ -1,9 +1,9 @@
 //! The measured work of the engine, the same for time (`benches/engine.rs`) and for counted instructions
 //! (`bin/instructions.rs`).
 //!
-//! A workload has a name of parts (`decide/accept/4-rules/100k`) and is prepared only when it is measured. Its work is
-//! the same at every start, because secrets and seeds are fixed. A run does many operations (packets, lookups, slots of a
-//! sweep), so that the cost of measuring is small. Figures are for one operation.
+//! A workload has a name of several parts (`decide/accept/4-rules/100k`) and is prepared only when it is measured. Its
+//! work is the same at every start, because secrets and seeds are constant. A run does many operations (packets,
+//! lookups, slots of a sweep), so that the cost of the measurement is small. Figures are for one operation.
 //!
 //! | module      | part of the engine |
 //! |-------------|--------------------|
@@ -39,7 +39,7 @@ pub(crate) struct Workload<'a> {
     pub(crate) name: String,
     /// Operations of a run.
     pub(crate) operations: u32,
-    /// Most runs before the state must be reset.
+    /// Maximum number of runs before the state must be reset.
     pub(crate) runs: u32,
     prepare: Box<dyn Fn() -> Box<dyn Work + 'a> + 'a>,
 }
@@ -62,7 +62,7 @@ pub(crate) trait Work {
     /// Does all operations of a run once.
     fn run(&mut self);
 
-    /// Resets the state that runs used up. Not measured.
+    /// Resets the state that runs have consumed. The reset is not measured.
     fn reset(&mut self) {}
 }
 

@@ -165,7 +165,7 @@ impl Cli {
         Target::Host
     }
 
-    /// Fills in from a profile what the command line leaves out.
+    /// Sets the options that the command line omits from the profile.
     pub(crate) fn fill(&mut self, profile: &Profile) {
         self.host = Some(profile.host.clone());
         self.steps = profile.steps.iter().map(OsString::from).collect();

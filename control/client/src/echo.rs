@@ -63,8 +63,8 @@ impl EchoSocket {
     }
 }
 
-/// Identifiers for the requests of one run: consecutive numbers from a random one. From the process id on, two runs shortly
-/// after one another would share some.
+/// Identifiers for the requests of one run: consecutive numbers from a random one. If they began at the process id, two
+/// runs in quick succession would share some.
 pub(crate) fn identifiers() -> impl Iterator<Item = u16> {
     let first = RandomState::new().build_hasher().finish() as u16;
     std::iter::successors(Some(first), |identifier| Some(identifier.wrapping_add(1)))

@@ -18,7 +18,7 @@ pub(crate) enum Families {
     First,
     /// The family of `-4` or `-6`.
     Only(Family),
-    /// Both, as far as HOST has addresses of them.
+    /// Both families of which HOST has addresses.
     Both,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum Families {
 pub(crate) struct Resolved {
     /// One address of each family, at least one. The port is 0.
     pub(crate) doors: Vec<SocketAddr>,
-    /// The family that HOST has no address of, if both were wanted.
+    /// The family of which HOST has no address, if both were requested.
     pub(crate) missing: Option<Family>,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Why HOST has no usable address.
+/// The reason that HOST has no usable address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResolveError {
     #[error(

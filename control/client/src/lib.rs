@@ -5,11 +5,11 @@
 //! - Steps are sent in the given order, one packet each, without retransmissions.
 //! - Exit codes: 0 done, 1 failed, 2 invalid command line or profile. With `--then`, the exit code of the command.
 //!
-//! The order of events: parse the command line (`cli`), read the profile if one is named (`profiles`), read passphrases from
-//! standard input (`passphrase`), parse the steps (`plan`, `step`, `services`, `transport`), resolve the host (`host`), send
-//! (`send`, `echo`), wait for the port and run the command (`then`).
+//! The order of actions: parse the command line (`cli`), read the profile if one is named (`profiles`), read
+//! passphrases from standard input (`passphrase`), parse the steps (`plan`, `step`, `services`, `transport`), resolve
+//! the host (`host`), send (`send`, `echo`), wait for the port and run the command (`then`).
 
-// The printing macros panic if the reader is gone, in the middle of a knock.
+// The print macros panic if the reader has closed the output, which would end a knock in the middle.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod cli;

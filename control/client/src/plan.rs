@@ -24,7 +24,7 @@ impl UsageError {
 /// The default of `--delay`.
 const DEFAULT_DELAY_MS: u32 = 10;
 
-/// Everything that the program will do, except for the address.
+/// All actions of the program, except for the address.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<KnockStep>,
@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) wait: Duration,
     /// Program and arguments; empty if no command is to run.
     pub(crate) command: Vec<OsString>,
-    /// What is valid, but probably not intended.
+    /// Warnings about valid parts that are probably not intended.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ impl Plan {
         })
     }
 
-    /// Checks what depends on the address family: the smallest size of an echo request.
+    /// Checks the conditions that depend on the address family: the smallest size of an echo request.
     pub(crate) fn check_families(&self, doors: &[SocketAddr]) -> Result<(), UsageError> {
         for (door, (index, step)) in
             doors.iter().flat_map(|door| self.steps.iter().enumerate().map(move |step| (door, step)))
@@ -106,7 +106,7 @@ impl Plan {
         self.wait_port.is_some() || !self.command.is_empty()
     }
 
-    /// A description of what the program will do, one action a line.
+    /// A description of the actions of the program, one action in each line.
     pub(crate) fn describe(&self, doors: &[SocketAddr]) -> String {
         let addresses: Vec<_> = doors.iter().map(|door| door.ip().to_string()).collect();
         let mut text = format!("to {}, {} ms between steps\n", addresses.join(" and "), self.delay.as_millis());

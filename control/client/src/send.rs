@@ -87,7 +87,8 @@ fn send_syn(to: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Whether connect() returned this error after it sent the SYN: there is no answer yet, or a refusal by this machine itself.
+/// Whether connect() returned this error after it sent the SYN: there is no answer yet, or this machine has refused the
+/// connection.
 fn syn_has_left(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, WouldBlock};
     matches!(error.kind(), WouldBlock | ConnectionRefused | ConnectionReset) || is_in_progress(error)

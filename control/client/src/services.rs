@@ -57,7 +57,7 @@ pub(crate) fn path() -> PathBuf {
     }
 }
 
-/// Port and protocol of `line`, if it names `name`, as its name or as an alias.
+/// Port and protocol of `line`, if `name` is its name or an alias.
 fn entry_named<'a>(line: &'a str, name: &str) -> Option<(u16, &'a str)> {
     let line = line.split('#').next()?;
     let mut words = line.split_ascii_whitespace();

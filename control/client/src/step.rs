@@ -51,7 +51,7 @@ pub(crate) struct StepError {
     pub(crate) problem: StepSyntaxError,
 }
 
-/// What is wrong with a step. `expected` and `example` return what to write instead.
+/// The error in a step. `expected` and `example` return the correct form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StepSyntaxError {
     #[error("the step is empty")]
@@ -132,7 +132,7 @@ impl KnockStep {
         }
     }
 
-    /// A short description of what the step sends to `door`, without the passphrase.
+    /// A short description of the packet of the step to `door`, without the passphrase.
     pub(crate) fn describe(&self, door: SocketAddr) -> String {
         match self {
             KnockStep::Tcp { port } => format!("tcp {port}, a SYN"),
@@ -227,7 +227,7 @@ fn printable(bytes: &[u8]) -> String {
 }
 
 impl StepSyntaxError {
-    /// What is valid in this place.
+    /// The valid form in this place.
     pub(crate) fn expected(&self) -> String {
         match self {
             StepSyntaxError::Empty | StepSyntaxError::NoPort | StepSyntaxError::BadPort(_) => {

@@ -1,4 +1,4 @@
-//! What follows the knock: the wait for the port, and the command.
+//! The actions after the knock: the wait for the port, and the command.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,8 +11,8 @@ use anyhow::anyhow;
 
 /// Time limit of the first connection attempt; each further attempt has twice the limit.
 ///
-/// An attempt whose SYN is dropped is never answered: a long first attempt would delay the second after the door has opened.
-/// An attempt shorter than the round trip never succeeds: so the limits grow.
+/// An attempt whose SYN is dropped is never answered: after a long first attempt, the second one would begin long after
+/// the door has opened. An attempt that is shorter than the round trip never succeeds, so the limits grow.
 const FIRST_TRY: Duration = Duration::from_millis(250);
 /// Pause after a refused attempt: short for a user, and a small load for the host.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -21,9 +21,9 @@ pub struct ApiError {
 
 #[derive(Debug, Serialize)]
 struct Body {
-    /// The message for people.
+    /// The message.
     error: String,
-    /// The end of the message that is its remedy, if there is one.
+    /// The remedy at the end of the message, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
     /// The problems of the rule file, if the request had one.

@@ -1,4 +1,4 @@
-//! Bodies of API requests and answers, except for those that are messages of the dataplane.
+//! The bodies of API requests and answers that are no messages of the dataplane.
 
 use std::time::Duration;
 
@@ -19,24 +19,24 @@ pub const DEFAULT_SOURCE_LIMIT: usize = 10;
 pub struct Apply {
     /// Their origin for messages: a file name.
     pub source: String,
-    /// Either the text …
+    /// The text of a rule file. The request must contain exactly one of `text` and `rules`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// … or the rules. Their ids are computed again from their content.
+    /// The rules in parsed form. Their ids are computed again from their content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<RuleSet>,
 }
 
-/// The rules run.
+/// The answer to [`Apply`]: the rules run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The generation that runs now.
     pub generation: u64,
-    /// How many rules it has.
+    /// Number of rules of the generation.
     pub rules: usize,
-    /// How many layer-7 patterns it has.
+    /// Number of layer-7 patterns of the generation.
     pub patterns: usize,
-    /// The host names of its lists that could not be resolved before it ran.
+    /// The host names in the lists of the generation that could not be resolved before it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unresolved: Vec<Unresolved>,
 }
@@ -81,34 +81,34 @@ pub struct Control {
 /// The workers now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workers {
-    /// Time since the dataplane started, which their times are parts of.
+    /// Time since the dataplane started. The times of the workers are parts of it.
     pub uptime: Duration,
     /// The workers, in order.
     pub workers: Vec<Worker>,
 }
 
-/// Which entries to show, as the parameters of a URI.
+/// The query for list entries, as the parameters of a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ListQuery {
     /// Only this list.
     pub list: Option<String>,
-    /// Only entries that share an address with this one, or with this prefix or range.
+    /// Only entries that overlap this address, prefix or range.
     pub address: Option<String>,
     /// Only dynamic entries, or only static ones.
     pub dynamic: Option<bool>,
-    /// Only those that expire within this time, as RouterOS writes it.
+    /// Only entries that expire within this time, in the form of RouterOS.
     pub expires_within: Option<String>,
-    /// Only those whose comment contains this text.
+    /// Only entries whose comment contains this text.
     pub comment: Option<String>,
-    /// Only those behind the entry of this list…
+    /// Only entries after an entry: the list of that entry.
     pub after_list: Option<String>,
-    /// … this address…
+    /// The address of that entry.
     pub after_address: Option<String>,
-    /// … this VLAN, as a number that stands for it…
+    /// The VLAN of that entry, as a number.
     #[serde(default)]
     pub after_vlan: u64,
-    /// … and the tag of this peer.
+    /// The peer tag of that entry.
     #[serde(default)]
     pub after_tag: u32,
     /// Maximum number.
@@ -116,7 +116,7 @@ pub struct ListQuery {
     pub limit: usize,
 }
 
-/// Which doors and visitors to show.
+/// The query for doors and visitors.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DoorQuery {
@@ -127,7 +127,7 @@ pub struct DoorQuery {
     pub limit: usize,
 }
 
-/// Which connections to show, as the parameters of a URI.
+/// The query for connections, as the parameters of a URI.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionQuery {
@@ -141,7 +141,7 @@ pub struct ConnectionQuery {
 /// Connections that are tracked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tracked {
-    /// How full their table is; `None` if no rule needs it.
+    /// The occupancy of the table; `None` if no rule needs the table.
     pub table: Option<ConnectionTableStatus>,
     /// The connections, ordered by source, destination and protocol.
     pub connections: Vec<Connection>,
@@ -149,7 +149,7 @@ pub struct Tracked {
     pub truncated: bool,
 }
 
-/// How much of one source to show.
+/// The limit of the answer about one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceLimit {
@@ -158,11 +158,11 @@ pub struct SourceLimit {
     pub limit: usize,
 }
 
-/// How long to watch a source.
+/// The duration of a watch of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
-    /// The time, as RouterOS writes it: `30s`; at most an hour.
+    /// The time in the form of RouterOS, such as `30s`; at most an hour.
     pub time: String,
 }
 
@@ -189,16 +189,16 @@ pub struct ListImport {
     pub entries: Vec<NewEntry>,
 }
 
-/// Which entries a flush keeps.
+/// The entries that a flush keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlushQuery {
-    /// Keep static entries of operators.
+    /// Whether static entries of operators remain.
     #[serde(default)]
     pub dynamic: bool,
 }
 
-/// A list is flushed.
+/// The answer to a flush of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
     /// Number of removed entries.

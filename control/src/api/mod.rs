@@ -196,7 +196,7 @@ async fn connections(
             wire::connections::ConnectionQuery { source: source.clone(), from, limit: limit - connections.len() };
         let part = app.ask(app.dataplane.connections(wanted)).await?;
         connections.extend(part.connections);
-        // The loop ends whatever the dataplane answers.
+        // The loop ends for any answer of the dataplane.
         next = part.next.filter(|next| *next > from);
     }
     connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
@@ -394,7 +394,7 @@ impl App {
         result
     }
 
-    /// As [`App::ask`], for rules or a configuration that is to run: also measures the time.
+    /// As [`App::ask`], for rules or a configuration to apply: also measures the time.
     async fn timed<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         let began = Instant::now();
         let result = self.ask(answer).await;

@@ -76,18 +76,18 @@ fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
     let is_closed = !ways.is_empty() && ways_in(new, settings).is_empty();
     let before = are_left(&running.rules);
     let closed = if is_closed {
-        format!("; nobody outside could begin a connection any more\n{}", named(&ways, running))
+        format!("; no source outside could begin a connection\n{}", named(&ways, running))
     } else {
         "\n".to_owned()
     };
     match (are_left(new), is_closed) {
         (0, _) if before > 0 => Some(format!("these rules have none that runs, in place of {before}{closed}")),
-        (_, true) => Some(format!("these rules let nobody in{closed}")),
+        (_, true) => Some(format!("these rules accept nothing from outside{closed}")),
         _ => None,
     }
 }
 
-/// The ways in that would be lost.
+/// The names of the ways in that would be lost.
 fn named(ways: &[WayIn], running: &Rules) -> String {
     let said = |way: &WayIn| match way {
         WayIn::Door(name) => format!("door `{name}`"),
@@ -99,8 +99,11 @@ fn named(ways: &[WayIn], running: &Rules) -> String {
         }
         WayIn::Default(chain) => format!("`{} = \"accept\"` in [policy.chain-default]", chain.name()),
     };
-    let mut text: String =
-        ways.iter().take(MOST_NAMED).map(|way| format!("  what runs lets in by {}\n", printable(&said(way)))).collect();
+    let mut text: String = ways
+        .iter()
+        .take(MOST_NAMED)
+        .map(|way| format!("  the running rules accept by {}\n", printable(&said(way))))
+        .collect();
     if let Some(more) = ways.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
         text += &format!("  and by {more} more\n");
     }
@@ -149,10 +152,10 @@ mod tests {
         let loss = |after: &str| loss_of(KNOCK, after, &Settings::default());
         let all = loss("").unwrap();
         assert!(
-            all.starts_with("these rules have none that runs, in place of 4; nobody outside could begin a"),
+            all.starts_with("these rules have none that runs, in place of 4; no source outside could begin a"),
             "{all}"
         );
-        assert!(all.contains("\n  what runs lets in by line 4 of old.rsc: chain=input action=accept"), "{all}");
+        assert!(all.contains("\n  the running rules accept by line 4 of old.rsc: chain=input action=accept"), "{all}");
         for after in [
             "add chain=input action=drop\n",
             "add chain=input connection-state=established,related\nadd chain=input action=drop\n",
@@ -162,7 +165,7 @@ mod tests {
             "add chain=output action=accept\nadd chain=inptu action=accept\n",
             "add chain=input protocol=tcp tcp-flags=syn,!syn\nadd chain=input action=drop\n",
         ] {
-            assert!(loss(after).unwrap().starts_with("these rules let nobody in; "), "{after}");
+            assert!(loss(after).unwrap().starts_with("these rules accept nothing from outside; "), "{after}");
         }
         for after in [
             KNOCK,
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!(none, "these rules have none that runs, in place of 1\n");
     }
 
-    /// Doors of the configuration stay when rules change.
+    /// Doors of the configuration remain when rules change.
     #[test]
     fn a_door_is_a_way_in() {
         let door = r#"{"name":"ssh","knock":["tcp/7000","udp/9000","tcp/8000"]}"#;

@@ -1,6 +1,6 @@
-//! Evaluates rules on frames, one by one, with the clock of the caller. Nothing leaves the process.
+//! Evaluates rules on frames, one by one, with the clock of the caller. It sends no packet.
 //!
-//! The engine's reader parses the frames, and the reference evaluator of `policy` decides about them.
+//! The engine's reader parses the frames, and the reference evaluator of `policy` decides them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,13 +23,13 @@ use serde::{Serialize, Serializer};
 use super::packet;
 use crate::json;
 
-/// The longest frame: there is no interface with an MTU here, so this is the longest packet and its Ethernet header.
+/// The longest frame. There is no interface with an MTU, so this is the longest packet and its Ethernet header.
 const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
 
-/// Seed of keyed hashes and random numbers: fixed, so that the same input has the same result.
+/// The seed of keyed hashes and random numbers. It is constant, so that the same input has the same result.
 const SEED: u64 = 0;
 
-/// The outcome of rules of the other family, which text output leaves out.
+/// The outcome of rules of the other family, which text output omits.
 pub(super) const OTHER_FAMILY: &str = "other-family";
 
 /// Rules, their state and a clock.
@@ -47,52 +47,52 @@ pub(super) struct Judged {
     pub(super) reason: Reason,
     /// Indices of the rules that matched.
     pub(super) matched: Vec<usize>,
-    /// The chain that the packet entered; `None` if rules do not see the frame.
+    /// The chain that the packet entered; `None` if rules do not evaluate the frame.
     pub(super) chain: Option<BuiltinChain>,
-    /// Bytes of the IP packet; `None` if rules do not see the frame.
+    /// The length of the IP packet in bytes; 0 if rules do not evaluate the frame.
     pub(super) ip_length: u32,
-    /// The packet as a line of text, if rules see the frame.
+    /// The packet as a line of text; `None` if rules do not evaluate the frame.
     pub(super) packet: Option<String>,
     pub(super) from: Side,
 }
 
-/// What happened to a frame, and why.
+/// The verdict on a frame, with its reason and its evaluation.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Explained {
-    /// The packet in a line; none if rules could not see the frame.
+    /// The packet in one line; absent if rules did not evaluate the frame.
     pub(super) packet: Option<String>,
     pub(super) from: Side,
-    /// The chain that it entered.
+    /// The chain that the packet entered.
     pub(super) chain: Option<&'static str>,
-    /// Every rule that it was held against, in order.
+    /// Every evaluated rule, in order.
     pub(super) rules: Vec<Step>,
-    /// What rules log of it.
+    /// The lines that rules log.
     pub(super) logged: Vec<String>,
-    /// What the sender is answered, each packet in a line.
+    /// The replies to the sender, each packet in one line.
     pub(super) replies: Vec<String>,
     pub(super) verdict: Verdict,
     pub(super) reason: Reason,
-    /// Position in `rules` of the one that decided.
+    /// Position in `rules` of the deciding rule.
     pub(super) decided_by: Option<usize>,
 }
 
-/// A packet held against a rule.
+/// The evaluation of one rule.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Step {
-    /// As in `show rules`.
+    /// The number in `show rules`.
     pub(super) number: RuleNumber,
-    /// The rule's line in its file; `null` if it is in none.
+    /// The rule's line in its file; `null` if the rule is in no file.
     #[serde(serialize_with = "line_of_file")]
     #[schemars(with = "Option<u32>")]
     pub(super) line: u32,
     pub(super) id: RuleId,
     pub(super) chain: String,
-    /// Jumps that led here.
+    /// Number of jumps that led to the rule.
     pub(super) depth: usize,
     pub(super) action: String,
     pub(super) comment: String,
     pub(super) outcome: &'static str,
-    /// Why it did not match, or what it did to the lists.
+    /// The reason that the rule did not match, or its effect on the lists.
     pub(super) because: Option<String>,
 }
 
@@ -101,11 +101,11 @@ pub(super) struct Step {
 pub(super) struct Held {
     pub(super) list: String,
     pub(super) address: IpAddr,
-    /// The only network that it counts in; `null` if it counts in all.
+    /// The only network in which the entry counts; `null` if it counts in all.
     #[serde(flatten, serialize_with = "network")]
     #[schemars(with = "json::Network")]
     pub(super) vlan: Vlan,
-    /// `null` if it does not expire.
+    /// The time left; `null` if the entry does not expire.
     #[serde(rename = "time_left_seconds", serialize_with = "in_seconds")]
     #[schemars(with = "Option<f64>")]
     pub(super) time_left: Option<Duration>,
@@ -165,7 +165,7 @@ impl<'r> Bench<'r> {
         self.now = self.now.max(now);
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub(super) fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
     }
@@ -230,7 +230,7 @@ impl<'r> Bench<'r> {
         live.map(|ListedAddress { list, address, vlan, time_left }| Held { list, address, vlan, time_left }).collect()
     }
 
-    /// Decides about a frame that rules do not see, for this reason.
+    /// Decides about a frame that rules do not evaluate, for this reason.
     fn unseen(&mut self, side: Side, reason: Reason, frame: &[u8]) -> (Verdict, Reason) {
         match FrameClass::of(reason) {
             Some(class) => self.evaluator.evaluate_frame(&headers::class_frame(side, class, frame), self.now),
@@ -294,7 +294,7 @@ pub(super) fn side(said: Option<Side>, interface: Option<&str>, settings: &Setti
         .unwrap_or_default();
     match (said, &sides[..]) {
         (Some(said), [side]) if said != *side => {
-            Err(format!("the packet is said to come from {said}, but `{interface}` is {side}"))
+            Err(format!("the packet is given as from {said}, but the side of `{interface}` is {side}"))
         }
         (_, [side]) => Ok(*side),
         (_, []) => {

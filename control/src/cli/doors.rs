@@ -29,20 +29,20 @@ pub(super) fn doors(doors: &Doors) -> String {
     if doors.doors.is_empty() {
         return "there are no doors: each is a `[[door]]` of the configuration\n".to_owned();
     }
-    let mut text = summary_table(&doors.doors) + "\nwhat came to nothing\n" + &failure_table(&doors.doors);
+    let mut text = summary_table(&doors.doors) + "\nfailed knocks and steps\n" + &failure_table(&doors.doors);
     if !doors.knocking.is_empty() {
-        text += &format!("\nwho knocks\n{}", knocking_table(&doors.knocking, &doors.doors));
+        text += &format!("\nsources that knock\n{}", knocking_table(&doors.knocking, &doors.doors));
     }
     if !doors.open.is_empty() {
-        text += &format!("\nwho is in\n{}", open_table(&doors.open));
+        text += &format!("\nsources with a grant\n{}", open_table(&doors.open));
     }
     if !doors.ignored.is_empty() {
         text += &format!("\nwhose knocks are ignored\n{}", ignored_table(&doors.ignored));
-        text += "`knockctl explain-source ADDRESS` says what to do about it\n";
+        text += "`knockctl explain-source ADDRESS` shows the remedy\n";
     }
     if doors.truncated {
         let shown = doors.knocking.len().max(doors.open.len()).max(doors.ignored.len());
-        text += &format!("\nonly the first {shown} who knock, are in or are ignored; --limit shows more\n");
+        text += &format!("\nonly the first {shown} sources of each table; --limit shows more\n");
     }
     text
 }
@@ -159,6 +159,6 @@ mod tests {
         assert!(doors(&none).contains("`[[door]]`"));
         let cut = Doors { truncated: true, ..sample::doors() };
         let text = doors(&cut);
-        assert!(text.ends_with("\nonly the first 3 who knock, are in or are ignored; --limit shows more\n"), "{text}");
+        assert!(text.ends_with("\nonly the first 3 sources of each table; --limit shows more\n"), "{text}");
     }
 }

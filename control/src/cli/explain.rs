@@ -62,9 +62,9 @@ const INDENT: &str = "    ";
 /// A packet of a capture, for `--json`.
 #[derive(Serialize, JsonSchema)]
 struct Numbered {
-    /// Its number in the capture, from 1.
+    /// The number in the capture, from 1.
     number: usize,
-    /// The capture's time, as RFC 3339 writes it.
+    /// The time in the capture, in the form of RFC 3339.
     time: String,
     #[serde(flatten)]
     explained: Explained,
@@ -74,11 +74,11 @@ struct Numbered {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct All {
     packets: Vec<Numbered>,
-    /// Who is in which list after the last packet.
+    /// The list entries after the last packet.
     lists: Vec<Held>,
 }
 
-/// A packet and what the lists hold afterwards, for `--json`.
+/// A packet, and the list entries after it, for `--json`.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Single {
     #[serde(flatten)]
@@ -227,7 +227,7 @@ fn now() -> Time {
     Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or_default())
 }
 
-/// Seconds since 1970, to the nanosecond.
+/// Seconds since 1970, with nine decimal places.
 pub(super) fn seconds(time: Time) -> String {
     let ns = time.as_nanos();
     format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)

@@ -33,7 +33,7 @@ pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result
     }
     let text = rsc::export(&rules).map_err(|what| {
         let remedy = "`knockctl export --json` writes everything as it is";
-        Failed::new(Exit::Runtime, format!("{what} cannot be said in RouterOS's language: {remedy}"))
+        Failed::new(Exit::Runtime, format!("RouterOS's language has no form for {what}: {remedy}"))
     })?;
     Ok(HEADER.to_owned() + &text)
 }

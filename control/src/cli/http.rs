@@ -49,9 +49,9 @@ impl Trouble {
 pub(super) struct Reason {
     /// The whole message.
     pub(super) sentence: String,
-    /// The end of the sentence that is the remedy, if there is one.
+    /// The remedy at the end of the sentence, if there is one.
     pub(super) remedy: Option<String>,
-    /// The socket that the message is about.
+    /// The socket of the request.
     pub(super) socket: Option<PathBuf>,
 }
 
@@ -94,7 +94,7 @@ impl Client {
                     self.socket.display(),
                     ANSWER_WITHIN.as_secs()
                 ),
-                "its log says what it is doing",
+                "see its log",
             ))),
         }
     }
@@ -131,7 +131,7 @@ impl Client {
                      connections, or stops; ",
                     self.socket.display()
                 ),
-                "try again, its log says why",
+                "try again, and see its log",
             )),
         }
     }

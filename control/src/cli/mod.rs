@@ -1,4 +1,4 @@
-//! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
+//! `knockctl`, the operator's tool: a command line, an answer as text or JSON, and a stable exit code for scripts.
 //!
 //! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work without a daemon. All other
 //! commands send a request to the control process over its unix socket. Answers go to standard output, errors and warnings to
@@ -12,7 +12,7 @@
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
-//! | `bench.rs`   | evaluates rules on frames, with a clock of its own |
+//! | `bench.rs`   | evaluates rules on frames, with its own clock |
 //! | `sources.rs` | the origin of those rules, settings and lists |
 //! | `packet/`    | a packet as a line of text |
 //! | `capture/`   | pcap and pcapng files |
@@ -204,11 +204,11 @@ struct Failed {
     exit: Exit,
     /// The message, one sentence a line.
     message: String,
-    /// The file with line and column, the argument or the socket that it is about.
+    /// The place of the failure: the file with line and column, the argument, or the socket.
     place: Option<String>,
-    /// The end of the message that is the remedy, if there is one.
+    /// The remedy at the end of the message, if there is one.
     remedy: Option<String>,
-    /// Text for standard output in spite of the failure.
+    /// The text for standard output, which a failed command can have too.
     output: String,
 }
 

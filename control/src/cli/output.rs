@@ -27,7 +27,7 @@ pub(super) fn write(text: &str) -> io::Result<()> {
 
 /// Writes to standard error. A failure is ignored: the exit code still has the result of the command.
 pub(super) fn complain(text: impl Display) {
-    // The test runner keeps what this macro prints for tests that fail.
+    // The test runner shows the output of this macro for tests that fail.
     #[cfg(test)]
     eprint!("{text}");
     // In one write, so that lines of several programs do not mix.

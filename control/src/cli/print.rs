@@ -40,8 +40,8 @@ fn menus(rules: &Rules, print: impl Fn(&[Counted<'_>]) -> String) -> String {
     text
 }
 
-/// ` 0 X  ;;; comment`, then the rule; an empty line between rules. The reason why a rule is invalid is a comment too, as in
-/// RouterOS.
+/// Writes ` 0 X ;;; comment`, then the rule, with an empty line between rules. The reason that a rule is invalid is a
+/// comment too, as in RouterOS.
 fn print(rules: &[Counted<'_>], width: usize) -> String {
     let digits = rules.len().saturating_sub(1).to_string().len().max(2);
     let entry = |(number, rule, _): &Counted<'_>| {

@@ -50,20 +50,20 @@ pub(super) struct Replay {
     summary: bool,
 }
 
-/// What came of a capture.
+/// The result of a capture.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Outcome {
     forwarded: u64,
     dropped: u64,
-    /// Every packet; empty if only the summary was asked for.
+    /// Every packet; empty if only the summary was requested.
     packets: Vec<Decided>,
     rules: Vec<Counted>,
     chain_defaults: Vec<ChainDefault>,
-    /// At the time of the last packet.
+    /// The list entries at the time of the last packet.
     lists: Vec<Held>,
 }
 
-/// What became of a packet.
+/// The verdict on a packet.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Decided {
     number: usize,
@@ -73,25 +73,25 @@ struct Decided {
     #[serde(skip)]
     since_first: String,
     from: Side,
-    /// None if rules cannot see the frame.
+    /// The packet in one line; absent if rules did not evaluate the frame.
     packet: Option<String>,
     verdict: Verdict,
     reason: Reason,
-    /// The rule that decided.
+    /// The deciding rule.
     rule: Option<RuleId>,
-    /// Its number in `show rules`.
+    /// The number in `show rules`.
     rule_number: Option<RuleNumber>,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     line: Option<u32>,
 }
 
-/// What a rule counted.
+/// The counter of a rule.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Counted {
     /// As in `show rules`.
     number: RuleNumber,
     rule: RuleId,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     line: Option<u32>,
     chain: String,
     action: String,
@@ -143,7 +143,7 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
     if json { document(outcome) } else { Ok(outcome.text()) }
 }
 
-/// Whether both names are of the same file.
+/// Whether both names refer to the same file.
 fn is_same(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }

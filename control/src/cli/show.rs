@@ -138,7 +138,7 @@ fn level(level: u8) -> String {
     if level == OPERATOR_LEVEL { "-".to_owned() } else { level.to_string() }
 }
 
-/// Two lines a worker, one for each side.
+/// The workers, with two lines for each, one for each side.
 pub(super) fn workers(workers: &Workers) -> String {
     let mut table = Columns::new(&[
         ("WORKER", Right),
@@ -242,7 +242,7 @@ fn drop_table(drops: &[DropCount]) -> String {
     table.text()
 }
 
-/// How full the table of connections is.
+/// The occupancy of the table of connections.
 fn connections(table: Option<&ConnectionTableStatus>) -> String {
     let Some(ConnectionTableStatus { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
     let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };

@@ -1,4 +1,5 @@
-//! The rules, settings and lists on which packets are tried: from files and the command line, or from the running dataplane.
+//! The rules, settings and lists for the evaluation of packets: from files and the command line, or from the running
+//! dataplane.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -89,7 +90,7 @@ pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
     }
 }
 
-/// Adds an entry that is not in the rules. Static entries of the rules are left out, except for addresses of host names.
+/// Adds an entry that is not in the rules. Omits static entries of the rules, except for addresses of host names.
 fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
     match entry.to {
         _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
@@ -98,7 +99,7 @@ fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
     }
 }
 
-/// How packets from inside are identified; all other packets came from outside.
+/// The options that identify packets from inside. All other packets came from outside.
 #[derive(Debug, Default, Args)]
 pub(super) struct Inside {
     /// Packets from these addresses came from inside, or those captured on the interface of this name (pcapng); can be
@@ -127,7 +128,7 @@ impl FromStr for Origin {
 }
 
 impl Inside {
-    /// The side that a captured packet came from. There is no packet if rules do not see the frame.
+    /// The side from which a captured packet came. `packet` is `None` if rules do not evaluate the frame.
     pub(super) fn side(&self, captured: &Captured<'_>, packet: Option<&Packet<'_>>) -> Side {
         let is_inside = self.inside.iter().any(|origin| match origin {
             Origin::Net(net) => packet.is_some_and(|packet| net.contains(&packet.source)),
@@ -136,7 +137,7 @@ impl Inside {
         if is_inside { Side::Inside } else { Side::Outside }
     }
 
-    /// Checks that the capture has all interfaces that were named.
+    /// Checks that the capture has all named interfaces.
     pub(super) fn check(&self, capture: &Capture) -> Result<(), String> {
         let mut missing: Vec<_> = self
             .inside
@@ -176,7 +177,7 @@ pub(super) fn rules_of(file: &Path, settings: &Settings, json: bool) -> Result<R
     Ok(rules)
 }
 
-/// A note that lists hold host names, which are not resolved offline; `None` if no list does.
+/// A note that lists contain host names, which are not resolved offline; `None` if no list contains one.
 fn unknown_lists(rules: &RuleSet) -> Option<String> {
     let mut lists = BTreeMap::<&str, Vec<&str>>::new();
     for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
@@ -190,7 +191,7 @@ fn unknown_lists(rules: &RuleSet) -> Option<String> {
         .collect();
     (!lists.is_empty()).then(|| {
         format!(
-            "note: who is in these lists is not fully known offline, because host names are in them: {}\n  \
+            "note: the addresses in these lists are not completely known offline, because host names are in them: {}\n  \
              their addresses count as not in the list; give some with --in-list LIST=ADDRESS, or ask the running \
              dataplane\n",
             lists.join(", ")

@@ -1,6 +1,7 @@
-//! The format of output in a terminal: tables without lines, numbers in groups of three, untrusted text made harmless.
+//! The format of output in a terminal: tables without lines, numbers in groups of three, and untrusted text without
+//! control characters.
 //!
-//! No line is longer than [`WIDTH`] columns unless a single word is. Scripts read JSON, not tables.
+//! No line is longer than [`WIDTH`] columns, except for a longer single word. Scripts read JSON, not tables.
 
 use std::fmt::Write as _;
 use std::mem;
@@ -27,8 +28,8 @@ pub(super) enum Align {
     Right,
 }
 
-/// A table with a header, filled row by row. Words are wrapped within their columns, so that rows fit the width; a row
-/// that does not fit even so takes lines of its own.
+/// A table with a header, which is filled row by row. Words are wrapped within their columns, so that rows fit the
+/// width. A row that still does not fit has separate lines for its cells.
 #[derive(Debug)]
 pub(super) struct Columns {
     columns: Vec<(String, Align)>,
@@ -195,7 +196,7 @@ pub(super) fn wrapped(text: &str, indent: &str) -> String {
     filled(text.split_whitespace(), start, indent, WIDTH).join("\n") + "\n"
 }
 
-/// `1 rule`, `2 rules`.
+/// Writes `1 rule` or `2 rules`.
 pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

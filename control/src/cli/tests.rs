@@ -41,7 +41,7 @@ fn config(name: &str) -> String {
     format!("{}/../configs/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file in a folder of its own.
+/// A file in a temporary folder.
 struct Kept(tempfile::TempDir);
 
 impl Kept {
@@ -61,7 +61,7 @@ fn frame(text: &str) -> Vec<u8> {
     packet::describe(text).unwrap().frame
 }
 
-/// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet behind the door's closing.
+/// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet after the door has closed.
 fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
     let mac = [2, 0, 0, 0, 0, 1];
     let (request, ends) = ([0, 1, 8, 0, 6, 4, 0, 1], [198, 51, 100, 7, 0, 0, 0, 0, 0, 0, 203, 0, 113, 5]);
@@ -279,7 +279,7 @@ fn long_rules() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Fails if a line could be shorter: it is too long, and has a word behind its indentation that could go to the next.
+/// Fails if a line is too long and has a word after its indentation that could be moved to the next line.
 fn assert_fits(text: &str) {
     use unicode_width::UnicodeWidthStr as _;
 
@@ -428,7 +428,9 @@ fn what_closes_the_last_way_in_is_forced_or_not_applied() {
     let (refused, sent) = apply(&[], text, Settings::default());
     let refused = refused.unwrap_err();
     assert_eq!((refused.exit, sent), (Exit::Unconfirmed, None));
-    for said in ["not applied: these rules let nobody in; ", "dst-port=22", "give `--force` if that is meant"] {
+    for said in
+        ["not applied: these rules accept nothing from outside; ", "dst-port=22", "give `--force` if that is meant"]
+    {
         assert!(refused.message.contains(said), "{}", refused.message);
     }
     let (applied, sent) = apply(&["--force"], text, Settings::default());
@@ -460,7 +462,7 @@ fn running() -> axum::Router {
     use knockplane_policy::packet::Vlan;
     use knockplane_policy::wire::After;
 
-    // One entry for each answer, as if a hundred thousand were before and behind it.
+    // Each answer has one entry, and reports that there are more.
     let one = |query: ListQuery| {
         let wire::Lists { lists, mut entries, .. } = lists();
         let behind = query.after_tag == 7;
@@ -481,7 +483,7 @@ fn running() -> axum::Router {
         .route("/api/v1/lists", get(async move |Query(query)| Json(one(query))))
 }
 
-/// The running rules: all traffic from outside goes to `knock1`, and the chain's default decides.
+/// In the running rules, all traffic from outside enters `knock1`, and the chain's default decides.
 #[test]
 fn without_rules_what_runs_is_explained() {
     let explained = asking(running(), &["explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"]).unwrap();
@@ -507,7 +509,7 @@ fn what_runs_is_exported() {
     assert_eq!(knockctl(&["export", "--rules", &file.path("file")]).unwrap(), text);
 }
 
-/// No file can give a chain such a name, but the running rules need not come from a file.
+/// A file cannot contain a chain with such a name, but running rules can.
 #[test]
 fn what_routeros_cannot_say_is_not_exported() {
     let mut odd = crate::sample::rules();
@@ -528,7 +530,7 @@ fn rules_and_their_counters_are_printed() {
     assert_valid("show-rules", &show(&["--json"]));
 }
 
-/// Names of interfaces have a meaning only where the rules are to run.
+/// An export does not check the names of interfaces, which have a meaning only for the filter that runs the rules.
 #[test]
 fn files_are_exported_unless_a_line_is_wrong() {
     let export = |text: &[u8], more: &[&str]| {

@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// Clears the screen and moves the cursor to the top left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-/// A time between two answers: RouterOS's way to write it, or a fraction of a second.
+/// Parses the time between two answers, in the form of RouterOS or as a fraction of a second.
 pub(super) fn period(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time: write one as 1s, 500ms or 1m");
     let time = match text.strip_suffix("ms") {
@@ -44,7 +44,8 @@ pub(super) async fn watch(
     let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
     let mut ticks = interval_at(Instant::now(), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The command does not wait for a daemon that is away from the start: its name may be wrong.
+    // The command does not wait for a daemon that does not answer the first request, because the name of the socket may
+    // be wrong.
     let (mut has_answered, mut is_away) = (false, false);
     loop {
         let answered = tokio::select! {
@@ -82,7 +83,7 @@ pub(super) async fn watch(
 /// An answer in the form for repeated output.
 fn shown(text: &str, json: bool) -> String {
     if json {
-        // The breaks of a document's lines stand between its tokens: within a string, they are escaped.
+        // The line breaks of a document are between its tokens: within a string, they are escaped.
         return text.lines().map(str::trim_start).collect::<String>() + "\n";
     }
     if io::stdout().is_terminal() { format!("{CLEAR}{}\n\n{text}", now()) } else { format!("{}\n{text}\n", now()) }

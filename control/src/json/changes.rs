@@ -1,4 +1,4 @@
-//! Answers of commands that change something.
+//! Answers of commands that change the state.
 
 use knockplane_policy::packet::Family;
 use knockplane_policy::wire;
@@ -12,18 +12,18 @@ use crate::api::messages;
 pub(crate) struct Applied {
     /// The generation that runs now.
     pub(crate) generation: u64,
-    /// How many rules it has.
+    /// Number of rules of the generation.
     pub(crate) rules: usize,
-    /// How many layer-7 patterns it has.
+    /// Number of layer-7 patterns of the generation.
     pub(crate) patterns: usize,
-    /// Host names of its lists that could not be resolved before it ran.
+    /// Host names in the lists of the generation that could not be resolved before it ran.
     pub(crate) unresolved: Vec<Unresolved>,
 }
 
 /// A host name that could not be resolved.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Unresolved {
-    /// Which addresses of it are meant.
+    /// The family of the addresses.
     pub(crate) family: Family,
     pub(crate) name: String,
     /// Why.
@@ -45,7 +45,7 @@ impl From<messages::Applied> for Applied {
 pub(crate) struct Reloaded {
     /// The generation that runs now.
     pub(crate) generation: u64,
-    /// How many doors it has.
+    /// Number of doors of the generation.
     pub(crate) doors: usize,
     /// Changed keys that wait for a restart of the dataplane.
     pub(crate) waiting: Vec<String>,
@@ -63,9 +63,9 @@ pub(crate) struct Added {
     pub(crate) list: String,
     /// The address, prefix or range.
     pub(crate) address: String,
-    /// How long it stays; `null` if it is static.
+    /// The timeout of the entry; `null` if the entry is static.
     pub(crate) timeout_seconds: Option<f64>,
-    /// The list, if no rule that runs matches it: the entry has no effect.
+    /// The list, if no running rule matches it: then the entry has no effect.
     pub(crate) unused_lists: Vec<String>,
 }
 
@@ -81,17 +81,17 @@ pub(crate) struct Removed {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Flushed {
     pub(crate) list: String,
-    /// How many entries were removed.
+    /// Number of removed entries.
     pub(crate) removed: u64,
 }
 
 /// `list import`: all entries of the file are in their lists.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Imported {
-    /// How many entries the file has.
+    /// Number of entries of the file.
     pub(crate) entries: usize,
-    /// How many of them were static entries already and stay as they were.
+    /// Number of these entries that were static already and did not change.
     pub(crate) unchanged: u64,
-    /// Lists that no rule that runs matches: entries in them have no effect.
+    /// Lists that no running rule matches: entries in them have no effect.
     pub(crate) unused_lists: Vec<String>,
 }

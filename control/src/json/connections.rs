@@ -15,7 +15,7 @@ use crate::api::messages;
 /// Connections that are tracked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Connections {
-    /// Their table; `null` if connections are not tracked.
+    /// The table of connections; `null` if connections are not tracked.
     pub(crate) table: Option<Table>,
     /// The connections, ordered by source, destination and protocol, at most `--limit`.
     pub(crate) connections: Vec<Connection>,
@@ -23,18 +23,18 @@ pub(crate) struct Connections {
     pub(crate) truncated: bool,
 }
 
-/// How full the table of connections is.
+/// The occupancy of the table of connections.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Table {
-    /// Connections that are known, as of the last count.
+    /// Number of known connections at the last count.
     pub(crate) known: u64,
-    /// About how many there is room for.
+    /// The approximate capacity of the table.
     pub(crate) capacity: u64,
-    /// Packets since the dataplane started that would have begun a connection and found no room.
+    /// Packets since the dataplane started whose new connection found no room.
     pub(crate) refused_packets: u64,
-    /// Time since the last of them; `null` if there was none.
+    /// Time since the last such packet; `null` if there was none.
     pub(crate) last_refused_ago_seconds: Option<f64>,
-    /// That the table is full, and what to do, for people; `null` if it is not full.
+    /// The warning that the table is full, with the remedy; `null` if it is not full.
     pub(crate) warning: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Table {
 pub(crate) struct Connection {
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Its IP protocol, by name or number, as rules write it.
+    /// The IP protocol, by name or number, in the form of rules.
     pub(crate) protocol: String,
     pub(crate) source: IpAddr,
     /// `null` if the protocol has no ports.
@@ -53,21 +53,21 @@ pub(crate) struct Connection {
     pub(crate) destination_port: Option<u16>,
     /// The identifier of an ICMP query; `null` for other protocols.
     pub(crate) icmp_identifier: Option<u16>,
-    /// The side that the first packet came from.
+    /// The side from which the first packet came.
     pub(crate) side: Side,
-    /// `new` until both ends have sent, then `established`.
+    /// `new` until both ends have sent packets, then `established`.
     pub(crate) state: ConnectionState,
-    /// `null` if it is not of TCP.
+    /// The state of a TCP connection; `null` for other protocols.
     pub(crate) tcp_state: Option<TcpState>,
-    /// Whether its packets skip the rules.
+    /// Whether packets of the connection bypass the rules.
     pub(crate) fasttracked: bool,
-    /// The door that it began through; `null` if there was none.
+    /// The door through which the connection began; `null` if there was none.
     pub(crate) door: Option<String>,
     /// Time until the grant of that door ends; `null` if it has ended, or does not end.
     pub(crate) grant_left_seconds: Option<f64>,
     /// IP bytes in both directions.
     pub(crate) bytes: u64,
-    /// Time left, if no packet comes.
+    /// Time left, if no packet arrives.
     pub(crate) time_left_seconds: f64,
 }
 

@@ -4,33 +4,33 @@ use knockplane_policy::doctor::{self, Level, Scope};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What was found out about this host.
+/// The report about this host.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Doctor {
     /// Version of the dataplane's package.
     pub(crate) dataplane_version: String,
-    /// The worst level among the findings.
+    /// The highest level of the findings.
     pub(crate) level: Level,
-    /// The findings, in the order of checking.
+    /// The findings, in the order of the checks.
     pub(crate) findings: Vec<Finding>,
 }
 
 /// The outcome of one check.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Finding {
-    /// What it is about.
+    /// The subject of the finding.
     pub(crate) scope: Scope,
     /// The check's name, a key of doctor.md.
     pub(crate) check: String,
-    /// How bad it is.
+    /// The severity.
     pub(crate) level: Level,
-    /// What is there, for people.
+    /// The observed state.
     pub(crate) found: String,
-    /// Why it matters; `null` if it is as it should be.
+    /// The consequence; `null` if the check passed.
     pub(crate) why: Option<String>,
-    /// What to change, in words; `null` if the commands say it, or if there is nothing to change.
+    /// The remedy in words; `null` if the commands are enough, or if there is nothing to change.
     pub(crate) change: Option<String>,
-    /// Commands that change it, to be run one after the other.
+    /// The commands of the remedy, in order.
     pub(crate) run: Vec<String>,
 }
 

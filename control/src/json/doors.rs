@@ -12,31 +12,31 @@ use super::{Network, Peer, seconds};
 pub(crate) struct Doors {
     /// The doors, in the order of the configuration.
     pub(crate) doors: Vec<Door>,
-    /// Sources that have begun to knock, ordered by door and address, at most `--limit`.
+    /// Sources whose knock is in progress, ordered by door and address, at most `--limit`.
     pub(crate) knocking: Vec<Visitor>,
-    /// Sources that a door is open for, in the same way.
+    /// Sources with a grant, in the same order and number.
     pub(crate) open: Vec<Visitor>,
-    /// Sources whose knocks are ignored, in the same way; those that are ignored at all doors first.
+    /// Sources whose knocks are ignored, in the same order and number; those that are ignored at all doors first.
     pub(crate) ignored: Vec<Ignored>,
-    /// Whether there are more of any of them.
+    /// Whether there are more of any kind.
     pub(crate) truncated: bool,
 }
 
-/// One door. Counters are since the dataplane started, and stay when the door changes.
+/// One door. Counters are since the dataplane started. A change of the door does not reset them.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Door {
     pub(crate) door: String,
-    /// How often each step of the knock was taken, in order.
+    /// The number of times that each step of the knock was taken, in order.
     pub(crate) steps: Vec<u64>,
-    /// How often the door was opened.
+    /// The number of times that a knock opened the door.
     pub(crate) opened: u64,
-    /// How often the door was closed by a knock.
+    /// The number of times that a knock closed the door.
     pub(crate) closed: u64,
     /// Failed steps and knocks by reason.
     pub(crate) failed: Vec<FailureCount>,
-    /// How many sources have begun to knock now.
+    /// Number of sources whose knock is in progress now.
     pub(crate) knocking: u64,
-    /// For how many sources, each with an address behind the filter, it is open now.
+    /// Number of grants now, each for one source and one destination.
     pub(crate) open: u64,
 }
 
@@ -44,22 +44,22 @@ pub(crate) struct Door {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Visitor {
     pub(crate) door: String,
-    /// The source; a prefix or range if an operator let it in.
+    /// The source; a prefix or range for an entry of an operator.
     pub(crate) address: String,
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// What it knocks at, or may connect to; `null` if that is every address.
+    /// The destination of the knock or of the grant; `null` for every address.
     pub(crate) to: Option<Peer>,
-    /// Steps that it has taken; `null` if the door is open for it.
+    /// Number of steps taken; `null` for a grant.
     pub(crate) steps: Option<u8>,
-    /// Time for the next step, or until the door closes; `null` if it does not close.
+    /// Time left for the next step, or until the grant expires; `null` if it does not expire.
     pub(crate) time_left_seconds: Option<f64>,
 }
 
 /// A source whose knocks are ignored.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ignored {
-    /// The door; `null` if they are ignored at all doors.
+    /// The door; `null` for all doors.
     pub(crate) door: Option<String>,
     /// The source; the /64 of an IPv6 address.
     pub(crate) address: String,

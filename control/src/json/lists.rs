@@ -1,4 +1,4 @@
-//! `show lists` and `list show`. `explain --lists` and `replay --lists` read it again.
+//! The output of `show lists` and `list show`, which `explain --lists` and `replay --lists` can read.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -28,17 +28,17 @@ pub(crate) struct Lists {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct HostName {
     pub(crate) list: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     pub(crate) line: Option<u32>,
-    /// Which addresses of it are meant.
+    /// The family of the addresses.
     pub(crate) family: Family,
     pub(crate) name: String,
     /// `resolved`, `failing` (the last attempt failed, the addresses are from before), `stored` (the addresses are from
     /// before the start) or `unresolved`.
     pub(crate) state: String,
-    /// Its addresses by the last answer.
+    /// The addresses in the last answer.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Why the last attempt failed; `null` if it did not.
+    /// The reason that the last attempt failed; `null` if it did not fail.
     pub(crate) failure: Option<String>,
     /// Time since the last answer; `null` if there was none since the dataplane started.
     pub(crate) answer_age_seconds: Option<f64>,
@@ -58,9 +58,9 @@ impl From<wire::NameState> for HostName {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct List {
     pub(crate) list: String,
-    /// The number of packets that it takes to get in, less one; `null` if only operators fill the list.
+    /// The number of packets that an addition needs, less one; `null` if only operators fill the list.
     pub(crate) level: Option<u8>,
-    /// Dynamic entries now.
+    /// Number of dynamic entries now.
     pub(crate) entries: u64,
     /// Entries that have expired since the dataplane started.
     pub(crate) expired: u64,
@@ -68,7 +68,7 @@ pub(crate) struct List {
     pub(crate) evicted: u64,
     /// Additions that were refused since the dataplane started, because the table or a quota was full.
     pub(crate) refused: u64,
-    /// Whether a rule that runs adds to the list.
+    /// Whether a running rule adds to the list.
     pub(crate) by_packets: bool,
     /// Static entries of the rules.
     pub(crate) by_rules: u64,
@@ -91,22 +91,23 @@ pub(crate) struct Entry {
     pub(crate) list: String,
     /// The address, prefix or range.
     pub(crate) address: String,
-    /// The only network that the entry counts in; `null` if it counts in all, or, of a door's entries, if it is of none.
+    /// The only network in which the entry counts; `null` if it counts in all networks, or, for an entry of a door,
+    /// outside all networks.
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// The one address behind the filter that the entry counts for; `null` if it counts for all.
+    /// The only address behind the filter for which the entry counts; `null` if it counts for all.
     pub(crate) to: Option<Peer>,
-    /// Steps of a knock that were taken; `null` if the list is not the one of a door's knocks.
+    /// Number of steps of a knock that were taken; `null` if the list does not contain the knocks of a door.
     pub(crate) steps: Option<u8>,
-    /// `null` if the entry does not expire.
+    /// Time left; `null` if the entry does not expire.
     pub(crate) time_left_seconds: Option<f64>,
-    /// Whether a restart of the dataplane forgets the entry.
+    /// Whether the entry is lost at a restart of the dataplane.
     pub(crate) dynamic: bool,
-    /// Whether it is an entry of the rule file.
+    /// Whether the entry is in the rule file.
     pub(crate) of_rules: bool,
-    /// Its line in the rule file, if it is known.
+    /// The line in the rule file, if it is known.
     pub(crate) line: Option<u32>,
-    /// The host name that resolves to the address; `null` if the address was put in as such.
+    /// The host name that resolves to the address; `null` if the entry does not come from a host name.
     pub(crate) name: Option<String>,
     pub(crate) comment: String,
 }

@@ -1,8 +1,8 @@
-//! What `knockctl --json` prints: a contract that scripts rely on. `docs/json.md` describes it, `docs/schema/` has a JSON
-//! Schema of each document, made from the types.
+//! The output of `knockctl --json`, which is stable for scripts. `docs/json.md` describes it. `docs/schema/` contains a
+//! JSON Schema of each document, which is generated from the types.
 //!
-//! These types are not those of the messages between the processes: those change with every version, these do not. A
-//! conversion names every field of a message, so that a new field is either part of the contract or left out on purpose.
+//! The messages between the processes have other types, because these messages can change with every version. A
+//! conversion names every field of a message, so that a new field is either part of the output or omitted deliberately.
 //!
 //! | file         | owns |
 //! |--------------|------|
@@ -41,10 +41,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Exit;
 
-/// Version of all documents. It becomes another one when a field is removed, or means something else.
+/// Version of all documents. It changes when a field is removed or gets another meaning.
 const VERSION: u32 = 1;
 
-/// [`VERSION`], and no other number.
+/// A value that is always [`VERSION`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Version;
 
@@ -81,7 +81,7 @@ impl JsonSchema for Version {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Document<T> {
     pub(crate) version: Version,
-    /// Why the command failed although there is an answer.
+    /// The failure of a command that has an answer nevertheless.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<Problem>,
     #[serde(flatten)]
@@ -89,7 +89,7 @@ pub(crate) struct Document<T> {
 }
 
 impl<T> Document<T> {
-    /// Around this answer.
+    /// Creates a document with this answer.
     pub(crate) const fn new(content: T) -> Self {
         Document { version: Version, error: None, content }
     }
@@ -99,21 +99,21 @@ impl<T> Document<T> {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Failure {
     pub(crate) version: Version,
-    /// Why it failed.
+    /// The failure.
     pub(crate) error: Problem,
 }
 
-/// Why a command failed.
+/// The failure of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Problem {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub(crate) code: Code,
-    /// What is wrong, for people. There may be several lines.
+    /// The message, which may have several lines.
     pub(crate) message: String,
-    /// The file with line and column, the argument or the socket that it is about, if it is about one.
+    /// The place of the failure: the file with line and column, the argument, or the socket; `null` if there is none.
     #[serde(rename = "where")]
     pub(crate) place: Option<String>,
-    /// What to do about it; `null` if the message says it.
+    /// The remedy; `null` if the message contains it.
     pub(crate) remedy: Option<String>,
 }
 
@@ -123,13 +123,13 @@ pub(crate) struct Problem {
 pub(crate) enum Code {
     /// Exit code 1: the command failed.
     Failed,
-    /// Exit code 2: the command line is wrong.
+    /// Exit code 2: the command line is invalid.
     Usage,
     /// Exit code 3: a configuration or rule file is invalid.
     Invalid,
     /// Exit code 4: the control process or the dataplane does not answer.
     Unreachable,
-    /// Exit code 5: nobody has confirmed what was asked for.
+    /// Exit code 5: the operator has not confirmed the change.
     Unconfirmed,
 }
 
@@ -159,10 +159,10 @@ impl From<[u64; 2]> for Sides {
     }
 }
 
-/// The one address behind the filter that an entry counts for.
+/// The only address behind the filter for which an entry counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Peer {
-    /// The address; `null` if it is an IPv6 address, of which only a hash is kept.
+    /// The address; `null` for an IPv6 address, of which only a hash is stored.
     pub(crate) address: Option<IpAddr>,
 }
 
@@ -172,14 +172,15 @@ impl From<IpAddr> for Peer {
     }
 }
 
-/// The virtual network that something is of.
+/// A virtual network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Network {
-    /// Its VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of another type than usual as `10@88a8`.
-    /// `untagged` for frames without a tag, where those are told from all others. `null` if there is none, or if it is all.
+    /// The VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of an unusual type is written `10@88a8`.
+    /// `untagged` represents frames without a tag if they must be distinguished from all frames. `null` means no VLAN,
+    /// or all VLANs.
     #[serde(default)]
     pub(crate) vlan: Option<String>,
-    /// Its PPPoE session; `null` if there is none, or if it is all.
+    /// The PPPoE session; `null` means no session, or all sessions.
     #[serde(default)]
     pub(crate) pppoe: Option<u16>,
 }
@@ -203,14 +204,14 @@ pub(crate) fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
 }
 
-/// A point in time as RFC 3339 writes it, in UTC and to the nanosecond.
+/// A time in the form of RFC 3339, in UTC, with nanoseconds.
 pub(crate) fn rfc_3339(time: Time) -> String {
-    // Not beyond what a `Timestamp` holds, which reaches to the year 9999.
+    // The maximum of a `Timestamp` is in the year 9999.
     let time = Timestamp::from_nanosecond(i128::from(time.as_nanos())).unwrap_or(Timestamp::MAX);
     format!("{time:.9}")
 }
 
-/// A line of a file; `null` if it is in none.
+/// A line of a file; `None` without a file.
 pub(crate) const fn line(line: u32) -> Option<u32> {
     if line == 0 { None } else { Some(line) }
 }

@@ -1,4 +1,4 @@
-//! `show rules` and `export`.
+//! The output of `show rules` and `export`.
 
 use std::collections::BTreeMap;
 
@@ -16,52 +16,52 @@ use serde::Serialize;
 
 use super::{line, seconds};
 
-/// The rules that run, with their counters.
+/// The running rules with their counters.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Rules {
-    /// Their generation.
+    /// The generation of the rules.
     pub(crate) generation: u64,
-    /// Where they came from.
+    /// The origin of the rules.
     pub(crate) source: String,
-    /// The rules in the order of evaluation within each chain, those of doors included.
+    /// The rules, including those of doors, in the order of evaluation within each chain.
     pub(crate) rules: Vec<CountedRule>,
-    /// What each chain does with packets that none of its rules decides about.
+    /// The default of each chain: the verdict on packets that none of its rules decides.
     pub(crate) chain_defaults: Vec<ChainDefault>,
-    /// The layer-7 patterns that rules name.
+    /// The layer-7 patterns of the rules.
     pub(crate) patterns: Vec<Pattern>,
 }
 
-/// A rule that runs.
+/// A running rule.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct CountedRule {
-    /// Its number now. `id` stays the same when other rules come or go, and this does not.
+    /// The present number. It changes when rules before it are added or removed; `id` does not.
     pub(crate) number: RuleNumber,
     #[serde(flatten)]
     pub(crate) rule: Rule,
-    /// What it has matched.
+    /// The packets that the rule has matched.
     pub(crate) counter: Counter,
 }
 
 /// A rule.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Rule {
-    /// The same after a reload and in another order, as long as the rule says the same.
+    /// The id, which depends only on the content of the rule: it does not change with reloads or the order of rules.
     pub(crate) id: RuleId,
-    /// Its menu: `/ip firewall filter`.
+    /// The menu: `/ip firewall filter`.
     pub(crate) menu: String,
     pub(crate) chain: String,
     pub(crate) action: String,
-    /// What the action needs, the matchers and the log: names and values as RouterOS writes them, with quotes where it
-    /// writes quotes.
+    /// The arguments of the action, the matchers and the log: names and values in the form of RouterOS, including its
+    /// quotes.
     pub(crate) properties: BTreeMap<String, String>,
     pub(crate) comment: String,
-    /// Whether it is not run because the file says so.
+    /// Whether the file disables the rule.
     pub(crate) disabled: bool,
-    /// Why it cannot run; `null` if it can.
+    /// The reason that the rule cannot run; `null` if it can.
     pub(crate) invalid: Option<String>,
-    /// Whether it is a door's rule and in no rule file.
+    /// Whether the rule belongs to a door and is in no rule file.
     pub(crate) dynamic: bool,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     pub(crate) line: Option<u32>,
 }
 
@@ -89,17 +89,17 @@ impl From<&rule::Rule> for Rule {
     }
 }
 
-/// The menu of RouterOS that has such rules.
+/// The menu of RouterOS with such rules.
 fn menu(family: Family, table: Table) -> &'static str {
     MENUS.iter().find(|menu| (menu.0, menu.1) == (family, table)).map_or("", |menu| menu.2)
 }
 
-/// What a chain does with packets that none of its rules decides about.
+/// The default of a chain: the verdict on packets that none of its rules decides.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ChainDefault {
     pub(crate) chain: String,
     pub(crate) verdict: Verdict,
-    /// The packets that it decided about.
+    /// The packets that the default decided.
     pub(crate) counter: Counter,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Pattern {
     /// The expression; bytes above 0x7f as `\xHH`.
     pub(crate) regexp: String,
     pub(crate) comment: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     pub(crate) line: Option<u32>,
 }
 
@@ -131,7 +131,7 @@ impl From<&rule::Layer7Pattern> for Pattern {
     }
 }
 
-/// What a rule file says: `export`.
+/// The content of a rule file: `export`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Exported {
     /// The rules in the order of the file.
@@ -154,20 +154,20 @@ pub(crate) struct Entry {
     pub(crate) list: String,
     /// An address, prefix, range or host name; `null` if the entry has none.
     pub(crate) address: Option<String>,
-    /// How long it stays after the rules were applied; `null` if it stays.
+    /// The timeout, which begins when the rules are applied; `null` for a static entry.
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) disabled: bool,
     pub(crate) comment: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     pub(crate) line: Option<u32>,
 }
 
-/// How connections are tracked.
+/// The settings of connection tracking.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Tracking {
-    /// When they are tracked.
+    /// The condition under which connections are tracked.
     pub(crate) enabled: TrackingMode,
-    /// Whether a TCP packet in the middle of an unknown connection makes it established.
+    /// Whether a TCP packet in the middle of an unknown connection begins the connection.
     pub(crate) loose_tcp: bool,
     /// RouterOS's timeouts by name: `tcp-established`, `udp-stream`.
     pub(crate) timeouts_seconds: BTreeMap<&'static str, f64>,
@@ -200,9 +200,9 @@ impl From<&rule::Tracking> for Tracking {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct InterfaceList {
     pub(crate) name: String,
-    /// Lists whose members belong to it.
+    /// Lists whose members belong to this list.
     pub(crate) include: Vec<String>,
-    /// Lists whose members do not belong to it, unless they are among `members`.
+    /// Lists whose members do not belong to this list, unless they are in `members`.
     pub(crate) exclude: Vec<String>,
     pub(crate) members: Vec<InterfaceMember>,
     pub(crate) comment: String,
@@ -214,18 +214,18 @@ pub(crate) struct InterfaceMember {
     pub(crate) interface: String,
     pub(crate) disabled: bool,
     pub(crate) comment: String,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     pub(crate) line: Option<u32>,
 }
 
 /// One of the router's own addresses.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct LocalAddress {
-    /// With the length of its network's prefix; `null` if the router makes up all of it.
+    /// The address with its prefix length; `null` if the router generates the whole address.
     #[schemars(with = "Option<String>")]
     pub(crate) address: Option<IpNet>,
     pub(crate) disabled: bool,
-    /// `interface`, `comment`, `network` and others, as they stand in the file.
+    /// `interface`, `comment`, `network` and others, as in the file.
     pub(crate) properties: BTreeMap<String, String>,
 }
 
@@ -267,7 +267,7 @@ impl From<&RuleSet> for Exported {
 }
 
 impl Rules {
-    /// The rules that run with these settings.
+    /// The running rules with these settings.
     pub(crate) fn new(rules: wire::Rules, settings: &Settings) -> Rules {
         let wire::Rules { generation, source, rules, counters, chain_defaults: defaults } = rules;
         let numbered = rule::numbers(&rules.rules).into_iter().zip(&rules.rules);

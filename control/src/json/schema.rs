@@ -1,6 +1,6 @@
-//! The schemas of all documents: those in `docs/schema/` are made here, and this is the test that they are.
+//! Generates the schemas of all documents in `docs/schema/`, and compares the files with them.
 //!
-//! `UPDATE=1 cargo test -p knockplane-control schema` writes them anew.
+//! `UPDATE=1 cargo test -p knockplane-control schema` writes the files again.
 
 use std::collections::BTreeMap;
 use std::{env, fs};

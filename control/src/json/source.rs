@@ -14,64 +14,64 @@ use serde::Serialize;
 use super::lists::Entry;
 use super::{Network, Peer, line, seconds};
 
-/// Everything that the dataplane knows of one address.
+/// All state of one address in the dataplane.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Source {
     pub(crate) address: IpAddr,
-    /// The protected prefix that it is in: its packets are no knocks. `null` if everything is protected, or if it is in
-    /// none.
+    /// The protected prefix that contains the address: then its packets are no knocks. `null` if all addresses are
+    /// protected, or if no prefix contains the address.
     #[schemars(with = "Option<String>")]
     pub(crate) protected: Option<IpNet>,
-    /// The /64 of an IPv6 address, of which hold-off, attempts and tried ports are remembered; `null` for IPv4.
+    /// The /64 of an IPv6 address, for which hold-off, attempts and tried ports are recorded; `null` for IPv4.
     #[schemars(with = "Option<String>")]
     pub(crate) network: Option<IpNet>,
-    /// Whether first steps are kept for that /64 as well.
+    /// Whether first steps are recorded for that /64 as well.
     pub(crate) first_steps_by_network: bool,
-    /// The lists that hold the address, ordered by name.
+    /// The lists that contain the address, ordered by name.
     pub(crate) lists: Vec<List>,
     /// Whether there are more lists.
     pub(crate) lists_truncated: bool,
-    /// All doors, in the order of the configuration, without a VLAN; then the same for each VLAN that the source is known
-    /// in, if VLANs are separate.
+    /// All doors, in the order of the configuration, without a VLAN; then all doors for each VLAN of the source, if
+    /// VLANs are separate.
     pub(crate) doors: Vec<Door>,
-    /// The ports that it has tried, in the same networks; empty if there is no budget or no door.
+    /// The ports that the source has tried, in the same networks; empty if there is no budget or no door.
     pub(crate) ports: Vec<Ports>,
-    /// First steps of its prefix; `null` if there is no quota.
+    /// First steps of the source's prefix; `null` if there is no quota.
     pub(crate) quota: Option<Quota>,
-    /// Its connections; `null` if connections are not tracked.
+    /// The connections; `null` if connections are not tracked.
     pub(crate) connections: Option<Connections>,
-    /// What matchers of rules remember of it.
+    /// The state of rule matchers for the source.
     pub(crate) matchers: Vec<MatcherState>,
-    /// Its packets that were dropped.
+    /// The dropped packets of the source.
     pub(crate) drops: Drops,
-    /// Of how many sources hold-off, attempts and tried ports are remembered at most; 0 without a door.
+    /// Maximum number of sources with records of hold-off, attempts and tried ports; 0 without a door.
     pub(crate) doors_remember: u64,
     /// Time since the dataplane started.
     pub(crate) uptime_seconds: f64,
 }
 
-/// A list that holds the address.
+/// A list that contains the address.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct List {
     #[serde(flatten)]
     pub(crate) entry: Entry,
-    /// What put the entry in.
+    /// The origin of the entry.
     pub(crate) origin: Origin,
-    /// The door whose list it is; `null` if it is no door's.
+    /// The door that the list belongs to; `null` if it belongs to no door.
     pub(crate) door: Option<String>,
-    /// Rules that add to the list, the first few.
+    /// The first few rules that add to the list.
     pub(crate) added_by: Vec<RuleRef>,
-    /// Rules that match by the list, the first few.
+    /// The first few rules that match the list.
     pub(crate) used_by: Vec<RuleRef>,
 }
 
-/// A rule that runs.
+/// A running rule.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RuleRef {
     pub(crate) id: RuleId,
-    /// Its number in `show rules`.
+    /// The number in `show rules`.
     pub(crate) number: RuleNumber,
-    /// Its line in the rule file; `null` if it is in none.
+    /// The line in the rule file; `null` without a file.
     pub(crate) line: Option<u32>,
     pub(crate) chain: String,
     pub(crate) comment: String,
@@ -83,55 +83,55 @@ impl From<wire::RuleRef> for RuleRef {
     }
 }
 
-/// The source at one door.
+/// The state of the source at one door.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Door {
     pub(crate) door: String,
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Whether other packets of the source start its knock over.
+    /// Whether other packets of the source restart its knock.
     pub(crate) strict: bool,
-    /// Steps of the knock.
+    /// Number of steps of the knock.
     pub(crate) steps: u8,
     /// Whether a step has a passphrase.
     pub(crate) has_passphrase: bool,
     /// Whether the door's `sources` contain the address.
     pub(crate) admitted: bool,
-    /// How far its knock is; `null` if it has not begun.
+    /// The progress of the knock; `null` if it has not begun.
     pub(crate) progress: Option<Progress>,
-    /// How far the knock is that closes the door; `null` if it has not begun.
+    /// The progress of the closing knock; `null` if it has not begun.
     pub(crate) closing: Option<Progress>,
-    /// What the door is open for.
+    /// The grants of the source.
     pub(crate) grants: Vec<Grant>,
-    /// Time of the hold-off that is left; `null` if there is none now.
+    /// Time left of the hold-off; `null` if there is none now.
     pub(crate) held_off_seconds: Option<f64>,
-    /// Its first steps; `null` if the door has no `max-attempts`.
+    /// The first steps; `null` if the door has no `max-attempts`.
     pub(crate) attempts: Option<Attempts>,
-    /// Why its knocks are ignored now, the reason that lasts longest first.
+    /// The reasons that knocks are ignored now, the one with the longest time left first.
     pub(crate) ignored: Vec<Ignored>,
-    /// Its recent failed steps by reason, the last one first.
+    /// The recent failed steps by reason, the last one first.
     pub(crate) failures: Vec<Failure>,
 }
 
-/// How far a knock is.
+/// The progress of a knock.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Progress {
-    /// Steps that were taken.
+    /// Number of steps taken.
     pub(crate) steps: u8,
-    /// Steps that there are.
+    /// Number of steps in total.
     pub(crate) of: u8,
     /// The next step, without its passphrase.
     pub(crate) next: String,
-    /// What is knocked at; `null` if that is every address.
+    /// The destination of the knock; `null` for every address.
     pub(crate) to: Option<Peer>,
     /// Time left for the next step.
     pub(crate) time_left_seconds: f64,
 }
 
-/// What a door is open for.
+/// A grant.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Grant {
-    /// The address behind the filter; `null` if it is every address.
+    /// The address behind the filter; `null` for every address.
     pub(crate) to: Option<Peer>,
     /// `null` if it does not end.
     pub(crate) time_left_seconds: Option<f64>,
@@ -140,24 +140,24 @@ pub(crate) struct Grant {
 /// First steps of a source at a door.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Attempts {
-    /// First steps, those that were refused included.
+    /// Number of first steps, including refused ones.
     pub(crate) used: u64,
-    /// First steps that count in `per_seconds`.
+    /// Maximum number of first steps that count in `per_seconds`.
     pub(crate) limit: u8,
     pub(crate) per_seconds: f64,
-    /// Time until they are counted anew; 0 if none was taken.
+    /// Time until the count restarts; 0 if no first step was taken.
     pub(crate) time_left_seconds: f64,
 }
 
-/// Why knocks of a source are ignored.
+/// A reason that knocks of a source are ignored.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ignored {
     pub(crate) reason: door::Failure,
-    /// `null` if it does not end by itself.
+    /// Time left; `null` if the reason does not expire.
     pub(crate) time_left_seconds: Option<f64>,
 }
 
-/// Failed steps of one reason.
+/// Failed steps with one reason.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Failure {
     pub(crate) reason: door::Failure,
@@ -169,16 +169,16 @@ pub(crate) struct Failure {
     pub(crate) packet: Packet,
 }
 
-/// What is kept of a packet.
+/// The recorded fields of a packet.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Packet {
-    /// The side that it came from.
+    /// The side on which the packet arrived.
     pub(crate) side: Side,
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Its IP protocol, by name or number, as rules write it; `null` if the frame could not be read so far.
+    /// The IP protocol, by name or number, in the form of rules; `null` if the frame could not be parsed that far.
     pub(crate) protocol: Option<String>,
-    /// Its destination port; `null` if it has none.
+    /// The destination port; `null` if it has none.
     pub(crate) port: Option<u16>,
 }
 
@@ -187,15 +187,15 @@ pub(crate) struct Packet {
 pub(crate) struct Ports {
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// About so many different ones.
+    /// Approximate number of different ports.
     pub(crate) tried: u32,
-    /// Beyond so many in `within_seconds` its knocks are ignored.
+    /// Maximum number of ports in `within_seconds`. Above it, knocks are ignored.
     pub(crate) budget: u8,
     pub(crate) within_seconds: f64,
     pub(crate) ignore_for_seconds: f64,
-    /// Whether its knocks are ignored.
+    /// Whether knocks of the source are ignored.
     pub(crate) ignored: bool,
-    /// Time until the ports are forgotten.
+    /// Time until the record expires.
     pub(crate) time_left_seconds: f64,
 }
 
@@ -204,9 +204,9 @@ pub(crate) struct Ports {
 pub(crate) struct Quota {
     #[schemars(with = "String")]
     pub(crate) prefix: IpNet,
-    /// Entries that count now.
+    /// Number of entries that count now.
     pub(crate) used: u32,
-    /// Beyond so many, first steps of the prefix are refused.
+    /// Maximum number of entries. Above it, first steps of the prefix are refused.
     pub(crate) limit: u32,
 }
 
@@ -214,9 +214,9 @@ pub(crate) struct Quota {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Connections {
     pub(crate) count: u64,
-    /// The oldest ones, in the order in which they began.
+    /// The oldest connections, in the order of their begin.
     pub(crate) oldest: Vec<Connection>,
-    /// The newest ones, the last one first, without those among `oldest`.
+    /// The newest connections, the last one first, without those in `oldest`.
     pub(crate) newest: Vec<Connection>,
 }
 
@@ -225,23 +225,23 @@ pub(crate) struct Connections {
 pub(crate) struct Connection {
     #[serde(flatten)]
     pub(crate) network: Network,
-    /// Its IP protocol, by name or number, as rules write it.
+    /// The IP protocol, by name or number, in the form of rules.
     pub(crate) protocol: String,
     /// The sender of the first packet.
     pub(crate) from: Endpoint,
-    /// Its receiver.
+    /// The receiver.
     pub(crate) to: Endpoint,
-    /// `new` until both ends have sent, then `established`.
+    /// `new` until both ends have sent packets, then `established`.
     pub(crate) state: ConnectionState,
-    /// Whether both sides have closed it, or one has aborted it.
+    /// Whether both ends have closed the connection, or one end has aborted it.
     pub(crate) closed: bool,
-    /// Whether its packets skip the rules.
+    /// Whether packets of the connection bypass the rules.
     pub(crate) fasttracked: bool,
-    /// The door that it began through; `null` if there was none.
+    /// The door through which the connection began; `null` if there was none.
     pub(crate) door: Option<String>,
     /// IP bytes in both directions.
     pub(crate) bytes: u64,
-    /// Time left, if no packet comes.
+    /// Time left, if no packet arrives.
     pub(crate) time_left_seconds: f64,
 }
 
@@ -249,11 +249,11 @@ pub(crate) struct Connection {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Endpoint {
     pub(crate) address: IpAddr,
-    /// Its port; the identifier of ICMP.
+    /// The port; the identifier of ICMP.
     pub(crate) port: u16,
 }
 
-/// What a rule's matcher remembers of a source.
+/// The state of a rule's matcher for a source.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct MatcherState {
     pub(crate) rule: RuleRef,
@@ -261,7 +261,7 @@ pub(crate) struct MatcherState {
     pub(crate) memory: MatcherMemory,
 }
 
-/// What is remembered.
+/// The state.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "matcher", rename_all = "kebab-case")]
 pub(crate) enum MatcherMemory {
@@ -269,51 +269,51 @@ pub(crate) enum MatcherMemory {
     Psd {
         /// The weight of the ports that the source has tried.
         weight: u64,
-        /// From here on it is a scan.
+        /// The minimum weight of a scan.
         threshold: u32,
         /// Time until it is forgotten, if nothing comes.
         time_left_seconds: f64,
     },
     /// `dst-limit` by source addresses.
     DstLimit {
-        /// Tokens that are left.
+        /// Tokens left.
         tokens: u64,
-        /// Tokens of a full bucket.
+        /// Number of tokens of a full bucket.
         burst: u64,
         /// Time until it is forgotten, if nothing comes.
         time_left_seconds: f64,
     },
     /// `connection-limit`.
     ConnectionLimit {
-        /// Connections of the source's prefix, with some that are closed.
+        /// Connections of the source's prefix, including some closed ones.
         connections: u32,
-        /// The rule matches beyond so many.
+        /// The rule matches above this number.
         limit: u32,
         /// The length of the prefix.
         prefix_length: u8,
     },
 }
 
-/// Packets of a source that were dropped.
+/// Dropped packets of a source.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Drops {
-    /// By reason and rule, the last one first.
+    /// Dropped packets by reason and rule, the last one first.
     pub(crate) recent: Vec<Drop>,
     /// Whether there are more.
     pub(crate) truncated: bool,
-    /// How far back `recent` and the failures at doors are complete; `null` if nothing is missing.
+    /// The time for which `recent` and the failures at doors are complete; `null` if nothing is missing.
     pub(crate) complete_for_seconds: Option<f64>,
-    /// Records that there is room for, of all sources together.
+    /// Maximum number of records of all sources together.
     pub(crate) capacity: u64,
-    /// What happened while the source was watched; `null` if it was not.
+    /// The records of the watch; `null` if the source was not watched.
     pub(crate) watch: Option<Watch>,
 }
 
-/// Dropped packets of one reason.
+/// Dropped packets with one reason.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Drop {
     pub(crate) reason: Reason,
-    /// The rule that decided; `null` if none did, or if it does not run any more.
+    /// The deciding rule; `null` if no rule decided, or if the rule does not run any more.
     pub(crate) rule: Option<RuleRef>,
     /// Whether the rule does not run any more.
     pub(crate) rule_is_gone: bool,
@@ -322,23 +322,23 @@ pub(crate) struct Drop {
     pub(crate) first_ago_seconds: f64,
     /// Time since the last one.
     pub(crate) last_ago_seconds: f64,
-    /// The last one.
+    /// The last packet.
     #[serde(flatten)]
     pub(crate) packet: Packet,
 }
 
-/// What happened while a source was watched.
+/// The records of a watch.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Watch {
     /// Time since the watch began.
     pub(crate) since_seconds: f64,
-    /// Time left; 0 if it is over.
+    /// Time left; 0 if the watch has ended.
     pub(crate) time_left_seconds: f64,
     /// Every dropped packet by reason and rule, the last one first.
     pub(crate) drops: Vec<Drop>,
     /// Every failed step at a door.
     pub(crate) failures: Vec<DoorFailure>,
-    /// Whether there were too many different reasons to keep them all.
+    /// Whether there were too many different reasons to record all.
     pub(crate) truncated: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `show status` and `show workers`.
+//! The output of `show status` and `show workers`.
 
 use ipnet::IpNet;
 use knockplane_policy::packet::Side;
@@ -15,7 +15,7 @@ use super::{Sides, seconds};
 use crate::api::messages;
 use crate::ready;
 
-/// Both processes.
+/// The state of both processes.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Status {
     /// Version of the dataplane's package.
@@ -24,33 +24,33 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     /// Time since the dataplane started.
     pub(crate) uptime_seconds: f64,
-    /// Whether packets are being decided about.
+    /// Whether the dataplane decides packets.
     pub(crate) ready: bool,
-    /// Why not; `null` if they are.
+    /// The reason that the dataplane is not ready; `null` if it is.
     pub(crate) not_ready_because: Option<String>,
-    /// What needs an operator although packets are decided about, for people.
+    /// Conditions that need an operator, although the dataplane decides packets.
     pub(crate) warnings: Vec<String>,
     /// Rule sets applied since the start, counted from 1.
     pub(crate) generation: u64,
     /// Time since the generation began to run.
     pub(crate) generation_age_seconds: f64,
-    /// Where the rules came from.
+    /// The origin of the rules.
     pub(crate) rules_source: String,
-    /// How many rules run.
+    /// Number of running rules.
     pub(crate) rules: usize,
-    /// The settings that decide which rules a packet meets.
+    /// The settings that determine the chain of a packet and the defaults of the chains.
     pub(crate) settings: ShownSettings,
     /// The two interfaces, outside first.
     pub(crate) interfaces: Vec<Interface>,
     /// The workers, in order.
     pub(crate) workers: Vec<Worker>,
-    /// Frames dropped since the dataplane started, by every reason that has dropped one, the most frequent first.
+    /// Frames dropped since the dataplane started, by each reason with a drop, the most frequent first.
     pub(crate) drops: Vec<DropCount>,
     /// The table of connections; `null` if connections are not tracked.
     pub(crate) connections: Option<Table>,
-    /// What senders have left to their interface, and no interface has done.
+    /// Checksums and segmentation that senders left to their interface.
     pub(crate) offload: Offload,
-    /// What happens to frames when the dataplane is not running: `closed`.
+    /// The treatment of frames when the dataplane does not run: `closed`.
     pub(crate) on_exit: String,
     /// The dataplane's log.
     pub(crate) log: LogStatus,
@@ -58,13 +58,13 @@ pub(crate) struct Status {
     pub(crate) control: Control,
 }
 
-/// Settings of the section `[policy]`. Doors are in `show doors`, and their passphrases nowhere.
+/// Settings of the section `[policy]`. Doors are in `show doors`. No output contains their passphrases.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ShownSettings {
     /// The addresses behind the filter.
     #[schemars(with = "Vec<String>")]
     pub(crate) protect: Vec<IpNet>,
-    /// What each chain does with a packet that no rule decided about.
+    /// The verdict of each chain on a packet that no rule decides.
     pub(crate) chain_default: ChainVerdicts,
 }
 
@@ -84,15 +84,15 @@ impl From<&Settings> for ChainVerdicts {
     }
 }
 
-/// Packets and frames since the dataplane started that a sender has left to its interface.
+/// Packets and frames since the dataplane started for which a sender left work to its interface.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Offload {
-    /// Packets from each side whose TCP or UDP checksum is not computed. Only first packets of accepted connections, knocks
-    /// that opened a door, and packets that put an address into a list are looked at.
+    /// Packets from each side without a computed TCP or UDP checksum. The dataplane checks only first packets of
+    /// accepted connections, knocks that opened a door, and packets that added an address to a list.
     pub(crate) checksums: Sides,
     /// Frames that were dropped because they are longer than the MTU allows.
     pub(crate) too_long: u64,
-    /// Time since the last of any of them; `null` if there was none.
+    /// Time since the last such packet or frame; `null` if there was none.
     pub(crate) last_ago_seconds: Option<f64>,
 }
 
@@ -105,7 +105,7 @@ impl From<offload::Offload> for Offload {
 /// The control process.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Control {
-    /// Its log.
+    /// The log of the control process.
     pub(crate) log: LogStatus,
 }
 
@@ -116,15 +116,15 @@ pub(crate) struct Interface {
     pub(crate) name: String,
     /// `native` or `generic` XDP.
     pub(crate) xdp_mode: String,
-    /// Whether the kernel receives and sends frames without copying them.
+    /// Whether frames are received and sent without a copy by the kernel.
     pub(crate) zero_copy: bool,
-    /// Why frames are copied; `null` if they are not, or if that is not known.
+    /// The reason that frames are copied; `null` if they are not, or if the reason is not known.
     pub(crate) copy_reason: Option<String>,
-    /// What copying or generic XDP costs, for people; `null` if the interface has neither.
+    /// The cost of copy mode or generic XDP; `null` if the interface has neither.
     pub(crate) cost: Option<String>,
-    /// The driver, as `ethtool -i` shows it; `null` if there is none.
+    /// The driver, as in the output of `ethtool -i`; `null` if there is none.
     pub(crate) driver: Option<String>,
-    /// Receive queues.
+    /// Number of receive queues.
     pub(crate) queues: u32,
     /// MTU in bytes.
     pub(crate) mtu: u32,
@@ -176,23 +176,23 @@ impl From<wire::Interface> for Interface {
 /// A worker.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Worker {
-    /// Its number, which is the queue that it serves on both sides.
+    /// The number of the worker, which is also the number of its queue on both sides.
     pub(crate) worker: u32,
-    /// The core that it is pinned to; `null` if it is not.
+    /// The core to which the worker is pinned; `null` if it is not pinned.
     pub(crate) core: Option<u32>,
-    /// Time since it last showed that it is alive; `null` if it has just started.
+    /// Time since the last heartbeat; `null` before the first one.
     pub(crate) heartbeat_age_seconds: Option<f64>,
-    /// The generation of rules that it runs.
+    /// The generation of rules that the worker runs.
     pub(crate) generation: u64,
     /// Frames received on each side.
     pub(crate) received: Sides,
-    /// Frames forwarded out of each side.
+    /// Frames sent on each side.
     pub(crate) sent: Sides,
     /// Frames dropped.
     pub(crate) dropped: u64,
-    /// Frames that the kernel is sending.
+    /// Frames that the kernel has for transmission and has not completed.
     pub(crate) in_flight: u64,
-    /// Frames of its pool that are in none of the places they can be in; always 0.
+    /// Frames of the worker's UMEM that are in no known place; always 0.
     pub(crate) lost: u64,
     /// Time spent working since the dataplane started.
     pub(crate) busy_seconds: f64,
@@ -220,7 +220,7 @@ impl From<wire::Worker> for Worker {
 /// All workers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Workers {
-    /// Time since the dataplane started, which `busy_seconds` is a part of.
+    /// Time since the dataplane started; `busy_seconds` is a part of it.
     pub(crate) uptime_seconds: f64,
     /// The workers, in order.
     pub(crate) workers: Vec<Worker>,
@@ -233,7 +233,7 @@ impl From<messages::Workers> for Workers {
 }
 
 impl Status {
-    /// Both processes; `ready` has the reason why no packets are decided about.
+    /// The state of both processes. `ready` contains the reason if the dataplane is not ready.
     pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> Status {
         let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
         let warnings = ready::warnings(&dataplane);
@@ -253,7 +253,7 @@ impl Status {
             drops,
             connections,
             offload,
-            // Among the warnings.
+            // The warnings contain this field.
             static_entries_damage: _,
         } = dataplane;
         Status {

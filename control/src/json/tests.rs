@@ -1,4 +1,4 @@
-//! Each document as it is printed, and whether it is one of its schema.
+//! The printed form of each document. Each document must match its schema.
 
 use knockplane_policy::rsc;
 use knockplane_policy::settings::Settings;
@@ -8,7 +8,7 @@ use super::*;
 use crate::api::messages;
 use crate::sample;
 
-/// The document, which must be one of its schema.
+/// The printed document. It must match its schema.
 fn printed(name: &str, content: impl Serialize) -> String {
     let text = serde_json::to_string_pretty(&Document::new(content)).unwrap();
     assert_valid(name, &text);

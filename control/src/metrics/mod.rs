@@ -1,8 +1,8 @@
 //! The metrics for Prometheus: one request to the dataplane, rendered as text.
 //!
-//! Each scrape fills a new sheet with the current numbers of the dataplane, so that nothing is counted twice, and a series that
-//! the dataplane no longer has disappears. [`Metrics`] holds the counters of the control process itself. If the dataplane does
-//! not answer, the scrape succeeds with `dataplane_up 0`.
+//! Each scrape fills a new sheet with the present numbers of the dataplane, so that nothing is counted twice, and no
+//! series remains that the dataplane does not have any more. [`Metrics`] contains the counters of the control process.
+//! If the dataplane does not answer, the scrape succeeds with `dataplane_up 0`.
 //!
 //! | file           | owns |
 //! |----------------|------|
@@ -51,7 +51,7 @@ pub struct Metrics {
     listeners: [(&'static str, Arc<Refusals>); 2],
     /// Start of the process, since the Unix epoch.
     started: Duration,
-    /// When the dataplane last answered.
+    /// The time of the last answer of the dataplane.
     last_answer: Mutex<Option<Instant>>,
 }
 
@@ -63,8 +63,11 @@ pub const OPERATORS_LISTENER: &str = "operators";
 
 impl Default for Metrics {
     fn default() -> Self {
-        let apply = HistogramOpts::new("config_apply_duration_seconds", "Time to have a rule set run, or refused.");
-        let failures = Opts::new("dataplane_request_failures_total", "Questions the dataplane did not answer.");
+        let apply = HistogramOpts::new(
+            "config_apply_duration_seconds",
+            "Time from the request of a rule set to its application or refusal.",
+        );
+        let failures = Opts::new("dataplane_request_failures_total", "Requests that the dataplane did not answer.");
         let metrics = Metrics {
             reloads_invalid: AtomicU64::new(0),
             last_reload_successful: sheet::valid(IntGauge::new(
@@ -133,7 +136,7 @@ impl Metrics {
             let help = "Time since the dataplane last answered the control process; absent before the first answer.";
             sheet.value("dataplane_answer_age_seconds", help, last.elapsed().as_secs_f64());
         }
-        let help = "When the control process started, in Unix time.";
+        let help = "Time of the control process's start, in Unix time.";
         sheet.bare().value("process_start_time_seconds", help, self.started.as_secs_f64());
         if let Some(usage) = resources::read() {
             usage::fill(&usage::CONTROL, &sheet, &usage);
@@ -143,12 +146,12 @@ impl Metrics {
         build.with_label_values(&["control", env!("CARGO_PKG_VERSION")]).set(1.0);
         let reloads = sheet.counter(
             "config_reloads_total",
-            "Rule sets and configurations given, by what became of them.",
+            "Rule sets and configurations that were given, by result.",
             &["result"],
         );
         let lost = sheet.counter(
             "log_lines_lost_total",
-            "Log lines that were not written: no room, a write that failed, or a limit.",
+            "Log lines that were not written, because of a full queue, a failed write or a limit.",
             &["process", "kind"],
         );
         let count_lost = |process: &str, log: &wire::LogStatus| {

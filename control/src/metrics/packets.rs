@@ -37,16 +37,16 @@ fn process(sheet: &Sheet, answer: &Metrics) {
     let status = &answer.status;
     sheet.value(
         "dataplane_start_time_seconds",
-        "When the dataplane started, in Unix time.",
+        "Time of the dataplane's start, in Unix time.",
         answer.started.as_secs_f64(),
     );
-    sheet.value("config_generation", "Rule sets the dataplane has run since its start.", status.generation as f64);
+    sheet.value("config_generation", "Rule sets that the dataplane has run since its start.", status.generation as f64);
     sheet.value(
         "config_last_reload_success_timestamp_seconds",
-        "When the rule set that runs was swapped in, in Unix time.",
+        "Time at which the running rule set was applied, in Unix time.",
         answer.reloaded.as_secs_f64(),
     );
-    sheet.value("rules", "Rules that run.", status.rules as f64);
+    sheet.value("rules", "Running rules.", status.rules as f64);
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
     let refused = sheet.counter(
         "dataplane_connections_refused_total",
@@ -65,7 +65,7 @@ fn interfaces(sheet: &Sheet, status: &Status) {
     let up = sheet.gauge("interface_up", "Whether the interface's link is up.", &["side", "interface"]);
     let mode = sheet.gauge(
         "xdp_mode_info",
-        "How the interface is bound: native or generic XDP; the value is 1.",
+        "Mode of the interface: native or generic XDP; the value is 1.",
         &["side", "mode", "zero_copy"],
     );
     for interface in &status.interfaces {
@@ -79,12 +79,12 @@ fn interfaces(sheet: &Sheet, status: &Status) {
 fn drift(sheet: &Sheet, interfaces: &[Interface]) {
     let drift = sheet.gauge(
         "configuration_drift",
-        "Whether the interface, or the host, is no longer as the filter needs it.",
+        "Whether the interface or the host no longer meets a requirement of the filter.",
         &["side", "kind"],
     );
     let repairs = sheet.counter(
         "configuration_repairs_total",
-        "Changes of the interface that the dataplane has undone.",
+        "Changes of the interface that the dataplane has reverted.",
         &["side", "kind"],
     );
     for interface in interfaces {
@@ -99,7 +99,7 @@ fn drift(sheet: &Sheet, interfaces: &[Interface]) {
     }
 }
 
-/// One of the counters.
+/// A function that returns one of the counters.
 type Count = fn(&InterfaceCounters) -> u64;
 
 /// The counters of the programs and the driver at one interface, under the name of the family without its end.
@@ -112,12 +112,12 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
             }
         }
     };
-    family("xdp_frames", "Frames that the XDP program saw.", &|counters| Some(counters.arrived));
-    let unbound = "Frames that came in on a receive queue which no worker serves.";
+    family("xdp_frames", "Frames that reached the XDP program.", &|counters| Some(counters.arrived));
+    let unbound = "Frames that arrived on a receive queue without a worker.";
     family("unbound_queue_drops", unbound, &|counters| Some(counters.no_socket));
-    let tails = "Frames that may be the rest of a frame which was too long and which the driver has split.";
+    let tails = "Frames that may be the rest of an overlong frame that the driver has split.";
     family("tail_drops", tails, &|counters| Some(counters.tails));
-    let past = "Frames that got past the XDP program and were dropped behind it; absent before Linux 6.6.";
+    let past = "Frames that bypassed the XDP program and were dropped behind it; absent before Linux 6.6.";
     family("past_program_drops", past, &|counters| counters.past_program);
     let driver: [(&str, &str, Count); 7] = [
         ("interface_rx_packets", "Frames that arrived, as the driver counts.", |counters| counters.rx_packets),
@@ -130,7 +130,7 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
         ("interface_tx_dropped", "Frames dropped instead of sent, as the driver counts.", |counters| {
             counters.tx_dropped
         }),
-        ("interface_rx_missed", "Frames that the device had no room for, as the driver counts.", |counters| {
+        ("interface_rx_missed", "Frames for which the device had no room, as the driver counts.", |counters| {
             counters.rx_missed
         }),
     ];
@@ -157,11 +157,8 @@ fn traffic(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
             tx_bytes.with_label_values(&labels).inc_by(worker.sent_bytes[side.index()]);
         }
     }
-    let packets = sheet.counter(
-        "packets_total",
-        "Frames decided about, by what happened to them and why.",
-        &["worker", "verdict", "reason"],
-    );
+    let packets =
+        sheet.counter("packets_total", "Decided frames, by verdict and reason.", &["worker", "verdict", "reason"]);
     for worker in counted {
         for count in &worker.frames {
             let labels = [&worker.worker.to_string(), count.verdict.name(), count.reason.name()];
@@ -180,10 +177,10 @@ fn rings(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
     }
     let in_flight = sheet.gauge(
         "frames_in_flight",
-        "Frames handed to the kernel for sending that did not come back yet.",
+        "Frames that were given to the kernel for sending and are not yet returned.",
         &["worker"],
     );
-    let lost = sheet.gauge("frames_lost", "Frames of the worker's pool that are nowhere; always 0.", &["worker"]);
+    let lost = sheet.gauge("frames_lost", "Frames of the worker's pool whose place is unknown; always 0.", &["worker"]);
     for worker in workers {
         in_flight.with_label_values(&[worker.worker.to_string()]).set(worker.in_flight as f64);
         lost.with_label_values(&[worker.worker.to_string()]).set(worker.lost as f64);
@@ -193,7 +190,7 @@ fn rings(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
 fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Duration) {
     let heartbeat = sheet.gauge(
         "worker_heartbeat_timestamp_seconds",
-        "When the worker last said that it is alive, in Unix time.",
+        "Time of the worker's last heartbeat, in Unix time.",
         &["worker"],
     );
     for worker in workers {
@@ -202,7 +199,7 @@ fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Durat
         let last = now.saturating_sub(age);
         heartbeat.with_label_values(&[worker.worker.to_string()]).set(last.as_secs_f64());
     }
-    let spent = sheet.seconds("worker_seconds_total", "Time the worker spent, by what it did.", &["worker", "state"]);
+    let spent = sheet.seconds("worker_seconds_total", "Time of the worker, by its activity.", &["worker", "state"]);
     for worker in counted {
         let number = worker.worker.to_string();
         spent.with_label_values(&[&number, "busy"]).inc_by(worker.busy.as_secs_f64());
@@ -211,11 +208,11 @@ fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Durat
 }
 
 fn rules(sheet: &Sheet, answer: &Metrics) {
-    let packets = sheet.counter("rule_packets_total", "Packets the rule matched.", &["chain", "rule"]);
-    let bytes = sheet.counter("rule_bytes_total", "Bytes of IP packets the rule matched.", &["chain", "rule"]);
+    let packets = sheet.counter("rule_packets_total", "Packets that the rule matched.", &["chain", "rule"]);
+    let bytes = sheet.counter("rule_bytes_total", "Bytes of IP packets that the rule matched.", &["chain", "rule"]);
     let info = sheet.gauge(
         "rule_info",
-        "What a rule is: its number in `show rules`, its action and its comment; the value is 1.",
+        "Description of a rule: its number in `show rules`, its action and its comment; the value is 1.",
         &["rule", "number", "chain", "action", "comment"],
     );
     for RuleMetrics { id, number, chain, action, comment, counter } in &answer.rules {
@@ -226,16 +223,16 @@ fn rules(sheet: &Sheet, answer: &Metrics) {
     }
     sheet.count(
         "rule_overflow_packets_total",
-        "Packets that rules matched while they had no series of their own.",
+        "Packets that rules without their own series matched.",
         answer.rule_overflow.packets,
     );
     sheet.count(
         "rule_overflow_bytes_total",
-        "Bytes of IP packets that rules matched while they had no series of their own.",
+        "Bytes of IP packets that rules without their own series matched.",
         answer.rule_overflow.bytes,
     );
     let without_series = answer.rules_without_series as f64;
-    sheet.value("rules_without_series", "Rules that run and have no series of their own.", without_series);
+    sheet.value("rules_without_series", "Running rules without their own series.", without_series);
 }
 
 /// A comment as the value of a label: control characters are escaped, so that no tool that shows it is confused. The
@@ -247,10 +244,10 @@ fn printable(comment: &str) -> String {
 
 fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
     let packets =
-        sheet.counter("chain_default_packets_total", "Packets that no rule of the chain decided about.", &["chain"]);
+        sheet.counter("chain_default_packets_total", "Packets that no rule of the chain decided.", &["chain"]);
     let bytes = sheet.counter(
         "chain_default_bytes_total",
-        "Bytes of IP packets that no rule of the chain decided about.",
+        "Bytes of IP packets that no rule of the chain decided.",
         &["chain"],
     );
     for (chain, counter) in BuiltinChain::ALL.into_iter().zip(defaults) {
@@ -260,12 +257,13 @@ fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
 }
 
 fn connections(sheet: &Sheet, answer: &Metrics) {
-    let unfinished = "Packets that began something and have no checksum: their sender has left it to its interface.";
+    let unfinished = "Packets without a checksum that began a connection, opened a door or added to a list: the \
+        sender left the checksum to its interface.";
     let family = sheet.counter("packets_without_checksum_total", unfinished, &["side"]);
     for side in Side::ALL {
         family.with_label_values(&[side.name()]).inc_by(answer.status.offload.checksums[side.index()]);
     }
-    let known = "Connections that are known; 0 if no rule asks for them.";
+    let known = "Tracked connections; 0 if no rule needs them.";
     sheet.value("connections", known, answer.connections as f64);
     let refused = "Packets that were invalid because there was no room for their connection.";
     let family = sheet.counter("connections_refused_packets_total", refused, &[]);
@@ -274,7 +272,7 @@ fn connections(sheet: &Sheet, answer: &Metrics) {
 
 fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
     let entries = sheet.gauge("address_list_entries", "Addresses in the list.", &["list"]);
-    let expired = sheet.counter("address_list_expired_total", "Addresses whose time in the list was over.", &["list"]);
+    let expired = sheet.counter("address_list_expired_total", "Addresses that expired in the list.", &["list"]);
     let evictions = sheet.counter(
         "address_list_evictions_total",
         "Addresses evicted from the list before their expiry.",
@@ -282,7 +280,7 @@ fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
     );
     let refusals = sheet.counter(
         "address_list_refusals_total",
-        "Addresses not added because the table was full of addresses further along.",
+        "Addresses that were not added, because the table was full of addresses of higher levels.",
         &["list"],
     );
     for list in lists {
@@ -296,7 +294,8 @@ fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
 
 fn doors(sheet: &Sheet, doors: &[DoorSummary]) {
     let knocking = sheet.gauge("door_knocking", "Sources that have begun to knock at the door.", &["door"]);
-    let open = sheet.gauge("door_open", "Sources that the door is open for, each towards one address.", &["door"]);
+    let open =
+        sheet.gauge("door_open", "Sources with a grant of the door, each for one destination address.", &["door"]);
     let steps = sheet.counter(
         "door_steps_total",
         "Steps of the door's knock that were taken, counted from 1; the last one opens.",
@@ -304,8 +303,7 @@ fn doors(sheet: &Sheet, doors: &[DoorSummary]) {
     );
     let opened = sheet.counter("door_opened_total", "Knocks that opened the door.", &["door"]);
     let closed = sheet.counter("door_closed_total", "Knocks that closed the door.", &["door"]);
-    let failed =
-        sheet.counter("door_failed_total", "Steps and knocks that came to nothing, by why.", &["door", "reason"]);
+    let failed = sheet.counter("door_failed_total", "Failed steps and knocks, by reason.", &["door", "reason"]);
     for door in doors {
         let name = door.door.as_str();
         knocking.with_label_values(&[name]).set(door.knocking as f64);

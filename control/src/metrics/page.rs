@@ -1,4 +1,4 @@
-//! Writes `docs/metrics.md` from the metrics in the code, and compares the page with them. Names, types, labels and
+//! Generates `docs/metrics.md` from the metrics in the code, and compares the page with them. Names, types, labels and
 //! descriptions are those of a scrape. This file has an example of a query for each metric, and the test fails if a
 //! metric has none.
 //!
@@ -28,12 +28,12 @@ request to the dataplane. This page is generated from the code, and a test compa
 
 - **If the dataplane does not answer** within 3 s, `knockplane_dataplane_up` is 0 and its metrics are absent.
   `knockplane_dataplane_answer_age_seconds` is the time since its last answer.
-- **Counters do not decrease** during the life of the counting process, whatever is applied, reloaded, removed and added again. The
-  dataplane counts everything except this: `process_…`, `knockplane_control_…`, `knockplane_dataplane_request_failures_total`,
+- **Counters do not decrease** during the life of the counting process, also if rules, lists or doors are applied, reloaded, removed
+  or added again. The dataplane counts everything except the following metrics: `process_…`, `knockplane_control_…`, `knockplane_dataplane_request_failures_total`,
   `knockplane_config_apply_duration_seconds`, and the series `result=\"invalid\"` and `process=\"control\"`. The
-  control process counts these, and they begin anew with it. `knockplane_dataplane_start_time_seconds` and
+  control process counts these, and they start at zero when it starts. `knockplane_dataplane_start_time_seconds` and
   `process_start_time_seconds` are the start times of the two processes. Three exceptions: `knockplane_interface_…` are the driver's counters, which some drivers reset
-  with the device; a rule that is removed and added again keeps its counters only while at most 20,000 removed rules are remembered; and
+  with the device; a rule that is removed and added again keeps its counters only while at most 20,000 removed rules are stored; and
   if one of two equal rules is removed, the other one continues under the id of the first.
 - **Removed objects have no series**: removed rules, lists and doors, and lists without a name in the rules and without entries.
   If they are added again, their counters continue.
@@ -45,8 +45,8 @@ request to the dataplane. This page is generated from the code, and a test compa
 - **`rules` in `[metrics]` of the configuration selects the rules with series**: all, or those with these chains or comments; at
   most 1,000. The last rule of each chain always has series, for at most 256 chains. The packets of the other rules are in
   `knockplane_rule_overflow_packets_total`, and stay there if a rule gets its own series later.
-- **Labels have no addresses, ports or users**, but they have host names of address lists. Comments of rules are cut to 80
-  characters; `comments = false` in `[metrics]` leaves them out. Every client that can scrape can read them.
+- **Labels have no addresses, ports or users**, but they have host names of address lists. Comments of rules are truncated to 80
+  characters; `comments = false` in `[metrics]` omits them. Every client that can scrape can read them.
 ";
 
 /// Metrics by subject, each with an example of a query.

@@ -93,7 +93,7 @@ impl Part {
     }
 }
 
-/// The library checks only names, and the names here are literals that a test renders.
+/// The library checks only names. All names are literals, and a test renders all of them.
 pub(super) fn valid<T>(result: prometheus::Result<T>) -> T {
     result.expect("metric names are valid and used once")
 }

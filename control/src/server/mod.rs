@@ -1,4 +1,4 @@
-//! The connections of the two listeners: admission, time limits, and which connection is closed when there is no room.
+//! The connections of the two listeners: admission, time limits, and eviction when there is no room.
 //!
 //! - **A connection serves one request.** There is a time limit for its arrival, and one for reading the answer.
 //! - **The number of connections is limited**, in total and for each peer: an address (an IPv6 /64) over TCP, a user on the unix
@@ -48,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Limit in bytes for the head of a request, and for the buffer of hyper.
 const MAX_HEAD: usize = 64 << 10;
 
-/// New connections that get a refusal at the same time; further ones are closed without an answer.
+/// Maximum number of new connections that get a refusal at the same time. Further ones are closed without an answer.
 const MAX_TOLD: usize = 32;
 
 /// Time limit for such a refusal.
@@ -84,7 +84,7 @@ pub(crate) struct Server {
 /// The connections of a listener.
 struct Table {
     admission: Admission<Peer>,
-    /// Dropping it ends the connection.
+    /// The drop of a sender ends its connection.
     holds: HashMap<u64, oneshot::Sender<Infallible>>,
 }
 
@@ -225,10 +225,10 @@ where
     let refusal = tokio::select! {
         done = connection => match done {
             Err(error) if error.is_timeout() => Refusal::SlowRequest,
-            // Other errors of a connection are not worth a log line.
+            // Other errors of a connection are not logged.
             _ => return,
         },
-        // It was evicted, which is counted elsewhere.
+        // The connection was evicted, which is counted at another place.
         _ = ended => return,
         refusal = times.exceeded(phases) => refusal,
     };
@@ -241,7 +241,7 @@ impl Times {
         let arrived = async { phases.wait_for(|phase| *phase != Phase::Head).await.is_ok() };
         match timeout(self.head, arrived).await {
             Err(_) => return Refusal::SlowRequest,
-            // The connection is over.
+            // The connection has ended.
             Ok(false) => pending().await,
             Ok(true) => {}
         }
@@ -271,7 +271,7 @@ where
 }
 
 impl Place {
-    /// Whether room is reserved for its peer.
+    /// Whether room is reserved for the peer of the connection.
     pub(crate) fn is_privileged(&self) -> bool {
         self.privileged
     }

@@ -35,7 +35,7 @@ pub(super) enum Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(super) peer: Peer,
-    /// Whether room is reserved for it.
+    /// Whether room is reserved for the peer.
     pub(super) privileged: bool,
 }
 

@@ -7,12 +7,12 @@ use super::*;
 
 const LIMITS: Limits = Limits { total: 8, per_peer: 4, reserved: 4 };
 
-/// Much longer than the time limits in the tests, so that a test fails rather than hangs.
+/// Time limit of a test. It is much longer than the time limits under test, so that a test fails and does not hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const TIMES: Times = Times { head: Duration::from_millis(300), answer: Duration::from_millis(300) };
 
-/// A server of these pages on a port of its own.
+/// A server of these pages on a free port.
 async fn served(times: Times, pages: Router) -> (std::net::SocketAddr, Arc<Refusals>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -71,7 +71,7 @@ async fn a_missing_request_and_an_unread_answer_end_at_their_limits() {
     let (address, refusals) = served(TIMES, pages).await;
     let mut trickle = TcpStream::connect(address).await.unwrap();
     let trickling = async {
-        // Until the connection ends, which a write notices.
+        // Writes until the connection ends, which a write reports.
         while trickle.write_all(b"G").await.is_ok() {
             sleep(Duration::from_millis(20)).await;
         }

@@ -1,8 +1,8 @@
 //! The section `[control]` of the configuration file, parsed to typed values.
 //!
-//! Both processes read the file. Of the dataplane's sections this module reads only `[dataplane] socket`, so that the socket is
-//! configured once; the dataplane checks the rest. All problems are reported, not only the first. Commands that try packets
-//! offline read the section `[policy]`, see [`policy`].
+//! Both processes read the file. Of the dataplane's sections, this module reads only `[dataplane] socket`, so that the
+//! socket is configured once; the dataplane checks the rest. All problems are reported, not only the first. Commands
+//! that evaluate packets offline read the section `[policy]`, see [`policy`].
 
 pub mod policy;
 
@@ -86,14 +86,14 @@ impl Settings {
             }
         }
         if let Some(socket) = dataplane_socket(root.get_ref()) {
-            // Relative to the folder of the file, as in the dataplane.
+            // A relative path is relative to the folder of the file, as in the dataplane.
             settings.dataplane_socket = file.parent().unwrap_or(Path::new("")).join(socket);
         }
         reader.into_result(settings)
     }
 }
 
-/// A configuration file is invalid. The text has one problem a line.
+/// A configuration file is invalid. The text has one problem in each line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
     /// The problems, each with file, line, key and remedy.

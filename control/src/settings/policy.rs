@@ -1,5 +1,5 @@
-//! The section `[policy]` of the configuration file and its doors, for commands that try packets offline. The processes read
-//! the rest of the file.
+//! The section `[policy]` of the configuration file and its doors, for commands that evaluate packets offline. The
+//! processes read the rest of the file.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::SettingsError;
 
-/// The parts of the file that are read here.
+/// The parts of the file that this module reads.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]

@@ -1,8 +1,9 @@
-//! Frame + state + now → verdict. No socket, no system call, no clock, no unsafe: a decision needs only memory.
+//! Decides about frames: a frame, the state and the present time result in a verdict. The crate has no socket, no
+//! system call, no clock and no unsafe code: a decision needs only memory.
 //!
-//! A worker hands a burst of frames to [`pipeline::Decider::decide`]. One after the other, its headers are read and the
-//! packet is evaluated against the rules of its chain; what the rules add to address lists is there for the next rule and
-//! for the other workers. On this path nothing is allocated or logged, and no input panics.
+//! A worker passes a burst of frames to [`pipeline::Decider::decide`]. For one frame after the other, the decider reads
+//! the headers, and evaluates the packet by the rules of its chain. The next rule and all other workers see the entries
+//! that a rule adds to address lists. This path allocates nothing, logs nothing, and panics on no input.
 //!
 //! Four modules in three layers. A module imports only from below:
 //!

@@ -1,11 +1,11 @@
-//! Decides which connections a listener keeps when more arrive than it has room for.
+//! Selects the connections that a listener keeps when more arrive than it has room for.
 //!
 //! A new connection is admitted while there is room. Without room, the peer with the most connections loses one: the
 //! connection that has been idle longest, or, if none is idle, the one whose transfer is oldest. So a peer that opens
 //! connections and sends no requests loses its own connections and blocks no other peer. A connection whose request is
 //! being answered is never closed. If all connections are being answered, the new one is refused.
 //!
-//! Pure: no socket, no clock. Order stands for age.
+//! This module uses no socket and no clock: the order of changes represents age.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,14 @@ pub struct Limits {
     pub reserved: usize,
 }
 
-/// What a connection is doing.
+/// The activity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// No request has arrived.
     Idle,
     /// A request is arriving, or an answer waits to be read.
     Transfer,
-    /// Its request is being answered.
+    /// The listener is answering its request.
     Work,
 }
 
@@ -47,7 +47,7 @@ pub struct Admitted {
 pub struct Admission<P> {
     limits: Limits,
     connections: BTreeMap<u64, Connection<P>>,
-    /// Numbers connections and their changes of activity, in ascending order.
+    /// The next number. Connections and their changes of activity have ascending numbers.
     next: u64,
 }
 

@@ -3,7 +3,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Highest number of descriptors that is requested. All connections of a process together take a fraction of it.
+/// Maximum number of descriptors that is requested. All connections of a process together take a fraction of it.
 const WANTED: u64 = 65_536;
 
 /// Raises the soft limit to the hard limit, at most to 65,536. Returns the number of files that may be open now.

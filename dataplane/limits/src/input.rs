@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::trust::{self, TrustError};
 
-/// One mebibyte, in bytes.
+/// A mebibyte, in bytes.
 const MIB: u64 = 1 << 20;
 
 /// Limit for one kind of input.
@@ -48,7 +48,7 @@ pub const KNOCKD: Limit =
 pub const TESTS: Limit =
     Limit { bytes: 16 * MIB, of: "test files", remedy: "split the file: `knockctl test` takes several" };
 
-/// Captures, which are held in memory.
+/// Captures, which are read into memory.
 pub const CAPTURE: Limit =
     Limit { bytes: 1024 * MIB, of: "captures", remedy: "split the capture (editcap -c 1000000 IN OUT)" };
 
@@ -67,7 +67,7 @@ pub const SERVICES: Limit = Limit { bytes: 16 * MIB, of: "lists of services", re
 pub const ALL: [Limit; 10] =
     [RULES, LIST_ENTRIES, SAVED_LISTS, CONFIGURATION, KNOCKD, TESTS, CAPTURE, PROFILES, SHARED_PROFILE, SERVICES];
 
-/// Why input is not read. The text continues a sentence that begins with the file's name.
+/// The reason that an input is not read. The text continues a sentence that begins with the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The system refuses to open or read it.

@@ -1,4 +1,4 @@
-//! Limits on what the programs take in, defined once for all of them.
+//! The limits of all programs for files, connections and waits, each defined once.
 //!
 //! | module          | owns |
 //! |-----------------|------|
@@ -10,7 +10,8 @@
 //! | [`predecessor`] | how long to wait for another process that holds a resource, and its name |
 //! | `usage`         | resources of the host that the process uses (feature `usage`) |
 //!
-//! Reads files and asks the kernel for limits; opens no socket, and only `predecessor` reads the clock. `docs/limits.md` is the manual.
+//! The crate reads files and queries the kernel for limits. It opens no socket, and only `predecessor` reads the clock.
+//! `docs/limits.md` is the manual.
 
 pub mod admission;
 #[cfg(unix)]

@@ -1,5 +1,5 @@
-//! Another process that holds a lock, a socket or an interface which a starting process needs: how long to wait for it, and its
-//! name.
+//! Another process with a lock, a socket or an interface that a starting process needs: the maximum wait for it, and
+//! its name.
 //!
 //! After a kill, the kernel releases the resources of the process step by step, for tens of milliseconds.
 
@@ -8,13 +8,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a process that exits may hold a resource.
+/// Maximum time for which a process that exits may hold a resource.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pause between two attempts to take a resource.
 pub const RETRY: Duration = Duration::from_millis(1);
 
-/// The point in time at which a start stops to wait for other processes. A start has one deadline for all its resources.
+/// The time at which a start stops waiting for other processes. A start has one deadline for all its resources.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
@@ -24,17 +24,17 @@ impl Deadline {
         Deadline(Instant::now() + PATIENCE)
     }
 
-    /// A deadline that is over: each resource is tried once.
+    /// A deadline in the past: a start tries each resource once.
     pub fn over() -> Deadline {
         Deadline(Instant::now())
     }
 
-    /// Whether the time is over.
+    /// Whether the deadline has passed.
     pub fn is_over(self) -> bool {
         Instant::now() >= self.0
     }
 
-    /// Blocks the thread for this long. Returns false at once if the time is over.
+    /// Blocks the thread for this duration. Returns false at once if the deadline has passed.
     pub fn wait(self, pause: Duration) -> bool {
         let waits = !self.is_over();
         if waits {
@@ -44,8 +44,8 @@ impl Deadline {
     }
 }
 
-/// The process for a message: `process 4711 (knockplane-dataplane)`, without the name if `/proc` does not know it. A process
-/// of another PID namespace has no number (`None`, or 0) here.
+/// The process for a message: `process 4711 (knockplane-dataplane)`, without the name if `/proc` does not contain it. A
+/// process of another PID namespace has no number (`None`, or 0) here.
 pub fn describe(pid: Option<i32>) -> String {
     let Some(pid) = pid.filter(|pid| *pid > 0) else { return "a process of another PID namespace".to_owned() };
     match command_name(pid) {
@@ -54,7 +54,7 @@ pub fn describe(pid: Option<i32>) -> String {
     }
 }
 
-/// The file name of the first word of its command line. The kernel cuts its own name of a process after 15 bytes.
+/// The file name of the first word of its command line. The kernel's own name of a process is truncated to 15 bytes.
 fn command_name(pid: i32) -> Option<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let first = line.split(|byte| *byte == 0).next().map(String::from_utf8_lossy);

@@ -1,11 +1,11 @@
-//! Reasons for which a limit refuses or closes a connection: one closed set for answers, metrics and the log.
+//! The reasons for which a limit refuses or closes a connection. Answers, metrics and the log use the same set.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Minimum time between two log lines about refusals, so that a peer cannot fill the log by opening connections.
+/// Minimum time between two log lines about refusals, so that a peer cannot fill the log with connections.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 macro_rules! refusals {
@@ -44,19 +44,19 @@ refusals! {
     PeerLimit = "peer-limit", "too many connections of one peer: close some of them, or try again";
     /// There are as many connections as allowed, and all are being answered.
     TotalLimit = "total-limit", "too many connections: try again";
-    /// It was closed to make room for a newer connection.
+    /// The connection was closed to make room for a newer one.
     Evicted = "evicted", "too many connections: this one sent no request and was closed for a newer one";
-    /// It sent no request.
+    /// The peer sent no request.
     Idle = "idle", "the connection sent no request for too long";
-    /// Its request did not arrive in time.
+    /// The request did not arrive in time.
     SlowRequest = "slow-request", "the request did not arrive in time";
-    /// Its answer was not read in time.
+    /// The peer did not read the answer in time.
     SlowReader = "slow-reader", "the answer was not read in time";
-    /// Its request is too long.
+    /// The request is too long.
     TooLong = "too-long", "the request is too long";
     /// Requests or answers of other connections use all the memory for them.
     Memory = "memory", "requests and answers of other connections use all the memory reserved for them: try again";
-    /// The system has no descriptor or no memory for it.
+    /// The system has no descriptor or no memory for the connection.
     Accept = "accept", "the system cannot accept a connection: raise the limit of open files (LimitNOFILE=)";
 }
 
@@ -71,7 +71,7 @@ pub struct Refusals {
 #[derive(Debug)]
 struct Log {
     last: Option<Instant>,
-    /// By reason: each line is about one.
+    /// The number of refusals since the last line, by reason: each line reports one reason.
     untold: [u64; Refusal::ALL.len()],
 }
 

@@ -1,4 +1,4 @@
-//! Files that no other user can change: a configuration that decides which packets pass, a profile that names a
+//! Checks that no other user can change a file: a configuration determines which packets pass, and a profile names a
 //! command.
 //!
 //! A file is trusted if three conditions hold. It is a regular file, and its owner is root or the user of this process.
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use crate::input::InputError;
 
-/// Why a file is not trusted.
+/// The reason that a file is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It is a pipe, a device, …
+    /// The file is not regular: it is a pipe or a device, for example.
     #[error("{} is not a regular file: name a regular file", .0.display())]
     NotRegular(PathBuf),
     /// Another user owns it.
@@ -30,12 +30,12 @@ pub enum TrustError {
         /// The user id that should own it.
         user: u32,
     },
-    /// Others can write it.
-    #[error("{path} can be written by {}; run: chmod go-w {path}", if *.by_all { "everybody" } else { "its group" }, path = .path.display())]
+    /// Other users can write it.
+    #[error("{path} can be written by {}; run: chmod go-w {path}", if *.by_all { "all users" } else { "its group" }, path = .path.display())]
     Writable {
         /// The file, or a directory on the way to it.
         path: PathBuf,
-        /// Everybody can write it, not only its group.
+        /// Whether all users can write it, and not only its group.
         by_all: bool,
     },
 }
@@ -93,7 +93,7 @@ mod unix {
     const WRITABLE_BY_ALL: u32 = 0o002;
     const STICKY: u32 = 0o1000;
 
-    /// Highest number of links on one path, as in the kernel (path_resolution(7)).
+    /// Maximum number of links on one path, as in the kernel (path_resolution(7)).
     const MOST_LINKS: u32 = 40;
 
     /// Checks every directory and link on the path to a file; returns the file's name without links.
@@ -178,7 +178,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A directory of this test's own with a file in it.
+    /// A temporary directory with a file in it.
     fn scenario() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_file_that_others_can_write_is_refused_with_the_remedy() {
         let (_folder, file) = scenario();
-        for (mode, who) in [(0o666, "everybody"), (0o646, "everybody"), (0o664, "its group"), (0o602, "everybody")] {
+        for (mode, who) in [(0o666, "all users"), (0o646, "all users"), (0o664, "its group"), (0o602, "all users")] {
             chmod(&file, mode);
             let shown = file.display();
             assert_eq!(told(&file), format!("is not read: {shown} can be written by {who}; run: chmod go-w {shown}"));
@@ -229,7 +229,7 @@ mod tests {
         symlink("../file", &link).unwrap();
         assert_eq!(told(&link), "");
         chmod(&open_to_all, 0o777);
-        assert!(told(&link).contains("can be written by everybody"), "{}", told(&link));
+        assert!(told(&link).contains("can be written by all users"), "{}", told(&link));
         chmod(&open_to_all, 0o755);
         chmod(&file, 0o666);
         assert!(told(&link).contains(&format!("chmod go-w {}", file.display())), "{}", told(&link));

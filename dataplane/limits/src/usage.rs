@@ -1,4 +1,4 @@
-//! Resources that this process uses, from /proc/self.
+//! The resources that this process uses, from /proc/self.
 
 use std::time::Duration;
 

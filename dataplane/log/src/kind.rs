@@ -9,7 +9,7 @@ pub enum Kind {
     Door,
     /// An address was added to a list or removed from it.
     List,
-    /// An operator changed something, or watches a source.
+    /// An operator made a change, or watches a source.
     Operator,
     /// A packet matched a rule that logs.
     Packet,

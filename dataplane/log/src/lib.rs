@@ -1,8 +1,8 @@
-//! The log of both processes: lines on standard error, for which no thread waits.
+//! The log of both processes: lines on standard error. No thread of the process waits for their output.
 //!
-//! A line is formatted on the thread that logs it and put in a bounded queue. One thread writes the queue to standard
-//! error. A stalled or missing reader, a full disk and a closed descriptor cost log lines, and nothing else: lost lines
-//! are counted by kind, packet lines by rule, and the counts are logged once writing works again.
+//! The thread that logs a line formats it and puts it in a bounded queue. One thread writes the queue to standard
+//! error. A stalled or missing reader, a full disk and a closed descriptor have no other effect than lost log lines.
+//! Lost lines are counted by kind, packet lines by rule, and the counts are logged when writing works again.
 //!
 //! ```text
 //!  tracing::info!(…) ─► format ─► queue, with room for each kind ─► writer thread ─► standard error
@@ -10,7 +10,7 @@
 //!                                       └──────────► lost lines ◄───────┘
 //! ```
 //!
-//! There is one log in a process, as with tracing's subscriber: [`start`] starts it once.
+//! A process has one log, like the subscriber of tracing: [`start`] starts it once.
 //!
 //! | module     | owns |
 //! |------------|------|
@@ -49,12 +49,12 @@ pub use crate::queue::Status;
 use crate::queue::{Line, Queue};
 use crate::writer::{Output, Writer};
 
-/// How long an ending process waits for its last lines. A working reader takes them much faster, and a service manager
-/// that restarts the process does not notice a longer end.
+/// Maximum time for which an ending process waits for its last lines. A working reader reads them much faster, and the
+/// wait hardly delays a restart by a service manager.
 pub const AT_EXIT: Duration = Duration::from_millis(200);
 
-/// How long a process that cannot start waits for its last lines. It serves nothing yet, and its reasons may be longer than a
-/// pipe holds.
+/// Maximum time for which a process that cannot start waits for its last lines. The process serves nothing yet, and its
+/// error messages may be longer than a pipe's buffer.
 pub const AT_FAILED_START: Duration = Duration::from_secs(2);
 
 /// The target of lines that report losses. The writer writes them itself, so they need no room in the queue.
@@ -62,7 +62,7 @@ const REPORT: &str = "knockplane_log::report";
 
 static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// The format of lines, once the log is started.
+/// The format of lines; set when the log starts.
 static FORMAT: OnceLock<Format> = OnceLock::new();
 
 thread_local! {
@@ -81,14 +81,14 @@ pub enum Format {
     Json,
 }
 
-/// Starts the log: from now on tracing's events are lines on standard error. `RUST_LOG` filters them; the default is
+/// Starts the log, which writes tracing's events as lines to standard error. `RUST_LOG` filters them; the default is
 /// `info`.
 ///
 /// # Errors
 /// If the writer thread cannot be started, or the log was started before.
 pub fn start(format: Format) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
-    // First: without it, queued lines would not be written.
+    // The writer starts first, because only it writes queued lines.
     let writer = Writer::new(Arc::clone(&queue), Output::standard_error(), report);
     thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
     _ = FORMAT.set(format);
@@ -98,7 +98,7 @@ pub fn start(format: Format) -> io::Result<()> {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
-        // Otherwise the library prints its own errors to standard error, and panics if that fails.
+        // By default, the library prints its own errors to standard error, and panics if that fails.
         .log_internal_errors(false)
         .with_writer(Lines(queue));
     match format {
@@ -127,7 +127,7 @@ pub fn is_json() -> bool {
     FORMAT.get() == Some(&Format::Json)
 }
 
-/// Counts lines as lost that were not formatted. Packet lines have a rule.
+/// Counts lines that were not formatted as lost. Packet lines have a rule.
 pub fn omit(kind: Kind, rule: Option<&RuleName>, lines: u64) {
     if let Some(queue) = LOG.get()
         && lines > 0
@@ -136,18 +136,18 @@ pub fn omit(kind: Kind, rule: Option<&RuleName>, lines: u64) {
     }
 }
 
-/// Writes text to standard error unchanged, after the waiting lines. It is never cut or dropped for lack of room: for
-/// the last messages of a process.
+/// Writes text to standard error unchanged, after the waiting lines. The text is never truncated or dropped for lack of
+/// room. A process uses this for its last messages.
 pub fn write(text: &str) {
     match LOG.get() {
         Some(queue) => queue.push_whole(text),
-        // A failure cannot be reported anywhere.
+        // There is no other output that could report a failure.
         None => _ = io::stderr().write_all(text.as_bytes()),
     }
 }
 
-/// Waits until every line is written or lost, at most for the given time, or without a limit as long as the reader
-/// takes. Returns whether every line was.
+/// Waits until every line is written or lost, at most for `within`; `None` is no limit. Returns whether every line was
+/// written or lost.
 pub fn flush(within: Option<Duration>) -> bool {
     LOG.get().is_none_or(|queue| queue.flush(within))
 }

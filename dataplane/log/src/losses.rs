@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use crate::kind::Kind;
 
-/// Highest number of rules with a count of their own. Lines of further rules are counted by kind alone.
+/// Maximum number of rules with separate counts. Lines of further rules are counted by kind alone.
 const MAX_RULES: usize = 1024;
 
 /// A rule that logs packets, as log lines name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleName {
-    /// Its id, which does not change when other rules are added or removed.
+    /// The rule's id, which does not change when other rules are added or removed.
     pub id: Box<str>,
-    /// Its number, as `knockctl show rules` shows it with its menu.
+    /// The number, as `knockctl show rules` shows it with its menu.
     pub number: Box<str>,
 }
 

@@ -1,4 +1,4 @@
-//! Logs panics. The standard library's own hook writes to standard error itself, and so waits for its reader.
+//! Logs panics. The hook of the standard library writes directly to standard error, and would wait for its reader.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -7,12 +7,12 @@ use std::thread;
 
 use crate::{AT_EXIT, LOG};
 
-/// From now on a panic is logged and unwinds as usual: it ends its thread or task.
+/// Sets a hook that logs a panic. The panic unwinds as usual: it ends its thread or task.
 pub fn log_panics() {
     panic::set_hook(Box::new(log_panic));
 }
 
-/// From now on a panic in any thread is logged and aborts the process within [`AT_EXIT`], even if the log has no
+/// Sets a hook that logs a panic in any thread and aborts the process within [`AT_EXIT`], even if the log has no
 /// reader.
 pub fn abort_on_panic() {
     panic::set_hook(Box::new(|info| {

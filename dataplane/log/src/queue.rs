@@ -1,6 +1,7 @@
-//! The lines that wait for the writer, with a bounded number of bytes for each kind.
+//! The queue of lines for the writer, with a bounded number of bytes for each kind.
 //!
-//! A full kind loses its newest lines, and no others. The lock is held for a push or a pop, never during a write.
+//! If the room of a kind is full, only new lines of this kind are lost. The lock is held for a push or a pop, never
+//! during a write.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -10,17 +11,17 @@ use std::time::{Duration, Instant};
 use crate::kind::Kind;
 use crate::losses::{Loss, Losses, RuleName};
 
-/// Bytes of waiting lines of one kind from which on further lines are lost. Room for more than a thousand lines about
-/// doors, and four times the size of a pipe; all kinds together use 2 MiB.
+/// Number of bytes of waiting lines of one kind above which further lines are lost. It is room for more than a thousand
+/// lines about doors, and four times the size of a pipe. All kinds together use at most 2 MiB.
 pub(crate) const ROOM: usize = 256 << 10;
 
-/// Longest line in bytes. Longer lines are cut.
+/// Maximum length of a line in bytes. Longer lines are truncated.
 pub(crate) const MAX_LINE: usize = 64 << 10;
 
 /// Time between two reports of losses.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// A write that takes longer waits for a stalled reader.
+/// Time after which the reader of a write in progress counts as stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
 /// A formatted line with its line end.
@@ -36,9 +37,9 @@ pub(crate) struct Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     lost: [u64; Kind::ALL.len()],
-    /// Lines that wait to be written.
+    /// Number of lines that wait for the writer.
     pub waiting: usize,
-    /// Why lines are not written now; `None` if they are.
+    /// The reason that lines are not written now; `None` if they are.
     pub problem: Option<String>,
 }
 
@@ -73,13 +74,13 @@ struct State {
     lines: VecDeque<Line>,
     /// Bytes in `lines`.
     waiting: [usize; Kind::ALL.len()],
-    /// When the writer took the line that it is writing.
+    /// The time when the writer took the line that it is writing.
     writing: Option<Instant>,
     lost: [u64; Kind::ALL.len()],
     unreported: Losses,
-    /// When losses were last reported, or the last attempt.
+    /// The time of the last report of losses, or of the last attempt.
     reported: Option<Instant>,
-    /// A thread waits until everything is written; losses are reported as well.
+    /// Set while a thread waits until everything is written. Losses are then reported at once.
     flush: Option<Flush>,
     problem: Option<String>,
 }
@@ -87,7 +88,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flush {
     Lines,
-    /// Only the report is left, and it was attempted.
+    /// Only the report remained, and the writer has attempted it.
     Reported,
 }
 
@@ -112,7 +113,7 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Appends text of any length, whatever the number of waiting bytes.
+    /// Appends text of any length, even if the queue is full.
     pub(crate) fn push_whole(&self, text: &str) {
         self.push_whole_into(self.lock(), text);
     }
@@ -212,7 +213,7 @@ impl Queue {
         }
     }
 
-    /// For the writer: the line that it took is written, or lost for this reason.
+    /// For the writer: records that the line was written, or lost for this reason.
     pub(crate) fn written(&self, line: &Line, problem: Option<String>) {
         let mut state = self.lock();
         state.writing = None;
@@ -222,7 +223,7 @@ impl Queue {
         state.problem = problem;
     }
 
-    /// For the writer: a loss is reported, or cannot be reported yet for this reason.
+    /// For the writer: records that a loss was reported, or cannot be reported yet for this reason.
     pub(crate) fn reported(&self, loss: Loss<'_>, problem: Option<String>) {
         let mut state = self.lock();
         if problem.is_none() {
@@ -235,7 +236,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lock, if it is free in time.
+    /// The lock; `None` if it is not free by this time.
     fn lock_until(&self, until: Option<Instant>) -> Option<MutexGuard<'_, State>> {
         let Some(until) = until else { return Some(self.lock()) };
         loop {
@@ -265,7 +266,7 @@ impl State {
         self.unreported.add(loss);
     }
 
-    /// Time until losses are reported; `None` if there are none.
+    /// The time until the next report of losses; `None` if there are none.
     fn report_due(&self) -> Option<Duration> {
         if self.unreported.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! Whole processes whose standard error fails, stalls or is closed: how they log, panic and end.
+//! Tests of whole processes whose standard error fails, stalls or is closed: their log, panics and end.
 //!
 //! Each test starts this test program again as the process under test. An environment variable selects the role.
 
@@ -22,7 +22,7 @@ fn the_process_under_test() {
     match &*part {
         "panics" => {
             knockplane_log::abort_on_panic();
-            // More than a pipe holds.
+            // More bytes than a pipe's buffer.
             (0..2000).for_each(|line| tracing::info!(line, "{}", "x".repeat(100)));
             panic!("on purpose");
         }

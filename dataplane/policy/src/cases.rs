@@ -1,9 +1,9 @@
-//! Number of cases that property tests try.
+//! The number of cases of property tests.
 
 use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
 
-/// Seeds of cases that failed once; they are tried before all others. Relative to the package's folder, where tests
-/// run.
+/// Seeds of cases that failed in the past. Tests try them before all others. The path is relative to the package's
+/// folder, which is the working directory of tests.
 const REGRESSIONS: &str = "tests/regressions.txt";
 
 /// A configuration for this many cases times KNOCKPLANE_SOAK; PROPTEST_CASES takes precedence.

@@ -44,11 +44,11 @@ words! {
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Its subject.
+    /// The subject.
     pub scope: Scope,
     /// The check's name, a key of docs/doctor.md.
     pub check: String,
-    /// Its severity.
+    /// The severity.
     pub level: Level,
     /// The observed state.
     pub found: String,
@@ -114,7 +114,7 @@ pub struct Report {
     pub dataplane: String,
     /// The highest severity of the findings.
     pub level: Level,
-    /// In the order of checking.
+    /// The findings, in the order of the checks.
     pub findings: Vec<Finding>,
 }
 

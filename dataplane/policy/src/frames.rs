@@ -5,9 +5,9 @@
 //!                         │ drop             │ bad      │ yes     │ exceeded
 //!                         └──────────────────┴──────────┴─────────┴─► drop, each with a reason of its own
 //! ```
-//! A frame with a wrong structure has no class; it is dropped under a reason of its own ([`Reason::ArpMalformed`],
-//! [`Reason::NeighbourDiscoveryMalformed`]). The rate is tested last, so that frames that are dropped anyway do not use
-//! it up.
+//! A frame with a wrong structure has no class; it is dropped with a separate reason ([`Reason::ArpMalformed`],
+//! [`Reason::NeighbourDiscoveryMalformed`]). The rate is the last check, so that frames that are dropped for another
+//! reason do not use it.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ macro_rules! frame_classes {
         impl FrameClass {
             /// All classes, in the order of their indexes.
             pub const ALL: &[FrameClass] = &[$(FrameClass::$variant),*];
-            /// How many there are.
+            /// The number of classes.
             pub const COUNT: usize = FrameClass::ALL.len();
 
             /// Position in [`FrameClass::ALL`].
@@ -59,7 +59,7 @@ frame_classes! {
     NeighbourDiscovery = NeighbourDiscovery,
     /// Well-formed router advertisements (RFC 4861): they give hosts addresses, routes and name servers.
     RouterAdvertisement = RouterAdvertisement,
-    /// Well-formed redirects of IPv6 (RFC 4861): they change the route to a destination. Rules decide about redirects
+    /// Well-formed redirects of IPv6 (RFC 4861): they change the route to a destination. Rules decide redirects
     /// of IPv4.
     Redirect = Redirect,
     /// Spanning tree (IEEE 802.1D): 802.2 frames, and frames to 01:80:c2:00:00:00 that are not IP.
@@ -71,7 +71,7 @@ frame_classes! {
     /// 802.1X, ethertype 0x888e.
     Eapol = Eapol,
     /// PPPoE discovery (RFC 2516), ethertype 0x8863, and PPP's control protocols in a session (RFC 1661, 2), ethertype
-    /// 0x8864. Rules decide about IP packets in a session.
+    /// 0x8864. Rules decide IP packets in a session.
     Pppoe = Pppoe,
     /// Every other ethertype.
     Unknown = UnknownEthertype,
@@ -80,13 +80,13 @@ frame_classes! {
 /// A frame of a class, reduced to the fields that the settings use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassFrame {
-    /// The side it came in on.
+    /// The side on which the frame arrived.
     pub side: Side,
-    /// Its class.
+    /// The class.
     pub class: FrameClass,
-    /// The addresses that it claims.
+    /// The addresses that the frame claims.
     pub claims: Claims,
-    /// Whether all bytes after its packet are zero.
+    /// Whether all bytes after the packet are zero.
     pub is_padded_with_zeros: bool,
 }
 
@@ -102,8 +102,8 @@ pub struct ClassFrame {
 pub type Claims = [Option<IpAddr>; 3];
 
 impl Settings {
-    /// The verdict on a frame of a class. `admits` takes one frame of the side from the rate of its class and returns
-    /// whether there was one; it is called last, and only for a frame that is forwarded otherwise.
+    /// The verdict on a frame of a class. `admits` returns whether the rate of the class and side admits the frame, and
+    /// counts it. It is called last, and only for a frame that all other checks forward.
     pub fn judge_frame(&self, frame: &ClassFrame, admits: impl FnOnce() -> bool) -> (Verdict, Reason) {
         let ClassFrame { side, class, claims, is_padded_with_zeros } = *frame;
         let drop = |reason| (Verdict::Drop, reason);
@@ -128,7 +128,8 @@ impl Settings {
     }
 }
 
-/// Link-local networks: fe80::/10, of which hosts use the first /64 (RFC 4291, 2.5.6), and 169.254.0.0/16 (RFC 3927).
+/// Whether the network distinguishes the two sides. Link-local networks do not: fe80::/10, of which hosts use the first
+/// /64 (RFC 4291, 2.5.6), and 169.254.0.0/16 (RFC 3927).
 fn tells_sides_apart(net: &IpNet) -> bool {
     let is_link_local_network = match net {
         IpNet::V4(net) => net.addr().is_link_local() && net.prefix_len() <= 16,

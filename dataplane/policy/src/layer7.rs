@@ -1,7 +1,7 @@
 //! Layer-7 matching as RouterOS defines it: the part of a payload that is inspected, and the meaning of a pattern.
 //!
-//! The buffer is the payload without its NULs, at most 2 KB of it; ASCII letters match in either case; `.` matches
-//! every byte; `^` and `$` are the buffer's two ends. Source: RouterOS manual, Layer7.
+//! The buffer is the payload without its NULs, at most 2 KB. ASCII letters match in either case, `.` matches every
+//! byte, and `^` and `$` match the two ends of the buffer. Source: RouterOS manual, Layer7.
 
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::Hir;
@@ -9,13 +9,13 @@ use regex_syntax::hir::Hir;
 /// Bytes of a payload that are inspected.
 pub const BUFFER_LIMIT: usize = 2048;
 
-/// Packets of a connection that are inspected, both directions together, where connections are tracked.
+/// Number of packets of a connection that are inspected, in both directions together, if connections are tracked.
 pub const PACKET_LIMIT: u64 = 10;
 
 /// The parsed form of a pattern, with RouterOS's meaning. Every matcher in the project is built from it.
 ///
 /// # Errors
-/// The error in the expression, in the words of the regex library.
+/// The error in the expression, with the message of the regex library.
 pub fn parse(regexp: &str) -> Result<Hir, String> {
     ParserBuilder::new()
         .unicode(false)
@@ -27,7 +27,7 @@ pub fn parse(regexp: &str) -> Result<Hir, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Matches a pattern against a payload, for the reference evaluator and for tools: builds the matcher for each call. A
+/// Matches a pattern against a payload, for the reference evaluator and for tools. Builds the matcher for each call. A
 /// pattern that does not parse matches nothing.
 pub fn matches(regexp: &str, payload: &[u8]) -> bool {
     let buffer: Vec<u8> = payload.iter().copied().filter(|byte| *byte != 0).take(BUFFER_LIMIT).collect();

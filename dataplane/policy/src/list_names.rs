@@ -1,4 +1,4 @@
-//! Which address lists the rules use, and which of them rules match.
+//! The address lists that rules use, and those that rules match.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

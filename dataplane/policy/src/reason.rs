@@ -1,15 +1,15 @@
-//! Verdict and reason: what happens to a frame, and why. One closed set for metrics, CLI and log.
+//! Verdict and reason for a frame. Metrics, CLI and log use the same set.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What happens to a frame.
+/// The verdict on a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// The frame is sent out of the other side.
+    /// The frame leaves on the other side.
     Forward = 0,
     /// The frame is dropped.
     Drop = 1,
@@ -51,7 +51,7 @@ macro_rules! reasons {
         impl Reason {
             /// All reasons, in the order of their indexes.
             pub const ALL: &[Reason] = &[$(Reason::$variant),*];
-            /// How many there are.
+            /// The number of reasons.
             pub const COUNT: usize = Reason::ALL.len();
 
             /// Position in [`Reason::ALL`].

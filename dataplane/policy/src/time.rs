@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Time(u64);
 
 impl Time {
-    /// Later than every other point: the expiry of entries that do not expire.
+    /// A time after every other time: the expiry of entries that do not expire.
     pub const NEVER: Time = Time(u64::MAX);
 
     /// The point `ns` nanoseconds after the clock's zero.
@@ -41,7 +41,7 @@ impl Add<Duration> for Time {
     }
 }
 
-/// How far a clock is ahead of UTC, in whole minutes, at most 14 h. Written `+01:00` or `-03:30`.
+/// The offset of a clock from UTC, in whole minutes, at most 14 h. Written `+01:00` or `-03:30`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UtcOffset {
     minutes: i16,
@@ -50,7 +50,7 @@ pub struct UtcOffset {
 impl UtcOffset {
     const MOST_MINUTES: i16 = 14 * 60;
 
-    /// Seconds that the clock is ahead of UTC; negative if it is behind.
+    /// The offset in seconds; negative if the clock is behind UTC.
     pub const fn seconds(self) -> i32 {
         self.minutes as i32 * 60
     }
@@ -95,8 +95,8 @@ impl<'de> Deserialize<'de> for UtcOffset {
     }
 }
 
-/// Writes a duration in RouterOS's form of time left: `1w2d3h4m5s`, without parts that are zero, `0s` for none.
-/// Fractions of a second round up, so that a live entry never shows `0s`.
+/// Writes a duration in RouterOS's form of time left: `1w2d3h4m5s`, without parts that are zero, and `0s` for zero.
+/// Fractions of a second are rounded up, so that the time left of a present entry is never `0s`.
 pub fn format_duration(duration: Duration) -> String {
     let mut seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     if seconds == 0 {
@@ -116,13 +116,14 @@ pub fn format_duration(duration: Duration) -> String {
 /// `address-list-timeout`.
 pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(21_474_836);
 
-/// Whether this can be a timeout: not zero, and not longer than the longest.
+/// Whether a duration is a valid timeout: not zero, and at most [`LONGEST_TIMEOUT`].
 pub fn is_timeout(time: Duration) -> bool {
     !time.is_zero() && time <= LONGEST_TIMEOUT
 }
 
-/// Reads a duration in RouterOS's forms: parts from weeks to seconds, each at most once (`1m30s`), optionally the time
-/// of day as a clock (`1d00:10:00`), or a number of seconds. `None` if it has another form; saturates.
+/// Parses a duration in RouterOS's forms: parts from weeks to seconds, each at most once (`1m30s`), optionally hours,
+/// minutes and seconds in the form of a clock (`1d00:10:00`), or a number of seconds. Saturates. `None` for another
+/// form.
 pub fn parse_duration(value: &str) -> Option<Duration> {
     seconds(value).map(Duration::from_secs)
 }
@@ -149,7 +150,7 @@ fn seconds(value: &str) -> Option<u64> {
     (rest.is_empty() && !value.is_empty()).then_some(total)
 }
 
-/// Removes `12w` from the front, if present, and returns the rest. `None` if the unit has no number.
+/// Removes a part such as `12w` from the front, if present, and returns the rest. `None` if the unit has no number.
 fn part<'a>(text: &'a str, unit: char, length: u64, total: &mut u64) -> Option<&'a str> {
     let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
     match text[end..].strip_prefix(unit) {
@@ -171,7 +172,7 @@ pub mod text {
     /// Serializes the time.
     ///
     /// # Errors
-    /// The serializer's.
+    /// The error of the serializer.
     pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::format_duration(*time))
     }
@@ -179,7 +180,7 @@ pub mod text {
     /// Deserializes the time.
     ///
     /// # Errors
-    /// The forms that are accepted.
+    /// The accepted forms.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse_duration(&text)

@@ -1,7 +1,7 @@
 //! Words of the language, and sets of them.
 //!
-//! Where RouterOS takes one word of a few, there is an enum with a variant for each, defined by `words!`: order, names
-//! and JSON are stated once. Where it takes several words, there is a [`Set`], a bit set.
+//! `words!` defines an enum for a value of RouterOS that is one word of a few, with a variant for each word. Order,
+//! names and JSON are stated once. For a value of several words, there is a [`Set`], a bit set.
 
 use std::fmt;
 use std::hash::Hash;
@@ -10,12 +10,12 @@ use std::marker::PhantomData;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One word of a few.
+/// A word of a fixed set.
 pub trait Word: Copy + Eq + Hash + fmt::Debug + 'static {
-    /// All words. A word's position is its bit in a [`Set`]; words that are used in sets number at most 16.
+    /// All words. A word's position is its bit in a [`Set`]. A kind of word that is used in sets has at most 16 words.
     const ALL: &'static [Self];
 
-    /// The word as written in rules.
+    /// The form of the word in rules.
     fn name(self) -> &'static str;
 
     /// The word with this text.
@@ -47,7 +47,7 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// A set of words of one kind, without an order. In JSON it is a list of them.
+/// A set of words of one kind, without an order. In JSON it is a list of words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Set<T> {
     bits: u16,
@@ -69,17 +69,17 @@ impl<T: Word> Set<T> {
         self.bits
     }
 
-    /// Whether it is empty.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.bits == 0
     }
 
-    /// Whether it contains the word.
+    /// Whether the set contains the word.
     pub fn contains(self, word: T) -> bool {
         self.bits & bit(word) != 0
     }
 
-    /// Whether all of its words are in the other set.
+    /// Whether the other set contains all words of this set.
     pub fn is_subset(self, others: Set<T>) -> bool {
         self.bits & !others.bits == 0
     }

@@ -1,6 +1,6 @@
-//! `docs/doors.md` shows the results of knocks that networks have changed, and of those of a client that shares its
-//! address with a scanner. The tables are generated here by the reference evaluator, and compared. The examples are
-//! parsed.
+//! `docs/doors.md` contains the results of knocks that networks have changed, and of knocks of a client that shares its
+//! address with a scanner. This test generates the tables with the reference evaluator and compares them. It also
+//! parses the examples.
 //!
 //! `UPDATE=1 cargo test -p knockplane-policy --test doors` regenerates the tables.
 
@@ -24,8 +24,8 @@ use serde::Deserialize;
 const BEGIN: &str = "<!-- knocks: made by a test -->\n";
 const END: &str = "<!-- knocks end -->\n";
 
-/// The packets at a door whose knock is `a b c d`; `x` is any other port, `o` one that the door opens, `A` is `a` at
-/// another address, a number is a time in seconds without a packet.
+/// The packets at a door whose knock is `a b c d`: `x` is any other port, `o` is a port that the door opens, `A` is `a`
+/// at another address, and a number is a time in seconds without a packet.
 const KNOCKS: &[(&str, &str)] = &[
     ("the knock", "a b c d"),
     ("a step twice, as a SYN that is sent again", "a b b c d"),
@@ -52,13 +52,13 @@ const KNOCKS: &[(&str, &str)] = &[
 const SHARED_BEGIN: &str = "<!-- shared address: made by a test -->\n";
 const SHARED_END: &str = "<!-- shared address end -->\n";
 
-/// How often the client knocks.
+/// The number of knocks of the client.
 const KNOCKS_TRIED: usize = 20;
 
-/// Different ports that the scanner tries per second.
+/// Number of different ports that the scanner tries per second.
 const SCANS: [u32; 3] = [1, 10, 100];
 
-/// A door and settings: their name on the page, the ports of the knock, whether the last step has a passphrase,
+/// A door and its settings: the name on the page, the ports of the knock, whether the last step has a passphrase,
 /// `strict`, and `[policy.port-budget]`.
 const SHARED: &[(&str, &[u16], bool, bool, &str)] = &[
     ("the defaults", &[7001, 5002, 9003], false, true, ""),
@@ -178,8 +178,8 @@ impl Shared<'_> {
     }
 }
 
-/// How often the door opens for a client that knocks beside a scan from its own address, with 10 ms between steps, as
-/// `knocker` does, and the passphrase in its step.
+/// The number of times that the door opens for a client that knocks during a scan from its own address, with 10 ms
+/// between steps, as `knocker` does, and with the passphrase in its step.
 fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> usize {
     let ms = |ms: u64| Time::from_nanos(ms * 1_000_000);
     let every = 1_000 / u64::from(scans);
@@ -187,12 +187,12 @@ fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> 
     Shared::with(shape, |shared| {
         let mut opened = 0;
         for attempt in 0..KNOCKS_TRIED as u64 {
-            // Spread over the time for which the budget ignores knocks, and over the scan's pauses.
+            // The knocks are distributed over the time for which the budget ignores knocks, and over the scan's pauses.
             let begin = 12_000 + attempt * 3_173;
             let mut now = begin;
             for (place, port) in (0..).zip(shape.1) {
                 now = begin + 10 * place;
-                // Ports that are no steps, so that only the scan's number counts.
+                // The scanned ports are no steps, so that only their number counts.
                 for number in scanned..now.div_ceil(every) {
                     shared.send(40_000, 10_000 + (number % 1_000) as u16, b"", ms(number * every));
                 }
@@ -205,7 +205,7 @@ fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> 
     })
 }
 
-/// Whether a scan that meets the door's ports in order, with others in between, opens it.
+/// Whether a scan that meets the door's ports in order, with others in between, opens the door.
 fn opens_to_a_scan(shape: (&str, &[u16], bool, bool, &str)) -> bool {
     Shared::with(shape, |shared| {
         let mut now = Time::default();

@@ -127,7 +127,7 @@ fn sentences(meaning: &str, differs: &str, family: Option<Family>, table: Option
     text
 }
 
-/// In a table, where a bare `|` would end the cell.
+/// Code in a table, in which `|` must be escaped.
 fn code(text: &str) -> String {
     format!("`{}`", text.replace('|', "\\|"))
 }

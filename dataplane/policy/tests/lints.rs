@@ -1,5 +1,5 @@
-//! `docs/lints.md` is what the code says of rules that cannot be meant: this writes the page, and compares it. Every example
-//! is run: it raises its lint and no other one, and what is to be written instead raises none.
+//! Generates `docs/lints.md`, the page about rules that cannot be intended, and compares it. Runs every example: the
+//! example has exactly its lint, and its correction has none.
 //!
 //! `UPDATE=1 cargo test -p knockplane-policy --test lints` renews it.
 
@@ -16,7 +16,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::word::Word;
 use serde::Deserialize;
 
-/// What no lint says.
+/// The text before the lints.
 const INTRODUCTION: &str = "\
 # Messages of `knockctl check`
 
@@ -48,17 +48,17 @@ If it needs an assumption, such as the speed of a scan, it names the assumption.
 they are disabled. Lints about [doors](doors.md) concern the configuration.
 ";
 
-/// What an example that is no rule file is: doors of a configuration.
+/// An example that is no rule file: doors of a configuration.
 #[derive(Deserialize)]
 struct Doors {
     door: Vec<Door>,
 }
 
-/// What a lint's section says besides the lint itself.
+/// The section of a lint, without the text of the lint itself.
 struct Section {
     code: Code,
     meaning: &'static str,
-    /// Prefixes that are protected, if not all.
+    /// The protected prefixes; `None` for all addresses.
     protect: Option<&'static str>,
     /// An interface that is `elsewhere`.
     elsewhere: Option<&'static str>,
@@ -66,7 +66,7 @@ struct Section {
     instead: &'static str,
 }
 
-/// Exhaustive by way of the match.
+/// The match ensures that every lint has a section.
 fn section(code: Code) -> Section {
     let section =
         |meaning, example, instead| Section { code, meaning, protect: None, elsewhere: None, example, instead };

@@ -1,22 +1,22 @@
 // The XDP program on both interfaces: every frame goes to the AF_XDP socket of its receive queue.
 //
-// It is one program, attached twice: attaching the first of its kind and detaching the last one makes the kernel wait for
-// a grace period of RCU, some 15 ms, which a restart would take twice as often with two programs.
+// One program is attached twice. The kernel waits for a grace period of RCU, some 15 ms, when the first attachment of a
+// program is made and when the last one ends. With two programs, a restart would wait twice as often.
 //
-// A queue without a socket drops and counts every frame: while the dataplane starts, after it has lost a socket, or after a
-// queue was added. Every other frame goes to userspace, and none reaches the host's own stack: ingress.c drops a frame that a
-// driver lets past this program.
+// A queue without a socket drops and counts every frame: while the dataplane starts, after it has lost a socket, or
+// after a queue was added. Every other frame goes to userspace. No frame reaches the host's own stack: ingress.c drops
+// frames that bypass this program.
 //
-// A driver may deliver a frame that is longer than its receive buffer in parts, each as a frame of its own. The first part
-// fills a buffer, and so is too long for the filter. The parts behind it are dropped here, up to and with the first one that is
-// not too long. Userspace could not do that: it does not see the first part if a ring is full.
-// SPDX-License-Identifier: MIT OR Apache-2.0
+// A driver may deliver a frame that is longer than its receive buffer in parts, each as a separate frame. The first
+// part fills a buffer, and is therefore longer than the longest permitted frame. The program drops the parts that
+// follow it, up to and including the first one that is not too long. Userspace cannot do this: it does not receive the
+// first part if a ring is full. SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <stdbool.h>
 #include <stddef.h>
 
-// The AF_XDP socket of each receive queue: first those of outside, then those of inside. Sized by the loader.
+// The AF_XDP socket of each receive queue: first those of outside, then those of inside. The loader sets the size.
 struct {
     __uint(type, BPF_MAP_TYPE_XSKMAP);
     __uint(max_entries, 1);
@@ -28,8 +28,8 @@ struct {
 struct settings {
     __u32 inside; // index of the inside interface; 0 if there is only one
     __u32 queues; // receive queues of each interface
-    // Whether frames are to carry the time at which they arrived: for interfaces with several queues, whose frames
-    // workers see in an order of their own.
+    // Whether frames carry the time of their arrival. Interfaces with several queues need it, because workers do not
+    // receive frames of different queues in the order of arrival.
     __u32 stamp;
     __u32 may_split; // whether one of the two drivers may deliver a frame in parts
 };
@@ -59,7 +59,7 @@ struct {
     __type(value, __u32);
 } splits SEC(".maps");
 
-// Counts by core: which cores receive tells a worker whether it has its own to itself.
+// Counters by core. They show whether frames arrive on a worker's own core.
 struct counts {
     __u64 seen;    // frames that arrived
     __u64 unbound; // of these, dropped because their queue has no socket
@@ -83,7 +83,7 @@ int knockplane(struct xdp_md *frame)
         return XDP_DROP; // Cannot be: the map has this entry.
     counted->seen++;
 
-    // A queue that was added has no socket, and no place in the maps.
+    // A queue that was added later has no socket, and no place in the maps.
     __u32 queue = side * settings.queues + frame->rx_queue_index;
     if (frame->rx_queue_index >= settings.queues) {
         counted->unbound++;
@@ -108,7 +108,8 @@ int knockplane(struct xdp_md *frame)
     }
 
     if (settings.stamp) {
-        // Right before the frame, where the socket's reader finds it: CLOCK_MONOTONIC in nanoseconds.
+        // The arrival time, CLOCK_MONOTONIC in nanoseconds, directly in front of the frame, where the socket's reader
+        // expects it.
         __u64 *arrived = NULL;
         if (!bpf_xdp_adjust_meta(frame, -(int)sizeof(*arrived)))
             arrived = (void *)(long)frame->data_meta;

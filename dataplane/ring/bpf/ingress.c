@@ -1,8 +1,9 @@
-// Behind the XDP program: drops and counts every frame that gets past it, before the host's own stack sees the frame.
+// Runs after the XDP program: drops and counts every frame that bypasses it, before the host's own stack receives the
+// frame.
 //
-// No frame gets past the program while it runs on every receive queue. But a driver may leave out a queue (veth does not give
-// the program to a queue that is added while it is attached), and an operator may detach the program.
-// SPDX-License-Identifier: MIT OR Apache-2.0
+// No frame bypasses the program while it runs on every receive queue. But a driver may omit a queue (veth does not run
+// an attached program on a queue that is added later), and an operator may detach the program. SPDX-License-Identifier:
+// MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
@@ -19,7 +20,7 @@ int drop_ingress(struct __sk_buff *packet)
 {
     __u32 zero = 0;
     __u64 *count = bpf_map_lookup_elem(&dropped, &zero);
-    // GRO joins frames into one packet, and says how many there were.
+    // GRO joins frames into one packet, which contains their number.
     if (count)
         *count += packet->gso_segs ? packet->gso_segs : 1;
     return TC_ACT_SHOT;

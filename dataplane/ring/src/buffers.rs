@@ -1,51 +1,52 @@
-//! Selects safe receive buffers: the length of the buffer that a driver makes of a UMEM chunk, and the driver's
-//! treatment of a frame that does not fit.
+//! Selects safe receive buffers, from the length of the buffer that a driver makes of a UMEM chunk, and from the
+//! driver's treatment of a frame that does not fit.
 //!
 //! ```text
 //!  chunk   | headroom 256 | buffer                                        |
 //!  driver                 | usable: rounded down to the driver's unit |   |
 //!  frame                  | time stamp | frame, shorter than the rest |
 //! ```
-//! In zero-copy mode the NIC writes into the chunks itself. A driver sets the length of a buffer in the NIC, in units
-//! of its own, rounded down. Some drivers let the NIC write a longer frame into several buffers, and deliver each part
-//! as a frame of its own. The sender of the frame then chooses every byte of the tail: its addresses, its ports. So
+//! In zero-copy mode the NIC writes directly into the chunks. A driver sets the length of a buffer in the NIC, rounded
+//! down to the driver's unit. Some drivers let the NIC write a longer frame into several buffers, and deliver each part
+//! as a separate frame. The sender of the frame then chooses every byte of the tail: its addresses, its ports. So
 //! zero-copy is requested only if the usable buffer is longer than the longest frame, and only from drivers that this
 //! table lists.
 //!
 //! In copy mode the kernel copies a whole frame into a chunk, or drops it (`xsk_rcv_check`, Linux `net/xdp/xsk.c`). But
-//! the driver has buffers of its own in front of that, and some NICs accept frames that are longer than these: igb with
-//! an MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program drops the frame behind a frame that
-//! is too long, unless the driver is known to keep frames whole (`bpf/filter.c`). That works in both modes, because a
-//! buffer is always longer than the longest frame: the first part of a split frame is too long.
+//! the driver first receives a frame into its own buffers, and some NICs accept frames that are longer than these: igb
+//! with an MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program drops the frame after a frame
+//! that is too long, unless the driver is known to keep frames whole (`bpf/filter.c`). This works in both modes,
+//! because a buffer is always longer than the longest frame: the first part of a split frame is too long.
 
 use crate::error::Error;
 
 /// The bytes that the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 pub(crate) const HEADROOM: u32 = 256;
 
-/// The sizes of chunks that are used. The kernel takes no chunk larger than a page.
+/// The possible sizes of chunks, in bytes. The kernel accepts no chunk larger than a page.
 const CHUNKS: [u32; 2] = [2048, 4096];
 
 /// Ethernet header and two VLAN tags, in bytes: the difference between the longest frame and the MTU.
 const FRAME_OVERHEAD: u32 = 22;
 
-/// Whether drivers are to use zero-copy.
+/// The configured use of zero-copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
-    /// Yes, if this table lists both drivers without a known fault and their buffers hold the longest frame; otherwise
-    /// the sockets use copy mode.
+    /// Uses zero-copy if this table lists both drivers without a known fault and their buffers hold the longest frame;
+    /// otherwise the sockets use copy mode.
     #[default]
     Auto,
-    /// No.
+    /// Uses copy mode.
     Off,
-    /// Yes, with any driver. If its buffers cannot hold the longest frame, or the kernel refuses, binding fails.
+    /// Uses zero-copy with any driver. If the driver's buffers cannot hold the longest frame, or the kernel refuses,
+    /// the bind fails.
     Force,
 }
 
-/// How a driver receives in zero-copy mode.
+/// The properties of a driver's reception in zero-copy mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Driver {
-    /// As `ethtool -i` shows it.
+    /// The name of the driver in the output of `ethtool -i`.
     name: &'static str,
     /// The unit of the buffer's length, in bytes: the rest of a chunk is not used.
     unit: u32,
@@ -53,14 +54,14 @@ struct Driver {
     prefix: u32,
     /// The NIC accepts frames of this length, in bytes, with any MTU; 0 if the MTU limits them.
     accepts: u32,
-    /// Whether the driver delivers frames again when it runs out of buffers, although their chunks have been handed
-    /// over already. Then a chunk has two owners, and a frame can change after its decision.
+    /// Whether the driver delivers frames a second time when it has no more buffers, although userspace already owns
+    /// their chunks. Then a chunk has two owners, and a frame can change after its decision.
     repeats: bool,
 }
 
-/// The drivers whose zero-copy mode is known. docs/hardware.md lists the drivers that `make vm` tests, and those whose
-/// source was read. Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128
-/// bytes there.
+/// The drivers whose zero-copy mode is known. docs/hardware.md lists the drivers that `make vm` tests, and the drivers
+/// that only a review of their source covers. Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size`
+/// itself rounds down to 128 bytes there.
 const DRIVERS: &[Driver] = &[
     // `virtnet_add_recvbuf_xsk`: exact. A frame of several buffers is dropped (`virtnet_receive_xsk_merge`).
     Driver { name: "virtio_net", unit: 128, prefix: 0, accepts: 0, repeats: false },
@@ -73,12 +74,12 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "igc", unit: 1024, prefix: 16, accepts: 1648, repeats: false },
     // `ixgbe_configure_srrctl`: whole KiB on 82599. A frame of several buffers is dropped (`ixgbe_clean_rx_irq_zc`).
     Driver { name: "ixgbe", unit: 1024, prefix: 0, accepts: 0, repeats: false },
-    // `i40e_configure_rx_ring`: 128 bytes. Frames of several buffers are put together (`i40e_clean_rx_irq_zc`).
+    // `i40e_configure_rx_ring`: 128 bytes. The driver joins the buffers of a frame (`i40e_clean_rx_irq_zc`).
     Driver { name: "i40e", unit: 128, prefix: 0, accepts: 0, repeats: false },
     // `ice_setup_rx_ctx`, `ice_clean_rx_irq_zc`: as i40e.
     Driver { name: "ice", unit: 128, prefix: 0, accepts: 0, repeats: false },
-    // `mlx5e_validate_xsk_param` refuses a chunk that does not hold the MTU; a longer frame is dropped by the NIC, or by
-    // `mlx5e_xsk_skb_from_cqe_mpwrq_linear`.
+    // `mlx5e_validate_xsk_param` refuses a chunk that does not hold the MTU. The NIC or
+    // `mlx5e_xsk_skb_from_cqe_mpwrq_linear` drops a longer frame.
     Driver { name: "mlx5_core", unit: 128, prefix: 0, accepts: 0, repeats: false },
 ];
 
@@ -89,14 +90,14 @@ const UNLISTED: Driver = Driver { name: "", unit: 1024, prefix: 16, accepts: 164
 /// (`veth_convert_skb_to_xdp_buff`).
 const WHOLE: &[&str] = &["virtio_net", "veth"];
 
-/// Whether a frame that is too long may be the first part of one that the driver has split.
+/// Whether a frame that is too long may be the first part of a frame that the driver has split.
 pub(crate) fn may_split(driver: &str) -> bool {
     !WHOLE.contains(&driver)
 }
 
-/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, and passes
-/// every frame to it, with pages of 4,096 bytes. With a larger MTU the driver refuses the program in native mode, or
-/// loses frames. `None` if it is not known. For veth, the MTU of the pair's other end counts.
+/// The largest MTU in bytes with which a driver accepts an XDP program without support for frames of several buffers,
+/// and passes every frame to it, with pages of 4,096 bytes. With a larger MTU the driver refuses the program in native
+/// mode, or loses frames. `None` if it is not known. For veth, the MTU of the peer device counts.
 pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     match driver {
         // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
@@ -107,13 +108,14 @@ pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     }
 }
 
-/// The longest frame that a driver shows to the XDP program, with Ethernet header and VLAN tags. It takes the program with a
-/// larger MTU too, and longer frames are lost.
+/// The longest frame that a driver passes to the XDP program, in bytes, with Ethernet header and VLAN tags. The driver
+/// also accepts the program with a larger MTU, and then loses longer frames.
 const LONGEST_SHOWN: &[(&str, u32)] = &[
     // `vmxnet3_adjust_rx_ring_size`: a longer frame arrives in two buffers, and `vmxnet3_rq_rx_complete` shows only those in
     // one.
     ("vmxnet3", 3072),
-    // `xdp_linearize_page` of Linux 6.1 and later: a page, less headroom, `skb_shared_info` and its own header of 12 bytes.
+    // `xdp_linearize_page` of Linux 6.1 and later: a page, less headroom, `skb_shared_info` and the virtio header of 12
+    // bytes.
     ("virtio_net", 4096 - 256 - 320 - 12),
 ];
 
@@ -121,7 +123,7 @@ fn longest_shown(driver: &str) -> Option<u32> {
     LONGEST_SHOWN.iter().find(|(name, _)| *name == driver).map(|(_, longest)| *longest)
 }
 
-/// Refuses an MTU with which a driver would take the program and lose frames.
+/// Refuses an MTU with which a driver would accept the program and lose frames.
 fn check_losses(drivers: [&str; 2], max_frame: u32) -> Result<(), Error> {
     let lossy = drivers
         .iter()
@@ -138,20 +140,22 @@ impl Driver {
         DRIVERS.iter().copied().find(|driver| driver.name == name)
     }
 
-    /// The longest frame that a chunk of this size holds in zero-copy mode with a byte to spare, so that the first part of a
-    /// frame that was split is known by its length.
+    /// The longest frame that a chunk of this size holds in zero-copy mode with one byte to spare. The spare byte makes
+    /// the first part of a split frame longer than any permitted frame.
     const fn holds(&self, chunk: u32) -> u32 {
         let buffer = chunk - HEADROOM;
         (buffer - buffer % self.unit).saturating_sub(self.prefix + 1)
     }
 
-    /// The smallest chunk that holds every frame that is not too long, and every one that the NIC always accepts.
+    /// The smallest chunk that holds every frame of at most `max_frame` bytes, and every frame that the NIC accepts
+    /// with any MTU.
     fn chunk(&self, max_frame: u32) -> Option<u32> {
         CHUNKS.into_iter().find(|chunk| max_frame.max(self.accepts) <= self.holds(*chunk))
     }
 }
 
-/// How a worker's UMEM is cut into chunks, and how its sockets are bound. Chosen once, for both interfaces together.
+/// The chunk size of a worker's UMEM, and the mode in which its sockets are bound. One choice applies to both
+/// interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffers {
     pub(crate) copy_chunk: u32,
@@ -165,7 +169,7 @@ pub(crate) enum Request {
     Copy,
     /// Zero-copy with chunks of this size if both drivers have it, else copy mode.
     IfPossible(u32),
-    /// Zero-copy with chunks of this size, or none at all.
+    /// Zero-copy with chunks of this size, or a failure.
     Required(u32),
 }
 
@@ -178,13 +182,13 @@ pub enum CopyReason {
     UnknownDriver(String),
     /// This driver delivers frames twice when it runs out of buffers.
     RepeatsFrames(String),
-    /// XDP runs behind the driver of this interface, so the driver takes no part in AF_XDP.
+    /// XDP is generic on this interface: it runs after the driver, which has no part in AF_XDP.
     GenericXdp(String),
     /// A chunk does not hold the longest frame as this driver uses it.
     BufferTooSmall {
         /// The driver.
         driver: String,
-        /// The longest frame that it holds, in bytes.
+        /// The longest frame that the chunk holds, in bytes.
         holds: u32,
         /// The longest frame of the interfaces, in bytes.
         max_frame: u32,
@@ -217,12 +221,12 @@ impl std::fmt::Display for CopyReason {
 }
 
 impl Buffers {
-    /// Chooses for two interfaces with these drivers (`ethtool -i`), whose frames have at most `max_frame` bytes, with
-    /// Ethernet header and VLAN tags.
+    /// Chooses the buffers for two interfaces with these drivers (`ethtool -i`). Their frames have at most `max_frame`
+    /// bytes, with Ethernet header and VLAN tags.
     ///
     /// # Errors
-    /// If no chunk holds `max_frame` bytes, a driver would lose them, or zero-copy is demanded and a driver's buffer may not
-    /// hold them.
+    /// If no chunk holds `max_frame` bytes, if a driver would lose frames of this length, or if zero-copy is required
+    /// and a driver's buffer may not hold them.
     pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, Error> {
         check_losses(drivers, max_frame)?;
         let copy_chunk = chunk_size(max_frame, drivers)?;
@@ -259,11 +263,11 @@ impl Buffers {
         Ok(Buffers { copy_chunk, request, reason: None })
     }
 
-    /// The same without zero-copy, because XDP is generic on this interface: its driver could accept the socket even
-    /// so, and then send no frame.
+    /// The same buffers without zero-copy, because XDP is generic on this interface. Its driver could accept a
+    /// zero-copy socket, and would then send no frame.
     ///
     /// # Errors
-    /// If zero-copy is demanded.
+    /// If zero-copy is required.
     pub fn for_generic(self, interface: &str) -> Result<Self, Error> {
         let reason = CopyReason::GenericXdp(interface.to_owned());
         match self.request {
@@ -297,27 +301,29 @@ impl Buffers {
         u64::from(crate::rings::frames(ring_size)) * u64::from(self.chunk())
     }
 
-    /// Of these drivers, the first one that is used in zero-copy mode on demand alone, without being listed.
+    /// The first of these drivers that the table does not list and that uses zero-copy only because the configuration
+    /// requires it.
     pub fn unlisted<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
         let asked = self.request != Request::Copy;
         drivers.into_iter().find(|name| asked && Driver::find(name).is_none())
     }
 
-    /// Of these drivers, the first one that is used in zero-copy mode on demand alone, because it delivers frames twice.
+    /// The first of these drivers that delivers frames twice and that uses zero-copy only because the configuration
+    /// requires it.
     pub fn repeating<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
         let asked = self.request != Request::Copy;
         drivers.into_iter().find(|name| asked && Driver::find(name).is_some_and(|driver| driver.repeats))
     }
 }
 
-/// The largest MTU of two interfaces with these drivers, as far as it is known: frames must fit a chunk, and both drivers must
-/// take the XDP program.
+/// The largest MTU in bytes of two interfaces with these drivers, as far as it is known: frames must fit a chunk, and
+/// both drivers must accept the XDP program.
 pub fn largest_mtu(drivers: [&str; 2]) -> u32 {
     let copied = CHUNKS[CHUNKS.len() - 1] - HEADROOM - FRAME_OVERHEAD;
     drivers.into_iter().filter_map(largest_native_mtu).fold(copied, u32::min)
 }
 
-/// The chunk that a frame of this many bytes fits in, behind its headroom, if the kernel copies it there.
+/// The smallest chunk that holds a frame of this many bytes and its headroom in copy mode.
 fn chunk_size(max_frame: u32, drivers: [&str; 2]) -> Result<u32, Error> {
     let largest = CHUNKS[CHUNKS.len() - 1];
     CHUNKS.into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
@@ -361,7 +367,7 @@ mod tests {
         assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
         assert_eq!(chosen(["ixgbe", "ixgbe"], 1023, ZeroCopy::Auto), Request::IfPossible(2048));
         assert_eq!(chosen(["ixgbe", "ixgbe"], 1024, ZeroCopy::Auto), Request::IfPossible(4096));
-        // Whatever its MTU, the NIC accepts 1,648 bytes.
+        // The NIC accepts 1,648 bytes with any MTU.
         assert_eq!(chosen(["igc", "igc"], 600, ZeroCopy::Auto), Request::IfPossible(4096));
         assert_eq!(chosen(["virtio_net", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
         assert_eq!(chosen(["i40e", "ice"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));

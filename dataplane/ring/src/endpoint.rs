@@ -1,13 +1,14 @@
-//! An AF_XDP socket for one end of a wire, for load tests from userspace: it sends frames and shows those that arrive.
+//! An AF_XDP socket for one end of a wire, for load tests from userspace. It sends frames and passes received frames to
+//! the caller.
 //!
 //! ```text
 //!   free ──► written ──► tx ──► completion ──► free
 //!   fill ──► rx ──► looked at ──► fill
 //! ```
-//! A frame is in exactly one of these places, and never changes from one circle to the other. Of the free frames to
-//! send, the last one that became free is written first, because it is in the cache. A received frame is shown and
-//! given back in one call. No frame is received before [`Endpoint::connect`]. The fill ring is full even so, because
-//! some drivers do not send without it.
+//! A frame is in exactly one of these places, and never moves from one circle to the other. The next frame to send is
+//! the free frame that was used last, because it is in the cache. One call passes a received frame to the caller and
+//! returns it to the kernel. No frame is received before [`Endpoint::connect`]. The fill ring has its frames earlier,
+//! because some drivers do not send without them.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -26,7 +27,7 @@ use crate::umem::{ChunkSet, Umem};
 /// frames.
 const RING_SIZE: u32 = 256;
 
-/// The frames that the kernel has to receive into. The kernel delivers received frames before it returns their places
+/// Number of frames that the kernel has for reception. The kernel delivers received frames before it frees their places
 /// in the fill ring. With half a ring, there is always a place for each frame that returns.
 const FILLED: u32 = RING_SIZE / 2;
 
@@ -53,8 +54,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Binds a socket to a queue, to send frames of so many bytes, and to receive frames of any; zero-copy if the driver
-    /// can.
+    /// Binds a socket to a queue, in zero-copy mode if the driver supports it. The socket sends frames of `frame_bytes`
+    /// bytes, and receives frames of any length.
     ///
     /// # Errors
     /// If frames are too long for a UMEM, there is not enough memory, or the kernel refuses to bind.
@@ -101,13 +102,13 @@ impl Endpoint {
         self.rings.tx.room(self.free.len())
     }
 
-    /// Frames handed over and not yet sent.
+    /// Number of frames that the kernel has for transmission and has not completed.
     pub const fn in_flight(&self) -> usize {
         self.sending.len()
     }
 
-    /// Lets `write` fill in so many frames, of which there is at most [`Endpoint::room`]. A frame holds the bytes of an
-    /// earlier frame, or zeros. The frames leave with [`Endpoint::kick`].
+    /// Calls `write` for `count` frames, at most [`Endpoint::room`], and puts them into the transmit ring. A frame
+    /// initially contains the bytes of an earlier frame, or zeros. [`Endpoint::kick`] sends the frames.
     ///
     /// # Panics
     /// If there is no room.
@@ -120,13 +121,13 @@ impl Endpoint {
             // SAFETY: the frame lies within a free chunk, which no ring names: `frame_bytes` was checked.
             write(unsafe { self.umem.bytes_mut(&frame) });
             self.sending.insert(self.umem.chunk(chunk));
-            // SAFETY: the chunk is of this UMEM and leaves the free ones here.
+            // SAFETY: the chunk belongs to this UMEM, and is removed from the free chunks here.
             unsafe { self.rings.tx.put(frame) };
         }
         self.rings.tx.publish();
     }
 
-    /// Makes the kernel send. Frames that it leaves in the ring are sent with the next kick.
+    /// Makes the kernel send the frames in the transmit ring. The next kick sends the remaining ones.
     pub fn kick(&mut self) {
         if self.sending.len() > 0 && self.rings.tx.needs_wakeup() {
             socket::wake_sender(self.socket.as_raw_fd());
@@ -142,7 +143,7 @@ impl Endpoint {
             self.umem.check(frame, 0);
             let was_receiving = self.receiving.remove(self.umem.chunk(frame.address));
             assert!(was_receiving, "corrupt ring: the frame at {} was received twice", frame.address);
-            // SAFETY: the frame was just checked, and its chunk is the kernel's no longer until it is filled in below.
+            // SAFETY: the frame was checked above. The kernel does not own its chunk until the fill below.
             look(unsafe { self.umem.bytes(frame) });
         }
         if count > 0 {
@@ -167,15 +168,15 @@ impl Endpoint {
         }
     }
 
-    /// Gives chunks that have no other user, and that the caller forgets, to the kernel to receive into. The ring has room for twice
-    /// as many as can be in it.
+    /// Gives chunks to the kernel for reception. The caller guarantees that they have no other user. The ring has twice
+    /// as many places as there are chunks for it.
     fn fill(&mut self, chunks: impl ExactSizeIterator<Item = u64>) {
         let fill = &mut self.rings.fill;
         assert_eq!(fill.room(chunks.len()), chunks.len(), "room in the fill ring");
         for chunk in chunks {
             self.receiving.insert(self.umem.chunk(chunk));
-            // SAFETY: the chunk is of this UMEM: it was when it was made, or was checked when it was taken off the
-            // ring. It has no other user, as the caller guarantees.
+            // SAFETY: the chunk belongs to this UMEM: it was created there, or was checked when it left the ring. The
+            // caller guarantees that it has no other user.
             unsafe { fill.put(chunk) };
         }
         fill.publish();

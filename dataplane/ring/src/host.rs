@@ -5,7 +5,7 @@ use std::mem;
 
 use crate::socket;
 
-/// Whether the kernel has AF_XDP sockets for this process: it makes one and closes it, bound to nothing.
+/// Checks that this process can create AF_XDP sockets: creates one and closes it without a bind.
 ///
 /// # Errors
 /// `EAFNOSUPPORT` if the kernel was built without AF_XDP, `EPERM` without CAP_NET_RAW.

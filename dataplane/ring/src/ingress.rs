@@ -9,7 +9,7 @@ use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
 use crate::device::Device;
 use crate::error::Error;
 
-/// `BPF_F_BEFORE` of Linux `include/uapi/linux/bpf.h`: without another program to precede, the first place.
+/// `BPF_F_BEFORE` of Linux `include/uapi/linux/bpf.h`. Without a named program, it selects the first place.
 const FIRST: u32 = 1 << 3;
 
 /// Drops and counts frames that bypass the XDP program of one interface and reach the network stack.
@@ -20,8 +20,8 @@ pub struct IngressDrop {
 }
 
 impl IngressDrop {
-    /// Loads the program and attaches it in front of all others at the interface's ingress. `None` if the kernel cannot
-    /// do that in a way that ends with the process (before Linux 6.6).
+    /// Loads the program and attaches it in front of all others at the interface's ingress. `None` if the kernel has no
+    /// such attachment that ends with the process (before Linux 6.6).
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -57,7 +57,7 @@ impl IngressDrop {
         Ok(Some(IngressDrop { object, _link: link }))
     }
 
-    /// Frames dropped so far.
+    /// Number of frames dropped since the attachment.
     ///
     /// # Errors
     /// If the kernel refuses to read its own map.

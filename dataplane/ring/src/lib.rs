@@ -1,8 +1,9 @@
 //! AF_XDP: interfaces, the XDP program and its loader, UMEM and rings. The only crate of the dataplane with unsafe code.
 //!
 //! In the order of use:
-//! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
-//! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached. Every queue drops until it has a socket.
+//! 1. [`Device`]: finds, checks and prepares an interface (MTU, offloads, queues, promiscuous mode).
+//! 2. [`LoadedProgram`], [`Program`]: the loaded and the attached XDP program. A queue drops all frames until it has a
+//!    socket.
 //! 3. [`Buffers`]: whether zero-copy is requested, and the length of chunks that it needs.
 //! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: a batch is read in place, and
 //!    [`Rings::settle`] forwards, answers or drops every frame of it.
@@ -11,8 +12,8 @@
 //! calls), `umem` (chunks), `queue` (one ring), `region` (memory). Of these, `rings`, `umem` and `queue` make no system
 //! call, and the tests run them on plain memory.
 //!
-//! For load tests: [`Endpoint`] sends frames of any bytes from userspace, and receives. [`LiveRun`] has a program make frames
-//! in the kernel, and [`attach_native`] attaches a program of the caller's.
+//! For load tests: [`Endpoint`] sends and receives frames of any content from userspace. [`LiveRun`] runs a program
+//! that creates frames in the kernel, and [`attach_native`] attaches a program of the caller.
 //!
 //! [`Reader`] queries the kernel for the state of an interface, and [`Changes`] receives its notifications.
 //! [`IngressDrop`] drops frames that the driver passes around the XDP program.
@@ -20,7 +21,7 @@
 //! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] the distribution of
 //! frames over a NIC's queues.
 //!
-//! No object is pinned, and none outlives the process: when the process dies, the kernel removes program and sockets.
+//! No object is pinned, and none outlives the process: when the process ends, the kernel removes program and sockets.
 
 mod buffers;
 mod device;

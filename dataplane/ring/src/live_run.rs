@@ -1,5 +1,5 @@
-//! A test run of an XDP program with live frames: the program decides about frames that the kernel makes, and a frame with the
-//! verdict `XDP_TX` leaves by an interface. Source: Linux `Documentation/bpf/bpf_prog_run.rst`.
+//! A test run of an XDP program with live frames: the kernel creates frames, and sends each frame with the verdict
+//! `XDP_TX` from an interface. Source: Linux `Documentation/bpf/bpf_prog_run.rst`.
 
 use std::io;
 use std::mem;
@@ -10,13 +10,13 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 pub struct LiveRun<'a> {
     /// A loaded XDP program.
     pub program: BorrowedFd<'a>,
-    /// Index of the interface that frames leave by.
+    /// Index of the interface that sends the frames.
     pub interface: u32,
-    /// The bytes that a frame's page begins with when the kernel makes it. Pages are used again without being reset.
+    /// The initial bytes of a frame's page. The kernel uses pages again and does not reset them.
     pub frame: &'a [u8],
-    /// Times that the program runs.
+    /// Number of runs of the program.
     pub times: u32,
-    /// Frames that the kernel sends together.
+    /// Number of frames that the kernel sends together.
     pub frames_a_batch: u32,
 }
 
@@ -24,8 +24,8 @@ impl LiveRun<'_> {
     /// Runs the program, and returns when the last frame was handed to the interface. A signal ends the run early.
     ///
     /// # Errors
-    /// `EINTR` after a signal. `EINVAL` if the kernel does not have live frames (before 5.18), or takes no frame of
-    /// this length.
+    /// `EINTR` after a signal. `EINVAL` if the kernel does not support live frames (before 5.18), or accepts no frame
+    /// of this length.
     pub fn run(&self) -> io::Result<()> {
         const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
@@ -41,8 +41,8 @@ impl LiveRun<'_> {
             batch_size: self.frames_a_batch,
             ..Default::default()
         };
-        // SAFETY: the program's descriptor is open; frame and context live across the call, and the options say their
-        // lengths and their own.
+        // SAFETY: the program's descriptor is open. Frame and context live across the call, and the options contain
+        // their lengths and their own.
         match unsafe { libbpf_sys::bpf_prog_test_run_opts(self.program.as_raw_fd(), &raw mut options) } {
             0 => Ok(()),
             result => Err(io::Error::from_raw_os_error(-result)),

@@ -1,8 +1,8 @@
 //! The XDP program `bpf/filter.c`: loading, attaching, its settings and its counters.
 //!
-//! In this order: [`LoadedProgram::load`] loads the program into the kernel, [`LoadedProgram::attach`] attaches it to
-//! both interfaces of a wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches the program
-//! when the [`Program`] is dropped or the process ends.
+//! The order of calls: [`LoadedProgram::load`] loads the program into the kernel, [`LoadedProgram::attach`] attaches it
+//! to both interfaces of a wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches the
+//! program when the [`Program`] is dropped or the process ends.
 
 use std::io;
 use std::mem;
@@ -17,12 +17,13 @@ use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY, is_busy};
 
-/// The mode of the program. Native: in the driver. Generic: behind the driver, at a fraction of the speed.
+/// The mode of the program. A native program runs in the driver. A generic program runs after the driver, at a fraction
+/// of the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
-    /// In the driver.
+    /// The program runs in the driver.
     Native,
-    /// In the network stack, for drivers without XDP.
+    /// The program runs in the network stack, for drivers without XDP.
     Generic,
 }
 
@@ -49,11 +50,11 @@ impl XdpMode {
 pub struct CoreCounts {
     /// Frames that arrived.
     pub seen: u64,
-    /// Of these, dropped because their queue has no socket.
+    /// Of these, frames that were dropped because their queue has no socket.
     pub unbound: u64,
-    /// Of these, frames without the time of their arrival although they should have one: the driver has no metadata.
+    /// Of these, frames without an arrival time although the program should write one: the driver has no metadata.
     pub unstamped: u64,
-    /// Of these, dropped because they may be the rest of a frame that was too long.
+    /// Of these, frames that were dropped because they may be the rest of a frame that was too long.
     pub tails: u64,
 }
 
@@ -67,20 +68,21 @@ pub struct LoadedProgram {
 /// The program of `bpf/filter.c` on one interface.
 #[derive(Debug)]
 pub struct Program {
-    /// Shared by the interfaces that it is attached to.
+    /// The loaded object, which both interfaces share.
     object: Arc<libbpf_rs::Object>,
-    /// 0 is outside, or the only one; 1 is inside.
+    /// 0 is the outside interface, or the only one; 1 is the inside interface.
     side: u32,
-    /// Receive queues of each interface.
+    /// Number of receive queues of each interface.
     queues: u32,
     mode: XdpMode,
-    /// The attachment. It is not pinned: closing it detaches the program, and the kernel closes it for a dead process.
+    /// The attachment. It is not pinned: its close detaches the program, and the kernel closes it when the process
+    /// ends.
     _link: OwnedFd,
 }
 
 impl LoadedProgram {
-    /// Loads the program for outside and inside, with so many receive queues each. `max_frame` is the longest frame in bytes,
-    /// with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped.
+    /// Loads the program for outside and inside, with `queues` receive queues each. `max_frame` is the longest frame in
+    /// bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -119,8 +121,8 @@ impl LoadedProgram {
         Ok(LoadedProgram { object, queues })
     }
 
-    /// Attaches the program to both interfaces, native if the driver can, else generic. From here on they drop all
-    /// frames until [`Program::set_socket`]. Waits until a process that is exiting is detached.
+    /// Attaches the program to both interfaces, native if the driver supports it, otherwise generic. Both interfaces
+    /// then drop all frames until [`Program::set_socket`]. Waits until the program of an exiting process is detached.
     ///
     /// # Errors
     /// If another program holds an interface; see [`Error::is_busy`].
@@ -132,8 +134,9 @@ impl LoadedProgram {
 }
 
 impl Program {
-    /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here
-    /// on the interface drops all frames until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
+    /// Loads the program for this interface alone, and attaches it, native if the driver supports it, otherwise
+    /// generic. The interface then drops all frames until [`Program::set_socket`]. `max_frame` is as for
+    /// [`LoadedProgram::load`].
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
@@ -147,7 +150,7 @@ impl Program {
         self.mode
     }
 
-    /// The kernel's id of the program, by which an interface names the program that is attached to it.
+    /// The kernel's id of the program, as in the description of an interface with this program.
     ///
     /// # Errors
     /// If the kernel does not return the id.
@@ -155,8 +158,8 @@ impl Program {
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut length = mem::size_of_val(&info) as u32;
         let program = self.object.progs().next().expect("the object holds one program");
-        // SAFETY: the program's descriptor is open; the structure lives across the call, which gets its size; and the
-        // zeros request none of the arrays that it may point to.
+        // SAFETY: the program's descriptor is open. The structure lives across the call, which gets its size. Its zero
+        // fields request no arrays.
         let result =
             unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut length) };
         match result {
@@ -165,7 +168,7 @@ impl Program {
         }
     }
 
-    /// Frames of this queue go to this AF_XDP socket from now on.
+    /// Redirects the frames of this queue to this AF_XDP socket.
     ///
     /// # Errors
     /// If the socket is not bound to this queue of this interface, or the program was loaded for fewer queues.
@@ -240,13 +243,13 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
         Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
     })?;
     if mode == XdpMode::Generic {
-        // The stack puts frames together before the program sees them.
+        // The network stack joins the parts of a frame before the program runs.
         keeps_frames_whole(&object, side, queues)?;
     }
     Ok(Program { object, side, queues, mode, _link: above_others(link) })
 }
 
-/// The remedy if a driver may have refused the program for the MTU.
+/// The remedy if a driver may have refused the program because of the MTU.
 fn smaller_mtu(device: &Device) -> String {
     let (name, driver) = (device.name(), device.driver());
     match largest_native_mtu(driver) {
@@ -312,21 +315,22 @@ fn map<'o>(object: &'o libbpf_rs::Object, name: &str) -> Map<'o> {
     object.maps().find(|map| map.name() == name).expect("the program declares its maps")
 }
 
-/// The same descriptor, with a number above those of sockets. The kernel closes the descriptors of a killed process from
-/// the highest number down, and detaching takes longest: the next process can attach while the sockets are closed.
+/// Duplicates the descriptor to a number above those of sockets. The kernel closes the descriptors of a killed process
+/// from the highest number down, and the detachment takes longest: the next process can attach while the kernel closes
+/// the sockets.
 fn above_others(link: OwnedFd) -> OwnedFd {
     const FIRST: libc::c_int = 512;
     // SAFETY: no pointers; the result is checked before use.
     let above = unsafe { libc::fcntl(link.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) };
     if above < 0 {
-        // The process may have fewer descriptors: a restart takes a little longer.
+        // The limit of descriptors may be lower. A restart then takes a little longer.
         return link;
     }
     // SAFETY: the descriptor is new and valid, and has no other owner.
     unsafe { OwnedFd::from_raw_fd(above) }
 }
 
-/// Attaches a loaded XDP program of the caller's to an interface, in the driver. Closing the descriptor detaches it.
+/// Attaches a loaded XDP program of the caller to an interface, in the driver. The close of the descriptor detaches it.
 ///
 /// # Errors
 /// If the driver has no XDP, or another program holds the interface.
@@ -336,7 +340,7 @@ pub fn attach_native(program: BorrowedFd<'_>, device: &Device) -> Result<OwnedFd
     })
 }
 
-/// A bpf_link. libbpf-rs creates one only without flags, and so without a choice of the mode.
+/// Creates a bpf_link. The function of libbpf-rs takes no flags, and so does not allow a choice of the mode.
 fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
@@ -385,8 +389,8 @@ mod tests {
                 repeat: 1,
                 ..Default::default()
             };
-            // SAFETY: the program's descriptor is open; frame and context live across the call, and the options say their
-            // lengths and their own.
+            // SAFETY: the program's descriptor is open. Frame and context live across the call, and the options contain
+            // their lengths and their own.
             let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(fd, &raw mut options) };
             assert_eq!(result, 0, "a frame of {length} bytes: {}", io::Error::from_raw_os_error(-result));
             let after =
@@ -411,7 +415,7 @@ mod tests {
     fn a_frame_behind_one_that_is_too_long_is_dropped() {
         // No tail follows a frame of the greatest permitted length.
         assert_eq!(run(true, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
-        // Two parts; three; parts that fill their buffers, and the end of the last one.
+        // Frames in two parts, in three parts, and in parts that all fill their buffers.
         assert_eq!(run(true, false, &[3072, 490, 60]), ["frame", "tail", "frame"]);
         assert_eq!(run(true, false, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
         assert_eq!(run(true, false, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);

@@ -8,9 +8,10 @@
 //!   fill, tx            the kernel consumes         [`Producer`] produces
 //!   rx, completion      [`Consumer`] consumes       the kernel produces
 //! ```
-//! Each end writes its own position and only reads the other's. An entry is written before the producer's position passes
-//! it (release, acquire), and is not written again before the consumer's position has passed it. Each end keeps a copy of
-//! the other's position and reads the position itself, which costs a cache miss, only when the copy does not suffice.
+//! Each end writes its own position and only reads that of the other end. An entry is written before the producer's
+//! position passes it (release, acquire), and is not written again before the consumer's position has passed it. Each
+//! end keeps a copy of the other end's position. It reads the position itself, which costs a cache miss, only when the
+//! copy does not suffice.
 //!
 //! The kernel's position is checked whenever it is read. If its distance from this end's position is larger than the
 //! ring, the ring is corrupt, and the process stops. Source: Linux `Documentation/networking/af_xdp.rst`,
@@ -47,9 +48,9 @@ impl Descriptor {
 /// Any bytes are a valid value.
 pub(crate) unsafe trait RingEntry: Copy {}
 
-// SAFETY: a number.
+// SAFETY: an integer, for which any bytes are valid.
 unsafe impl RingEntry for u64 {}
-// SAFETY: numbers without padding between them.
+// SAFETY: integers without padding between them.
 unsafe impl RingEntry for Descriptor {}
 
 /// The places of the parts of a ring in its region, in bytes: `struct xdp_ring_offset`.
@@ -74,7 +75,7 @@ struct Ring<T> {
     _region: Region,
 }
 
-// SAFETY: the pointers are into the region, which may move between threads. Entries are numbers.
+// SAFETY: the pointers point into the region, which may move between threads. Entries are integers.
 unsafe impl<T: Send> Send for Ring<T> {}
 
 impl<T: RingEntry> Ring<T> {
@@ -91,7 +92,7 @@ impl<T: RingEntry> Ring<T> {
     }
 
     fn producer(&self) -> &AtomicU32 {
-        // SAFETY: the pointer is into the region, is aligned, and both ends use this word as an atomic.
+        // SAFETY: the pointer points into the region and is aligned, and both ends use this word as an atomic.
         unsafe { self.producer.as_ref() }
     }
 
@@ -108,11 +109,11 @@ impl<T: RingEntry> Ring<T> {
     /// The place of the entry at this position.
     #[inline]
     fn entry(&self, position: u32) -> NonNull<T> {
-        // SAFETY: the masked position is less than the size, and so many entries lie within the region.
+        // SAFETY: the masked position is less than the size, and `size` entries lie within the region.
         unsafe { self.entries.add((position & (self.size - 1)) as usize) }
     }
 
-    /// Entries between two positions, of which at least one was written by the kernel.
+    /// The number of entries between two positions. The kernel writes at least one of them.
     #[inline]
     fn between(&self, consumer: u32, producer: u32) -> u32 {
         let entries = producer.wrapping_sub(consumer);
@@ -165,11 +166,12 @@ impl<T: RingEntry> Producer<T> {
         self.next.wrapping_sub(self.consumed) as usize
     }
 
-    /// Writes an entry, for which there is [`Producer::room`]. The kernel sees it after [`Producer::publish`].
+    /// Writes an entry. The caller ensures that there is [`Producer::room`]. The kernel sees the entry after
+    /// [`Producer::publish`].
     ///
     /// # Safety
-    /// The chunk that the entry names is of the socket's UMEM and has no other user. It belongs to the kernel from here
-    /// on: no reference to it may exist until the kernel has returned it.
+    /// The chunk of the entry belongs to the socket's UMEM and has no other user. The call gives it to the kernel: no
+    /// reference to it may exist until the kernel has returned it.
     ///
     /// # Panics
     /// If there is no room.
@@ -181,13 +183,13 @@ impl<T: RingEntry> Producer<T> {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Shows the kernel the entries that were written.
+    /// Makes the written entries visible to the kernel.
     #[inline]
     pub(crate) fn publish(&mut self) {
         self.ring.producer().store(self.next, Release);
     }
 
-    /// Whether the kernel wants to be woken (`XDP_RING_NEED_WAKEUP`).
+    /// Whether the kernel requests a wake-up (`XDP_RING_NEED_WAKEUP`).
     pub(crate) fn needs_wakeup(&self) -> bool {
         self.ring.flags().load(Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
@@ -227,8 +229,8 @@ impl<T: RingEntry> Consumer<T> {
         self.produced.wrapping_sub(self.next) as usize
     }
 
-    /// Reads entries into `entries`, as many as are available and fit, and returns their number. Their places belong to
-    /// the kernel again.
+    /// Reads as many available entries as fit into `entries`, and returns their number. Gives their places back to the
+    /// kernel.
     #[inline]
     pub(crate) fn take(&mut self, entries: &mut [T]) -> usize {
         let count = self.available().min(entries.len());
@@ -240,8 +242,8 @@ impl<T: RingEntry> Consumer<T> {
         count
     }
 
-    /// Passes entries to `each`, in order, as many as are known to be available, and returns their number. Their places
-    /// belong to the kernel again afterwards.
+    /// Passes the entries that are known to be available to `each`, in order, and returns their number. Then gives
+    /// their places back to the kernel.
     #[inline]
     pub(crate) fn take_each(&mut self, mut each: impl FnMut(T)) -> usize {
         let count = self.available();
@@ -253,7 +255,7 @@ impl<T: RingEntry> Consumer<T> {
         count
     }
 
-    /// Reads the entry that is so many places behind the next one.
+    /// Reads the entry `position` places after the next one.
     ///
     /// # Safety
     /// The position is less than [`Consumer::available`].

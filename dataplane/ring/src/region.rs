@@ -12,7 +12,7 @@ use std::ptr::{self, NonNull};
 pub(crate) struct Region {
     start: NonNull<u8>,
     bytes: usize,
-    /// The counterpart of the function that made the region.
+    /// The function that releases the memory. Each constructor has its own.
     release: unsafe fn(NonNull<u8>, usize),
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// New memory, with its pages in place.
+    /// Allocates memory and its pages.
     ///
     /// # Errors
     /// If there is not enough memory.
@@ -28,10 +28,10 @@ impl Region {
         Self::map(-1, libc::MAP_ANONYMOUS, bytes, 0)
     }
 
-    /// The ring of this socket that the kernel has at `offset`, one of `XDP_PGOFF_` and `XDP_UMEM_PGOFF_`.
+    /// Maps the ring of this socket at `offset`, one of the constants `XDP_PGOFF_*` and `XDP_UMEM_PGOFF_*`.
     ///
     /// # Errors
-    /// If the socket has no ring of this size there.
+    /// If the socket has no ring of this size at this offset.
     pub(crate) fn of_socket(socket: BorrowedFd<'_>, bytes: usize, offset: libc::off_t) -> io::Result<Self> {
         Self::map(socket.as_raw_fd(), 0, bytes, offset)
     }
@@ -52,7 +52,7 @@ impl Region {
         Ok(Region { start, bytes, release: unmap })
     }
 
-    /// Heap memory, for tests without a kernel.
+    /// Allocates heap memory, for tests without a kernel.
     #[cfg(test)]
     pub(crate) fn plain(bytes: usize) -> Self {
         use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -69,7 +69,7 @@ impl Region {
         Region { start, bytes, release: free }
     }
 
-    /// A second view of the same memory, for the other end of a ring. Dropping it releases nothing.
+    /// A second view of the same memory, for the other end of a ring. Its drop releases nothing.
     ///
     /// # Safety
     /// The region that is borrowed outlives the returned one.
@@ -84,16 +84,15 @@ impl Region {
         self.start
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// A pointer to `count` values of `T` at this offset in bytes, which lie within the region. It is valid as long as the
-    /// region lives.
+    /// A pointer to `count` values of `T` at this offset in bytes. It is valid until the region is dropped.
     ///
     /// # Panics
-    /// If they do not, or are not aligned.
+    /// If the values do not lie within the region, or are not aligned.
     pub(crate) fn at<T>(&self, offset: usize, count: usize) -> NonNull<T> {
         let end = count.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_add(offset));
         assert!(end.is_some_and(|end| end <= self.bytes), "{count} values at {offset} of {} bytes", self.bytes);
@@ -106,8 +105,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: this is the memory that the function's counterpart made. Pointers into it are kept beside the region,
-        // in values that own it.
+        // SAFETY: the constructor that allocated this memory also set `release`. Only values that own the region keep
+        // pointers into it.
         unsafe { (self.release)(self.start, self.bytes) };
     }
 }

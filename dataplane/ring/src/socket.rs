@@ -1,8 +1,8 @@
-//! AF_XDP sockets: registering a UMEM, mapping a socket's rings, binding it to a queue, and waking the kernel.
+//! AF_XDP sockets: registers a UMEM, maps a socket's rings, binds the socket to a queue, and wakes the kernel.
 //!
-//! In this order: [`register`] makes a socket and registers the UMEM with it. [`bind`] makes the socket's rings and binds it.
-//! A second socket on another interface shares the UMEM of the first one, and has rings of its own. Source: Linux
-//! `Documentation/networking/af_xdp.rst`, `net/xdp/xsk.c`.
+//! The order of calls: [`register`] creates a socket and registers the UMEM with it. [`bind`] creates the socket's
+//! rings and binds it. A second socket on another interface shares the UMEM of the first one, and has its own rings.
+//! Source: Linux `Documentation/networking/af_xdp.rst`, `net/xdp/xsk.c`.
 
 use std::io;
 use std::mem;
@@ -19,14 +19,15 @@ use crate::umem::Umem;
 /// A socket option of Linux `include/uapi/linux/if_xdp.h`.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// Frames that one kick may send in copy mode. The kernel's own default of 32 would cost two kicks a batch.
+/// Maximum number of frames that one kick sends in copy mode. The kernel's default of 32 would need two kicks for a
+/// batch.
 const TX_BUDGET: u32 = 256;
 
 /// Losses that the kernel counts at one socket since it was bound.
 /// Source: `struct xdp_statistics`, Linux `Documentation/networking/af_xdp.rst`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketStatistics {
-    /// Dropped for other reasons than the two below.
+    /// Received frames that were dropped for other reasons than the two below.
     pub rx_dropped: u64,
     /// Invalid descriptors in the fill ring.
     pub rx_invalid_descriptors: u64,
@@ -47,12 +48,12 @@ pub(crate) struct SocketRings {
     pub(crate) completion: Consumer<u64>,
 }
 
-/// How a socket is bound.
+/// The mode in which a socket is bound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BindMode<'s> {
     /// The first socket of its UMEM. The kernel uses zero-copy if the driver has it.
     ZeroCopyIfPossible,
-    /// The first socket of its UMEM, in zero-copy mode; it fails otherwise.
+    /// The first socket of its UMEM, in zero-copy mode. The bind fails if the driver does not support it.
     ZeroCopy,
     /// The first socket of its UMEM, in copy mode.
     Copy,
@@ -72,7 +73,7 @@ impl BindMode<'_> {
     }
 }
 
-/// Makes an AF_XDP socket that is not bound.
+/// Creates an AF_XDP socket without a bind.
 ///
 /// # Errors
 /// `EAFNOSUPPORT` if the kernel was built without AF_XDP, `EPERM` without CAP_NET_RAW.
@@ -86,7 +87,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes the socket that the UMEM is registered with. The kernel keeps the UMEM's pages as long as a socket uses them.
+/// Creates a socket and registers the UMEM with it. The kernel keeps the UMEM's pages while a socket uses them.
 ///
 /// # Errors
 /// If the limit on locked memory does not suffice, or as [`open`].
@@ -98,15 +99,15 @@ pub(crate) fn register(umem: &Umem) -> io::Result<OwnedFd> {
         chunk_size: umem.chunk_bytes() as u32,
         headroom: 0,
         flags: 0,
-        // Padding before Linux 6.8: the structure has the same size there.
+        // This field is padding before Linux 6.8, so the size of the structure is the same there.
         tx_metadata_len: 0,
     };
     set_option(socket.as_fd(), libc::XDP_UMEM_REG, &registration)?;
     Ok(socket)
 }
 
-/// Gives the socket rings of `ring_size` entries and binds it to one queue of the interface. Waits for a process that is
-/// exiting to leave the queue.
+/// Creates rings of `ring_size` entries for the socket, and binds it to one queue of the interface. Waits until an
+/// exiting process releases the queue.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -252,9 +253,9 @@ pub(crate) fn wake_receiver(socket: RawFd) {
 /// The type has the layout of the option's structure, and any bytes are a valid value.
 unsafe trait SocketOption: Copy {}
 
-// SAFETY: a number, as the ring sizes and the budget are.
+// SAFETY: an integer, such as the ring sizes and the budget.
 unsafe impl SocketOption for u32 {}
-// SAFETY: structures of numbers, declared as in Linux `include/uapi/linux/if_xdp.h`.
+// SAFETY: a structure of integers, declared as in Linux `include/uapi/linux/if_xdp.h`.
 unsafe impl SocketOption for libc::xdp_umem_reg {}
 // SAFETY: as above.
 unsafe impl SocketOption for libc::xdp_mmap_offsets {}
@@ -272,7 +273,7 @@ fn set_option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, value:
     }
 }
 
-/// Reads an option. Fields that the kernel does not write stay as in `value`.
+/// Reads an option. Fields that the kernel does not write keep their value in `value`.
 fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value: T) -> io::Result<T> {
     let mut length = mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value and its length live across the call, which writes no more than `length` bytes. Any bytes are a valid
@@ -284,8 +285,8 @@ fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value:
     }
 }
 
-/// Raises the limit on locked memory as far as the process may. Newer kernels and processes with CAP_IPC_LOCK do not
-/// need it, so a failure is no error: if the limit was too low, binding reports it.
+/// Raises the limit of locked memory as far as the process may. Newer kernels and processes with CAP_IPC_LOCK do not
+/// need this, so a failure is no error: if the limit is too low, the bind fails and reports it.
 pub fn raise_memlock_limit() {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the structure lives across the calls.

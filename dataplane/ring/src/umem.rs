@@ -1,12 +1,12 @@
-//! The memory of frames, cut into chunks, and sets of chunks.
+//! The memory of frames, which is divided into chunks, and sets of chunks.
 //!
 //! ```text
 //!   chunk    | headroom                    | frame, up to the end of the chunk         |
 //!            |        time stamp (8 bytes) | address                                   |
 //!   address    bytes from the start of the UMEM; chunk number = address / size of a chunk
 //! ```
-//! [`Umem`] does not record the owner of a chunk: the caller that reads its bytes guarantees to own it. With a
-//! [`ChunkSet`] the owner records which chunks it has given to the kernel, and so which chunks the kernel can return.
+//! [`Umem`] does not record the owner of a chunk: a caller that reads its bytes guarantees to own it. A [`ChunkSet`]
+//! contains the chunks that the owner has given to the kernel, which are the chunks that the kernel can return.
 
 use std::slice;
 
@@ -23,7 +23,7 @@ pub(crate) struct Umem {
 }
 
 impl Umem {
-    /// Cuts a region into chunks.
+    /// Divides a region into chunks.
     ///
     /// # Panics
     /// If the size is no power of two, or the region is no multiple of it.
@@ -68,7 +68,7 @@ impl Umem {
         self.chunk_bytes - (address as usize & (self.chunk_bytes - 1))
     }
 
-    /// Stops the process if the descriptor does not describe a frame within one chunk, behind so many bytes of headroom.
+    /// Stops the process if the descriptor does not describe a frame within one chunk, behind `headroom` bytes.
     #[inline]
     pub(crate) fn check(&self, frame: &Descriptor, headroom: usize) {
         let Descriptor { address, length, .. } = *frame;
@@ -117,15 +117,16 @@ impl Umem {
     }
 }
 
-/// Takes its arguments by value: those of a message in the loop over frames would be written to memory for each frame.
+/// Stops the process. The arguments are passed by value: a message in the loop over frames would write its arguments to
+/// memory for each frame.
 #[cold]
 #[inline(never)]
 fn corrupt(frame: Descriptor, umem_bytes: usize) -> ! {
     panic!("corrupt ring: a frame of {} bytes at {} in a UMEM of {umem_bytes}", frame.length, frame.address);
 }
 
-/// Chunks that are in one place: a bit for each chunk of the UMEM. 16,000 chunks take 2 KiB, which stay in the first-level
-/// cache.
+/// The chunks that are in one place: a bit for each chunk of the UMEM. 16,000 chunks take 2 KiB, which stay in the
+/// first-level cache.
 #[derive(Debug)]
 pub(crate) struct ChunkSet {
     bits: Box<[u64]>,
@@ -133,18 +134,18 @@ pub(crate) struct ChunkSet {
 }
 
 impl ChunkSet {
-    /// An empty set for a UMEM of so many chunks.
+    /// Creates an empty set for a UMEM of `chunks` chunks.
     pub(crate) fn new(chunks: usize) -> Self {
         ChunkSet { bits: vec![0; chunks.div_ceil(64)].into(), count: 0 }
     }
 
-    /// How many chunks are in it.
+    /// Number of chunks in the set.
     #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.count
     }
 
-    /// Adds a chunk that is not in it.
+    /// Adds a chunk that is not in the set.
     #[inline]
     pub(crate) fn insert(&mut self, chunk: usize) {
         debug_assert!(!self.contains(chunk), "chunk {chunk} is there already");
@@ -152,7 +153,7 @@ impl ChunkSet {
         self.count += 1;
     }
 
-    /// Takes a chunk out. False if it was not in it.
+    /// Removes a chunk. Returns false if it was not in the set.
     #[inline]
     pub(crate) fn remove(&mut self, chunk: usize) -> bool {
         let word = &mut self.bits[chunk / 64];
@@ -162,7 +163,7 @@ impl ChunkSet {
         was_there != 0
     }
 
-    /// Whether a chunk is in it.
+    /// Whether the set contains a chunk.
     pub(crate) fn contains(&self, chunk: usize) -> bool {
         self.bits[chunk / 64] >> (chunk % 64) & 1 != 0
     }

@@ -1,4 +1,4 @@
-//! Answers to control about connections, a part of their table at a time.
+//! Answers to control about connections. One answer reads a part of their table.
 //!
 //! Workers use the table meanwhile. An answer locks one set of the table after the other, and reads a bounded number of
 //! sets.

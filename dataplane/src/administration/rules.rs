@@ -172,7 +172,7 @@ impl Administration {
         let doors = doors.len();
         tracing::info!(target: target!("operator"), generation, doors, file = %file.display(), "reload");
         if !waiting.is_empty() {
-            tracing::warn!(target: target!("operator"), keys = waiting.join(", "), "what the file says of these takes a restart");
+            tracing::warn!(target: target!("operator"), keys = waiting.join(", "), "changes of these keys take effect at a restart");
         }
         Ok(Reloaded { generation, doors, waiting })
     }

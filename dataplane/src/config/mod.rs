@@ -154,7 +154,8 @@ impl Config {
             return Err(at(Some(raw.ring_size.span()), message));
         }
         if *raw.list_capacity.get_ref() == 0 {
-            let message = "`list-capacity` is 0; nobody could knock; write how many addresses all lists may hold";
+            let message =
+                "`list-capacity` is 0, so no source could knock; write the number of addresses that all lists may hold";
             return Err(at(Some(raw.list_capacity.span()), message.to_owned()));
         }
         for (key, length, most, default) in

@@ -143,7 +143,7 @@ impl Wire {
         facts
     }
 
-    /// The properties that both interfaces share.
+    /// The facts about both interfaces together.
     fn both(&self) -> Vec<Finding> {
         let [Some((_, outside)), Some((_, inside))] = &self.sides else { return Vec::new() };
         let mut facts = Vec::new();

@@ -1,7 +1,7 @@
 //! Generations of rules: a compiled table with its counters, and the counts of rules across generations.
 //!
-//! A rule keeps its counters when it is removed and comes back. A generation's counters are folded into the book once no
-//! worker can write to them any more, so that no packet is counted twice or lost.
+//! A rule keeps its counters if it is removed and added again. The book adds the counters of a generation when no
+//! worker can write them any more, so that each packet counts exactly once.
 
 mod series;
 
@@ -19,18 +19,18 @@ use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 use self::series::Series;
 use crate::config::Metrics;
 
-/// Rules as they run, never changed: workers notice a new one by a memory read.
+/// Running rules. A generation never changes: workers notice a new generation by a memory read.
 pub(crate) struct Generation {
     /// Counted from 1.
     pub(crate) number: u64,
-    /// When it was swapped in.
+    /// The time when the generation replaced the previous one.
     pub(crate) since: Time,
-    /// The same by the clock on the wall: time since the Unix epoch.
+    /// The same time by the wall clock, since the Unix epoch.
     pub(crate) since_epoch: Duration,
-    /// Where the rules came from, for people.
+    /// The origin of the rules, for messages.
     pub(crate) source: String,
     pub(crate) table: Table,
-    /// One for each worker.
+    /// The counters of each worker.
     pub(crate) counters: Vec<RuleCounters>,
     /// The lists that the rules and the doors name.
     pub(crate) lists: HashSet<String>,
@@ -53,16 +53,17 @@ impl Generation {
     }
 }
 
-/// Rules remembered at most; beyond it, those that do not run any more are forgotten, and count from 0 if they come back.
-/// Rules that are generated anew every minute would fill memory otherwise.
+/// Maximum number of rules in the book. Above it, the book removes the rules that do not run any more; such a rule
+/// counts from 0 if it is added again. Without a limit, rules that a script generates every minute would fill the
+/// memory.
 const MAX_PAST: usize = 20_000;
 
-/// What was counted by all generations since start.
+/// The counts of all generations since start.
 #[derive(Default)]
 pub(crate) struct Book {
-    /// Of generations that no longer run.
+    /// The counts of generations that do not run any more.
     past: Totals,
-    /// Replaced, but perhaps still in a worker's hands.
+    /// Replaced generations that a worker may still run.
     leaving: Vec<Arc<Generation>>,
     series: Series,
 }
@@ -75,14 +76,14 @@ pub(crate) struct Totals {
 }
 
 impl Book {
-    /// A book for the first generation.
+    /// Creates a book for the first generation.
     pub(crate) fn new(current: &Generation, metrics: &Metrics) -> Book {
         let mut book = Book::default();
         book.choose_series(current, metrics);
         book
     }
 
-    /// The generation was replaced by the current one.
+    /// Notes that `current` has replaced `generation`.
     pub(crate) fn replaced(&mut self, generation: Arc<Generation>, current: &Generation, metrics: &Metrics) {
         self.leaving.push(generation);
         self.choose_series(current, metrics);
@@ -93,12 +94,13 @@ impl Book {
         self.series.choose(&metrics.rules, &current.rules().rules, &totals);
     }
 
-    /// Generations that were replaced, but that a worker may still run.
+    /// Replaced generations that a worker may still run.
     pub(crate) fn leaving(&self) -> &[Arc<Generation>] {
         &self.leaving
     }
 
-    /// Folds in what generations counted that every worker has left; `oldest` is the oldest one that still runs.
+    /// Adds the counters of the generations that no worker runs any more to the book. `oldest` is the number of the
+    /// oldest generation that a worker runs.
     pub(crate) fn settle(&mut self, oldest: u64, current: &Generation) {
         let (left, leaving) = self.leaving.drain(..).partition(|generation| generation.number < oldest);
         self.leaving = leaving;
@@ -111,7 +113,7 @@ impl Book {
         }
     }
 
-    /// Forgets what rules have counted that are in no generation any more.
+    /// Removes the counts of rules that are in no generation any more.
     fn forget(&mut self, current: &Generation) {
         let generations = self.leaving.iter().map(|generation| &**generation).chain([current]);
         let kept: HashSet<&RuleId> =
@@ -144,12 +146,12 @@ impl Book {
         series.collect()
     }
 
-    /// What rules have counted while they had no series of their own.
+    /// The counts of rules from the time in which they had no series of their own.
     pub(crate) fn overflow(&self, totals: &Totals) -> Counter {
         self.series.overflow(totals)
     }
 
-    /// Everything counted up to now.
+    /// The counts of all generations up to now.
     pub(crate) fn totals(&self, current: &Generation) -> Totals {
         let mut totals = self.past.clone();
         for generation in &self.leaving {
@@ -232,7 +234,7 @@ mod tests {
         first.counters[1].count_rule(1, 1, 40);
         book.replaced(Arc::clone(&first), &second, &Metrics::default());
         book.settle(1, &second);
-        // A worker that has not noticed yet.
+        // This worker has not noticed the new generation yet.
         first.counters[1].count_rule(1, 1, 40);
         second.counters[0].count_rule(0, 1, 40);
         for _ in 0..2 {
@@ -244,7 +246,7 @@ mod tests {
         assert!(book.leaving.is_empty());
     }
 
-    /// A rule that is told from others by its port.
+    /// A rule whose port distinguishes it from the others.
     fn of_port(port: u32) -> String {
         format!("add chain=input protocol=tcp dst-port={port} comment=\"rule {port}\"\n")
     }
@@ -268,7 +270,8 @@ mod tests {
         let mut before = HashMap::<RuleId, Counter>::new();
         let mut overflow = Counter::default();
         for number in 2..60 {
-            // More rules than there are series in some generations, and in each another part of them.
+            // Some generations have more rules than there are series, and each generation has a different part of the
+            // rules.
             let (first, count) = (1 + dice(1_500), 1 + dice(2_500));
             let rules: String = (first..first + count).map(|port| of_port(port as u32)).collect();
             let next = generation(number, &state, &format!("{rules}add chain=input action=drop\n"));
@@ -276,7 +279,7 @@ mod tests {
             book.replaced(std::mem::replace(&mut current, Arc::clone(&next)), &current, &metrics);
             for _ in 0..3 {
                 for _ in 0..500 {
-                    // A worker of the present generation, or one that has not left the last.
+                    // A worker of the present generation, or a worker that still runs the previous one.
                     let counting = book.leaving().last().filter(|_| dice(4) == 0).unwrap_or(&current);
                     let rule = dice(counting.rules().rules.len() as u64) as usize;
                     counting.counters[dice(2) as usize].count_rule(rule, 1, 60);
@@ -339,7 +342,7 @@ mod tests {
             (told(&book, &second, &some), book.overflow(&book.totals(&second)).packets),
             (vec![(1, 0), (2, 0)], 2)
         );
-        // It gets its series back, with all that it has counted; the overflow keeps what it has.
+        // The rule gets its series back with all of its counts. The overflow does not change.
         let third = generation(3, &state, &rules);
         book.replaced(second, &third, &all);
         third.counters[0].count_rule(0, 1, 40);

@@ -1,12 +1,12 @@
-//! Which rules have series of their own in metrics, and what the others have counted together.
+//! Selects the rules that have series of their own in the metrics, and adds the counts of the others.
 //!
-//! The dataplane decides it, and not the control process: counters must not sink while the dataplane lives, also if the
-//! control process restarts. A rule without series adds to one overflow counter. What it has added stays there when it gets
-//! series of its own or is removed, so that the overflow never sinks.
+//! The dataplane selects them, and not the control process: counters must not decrease while the dataplane runs, also
+//! if the control process restarts. A rule without series adds to one overflow counter. Its counts stay in the overflow
+//! when the rule gets its own series or is removed, so that the overflow never decreases.
 //!
-//! The last rule of each chain always has series: it commonly is the one that drops. Of the others, those that
-//! `[metrics] rules` chooses have series, at most [`MAX_RULE_SERIES`]; a rule that has them keeps them while it is among the
-//! rules.
+//! The last rule of each chain always has series, because this rule commonly drops the rest. Of the other rules, at
+//! most [`MAX_RULE_SERIES`] have series: those that `[metrics] rules` selects. A rule with series keeps them while it
+//! runs and is selected.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,26 +16,27 @@ use knockplane_policy::wire::Counter;
 use super::Totals;
 use crate::config::RuleSeries;
 
-/// How many rules get series of their own, besides the last rules of chains. Enough for a rule set that people read; ten
-/// thousand rules in three series each would be most of what a small Prometheus holds.
+/// Maximum number of rules with series of their own, besides the last rules of chains. It is enough for a rule set that
+/// people read. Ten thousand rules with three series each would fill most of a small Prometheus server.
 pub(crate) const MAX_RULE_SERIES: usize = 1_000;
 
-/// Chains whose last rule has series in any case, at most: built-in ones first, then in the order of the rules.
+/// Maximum number of chains whose last rule always has series: first the built-in chains, then the others in the order
+/// of the rules.
 const MAX_CHAINS: usize = 256;
 
-/// See the top of this file.
+/// The rules with series, and the overflow counter of the others.
 #[derive(Default)]
 pub(crate) struct Series {
     /// Rules of the running generation that have series.
     own: HashSet<RuleId>,
-    /// Rules that have none, or had none when they were removed: what each had counted before.
+    /// Rules that have no series, or had none when they were removed, each with its counts before that time.
     shared: HashMap<RuleId, Counter>,
-    /// What rules had counted without series that are not among `shared` any more.
+    /// The counts without series of rules that are not in `shared` any more.
     settled: Counter,
 }
 
 impl Series {
-    /// Decides anew, for the rules that run now.
+    /// Selects again, from the rules that run now.
     pub(crate) fn choose(&mut self, wanted: &RuleSeries, rules: &[Rule], totals: &Totals) {
         let last = last_rules(rules);
         let mut own: HashSet<RuleId> = last.iter().map(|rule| rule.id.clone()).collect();
@@ -57,7 +58,7 @@ impl Series {
         self.own = own;
     }
 
-    /// A rule is forgotten, or gets series: what it has counted without them stays in the overflow.
+    /// Removes a rule that gets series or that the book removes. Its counts without series stay in the overflow.
     pub(crate) fn settle(&mut self, rule: &RuleId, totals: &Totals) {
         if let Some(before) = self.shared.remove(rule) {
             add_since(&mut self.settled, totals.rule(rule), before);
@@ -69,7 +70,7 @@ impl Series {
         self.own.contains(rule)
     }
 
-    /// What rules without series have counted.
+    /// The overflow: the counts of rules without series.
     pub(crate) fn overflow(&self, totals: &Totals) -> Counter {
         let mut overflow = self.settled;
         for (rule, before) in &self.shared {
@@ -84,7 +85,7 @@ fn add_since(sum: &mut Counter, now: Counter, before: Counter) {
     sum.bytes += now.bytes.saturating_sub(before.bytes);
 }
 
-/// The last rule of each chain that runs, of each menu.
+/// The last running rule of each chain of each menu.
 fn last_rules(rules: &[Rule]) -> Vec<&Rule> {
     let mut seen = HashSet::new();
     let run = rules.iter().rev().filter(|rule| rule.runs());

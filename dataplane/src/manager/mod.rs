@@ -49,7 +49,7 @@ const JOB_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Manager {
     pub(crate) listener: Listener,
     pub(crate) supervisor: Supervisor,
-    /// Runs on a thread of its own.
+    /// Runs on a separate thread.
     pub(crate) administration: Administration,
 }
 

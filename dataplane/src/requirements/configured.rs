@@ -72,7 +72,7 @@ pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
     wanted.collect()
 }
 
-/// Checks whether each of `queues` workers has a core without other work.
+/// Checks whether each of the `queues` workers has a core without other work.
 pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) -> Option<Finding> {
     let cores = cores(config).ok()?.len() as u32;
     (cores != 0 && queues > cores).then(|| {

@@ -62,8 +62,8 @@ impl Observed {
     }
 }
 
-/// Whether an offload in this state changes frames. A driver may turn on GRO by itself for a native XDP program: there
-/// GRO runs after the program, which sees frames as they arrived.
+/// Whether an offload in this state changes frames. A driver may turn on GRO for a native XDP program. This is
+/// harmless: GRO then runs after the program, which receives frames as they arrived.
 pub(crate) fn is_harmful(offload: Offload, state: OffloadState, is_native: bool) -> bool {
     match state {
         OffloadState::Off => false,
@@ -170,7 +170,7 @@ fn ways_past(interface: &str, device: &Stacked) -> Vec<Unmet> {
             let unmet = Unmet::new(
                 DriftKind::Forwarding,
                 format!("this host forwards {family} packets that arrive on {who}"),
-                "once the filter is gone they would pass",
+                "they would pass after the filter ends",
             );
             ways.push(unmet.run(format!("sysctl -w net.{family}.conf.{device_name}.forwarding=0")));
         }

@@ -36,14 +36,14 @@ pub(crate) enum DamageError {
     /// The first line is not the expected one.
     #[error("line 1 does not begin with `{expected}` (byte {place} differs)")]
     Header {
-        /// The expected begin of the line.
+        /// The expected start of the line.
         expected: String,
         /// The first byte that differs.
         place: usize,
     },
     /// The file has another version of the format.
     #[error(
-        "line 1 says format {found}, and this program reads format {expected}: a newer version wrote the file, or it is \
+        "line 1 has format {found}, and this program reads format {expected}: a newer version wrote the file, or it is \
          damaged"
     )]
     Version {
@@ -105,7 +105,7 @@ impl Format {
         (self.header(content.len()), sums(content))
     }
 
-    /// The begin and the end of the content, from the file's first bytes (at most [`MAX_HEADER`]) and its length.
+    /// The start and the end of the content, from the file's first bytes (at most [`MAX_HEADER`]) and its length.
     ///
     /// # Errors
     /// If the header does not match a content of this length.

@@ -123,7 +123,7 @@ impl StateDir {
         for name in FILES {
             let name = format!("{name}{NEW}");
             if state.remove(&name).with_context(|| format!("cannot remove {}", state.file(&name).display()))? {
-                tracing::info!(file = %state.file(&name).display(), "removed what an interrupted save left");
+                tracing::info!(file = %state.file(&name).display(), "removed the file of an interrupted save");
             }
         }
         Ok(state)

@@ -162,7 +162,7 @@ fn what_an_interrupted_save_left_is_removed_and_not_followed() {
     }
     let state = open(&path).unwrap();
     assert_eq!(names(&path), ["lock"]);
-    // A link that appears while the dataplane runs.
+    // Another process creates this link while the dataplane runs.
     symlink(&precious, path.join("rules.state.new")).unwrap();
     state.write(RULES, FORMAT, b"x").unwrap();
     assert_eq!(names(&path), ["lock", RULES]);

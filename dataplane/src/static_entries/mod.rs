@@ -43,10 +43,10 @@ use crate::state_dir::{Log, Record};
 /// First and last address of an entry, which are unique in a list.
 pub(crate) type Bounds = (IpAddr, IpAddr);
 
-/// The number of bytes out of date below which the file is not rewritten: a few milliseconds of reading.
+/// Minimum number of outdated bytes before the file is rewritten. A start reads this number in a few milliseconds.
 const FEW_BYTES: u64 = 64 << 10;
 
-/// The number of bytes of a record in a file that is rewritten.
+/// The number of bytes of a record in a rewritten file.
 const SNAPSHOT_RECORD: usize = 1 << 20;
 
 /// One entry.

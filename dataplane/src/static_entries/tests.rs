@@ -39,7 +39,8 @@ fn open(folder: &TempDir) -> Arc<StateDir> {
     Arc::new(StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap())
 }
 
-/// A state directory with a file of these changes, a record for each, the file, and the entries after each change.
+/// A state directory with a file of these changes (one record for each), the bytes of the file, and the entries after
+/// each change.
 fn written(changes: Vec<Change>) -> (TempDir, Arc<StateDir>, Vec<u8>, Vec<Vec<String>>) {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
@@ -105,7 +106,7 @@ fn static_entries_are_there_after_a_restart() {
     assert!(entries.list("b").is_none() && StaticEntries::load(&state).unwrap().list("b").is_none());
 }
 
-/// Changes in any order, replaced comments, entries that get a timeout, and the file written anew in between.
+/// Covers changes in any order, replaced comments, entries that get a timeout, and rewrites of the file in between.
 #[test]
 fn a_restart_finds_the_last_state_of_each_entry() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,7 +138,7 @@ fn a_restart_finds_the_last_state_of_each_entry() {
         };
         assert_eq!(stored(&again), stored(&entries), "round {round}");
         assert_eq!(again.live_bytes, stored_bytes(&again));
-        // Reading the file has opened it again: both know the same.
+        // The load has opened the file again. Both values have the same content.
         entries = StaticEntries { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
         entries.live_bytes = stored_bytes(&entries);
     }
@@ -155,8 +156,8 @@ fn a_change_that_cannot_be_stored_changes_nothing() {
     assert_eq!(all(&entries), ["a 192.0.2.1"]);
 }
 
-/// A file that is cut off within one of its last three records: the records before it count, and changes go on behind
-/// them.
+/// Truncates the file within each of its last three records. The records before that place are valid, and new changes
+/// follow them.
 #[test]
 fn an_interrupted_change_is_cut_off() {
     let (_folder, state, file, after) = written(five());
@@ -171,7 +172,7 @@ fn an_interrupted_change_is_cut_off() {
         let again = StaticEntries::load(&state).unwrap();
         assert_eq!(all(&again), all(&entries), "{length} bytes, and a change");
     }
-    // A file can grow before its content is on the disk.
+    // The length of a file can reach the disk before its content.
     fs::write(state.file(LISTS), [&file[..], &[0; 100]].concat()).unwrap();
     assert_eq!(all(&StaticEntries::load(&state).unwrap()), after[5]);
     assert_eq!(fs::read(state.file(LISTS)).unwrap(), file);
@@ -313,7 +314,8 @@ fn entries_that_would_not_be_written_are_refused() {
     assert!(stored.into_map(Vec::new()).is_err());
 }
 
-/// The bytes of the file, and the bytes written to the disk: for a million entries as for ten.
+/// Compares the bytes of the file and the bytes written to the disk for a change beside a million entries and beside
+/// ten.
 #[test]
 fn a_change_writes_as_much_beside_many_entries_as_beside_few() {
     let added = |many: usize| {
@@ -384,7 +386,8 @@ fn a_file_of_an_earlier_version_is_taken_over_once() {
     assert!(error.contains("lists.state is damaged"), "a damaged file does not count as an old one: {error}");
 }
 
-/// The file with one checksum for each block, as the version before wrote it; every bit and every length of it.
+/// The file has one checksum for each block, as the previous version wrote it. The test flips each bit and truncates
+/// the file at each length.
 #[test]
 fn a_file_of_the_version_before_is_replaced_by_one_of_records() {
     let folder = tempfile::tempdir().unwrap();
@@ -453,7 +456,8 @@ fn an_entry_expires_to_the_nanosecond() {
     assert_eq!(all(&entries), ["a ::/0"]);
 }
 
-/// Additions beside others, more than the engine keeps apart, removals of both kinds, and names.
+/// Covers additions beside other entries, more additions than the engine keeps separately, removals of both kinds, and
+/// host names.
 #[test]
 fn the_engine_goes_by_every_change() {
     let folder = tempfile::tempdir().unwrap();

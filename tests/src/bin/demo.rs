@@ -1,4 +1,5 @@
-//! The demo: a whole knock scenario on real interfaces that the demo creates, shown live, with a result for each step.
+//! The demo: a whole knock scenario on real interfaces that the demo creates, with live output and a result for each
+//! step.
 //!
 //! Exit code 0 if every step succeeded, 1 if one failed, 130 if it was interrupted. Namespaces, interfaces and
 //! processes are removed in every case. With `--keep` the demo continues until Ctrl-C.
@@ -25,7 +26,7 @@ struct Arguments {
     keep: bool,
 }
 
-/// Longer than the longest timeout in the rules.
+/// A time that is longer than the longest timeout in the rules.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(75);
 const TCP_PORT: u16 = 8080;
 

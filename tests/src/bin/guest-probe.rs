@@ -123,7 +123,7 @@ fn send_nested(nested: &Nested) -> anyhow::Result<()> {
     let socket = UdpSocket::bind((nested.from, 0))?;
     for _ in 0..nested.count {
         socket.send_to(&payload, (nested.to, 5555)).with_context(|| format!("{} bytes", payload.len()))?;
-        // Spaced, so that no part of one can be read as a part of the next.
+        // The pause ensures that no part of a frame can be read as a part of the next one.
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
@@ -186,7 +186,7 @@ fn echo(listen: SocketAddr) -> anyhow::Result<()> {
     let mut buffer = vec![0; 65_536];
     loop {
         let (length, from) = socket.recv_from(&mut buffer)?;
-        // A client that has ended is no reason to stop.
+        // The server continues if a client has ended.
         let _ = socket.send_to(&buffer[..length], from);
     }
 }
@@ -242,7 +242,7 @@ fn sizes(bind: SocketAddr, to: SocketAddr, mtu: usize, step: usize) -> anyhow::R
         if !echoed(&socket, size - headers) {
             lost.push(size);
         }
-        // Enough to see the pattern; each one takes seconds.
+        // This number shows the pattern. Each further loss takes seconds.
         if lost.len() == 8 {
             break;
         }

@@ -14,7 +14,7 @@ use clap_mangen::Man;
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to write
+    /// The target folder
     folder: PathBuf,
 }
 

@@ -1,5 +1,4 @@
-//! The effects of rules besides forwarding and dropping, as real clients see them: answers, tarpits, connections, the
-//! log.
+//! The effects of rules besides forwarding and dropping on real clients: answers, tarpits, connections, the log.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

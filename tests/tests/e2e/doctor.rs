@@ -1,4 +1,4 @@
-//! `knockctl doctor` agrees with a start and with `--check` for the same host and configuration.
+//! Checks that `knockctl doctor` agrees with a start and with `--check` for the same host and configuration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::scenario::{QUICK, eventually, ping, with};
 
-/// A configuration for a topology's filter, in a folder of its own.
+/// A configuration for a topology's filter, in a temporary folder.
 struct Site<'t> {
     topology: &'t Topology,
     folder: Folder,
@@ -43,7 +43,7 @@ impl<'t> Site<'t> {
         report(&self.run("knockctl", &["--json", "doctor"]))
     }
 
-    /// Doctor, `--check` and a start agree that the start is refused, with this exit code and reason.
+    /// Checks that doctor, `--check` and a start agree that the start is refused, with this exit code and reason.
     fn assert_refused(&self, code: i32, scope: &str, check: &str, remedy: &str) {
         let report = self.doctor();
         let finding = report.find(scope, check);
@@ -57,7 +57,7 @@ impl<'t> Site<'t> {
         }
     }
 
-    /// Doctor, `--check` and a start agree that the start works.
+    /// Checks that doctor, `--check` and a start agree that the start works.
     fn assert_works(&self) {
         let report = self.doctor();
         assert!(report.code <= 1, "{report:?}");
@@ -206,10 +206,10 @@ fn an_interface_that_the_host_uses_is_refused_unless_it_is_dedicated() {
         site.assert_refused(1, "inside", check, "dedicated = true");
         ip(remove);
     }
-    // A route to one network does not cut the host off.
+    // A route to one network does not make the host unreachable.
     ip("route add 198.51.100.0/24 dev inside");
     assert!(site.doctor().code <= 1);
-    // A device on the interface receives no frame either.
+    // A device on the interface receives no frames either.
     ip("link add link outside name above type macvlan");
     ip("addr add 192.0.2.7/24 dev above");
     site.assert_refused(1, "outside", "address", "ip addr del 192.0.2.7/24 dev above");

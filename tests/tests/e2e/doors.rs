@@ -1,4 +1,4 @@
-//! Doors of the configuration: knocks and scans that open them, and those that do not.
+//! Doors of the configuration: knocks and scans that open them, and knocks and scans that do not.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,7 +14,7 @@ use crate::scenario::{
     client, eventually, knock, listed, ping, rule_ids, serve_tcp, tcp_echo, udp_to, with, with_queues,
 };
 
-/// Three steps that no port scan meets in this order.
+/// A knock of three steps that no port scan meets in this order.
 const DOOR: &str = r#"
 [[door]]
 name = "echo"
@@ -34,14 +34,14 @@ fn is_open(filter: &Filter<'_>) -> bool {
     listed(filter, "door-echo", CLIENT)
 }
 
-/// A connection without data so far.
+/// An open connection that has sent no data yet.
 pub(crate) fn session(topology: &Topology, port: u16) -> TcpStream {
     let address: SocketAddr = format!("{SERVER}:{port}").parse().expect("an address");
     let session = topology.client.within(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?));
     session.expect("the door is open")
 }
 
-/// The echo server answers a connection once.
+/// Checks that the echo server still answers on the connection.
 pub(crate) fn goes_on(session: &mut TcpStream) {
     session.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     session.write_all(b"still here").expect("sent");
@@ -75,7 +75,7 @@ fn knocks_in_the_wrong_order_or_with_other_packets_in_between_open_nothing() {
             std::thread::sleep(Duration::from_millis(100));
             assert!(!is_open(filter), "{wrong}");
         }
-        // Retransmissions, as by clients without an answer: they neither fail nor advance.
+        // Retransmissions, as by clients without an answer. They neither reset nor advance the knock.
         knock(topology, "-d 20 7000:tcp 7000:tcp 4321:udp 7000:tcp 4321:udp 1234:tcp");
         eventually("repeats change nothing", || is_open(filter));
     });
@@ -109,7 +109,7 @@ fn knocks_without_a_pause_open_on_two_queues() {
     });
 }
 
-/// Runs code while datagrams arrive at the server's port every 20 ms, as from a mosh client.
+/// Runs code while datagrams arrive at the server's port every 20 ms, like those of a mosh client.
 fn beside_datagrams<T>(topology: &Topology, port: u16, act: impl FnOnce() -> T) -> T {
     let (socket, over) = (udp_to(topology, port), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn a_service_that_sends_continuously_does_not_prevent_its_clients_knock() {
             knock();
             eventually("datagrams to its open ports restart no knock", || is_open(filter));
         });
-        // A scan of the door's own ports, as every other scan, opens nothing.
+        // A scan of the door's own ports does not open it.
         eventually("the door closes", || !is_open(filter));
         knock_beside_a_scan(topology);
         thread::sleep(Duration::from_millis(200));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::scenario::{eventually, ping, with};
 
-/// Everything passes in both directions, so that no rule drops a frame.
+/// Rules that accept all packets in both directions, so that no rule drops a frame.
 const OPEN: &str = "/ip firewall filter\nadd chain=input\n";
 
 fn open() -> FilterOptions {
@@ -36,7 +36,7 @@ fn gauge(filter: &Filter<'_>, side: &str, kind: &str) -> f64 {
     filter.metric("knockplane_configuration_drift", &labels).expect("the gauge is there from the start")
 }
 
-/// Readiness, log, status and metrics report a kind of drift, with its remedy.
+/// Checks that readiness, log, status and metrics report a kind of drift, with its remedy.
 fn assert_reported(filter: &Filter<'_>, side: &str, kind: &str, remedy: &str) {
     eventually(&format!("{kind} is reported of {side}"), || {
         drift(filter, side).iter().any(|(reported, _)| reported == kind)
@@ -54,12 +54,12 @@ fn assert_reported(filter: &Filter<'_>, side: &str, kind: &str, remedy: &str) {
     assert!(logged(filter, &format!("ERROR {}", reported[0].1)) >= 1, "{}", filter.log());
 }
 
-/// All of them report that the drift is over.
+/// Checks that all of them report the end of the drift.
 fn assert_over(filter: &Filter<'_>, side: &str, kind: &str) {
     eventually("ready again", || filter.http("/readyz").is_ok());
     assert_eq!(drift(filter, side), []);
     assert_eq!(gauge(filter, side, kind), 0.0, "{kind} of {side}");
-    let line = format!("is as it should be again side={side} kind=\"{kind}\"");
+    let line = format!("meets its requirement again side={side} kind=\"{kind}\"");
     assert!(logged(filter, &line) >= 1, "{line:?} expected in: {}", filter.log());
 }
 
@@ -68,7 +68,7 @@ fn logged(filter: &Filter<'_>, part: &str) -> usize {
     filter.log().lines().filter(|line| line.contains(part)).count()
 }
 
-/// The filter ends with exit code 1 and logs the reason and the remedy. Then nothing passes.
+/// Checks that the filter ends with exit code 1, logs the reason and the remedy, and forwards nothing any more.
 fn assert_ends(topology: &Topology, filter: &mut Filter<'_>, parts: &[&str]) {
     eventually("it ends", || !filter.dataplane.runs().expect("known"));
     let code = filter.dataplane.stop(rustix::process::Signal::TERM).expect("it has ended").code();
@@ -146,7 +146,7 @@ fn an_enabled_offload_is_disabled_again() {
             );
             let features = topology.filter.run("ethtool -k outside").expect("ethtool").stdout;
             let line = features.lines().find(|line| line.starts_with(feature)).expect("the feature");
-            // veth has GRO behind a program whatever the setting.
+            // veth uses GRO behind a program with any setting.
             assert!(line.contains("off") || line.contains("[not requested]") || kind == "gro", "{line}");
             assert!(filter.http("/readyz").is_ok());
             assert!(ping(topology, ""));
@@ -230,7 +230,7 @@ fn an_interface_that_is_set_down_or_renamed_is_reported_and_works_again() {
         assert_over(filter, "inside", "down");
         assert!(ping(topology, ""), "the wire works as before");
 
-        // The filter's own request for promiscuous mode stays, whatever an operator sets.
+        // The filter's own request for promiscuous mode is independent of an operator's setting.
         ip("link set outside promisc on");
         ip("link set outside promisc off");
         assert!(ping(topology, ""));
@@ -260,14 +260,14 @@ fn an_interface_that_is_moved_or_recreated_ends_the_filter() {
         filter.restart_dataplane().expect("started again");
         assert!(ping(topology, ""));
 
-        // With the same name and the same index, at once.
+        // Creates the interface again at once, with the same name and the same index.
         let links = topology.filter.ip("-j link show dev outside").expect("links");
         let index = serde_json::from_str::<Value>(&links).expect("JSON")[0]["ifindex"].as_u64().expect("an index");
         topology.filter.ip("link del outside").expect("deleted");
         topology.filter.ip(&format!("link add outside index {index} type veth peer other")).expect("made anew");
         topology.filter.ip("link set outside up").expect("up");
         topology.filter.ip("link set other up").expect("up");
-        // The check meets either no interface of this index, or the new one.
+        // The check finds either no interface of this index, or the new one.
         assert_ends(topology, filter, &["outside (outside)", "made anew", "start again"]);
         filter.restart_dataplane().expect("started again, on the new interface");
     });
@@ -321,7 +321,7 @@ fn detach(topology: &Topology, interface: &str) {
 #[test]
 fn a_change_is_not_lost_when_the_kernel_drops_notifications() {
     with(&open(), |topology, filter| {
-        // Each line makes the kernel send a message of about a thousand bytes.
+        // Each line causes a notification of about a thousand bytes.
         let mut batch: String = (0..20_000).map(|number| format!("link set outside alias a{number}\n")).collect();
         batch += "link set inside mtu 1400\n";
         let file = filter.path("batch");
@@ -359,7 +359,7 @@ fn forty_flows(topology: &Topology) {
     }
 }
 
-/// Every frame that arrived on the outside is in exactly one counter.
+/// Checks that every frame that arrived on the outside is in exactly one counter.
 fn assert_balanced(topology: &Topology, filter: &Filter<'_>) {
     let outside = ["side=\"outside\""];
     let count = |name: &str| filter.metric(name, &outside).expect("a counter");
@@ -379,7 +379,7 @@ fn assert_balanced(topology: &Topology, filter: &Filter<'_>) {
 #[test]
 fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_not() {
     with_a_spare_queue(|topology, filter| {
-        // The server answers none of them.
+        // The server answers no frame.
         topology.server.ip("route add blackhole 10.77.0.1/32").expect("a route");
         forty_flows(topology);
         assert_balanced(topology, filter);
@@ -403,7 +403,7 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         let past = filter.metric("knockplane_past_program_drops_total", &["outside"]).expect("a counter");
         assert!(past > 0.0);
 
-        // After it is set up again, veth does; and there is no socket.
+        // After the interface is set up again, veth runs the program on the queue, which has no socket.
         topology.filter.ip("link set outside down").expect("down");
         topology.filter.ip("link set outside up").expect("up");
         eventually("the link is up", || {
@@ -441,7 +441,7 @@ fn queues_added_on_both_sides_end_the_filter_and_a_restart_serves_them() {
 #[test]
 fn queues_in_use_cannot_be_removed() {
     with_a_spare_queue(|topology, filter| {
-        // The kernel refuses it while their sockets exist.
+        // The kernel refuses to remove queues while their sockets exist.
         for fewer in ["rx 1", "tx 1"] {
             let refused = topology.filter.run(&format!("ethtool -L inside {fewer}")).expect("ethtool");
             assert!(!refused.ok() && refused.stderr.contains("AF_XDP sockets"), "{refused:?}");

@@ -19,7 +19,7 @@ pub(crate) const EXPERIMENTS_PASS: &str = "[policy.frames]\nunknown = \"accept\"
 /// A host's interface, for raw frames.
 pub(crate) struct End {
     socket: Socket,
-    /// The interface, as the kernel names it for packet sockets.
+    /// The interface's address for packet sockets.
     interface: SockAddr,
 }
 
@@ -47,7 +47,7 @@ impl End {
         Ok(())
     }
 
-    /// The next frame that arrived here. Waits for a while.
+    /// The next frame that arrived at this end. Waits up to a time limit.
     pub(crate) fn next<'b>(&mut self, room: &'b mut [u8]) -> anyhow::Result<&'b [u8]> {
         let length = self.socket.read(room)?;
         Ok(&room[..length])

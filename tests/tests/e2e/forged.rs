@@ -1,4 +1,4 @@
-//! Forged segments from outside have no effect on idle sessions that outlived their grant.
+//! Checks that forged segments from outside have no effect on idle sessions whose grant has expired.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
@@ -14,7 +14,7 @@ use crate::scenario::{eventually, knock, listed, serve_tcp, tcp_echo, with};
 
 const PORT: u16 = 8080;
 const SESSIONS: usize = 20;
-/// Forged segments and ICMP errors for each session.
+/// Number of forged segments and ICMP errors for each session.
 const FORGED: usize = 1_000;
 
 const DOOR: &str = r#"
@@ -52,7 +52,7 @@ fn forged_segments_end_no_idle_session_that_outlived_its_door() {
                 forger.send(&forged(&mut dice, mac, port)).expect("sent");
             }
         }
-        // Longer than a closed connection stays known.
+        // This time is longer than the timeout of a closed connection.
         thread::sleep(Duration::from_secs(3));
         sessions.iter_mut().for_each(goes_on);
     });
@@ -65,7 +65,7 @@ fn server_mac(topology: &Topology) -> [u8; 6] {
     octets.collect::<Result<Vec<_>, _>>().expect("octets").try_into().expect("six of them")
 }
 
-/// A segment of a session, or an ICMP error about one, with the right addresses and ports, and random numbers.
+/// A segment of a session, or an ICMP error about a segment, with the right addresses and ports, and random numbers.
 fn forged(dice: &mut Random, mac: [u8; 6], port: u16) -> Vec<u8> {
     let (client, server): (Ipv4Addr, Ipv4Addr) = (CLIENT.parse().expect("IPv4"), SERVER.parse().expect("IPv4"));
     let is_back = dice.percent(50);

@@ -12,14 +12,14 @@ use crate::tags::{CUSTOMER, Tag, speak_in_vlans};
 
 type Mac = [u8; 6];
 
-/// The stranger's.
+/// The MAC address of the stranger.
 const STRANGER: Mac = [2, 0, 0, 0, 0, 0x66];
-/// Of a host inside that the server knows.
+/// The MAC address of a host inside that is a neighbour of the server.
 const NEIGHBOUR: Mac = [2, 0, 0, 0, 0, 0x09];
 const BROADCAST: Mac = [0xff; 6];
 const ROUTER: &str = "fe80::66";
 
-/// Rules that accept nothing, and these sections.
+/// A configuration with rules that accept nothing, and these sections.
 fn closed(sections: &str) -> FilterOptions {
     FilterOptions { sections: sections.to_owned(), ..FilterOptions::from_rules(QUICK) }
 }
@@ -75,7 +75,7 @@ fn routes(topology: &Topology) -> String {
     topology.server.ip("-6 route show default").expect("routes")
 }
 
-/// IPv6 for both, and a server that accepts router advertisements, as hosts do.
+/// Sets up IPv6 on both hosts, and a server that accepts router advertisements, as hosts do.
 fn believe_routers(topology: &Topology) {
     topology.server.set("net/ipv6/conf/all/forwarding", "0").expect("a setting");
     topology.add_ipv6().expect("IPv6");
@@ -93,7 +93,7 @@ fn a_forged_router_advertisement_installs_no_default_route() {
         eventually("they are received", || {
             filter.metric("knockplane_rx_packets_total", &["side=\"outside\""]).expect("a counter") >= 3.0
         });
-        // Earlier frames have reached the server by the time a neighbour answers.
+        // When a neighbour answers, earlier frames have reached the server.
         assert!(!ping(topology, ""), "the door is closed");
         assert_eq!(routes(topology), "", "the server uses the stranger's route");
         await_count(filter, "drop", "router-advertisement", 3);
@@ -183,7 +183,7 @@ fn frames_of_neighbours_arrive_and_malformed_ones_do_not() {
         let outside = End::open(&topology.client).expect("an end");
         let mut inside = End::open(&topology.server).expect("an end");
         let end_mark = [&BROADCAST[..], &STRANGER, &LOCAL_EXPERIMENT, &[0x6b; 46]].concat();
-        // The kernel shows a frame without its outer tag.
+        // The kernel delivers a frame without its outer tag.
         let shown = |frame: &Vec<u8>| match frame[12..14] {
             [0x81, 0] => [&frame[..12], &frame[16..]].concat(),
             _ => frame.clone(),
@@ -233,14 +233,14 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
         let neighbour = |address: &str| topology.server.ip(&format!("neigh show {address}")).expect("neighbours");
         let is_strangers = |address: &str| neighbour(address).contains("02:00:00:00:00:66");
         let outside = End::open(&topology.client).expect("an end");
-        // Announcements of an outside address are accepted…
+        // The server accepts announcements of an outside address.
         eventually("the server accepts announcements", || {
             for frame in [arp(2, "10.77.0.8", SERVER), neighbour_advertisement(255, "fd77::8")] {
                 outside.send(&frame).expect("sent");
             }
             is_strangers("10.77.0.8") && is_strangers("fd77::8")
         });
-        // …those of an inside address do not arrive, in any form.
+        // Announcements of an inside address do not arrive, in any form.
         let solicitation = icmpv6(255, ("fd77::9", "ff02::1:ff00:2"), 135, [0; 4], &[&v6(SERVER6), &[1, 1], &STRANGER]);
         let claims = [
             (arp(2, "10.77.0.9", SERVER), "arp-claim"),
@@ -283,7 +283,7 @@ fn find_each_other(tags: &[Tag]) {
         for host in [&topology.client, &topology.server] {
             host.set("net/ipv6/conf/eth0/disable_ipv6", "0").expect("a setting");
         }
-        // With duplicate address detection, as hosts do.
+        // The address is added with duplicate address detection, as on a normal host.
         topology.client.ip(&format!("addr add {CLIENT6}/64 dev eth0")).expect("an address");
         topology.server.ip(&format!("addr add {SERVER6}/64 dev eth0")).expect("an address");
         for (host, address) in [(&topology.client, SERVER), (&topology.client, SERVER6), (&topology.server, CLIENT6)] {

@@ -24,7 +24,7 @@ fn the_configuration_of_the_readme_runs_and_its_knock_opens() {
     with(&FilterOptions::from_rules(rules), |topology, filter| {
         let config = configuration_of_readme();
         assert!(config.lines().count() <= 10, "{config}");
-        // The names of this test's interfaces, and its own paths.
+        // Replaces the interfaces and paths by those of the test.
         let (socket, state) = (filter.path("dataplane.sock"), filter.path("state"));
         let ours = format!("rules = \"rules.rsc\"\nsocket = {socket:?}\nstate-dir = {state:?}\n");
         let config = config.replace("\"eth1\"", "\"outside\"").replace("\"eth2\"", "\"inside\"");
@@ -72,7 +72,7 @@ fn an_installation_is_complete_and_its_removal_leaves_nothing() {
             "STRIP=".to_owned(),
         ];
         make(&[&["install".to_owned()], &variables[..]].concat());
-        // Installing twice must work.
+        // A second installation must work too.
         make(&[&["install".to_owned()], &variables[..]].concat());
         let at = |path: &str| folder.0.join(&prefix[1..]).join(path);
         for path in [
@@ -107,7 +107,7 @@ fn an_installation_is_complete_and_its_removal_leaves_nothing() {
     }
 }
 
-/// groff reports nothing about the pages.
+/// Checks that groff reports no error in the pages.
 fn pages_are_sound(folder: &Path) {
     for page in files(folder) {
         let mut man = Command::new("man");

@@ -15,7 +15,7 @@ use knockplane_tests::{Filter, FilterOptions};
 
 use crate::scenario::{PATIENCE, QUICK, with};
 
-/// Requests of each kind that must be answered, as many as the requirement names.
+/// Number of requests of each kind that must be answered, as in the requirement.
 const REQUESTS: usize = 100;
 
 /// Clients that request at once, so that there are enough requests on a fast machine too.
@@ -42,7 +42,7 @@ fn ask(filter: &Filter<'_>, line: &str, patience: Duration) -> BufReader<UnixStr
     BufReader::new(stream)
 }
 
-/// The answer behind the greeting.
+/// The answer after the greeting.
 fn answer(peer: &mut BufReader<UnixStream>) -> Response {
     let mut line = String::new();
     for _ in 0..2 {
@@ -90,7 +90,7 @@ fn import() -> String {
 struct Latencies {
     status: Vec<Duration>,
     scrape: Vec<Duration>,
-    /// Scrapes that the dataplane did not answer in the time that the control process gives it.
+    /// Number of scrapes that the dataplane did not answer within the time limit of the control process.
     unanswered: usize,
     /// Pairs of requests that were begun when the dataplane had all changes, and answered before the last change was.
     meanwhile: usize,

@@ -1,4 +1,4 @@
-//! The output of `knockctl --json` matches the schemas in `docs/schema/`; and repeated output (`--watch`).
+//! Checks the output of `knockctl --json` against the schemas in `docs/schema/`, and tests repeated output (`--watch`).
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -154,7 +154,7 @@ fn a_watch_continues_over_a_restart_and_ends_cleanly() {
             assert!(told.next().is_some_and(|line| line.ends_with("it answers again")));
             answer();
             kill_process(Pid::from_child(&watching), Signal::INT).expect("sent");
-            // Until then its output must have a reader.
+            // The output must have a reader until the process ends.
             lines.for_each(drop);
             assert_eq!(watching.wait().expect("it ends").code(), Some(0));
         }

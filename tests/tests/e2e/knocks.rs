@@ -21,7 +21,7 @@ fn knocker(topology: &Topology, arguments: &str) {
     client(topology, &format!("{} {arguments}", knocker.display()));
 }
 
-/// Knocks, and waits until the filter has decided about every packet of the knock.
+/// Knocks, and waits until the filter has decided every packet of the knock.
 fn decided(filter: &Filter<'_>, steps: &str, knock: impl FnOnce()) {
     let hits = steps.split_whitespace().count() as f64;
     let dropped = || filter.metric("knockplane_packets_total", &["verdict=\"drop\""]).expect("a counter");
@@ -45,7 +45,7 @@ fn nothing_passes_until_the_right_knock_opens_the_door() {
 fn wrong_order_wrong_protocol_and_half_a_knock_open_nothing() {
     with(&two_ports(), |topology, filter| {
         for steps in ["4321:tcp 1234:tcp", "1234:udp 4321:udp", "1234:tcp", "1234:tcp 4322:tcp", "4321:tcp"] {
-            // Progress of an earlier line would complete the next one.
+            // Removes the progress of an earlier line, which could complete the next knock.
             let _ = filter.knockctl(&["list", "remove", "temporary", CLIENT]);
             decided(filter, steps, || knock(topology, steps));
             assert!(!listed(filter, "secured", CLIENT), "secured after {steps}");
@@ -72,7 +72,7 @@ fn a_late_second_step_opens_nothing_and_the_door_closes_by_itself() {
 #[test]
 fn steps_of_two_sources_open_for_neither() {
     with(&two_ports(), |topology, filter| {
-        // The first step by one source, the second by another.
+        // One source sends the first step, another one the second.
         knock(topology, "1234:tcp");
         let from_visitor = format!("nc -z -w 1 -s {VISITOR} {SERVER} 4321");
         let _ = topology.client.run(&from_visitor).expect("nc can be run");
@@ -124,8 +124,8 @@ add action=drop chain=input
     });
 }
 
-/// Rules that answer pings, as RouterOS's own do: requests with the same identifier would be one connection, and only
-/// the first one would be a knock.
+/// Uses rules that accept pings, as RouterOS's default rules do: requests with the same identifier would be one
+/// connection, and only the first one would be a knock.
 #[test]
 fn a_knock_of_several_pings_opens_although_pings_are_answered() {
     let rules = "/ip firewall filter
@@ -158,7 +158,7 @@ fn a_knock_in_a_vlan_opens_and_traffic_keeps_its_tags() {
     with(&two_ports(), |topology, filter| {
         let send = |tags: &[u16], transport: Transport| {
             topology.client.within(|| {
-                // One frame at a time: the order is part of the knock.
+                // Sends one frame at a time, because the order is part of the knock.
                 Ok(LiveFrames::new(&Device::open("eth0")?)?.send(&frame(tags, transport), 1)?)
             })
         };
@@ -170,7 +170,7 @@ fn a_knock_in_a_vlan_opens_and_traffic_keeps_its_tags() {
             eventually("the second step opens", || listed(filter, "secured", source));
         }
 
-        // The frames on the server's side, as tcpdump sees them.
+        // The frames on the server's side in the output of tcpdump.
         let log = filter.path("tcpdump.log");
         let mut command = topology.server.command("tcpdump");
         command.args(["-n", "-e", "-l", "-i", "eth0", "vlan", "7"]);
@@ -257,7 +257,7 @@ fn an_expired_entry_leaves_lists_and_gauges_within_a_second() {
         decided(filter, "1234:tcp", || knock(topology, "1234:tcp"));
         let entries = || filter.metric("knockplane_address_list_entries", &["list=\"temporary\""]).expect("a gauge");
         assert!(entries() >= 1.0);
-        // One second of the list's timeout, one for the gauge.
+        // One second is the timeout of the list, and one is the delay of the gauge.
         sleep(Duration::from_millis(2_050));
         assert!(entries() == 0.0 && !listed(filter, "temporary", CLIENT));
     });

@@ -18,7 +18,7 @@ fn quick() -> FilterOptions {
     FilterOptions::from_rules(QUICK)
 }
 
-/// A peer of the dataplane's socket that has sent these bytes, as far as the socket accepts them in a while.
+/// A peer of the dataplane's socket that has sent as many of these bytes as the socket accepts within a time limit.
 fn peer(filter: &Filter<'_>, bytes: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(filter.path("dataplane.sock")).expect("root may connect");
     stream.set_write_timeout(Some(PATIENCE)).expect("set");
@@ -33,7 +33,7 @@ fn last_line(stream: UnixStream) -> String {
     lines.last().unwrap_or_default()
 }
 
-/// `knockctl show status` succeeds, and in time.
+/// Checks that `knockctl show status` succeeds within the time limit.
 fn serves_operators(filter: &Filter<'_>) {
     let began = Instant::now();
     let status = filter.knockctl(&["show", "status"]).expect("knockctl");
@@ -143,7 +143,7 @@ fn unread_answers_take_bounded_memory() {
         let before = peak_memory(filter);
         let asks = "{\"request\":\"rules\"}\n".repeat(500);
         let _unread: Vec<_> = (0..100).map(|_| peer(filter, asks.as_bytes())).collect();
-        // Each is answered once, which takes a while.
+        // Each peer gets one answer, which takes some time.
         eventually("operators are served", || filter.knockctl(&["show", "status"]).is_ok_and(|status| status.ok()));
         serves_operators(filter);
         let grown = peak_memory(filter) - before;

@@ -1,6 +1,7 @@
-//! The log: a line that cannot be written is lost and costs nothing else, and no kind of line displaces another.
+//! The log: a line that cannot be written is lost, without any other effect, and no kind of line displaces another.
 //!
-//! The tests are short and slow; `make soak-log` runs them as long and as fast as the environment variables say.
+//! The tests are short, with a low rate. `make soak-log` runs them with the duration and the rate of the environment
+//! variables.
 
 use std::collections::HashSet;
 use std::env;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use crate::end::End;
 use crate::scenario::{PATIENCE, eventually, with};
 
-/// A door for any source, and a list of operators. Everything else is dropped.
+/// A door for any source, and a list of operators. All other packets are dropped.
 const DOOR: &str =
     "[[door]]\nname = \"ssh\"\nknock = [\"udp/1001\", \"udp/1002\"]\nopens = [\"tcp/22\"]\nfor = \"1h\"\n";
 const RULES: &str = "/ip firewall filter\nadd chain=input src-address-list=staff\nadd chain=input action=drop\n";
@@ -58,7 +59,7 @@ fn options(rules: &str) -> FilterOptions {
     FilterOptions { sections: DOOR.to_owned(), ..FilterOptions::from_rules(rules) }
 }
 
-/// A frame that no network stack handles: only interfaces count it.
+/// A frame that no network stack processes: only interfaces count it.
 fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
     let [client, nobody] = [1, 9].map(|last| [2, 0, 0, 0, 0, last]);
     let ip = PacketBuilder::ethernet2(client, nobody).ipv4(source.octets(), SERVER.octets(), 64);
@@ -205,7 +206,7 @@ fn everything_is_lost(filter: &Filter<'_>, problem: &str) {
     }
 }
 
-/// Two pipes, whose ends no other child inherits: readers and writers.
+/// The readers and writers of two pipes, whose ends no other child inherits.
 fn pipes() -> (Vec<OwnedFd>, Vec<OwnedFd>) {
     [(); 2].map(|()| pipe_with(PipeFlags::CLOEXEC).expect("a pipe")).into_iter().unzip()
 }
@@ -251,7 +252,7 @@ fn a_log_whose_reader_goes_away_costs_lines_and_nothing_else() {
 fn a_log_whose_reader_stalls_costs_lines_and_nothing_else() {
     let (readers, writers) = pipes();
     for writer in &writers {
-        // Full from the start.
+        // The pipe is full from the start.
         let size = fcntl_setpipe_size(writer, 4096).expect("a small pipe");
         rustix::io::write(writer, &vec![b'\n'; size]).expect("all of it");
     }
@@ -332,7 +333,7 @@ fn a_logged_scan_displaces_no_line_about_doors() {
     const SOURCES: u32 = 100;
     let load = load();
     let rules = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
-    // A second knock of a source opens nothing.
+    // A second knock of a source does not open the door again.
     let options = options(rules);
     let options = FilterOptions { sections: format!("{}hold-off = \"1h\"\n", options.sections), ..options };
     with(&options, |topology, filter| {
@@ -347,7 +348,7 @@ fn a_logged_scan_displaces_no_line_about_doors() {
                     if stop.load(Relaxed) {
                         break;
                     }
-                    // A late sender sends without pauses.
+                    // If the sender is late, it sends without pauses.
                     while number > began.elapsed().as_micros() as u64 * load.scan / 1_000_000 {
                         thread::yield_now();
                     }
@@ -415,8 +416,8 @@ fn scan_lines(log: &str) -> (u64, u64) {
     (lines, reports.filter_map(number).sum())
 }
 
-/// A closing must follow its opening with the same fields in the same order. Returns the values of the closing, by
-/// field.
+/// Checks that the line of a closing has the same fields in the same order as the line of its opening. Returns the
+/// values of the closing, by field.
 fn same_fields(opened: &Value, closed: &Value) -> serde_json::Map<String, Value> {
     let names = |line: &Value| line["fields"].as_object().expect("fields").keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(opened), names(closed), "{opened} {closed}");

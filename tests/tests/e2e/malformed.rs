@@ -1,4 +1,4 @@
-//! Malformed frames from both sides, over the real rings: no process ends, no frame is lost or doubled.
+//! Sends malformed frames from both sides through the real rings: no process ends, and no frame is lost or duplicated.
 
 use std::collections::HashMap;
 
@@ -108,7 +108,7 @@ fn with_number(mut frame: Vec<u8>, number: u32) -> Vec<u8> {
     frame
 }
 
-/// The number at the end of a frame. An answer that quotes the frame, cut or not, goes in the other direction.
+/// The number at the end of a frame. `None` for an answer that quotes the frame, which travels in the other direction.
 fn of(frame: &[u8]) -> Option<u32> {
     let (mark, number) = frame.last_chunk::<8>()?.split_at(4);
     (mark == MARK).then(|| u32::from_be_bytes(number.try_into().expect("four bytes")))

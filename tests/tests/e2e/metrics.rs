@@ -60,7 +60,7 @@ impl Highest {
     }
 }
 
-/// Only existing rules, lists and doors have series.
+/// Checks that only existing rules, lists and doors have series.
 fn assert_nothing_is_gone(filter: &Filter<'_>, scrape: &Scrape, lists: &BTreeSet<String>, doors: &BTreeSet<String>) {
     let rules = filter.ask(&["show", "rules"]).expect("rules").to_string();
     let labels = |name: &str| scrape.keys().filter_map(|series| label(series, name)).collect::<BTreeSet<_>>();
@@ -80,8 +80,8 @@ fn assert_nothing_is_gone(filter: &Filter<'_>, scrape: &Scrape, lists: &BTreeSet
     }
 }
 
-/// Rules that add to lists and do not log; each apply has another part of them. The ports are those to which the client
-/// sends.
+/// Rules that add to lists and do not log. Each apply has a different part of them. The ports are those to which the
+/// client sends.
 fn rules(dice: &mut Random, many: usize) -> (String, BTreeSet<String>) {
     let mut text = String::from("/ip firewall filter\n");
     let mut lists = BTreeSet::new();
@@ -95,7 +95,7 @@ fn rules(dice: &mut Random, many: usize) -> (String, BTreeSet<String>) {
             lists.insert(list);
         }
     }
-    // Each counts every packet, and most have no series of their own.
+    // Each of these rules counts every packet, and most have no separate series.
     for number in 0..many {
         text += &format!("add chain=input action=passthrough protocol=tcp src-port=!{}\n", 1 + number);
     }

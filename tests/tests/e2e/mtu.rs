@@ -45,7 +45,7 @@ fn download(topology: &Topology, far: &Namespace, server: &str, patience: Durati
     let listener = topology.server.within(|| Ok(TcpListener::bind(address)?)).expect("the port is free");
     thread::spawn(move || {
         if let Ok((mut stream, _)) = listener.accept() {
-            // A reader that has ended is a stalled download.
+            // The write fails if the reader has ended because the download stalled.
             let _ = stream.write_all(&[b'x'; DOWNLOAD]);
         }
     });
@@ -74,7 +74,7 @@ fn a_download_over_a_small_link_arrives_if_related_packets_are_accepted() {
     });
 }
 
-/// The case of lint K021: without the rule, the connection is established and stalls.
+/// Tests the case of lint K021: without the rule, the connection is established and stalls.
 #[test]
 fn a_download_over_a_small_link_stalls_if_icmp_errors_are_dropped() {
     with_far_host(&rules(""), |topology, far| {

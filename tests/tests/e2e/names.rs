@@ -19,7 +19,7 @@ add action=drop chain=input
 ";
 
 fn options(rules: &str) -> FilterOptions {
-    // After the keys of [control].
+    // The line follows the keys of [control].
     FilterOptions { sections: format!("name-servers = [\"{NAME_SERVER}\"]\n"), ..FilterOptions::from_rules(rules) }
 }
 
@@ -43,7 +43,7 @@ impl NameServer {
         NameServer { process, hosts }
     }
 
-    /// Answers with another address from now on.
+    /// Makes the server return another address.
     fn answer(&self, address: &str) {
         fs::write(&self.hosts, line(address)).expect("written");
         let process = Pid::from_raw(self.process.id() as i32).expect("a process id");

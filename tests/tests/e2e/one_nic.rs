@@ -28,7 +28,7 @@ fn script(topology: &Topology, arguments: &[&str]) -> Output {
     run(&mut command).expect("sh can be run")
 }
 
-/// Addresses and routes of a device, without those that the kernel adds by itself.
+/// Addresses and routes of a device, without those that the kernel adds.
 fn configured(topology: &Topology, device: &str) -> Vec<String> {
     let show = |what: &str| topology.filter.ip(&format!("-4 -o {what} show dev {device}")).expect("ip");
     let addresses =
@@ -51,7 +51,7 @@ fn a_host_behind_its_only_nic_answers_only_after_a_knock() {
     options.sections =
         "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7000\", \"tcp/1234\"]\nopens = [\"icmp\"]\n".to_owned();
 
-    // Starting with the unchanged NIC would cut the host off.
+    // A start with the unchanged NIC would make the host unreachable.
     topology.filter.ip("link add inside type veth peer other").expect("a pair");
     topology.filter.ip("link set inside up").expect("up");
     let refused = Filter::start(&topology, &options).expect_err("refused").to_string();

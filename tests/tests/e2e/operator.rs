@@ -65,7 +65,7 @@ fn an_apply_that_closes_the_last_way_in_asks_for_confirmation() {
         let file = file.display().to_string();
         let refused = filter.knockctl(&["apply", &file]).expect("knockctl");
         assert_eq!((refused.code, generation()), (Some(5), before), "{refused:?}");
-        for said in ["these rules let nobody in", "src-address-list=secured", "--force"] {
+        for said in ["these rules accept nothing from outside", "src-address-list=secured", "--force"] {
             assert!(refused.stderr.contains(said), "{said} in {refused:?}");
         }
         // The answer, and a terminal that stays open until it is read.
@@ -80,7 +80,7 @@ fn an_apply_that_closes_the_last_way_in_asks_for_confirmation() {
         assert!(said.contains("Apply them? [y/N]") && said.contains("the old rules keep running"), "{said}");
         let (code, said) = answered("y");
         assert_eq!((code, generation()), (Some(0), before + 1), "{said}");
-        // No way in is closed any more.
+        // This apply closes no way in.
         assert!(filter.knockctl(&["apply", &file]).expect("knockctl").ok());
     });
 }

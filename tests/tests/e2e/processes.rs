@@ -127,7 +127,7 @@ fn refusal(topology: &Topology, dataplane: &str) -> String {
     refused
 }
 
-/// As above, with a socket of its own.
+/// As [`refusal`], with this socket.
 fn refusal_with(topology: &Topology, dataplane: &str, socket: &str) -> String {
     let folder = std::env::temp_dir().join(format!("{}-refusal", topology.filter.name()));
     fs::create_dir_all(&folder).expect("a folder");
@@ -169,7 +169,7 @@ fn unsuitable_interfaces_are_refused_with_the_remedy() {
     for interface in ["inside", "outside"] {
         topology.filter.ip(&format!("link set {interface} mtu 1500")).expect("set");
     }
-    // veth refuses by the MTU of the pair's other end; the kernel's message appears once.
+    // veth refuses the program because of the MTU of its peer. The kernel's message occurs once.
     topology.client.ip("link set eth0 mtu 3507").expect("set");
     let refused = refusal(&topology, SIDES);
     assert!(
@@ -245,7 +245,7 @@ fn a_configured_file_that_was_edited_after_an_apply_is_not_run_silently() {
         fs::write(&file, QUICK).expect("edited");
         filter.dataplane.kill().expect("killed");
         filter.restart_dataplane().expect("started again");
-        assert!(filter.log().contains("says something else, and is not run"), "{}", filter.log());
+        assert!(filter.log().contains("has other rules, which do not run"), "{}", filter.log());
         let rules = filter.ask(&["show", "rules"]).expect("rules");
         assert!(rules["source"].as_str().expect("a source").contains("kept from the last apply"), "{rules}");
     });
@@ -254,7 +254,7 @@ fn a_configured_file_that_was_edited_after_an_apply_is_not_run_silently() {
 #[test]
 fn a_refused_start_changes_no_interface_and_no_file_of_others() {
     with(&two_ports(), |topology, filter| {
-        // Its own interfaces, but the socket of the running one.
+        // A dataplane with other interfaces, but with the socket of the running one.
         topology.filter.ip("link add spare0 type veth peer spare1").expect("a further pair");
         for interface in ["spare0", "spare1"] {
             topology.filter.ip(&format!("link set {interface} up")).expect("up");
@@ -310,7 +310,7 @@ fn a_bridge_made_while_it_runs_is_reported() {
 fn an_unwritable_state_directory_is_not_reported_as_an_error_of_the_rules() {
     with(&two_ports(), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
-        // A file where the folder should be.
+        // A file at the path of the folder.
         fs::remove_dir_all(filter.path("state")).expect("removed");
         fs::write(filter.path("state"), "").expect("written");
         let before = filter.ask(&["show", "rules"]).expect("rules");
@@ -354,7 +354,7 @@ fn processes_without_free_descriptors_continue() {
                 prlimit(pid, Resource::Nofile, limit).expect("a limit");
             }
         };
-        // Open files stay open.
+        // Files that are already open remain open.
         limit(0);
         thread::sleep(Duration::from_millis(500));
         assert!(ping(topology, ""), "the open door stays open");

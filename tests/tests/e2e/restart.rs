@@ -1,4 +1,5 @@
-//! Restarts right after a kill, refusal of a second dataplane, and state files that are damaged or cannot be written.
+//! Restarts directly after a kill, refusal of a second dataplane, and state files that are damaged or cannot be
+//! written.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ fn knockctl(filter: &Filter<'_>, arguments: &[&str]) -> Output {
     filter.knockctl(arguments).expect("knockctl")
 }
 
-/// Kills without waiting for the kernel to release everything.
+/// Kills a process, and does not wait until the kernel has released its resources.
 fn kill_and_go_on(id: u32) {
     let pid = Pid::from_raw(id as i32).expect("a process has an id");
     kill_process(pid, Signal::KILL).expect("killed");
@@ -126,7 +127,7 @@ fn a_damaged_state_file_is_refused_and_can_be_started_without() {
             let path = filter.path("state").join(name);
             let intact = fs::read(&path).expect("a state file");
             let mut damaged = intact.clone();
-            // The first line of the static entries: of damage behind it, the entries before are kept.
+            // For `lists.state`, damages the first line, because after other damage the entries before it are kept.
             let (place, what) = match name {
                 "lists.state" => (5, "line 1 does not begin with"),
                 _ => (damaged.len() / 2, "do not match their checksum"),
@@ -192,8 +193,8 @@ fn damaged_static_entries_leave_the_others_and_a_warning() {
     });
 }
 
-/// An import and a flush each take effect whole or not at all, at any time of a kill of the dataplane: also while it
-/// rewrites the file, which it does after each flush.
+/// Checks that an import and a flush each take effect as a whole or not at all, at any time of a kill of the dataplane:
+/// also during the rewrite of the file, which follows each flush.
 #[test]
 fn a_kill_while_the_file_is_written_anew_loses_no_entry() {
     const MANY: usize = 20_000;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub(crate) use knockplane_tests::CLIENT;
 use knockplane_tests::{Filter, FilterOptions, Output, SERVER, Topology};
 
-/// Rules like `configs/two-ports.rsc`, with timeouts that a test can wait for.
+/// Rules like `configs/two-ports.rsc`, with timeouts that are short enough for a test.
 pub(crate) const QUICK: &str = "/ip firewall filter
 add action=add-src-to-address-list address-list=temporary address-list-timeout=1s chain=input dst-port=1234 protocol=tcp
 add action=add-src-to-address-list address-list=secured address-list-timeout=3s chain=input dst-port=4321 protocol=tcp src-address-list=temporary

@@ -1,4 +1,5 @@
-//! The state of one source: its lists, doors, quota, connections and drops, and why its knocks are ignored.
+//! The state of one source: its lists, doors, quota, connections and drops, and the reasons that its knocks are
+//! ignored.
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::scenario::{client, eventually, knock, listed, ping, serve_tcp, tcp_echo, udp_to, with};
 
-/// Three steps, of which the second needs a passphrase.
+/// A knock of three steps, of which the second needs a passphrase.
 const DOOR: &str = r#"
 [[door]]
 name = "echo"
@@ -217,7 +218,7 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
         );
         let knocked = &source["lists"][3];
         assert_eq!((&knocked["added_by"][0]["line"], &knocked["used_by"][0]["line"]), (&5.into(), &6.into()));
-        // Both may arrive in one batch, and so at the same time.
+        // Both packets may arrive in one batch, and so at the same time.
         let recent = source["drops"]["recent"].as_array().expect("drops");
         let dropped = recent.iter().find(|dropped| dropped["reason"] == "rule").expect("a drop by a rule");
         assert_eq!(dropped["port"], 7002);
@@ -344,7 +345,8 @@ impl Drop for Scan<'_> {
     }
 }
 
-/// How often the door opens in twenty knocks, while the same address tries another port every millisecond.
+/// The number of times that the door opens in twenty knocks, while the same address tries another port every
+/// millisecond.
 fn opened_of_twenty(doors: &FilterOptions, knock: impl Fn(&Topology)) -> usize {
     let mut opened = 0;
     with(doors, |topology, filter| {

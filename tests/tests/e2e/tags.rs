@@ -15,8 +15,8 @@ pub(crate) const PROVIDER: u16 = 0x88a8;
 /// The PPPoE session of [`use_session`].
 pub(crate) const SESSION: u16 = 0x1234;
 
-/// From now on, adds these VLAN tags, the outer one first, to the frames that a host sends, and removes as many tags
-/// from received ones.
+/// Makes a host add these VLAN tags, the outer one first, to its sent frames, and remove as many tags from received
+/// ones.
 pub(crate) fn speak_in_vlans(host: &Namespace, tags: &[Tag], folder: &Path) {
     let _ = host.run("tc qdisc del dev eth0 clsact");
     if tags.is_empty() {

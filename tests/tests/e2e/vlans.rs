@@ -77,7 +77,7 @@ fn a_knock_in_one_vlan_opens_no_other_and_a_session_stays_in_its_own() {
             eventually("the door opens here too", || open_in(filter) == open);
             assert!(tcp_echo(topology, PORT));
         }
-        // Data that was sent in another VLAN is retransmitted in the session's own.
+        // The client retransmits data of the other VLAN in the session's own VLAN.
         speak_in(TEN);
         session.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
         session.read_exact(&mut [0; 10]).expect("the session goes on in its own VLAN");
@@ -134,7 +134,7 @@ fn a_knock_in_a_pppoe_session_opens_it_and_control_passes_by_its_class() {
         });
         assert!(tcp_echo(topology, PORT));
         goes_on(&mut session(topology, PORT));
-        // As long as a packet can be in flight.
+        // The longest packet that fits a session.
         assert!(ping(topology, "-M do -s 1464"), "a packet of 1,492 bytes");
         let malformed = ["pppoe-malformed", "ppp-unreadable", "ipv4-malformed", "frame-too-long"];
         for reason in malformed {

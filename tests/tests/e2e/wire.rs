@@ -10,7 +10,7 @@ use knockplane_tests::{CLIENT, CLIENT6, FilterOptions, Process, SERVER, SERVER6}
 
 use crate::scenario::{PATIENCE, QUICK, eventually, knock, ping, serve_tcp, tcp_echo, udp_to, with, with_queues};
 
-/// Everything from outside is accepted, so that only the wire is tested.
+/// Rules that accept all packets from outside, so that only the wire is tested.
 const OPEN: &str = "/ip firewall filter\nadd chain=input\n/ipv6 firewall filter\nadd chain=input\n";
 
 #[test]
@@ -67,7 +67,7 @@ fn icmp_tcp_and_udp_pass_an_open_door_both_ways() {
         server.send_to(b"and back", from).expect("sent");
         assert_eq!(client.recv(&mut buffer).map(|count| buffer[..count].to_vec()).expect("arrived"), b"and back");
 
-        // A connection that the inside begins: its packets leave by chain output; the answers need the open door.
+        // Pings from inside. The packets pass through chain output, and the answers need the open door.
         let outbound = topology.server.run(&format!("ping -n -c 2 -i 0.2 -W 1 {CLIENT}")).expect("ping");
         assert!(outbound.ok(), "{outbound:?}");
     });
@@ -78,7 +78,7 @@ fn a_large_transfer_arrives_without_a_wrong_byte_in_both_directions() {
     const BYTES: usize = 64 << 20;
     with(&FilterOptions::from_rules(OPEN), |topology, _| {
         let listener = topology.server.within(|| Ok(TcpListener::bind((SERVER, 9001))?)).expect("the port is free");
-        // The server sends everything back.
+        // The server returns all data.
         let echo = thread::spawn(move || -> std::io::Result<u64> {
             let (mut from, _) = listener.accept()?;
             let mut to = from.try_clone()?;
@@ -134,7 +134,7 @@ fn iperf3_runs_through_two_queues() {
 fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
     const FRAMES: u64 = 1_000_000;
     with(&FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc"), |topology, filter| {
-        // Half of them at a closed door, half at an open one; no host answers.
+        // Half of the frames arrive at a closed door, half at an open one. No host answers.
         topology.server.ip("route add blackhole 10.77.0.1/32").expect("a route");
         let socket = udp_to(topology, 9);
         let received = || filter.metric("knockplane_rx_packets_total", &[]).expect("a counter");
@@ -179,7 +179,7 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
     });
 }
 
-/// The statements of docs/capture.md: where a capture sees the filter's frames, and where it does not.
+/// Tests the statements of docs/capture.md about the places at which a capture contains the filter's frames.
 #[test]
 fn a_capture_sees_the_frames_beside_the_filter_and_not_on_its_interfaces() {
     with(&FilterOptions::from_rules(OPEN), |topology, filter| {

@@ -124,7 +124,7 @@ impl Reader {
     }
 }
 
-/// A module in a file of its own.
+/// A module in a separate file.
 struct Child {
     module: Module,
     file: PathBuf,

@@ -1,4 +1,4 @@
-# What the checks of a guest share. Sourced by init.
+# Functions that the checks of a guest share. init sources this file.
 # shellcheck shell=dash
 
 OUTSIDE_MAC=52:54:00:00:00:01
@@ -13,7 +13,7 @@ failed=0
 dataplane=''
 control=''
 
-# busybox's shell would take its own `ip`, which knows no network namespaces.
+# busybox's shell would use its own `ip`, which does not support network namespaces.
 ip() { /usr/sbin/ip "$@"; }
 
 # The value of vm.NAME= on the kernel's command line, or else $2.
@@ -22,7 +22,7 @@ argument() {
     echo "${value:-${2:-}}"
 }
 
-# What the cell expects of outside and inside: vm.NAME=BOTH or vm.NAME=OUTSIDE+INSIDE.
+# The values that the cell expects for outside and inside: vm.NAME=BOTH or vm.NAME=OUTSIDE+INSIDE.
 of_both() {
     value=$(argument "$1")
     echo "${value%+*} ${value#*+}"
@@ -43,7 +43,8 @@ equal() {
 in_client() { ip netns exec client "$@"; }
 in_server() { ip netns exec server "$@"; }
 
-# A namespace with one NIC of its name, which does by itself what offloads would leave to others.
+# A namespace with one NIC of the same name. Its offloads are off, so that the namespace completes checksums and tags
+# itself.
 far_end() {
     ip netns add "$1"
     ip link set "$1" netns "$1"
@@ -93,13 +94,14 @@ status() {
         sed 's/ $//'
 }
 
-# A field of each worker in `knockctl show workers`, in the order of workers. Of a field with a number for each side, outside's.
+# A field of each worker in `knockctl show workers`, in the order of workers. If the field has a number for each side,
+# the number of outside.
 workers() {
     knockctl --json show workers | tr -d ' \n' | grep -oE "\"$1\":(\{\"outside\":)?[0-9]+" | grep -oE '[0-9]+$' | tr '\n' ' ' | sed 's/ $//'
 }
-# Frames of the workers' pools that are nowhere.
+# Frames of the workers' pools that are in no ring and in no other known place.
 lost_frames() { workers lost | tr ' ' '\n' | sort -u | tr '\n' ' ' | sed 's/ $//'; }
-# difference BEFORE AFTER: of numbers in the same places.
+# difference BEFORE AFTER: the differences of the numbers at the same positions.
 difference() {
     echo "$1 $2" | awk '{ for (i = 1; i <= NF / 2; i++) printf "%s%d", (i > 1 ? " " : ""), $(i + NF / 2) - $i }'
 }
@@ -109,7 +111,7 @@ scrape() {
     sleep 1.5
     wget -qO /tmp/metrics http://127.0.0.1:9479/metrics
 }
-# metric NAME [LABEL…]: the sum of those of its series that have these labels, when metrics were read last.
+# metric NAME [LABEL…]: the sum of the metric's series with these labels, from the metrics that were read last.
 metric() {
     series=$(grep "^knockplane_$1[{ ]" /tmp/metrics)
     shift
@@ -143,7 +145,7 @@ newcomer() {
     ip -n server neigh replace "$1" lladdr "$CLIENT_MAC" dev server nud permanent
     ip -n client route replace "$SERVER/32" dev client src "$1"
 }
-# No frame is on the wire but what a check sends: neighbours are known for good.
+# Only frames of a check are on the wire, because the neighbour entries are permanent.
 silence() {
     ip -n client neigh replace "$SERVER" lladdr "$SERVER_MAC" dev client nud permanent
     ip -n server neigh replace "$CLIENT" lladdr "$CLIENT_MAC" dev server nud permanent
@@ -160,7 +162,7 @@ counted() {
     cat /tmp/counted
 }
 
-# Waits until the door's source gets through, as after a link was away.
+# Waits until packets of the door's source pass, for example after a link was down.
 passes_again() {
     for _ in $(seq 15); do
         ping_passes && return 0

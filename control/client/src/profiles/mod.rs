@@ -103,7 +103,7 @@ pub(crate) struct ProfileError(String);
 pub(crate) struct Profiles {
     path: PathBuf,
     profiles: BTreeMap<String, Profile>,
-    /// What is valid, but should be changed.
+    /// Warnings about valid parts that the user should change.
     pub(crate) warnings: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ steps = [\"7000\"]
 then = [\"echo\", \"a b\"]
 ";
 
-/// A file of profiles in a folder of its own.
+/// A file of profiles in a temporary folder.
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("profiles.toml");
@@ -85,7 +85,7 @@ fn a_shared_profile_is_added_without_its_command() {
     assert!(mine.share("c").is_err());
 }
 
-/// The error of adding this line to a file, which stays unchanged.
+/// The error of an addition of this line to a file, which must not change.
 fn refusal(line: &str) -> String {
     let (folder, path) = file(FILE);
     let error = Profiles::load(Some(&path)).unwrap().add(&share::with_sum(line)).unwrap_err().to_string();

@@ -15,7 +15,7 @@ fn the_command_runs_and_its_exit_code_is_that_of_knocker() {
     });
 }
 
-/// As the parent shell sees it.
+/// Checks the exit code for the parent shell.
 #[test]
 fn a_killed_command_gives_128_and_the_signal() {
     lab::inside(|_| {

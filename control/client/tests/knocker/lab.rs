@@ -18,10 +18,10 @@ pub(crate) const KNOCKER: &str = env!("CARGO_BIN_EXE_knocker");
 
 /// Destination port of the packet that ends a recording. No test knocks at this port.
 const END_PORT: u16 = 65000;
-/// Time limit for an expected packet, so that a test fails rather than hangs.
+/// Time limit for an expected packet, so that a test fails and does not hang.
 const HANG: Duration = Duration::from_secs(30);
 
-/// The network namespace that the calling thread is in.
+/// The network namespace of the calling thread.
 pub(crate) struct Lab(());
 
 /// A packet of a knock.
@@ -35,7 +35,7 @@ pub(crate) struct Knock {
     pub(crate) payload: Payload,
 }
 
-/// What a packet of a knock is, by its transport protocol.
+/// The fields of a packet of a knock, by its transport protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Payload {
     Syn(u16),
@@ -114,8 +114,8 @@ impl Lab {
     }
 }
 
-/// A packet socket that receives each outgoing packet once. Its buffer holds a few hundred packets, including answers: if a
-/// program sends more, some of them or the end are lost, and the test fails.
+/// A packet socket that receives each outgoing packet once. Its buffer has room for a few hundred packets, including
+/// answers: if a program sends more, some of them or the end marker are lost, and the test fails.
 pub(crate) struct Tap(Socket);
 
 impl Tap {

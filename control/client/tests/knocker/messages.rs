@@ -1,11 +1,11 @@
-//! Exit codes and sentences.
+//! Exit codes and messages.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
 
 use crate::lab::{self, KNOCKER, Lab};
 
-/// Runs `knocker`, expects `code`, that nothing was sent, and all of `parts` on standard error.
+/// Runs `knocker`. Expects the exit code, no sent packet, and all of `parts` on standard error.
 fn refused(lab: &Lab, arguments: &[&str], code: i32, parts: &[&str]) -> String {
     let mut tap = lab.tap();
     let output = lab.knocker(arguments);
@@ -68,7 +68,8 @@ fn help_and_version() {
 #[test]
 fn a_host_that_cannot_be_used() {
     lab::inside(|lab| {
-        // A label is 63 letters at most, so that no name server is asked: its packets would be in the tap.
+        // A label has at most 63 letters. A longer one causes no query to a name server, whose packets would be in the
+        // tap.
         let no_name = "g".repeat(64);
         refused(lab, &[&no_name, "1"], 1, &["cannot resolve `ggg", "check the spelling"]);
         refused(lab, &["-6", "127.0.0.1", "1"], 1, &["`127.0.0.1` has no IPv6 address, only 127.0.0.1"]);
@@ -116,7 +117,8 @@ fn errors_of_the_network_come_with_a_remedy() {
     });
 }
 
-/// The namespace permits no ping socket, and the process may not open a raw one. Not even the TCP step before is sent.
+/// The namespace permits no ping socket, and the process may not open a raw socket. The previous TCP step is not sent
+/// either.
 #[test]
 fn icmp_without_permission_sends_nothing() {
     lab::inside(|lab| {

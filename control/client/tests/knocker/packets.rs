@@ -42,7 +42,7 @@ fn steps_leave_in_order_once_each() {
 #[test]
 fn a_long_sequence_keeps_its_order() {
     lab::inside(|lab| {
-        // Neither ascending nor descending, TCP for the even ones.
+        // Ports in neither ascending nor descending order; the even ones use TCP.
         let ports: Vec<u16> = (0..64).map(|n| 1 + n * 97 % 251).collect();
         let steps: Vec<String> =
             ports.iter().map(|port| if port % 2 == 0 { port.to_string() } else { format!("{port}:udp") }).collect();

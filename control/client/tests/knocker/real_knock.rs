@@ -1,8 +1,9 @@
-//! The same arguments, the same packets: `knocker` against Debian's `knock` (package knockd), which must be installed.
+//! Compares the packets of `knocker` with those of Debian's `knock` (package knockd), which must be installed, for the
+//! same arguments.
 
 use crate::lab::{self, KNOCKER, Payload};
 
-/// Name and address need no name server here: the namespace has none.
+/// The command lines. Their hosts need no name server, because the namespace has none.
 const LINES: &[&str] = &[
     "127.0.0.1 1234",
     "127.0.0.1 7000 8000 9000",
@@ -35,7 +36,7 @@ fn the_packets_are_the_same() {
     });
 }
 
-/// The one intended difference: `knock` sends a step with a mistyped protocol over TCP.
+/// The only intended difference: `knock` sends a step with a mistyped protocol over TCP.
 #[test]
 fn a_mistyped_protocol_is_refused_here() {
     lab::inside(|lab| {

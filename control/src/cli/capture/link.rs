@@ -1,11 +1,11 @@
-//! From a link type to an Ethernet frame. Source: <https://www.tcpdump.org/linktypes.html>.
+//! Converts packets of a link type to Ethernet frames. Source: <https://www.tcpdump.org/linktypes.html>.
 
 use std::borrow::Cow;
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// The header that the packets of a capture begin with.
+/// The header at the start of the packets of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     /// An Ethernet header.

@@ -1,8 +1,8 @@
-//! Captures: pcap and pcapng files, record by record, with every byte of the file accounted for.
+//! Reads captures: pcap and pcapng files, record by record. The records contain every byte of the file.
 //!
-//! A record keeps the bytes that it was read from. A copy of the file's [`head`](Capture::head), of all records that
-//! are no packets, and of a selection of the packets differs from the original file only in the packets that are left
-//! out: byte order, resolution of time, link type and comments stay.
+//! A record contains its bytes in the file. A copy of the file's [`head`](Capture::head), of all records that are no
+//! packets, and of a selection of the packets differs from the original file only in the omitted packets: byte order,
+//! resolution of time, link type and comments do not change.
 //!
 //! | file        | owns |
 //! |-------------|------|
@@ -59,15 +59,15 @@ pub(super) struct Other<'c> {
 /// A packet of a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Captured<'c> {
-    /// Counted from 1, as Wireshark does.
+    /// The number of the packet, counted from 1 as in Wireshark.
     pub(super) number: usize,
-    /// When it was captured: nanoseconds since 1970.
+    /// The time of the capture, in nanoseconds since 1970.
     pub(super) at: Time,
     /// The name of the interface that captured the packet; pcapng only.
     pub(super) interface: Option<Rc<str>>,
     /// The packet as an Ethernet frame. If the link was another one, an Ethernet header replaces the link's header.
     pub(super) frame: Cow<'c, [u8]>,
-    /// The whole record, as it is in the file.
+    /// The bytes of the whole record in the file.
     pub(super) record: &'c [u8],
 }
 
@@ -104,7 +104,7 @@ impl Capture {
         Ok(Capture { bytes })
     }
 
-    /// When the first packet was captured; 1970 if there is none.
+    /// The time of the first packet; 1970 if there is none.
     pub(super) fn begin(&self) -> Time {
         let Ok((_, records)) = self.records() else { return Time::default() };
         let first = records.map_while(Result::ok).find_map(|record| match record {
@@ -141,7 +141,7 @@ impl Capture {
 /// The records of a capture, in the file's order. The iterator ends after the first broken record.
 pub(super) struct Records<'c> {
     rest: &'c [u8],
-    /// Packets so far.
+    /// The number of packets so far.
     number: usize,
     format: Format,
 }

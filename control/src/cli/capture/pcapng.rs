@@ -1,4 +1,4 @@
-//! pcapng: sections, interfaces, packets, and blocks that are passed on. Source: draft-ietf-opsawg-pcapng.
+//! pcapng: sections, interfaces, packets, and blocks that are copied unchanged. Source: draft-ietf-opsawg-pcapng.
 
 use std::rc::Rc;
 

@@ -100,7 +100,7 @@ fn what_is_broken_is_named_with_its_number() {
     }
 }
 
-/// Any file is read or refused.
+/// Checks that any file is read or refused, without a panic.
 #[test]
 fn no_damage_is_fatal() {
     let ng = [section(), interface("outside", 6), packet(0, 1, b"some data", 9), packet(0, 2, b"more", 4)].concat();

@@ -93,7 +93,7 @@ impl Findings {
                 continue;
             }
             match problem.place() {
-                // Reported already.
+                // These problems are already reported.
                 _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
@@ -119,10 +119,10 @@ impl Findings {
         for it in &unmapped {
             let Some(uses) = uses.remove(it.name.as_str()) else { continue };
             let name = printable(&it.name);
-            let more = if uses > 1 { format!(" ({uses} matchers ask for it)") } else { String::new() };
-            let message = format!("nothing says which side of the filter `{name}` is{more}");
+            let more = if uses > 1 { format!(" ({uses} matchers need it)") } else { String::new() };
+            let message = format!("the side of the interface `{name}` is not configured{more}");
             let remedy = format!(
-                "write `{name}` into a list of [policy.interfaces]: `outside` (where strangers are) or `inside` if packets \
+                "write `{name}` into a list of [policy.interfaces]: `outside` (the unknown sources) or `inside` if packets \
                  of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel; \
                  or try `--outside={name}`, `--inside={name}` or `--elsewhere={name}`"
             );
@@ -188,7 +188,7 @@ struct Places<'s> {
     text: &'s [u8],
     reading: &'s Reading,
     rules: HashMap<&'s RuleId, usize>,
-    /// With the rules of doors, which come first.
+    /// The numbers of the rules, which include the rules of doors before them.
     numbers: HashMap<RuleId, RuleNumber>,
 }
 

@@ -46,9 +46,9 @@ pub(super) struct Check {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct How<'s> {
     pub(super) settings: &'s Settings,
-    /// Rules that can never run are kept, and disabled.
+    /// Whether rules that can never run are kept as disabled rules.
     pub(super) allow_invalid: bool,
-    /// Lints are reported.
+    /// Whether lints are reported.
     pub(super) lints: bool,
 }
 
@@ -59,24 +59,24 @@ pub(super) struct Source {
     reading: Reading,
 }
 
-/// What became of all files, for `--json`.
+/// The results of all files, for `--json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Checked {
     files: Vec<Judgement>,
 }
 
-/// What became of one file; as JSON, what `--json` prints.
+/// The result of one file, which `--json` prints.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 struct Judgement {
     file: String,
     valid: bool,
-    /// It is not valid for its lints alone.
+    /// Whether only lints make the file invalid.
     #[serde(skip)]
     denied: bool,
     rules: usize,
     disabled: usize,
     patterns: usize,
-    /// The lists that the rules name with their levels; `null` if only operators fill it.
+    /// The lists in the rules with their levels; `null` if only operators fill the list.
     lists: BTreeMap<String, Option<u8>>,
     skipped: Vec<SkippedMenu>,
     #[serde(flatten)]
@@ -265,7 +265,7 @@ impl Judgement {
         Some(format!("{}:{}:{}", first.file, first.line, first.column))
     }
 
-    /// A summary of the file's contents, if every line is right.
+    /// A summary of the file's contents, if every line is valid.
     fn summary(&self) -> Option<String> {
         if !self.findings.problems.is_empty() || !self.findings.errors.is_empty() {
             return None;
@@ -289,7 +289,7 @@ impl Judgement {
         Some(text)
     }
 
-    /// The reasons why the file is not valid that the report does not contain; one sentence a line.
+    /// The reasons that the file is not valid which the report does not contain, one sentence in each line.
     fn complaint(&self) -> String {
         let file = &self.file;
         self.findings.errors.iter().map(|error| format!("{file} is not valid: {}\n", printable(error))).collect()

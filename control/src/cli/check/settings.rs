@@ -14,7 +14,7 @@ use super::super::Failed;
 use super::super::sources::settings_of;
 use crate::Exit;
 
-/// See the module.
+/// The options that override the settings of the configuration.
 #[derive(Debug, Default, Args)]
 pub(super) struct Given {
     /// Configuration file, of which [policy] and the doors are read; the defaults without one. `knockctl doctor` checks the rest

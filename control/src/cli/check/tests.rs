@@ -220,7 +220,7 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
     assert_eq!(check(&["--config", "/nonexistent.toml"], &[text]).unwrap_err().exit, Exit::Invalid);
     let (told, _) = told(text, &Settings::default(), false);
     for said in [
-        "error[E004]: nothing says which side of the filter `ether1` is (2 matchers ask for it)\n --> rules.rsc:2:30\n",
+        "error[E004]: the side of the interface `ether1` is not configured (2 matchers need it)\n --> rules.rsc:2:30\n",
         "\n    [policy.interfaces]\n    outside = [\"outside\"]\n    inside = [\"inside\"]\n    elsewhere = []\n    # Move ",
         "\n    # \"ether1\" (lines 2 and 3)\n",
     ] {
@@ -228,7 +228,7 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
     }
 }
 
-/// The lines that `check` prints for pasting, as they are printed: no name is resolved, so no rule that needs one runs.
+/// Pastes the printed lines unchanged. They assign no side to any name, so no rule that needs a side runs.
 #[test]
 fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
     let text = "/ip firewall filter\n\

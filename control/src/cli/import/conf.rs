@@ -7,7 +7,7 @@ use super::Told;
 pub(super) struct Section {
     pub(super) name: String,
     pub(super) line: u32,
-    /// Whether a line of the section has an error of its own.
+    /// Whether a line of the section has an error.
     pub(super) is_broken: bool,
     keys: Vec<(Key, u32, String)>,
 }
@@ -102,9 +102,9 @@ pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
             }
             Some((_, known)) => {
                 if let Some((line, _)) = section.get(*known) {
-                    told.error(number, format!("`{key}` says again what line {line} says: leave one of them"));
+                    told.error(number, format!("`{key}` repeats line {line}: remove one of the two lines"));
                 } else if value.is_empty() {
-                    told.error(number, format!("`{key}` says nothing: write `{key} = …`, or leave it out"));
+                    told.error(number, format!("`{key}` has no value: write `{key} = …`, or remove the line"));
                 } else {
                     section.keys.push((*known, number, value.to_owned()));
                 }

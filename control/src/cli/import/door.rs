@@ -51,7 +51,7 @@ pub(super) struct Imported {
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     pub(super) imported: Vec<Imported>,
-    /// Names and lines of the sections that neither are a door nor close one.
+    /// Names and lines of the sections that neither become a door nor close one.
     pub(super) skipped: Vec<(String, u32)>,
 }
 
@@ -90,7 +90,7 @@ pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
     }
     for Part { section, .. } in closing {
         let name = &section.name;
-        let remedy = "let it take back the rule that an imported section adds";
+        let remedy = "let it delete the rule that an imported section adds";
         told.error(section.line, format!("`{name}` closes what no imported section opens: {remedy}"));
         all.skipped.push((name.clone(), section.line));
     }
@@ -107,8 +107,8 @@ fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
     }
 }
 
-/// Whether the names of the two sections fit each other, as `openSSH` and `closeSSH`, or no other section that `close`
-/// closes has a fitting name.
+/// Whether the names of the two sections belong together, as `openSSH` and `closeSSH` do, or whether no other section
+/// that `close` closes has such a name.
 fn is_called_alike(close: &Part<'_>, open: &Part<'_>, all: &[Part<'_>]) -> bool {
     let stem = |part: &Part<'_>| {
         let name = part.section.name.to_ascii_lowercase();
@@ -209,7 +209,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
     // The door is open from the first command that opens to the first later command that closes.
     let (mut open_s, mut closes_again) = (0, false);
-    // The earliest end of an opening that ends by itself.
+    // The earliest end of an opening with a time limit.
     let mut ends_after_s = None;
     for effect in effects(line, started, told)? {
         let is_open = !opens.is_empty();
@@ -230,7 +230,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     }
     let stopped = section.get(stop);
     if let (None, Some((line, _))) = (stopped, section.get(Key::CmdTimeout)) {
-        told.warn(line, "`cmd_timeout` says nothing without `stop_command`: knockd never closes this");
+        told.warn(line, "`cmd_timeout` has no effect without `stop_command`: knockd never closes this");
     }
     let stopped_after_s = stopped.map(|_| seconds(section, Key::CmdTimeout, told).unwrap_or(CMD_TIMEOUT_S));
     let for_s = [stopped_after_s, closes_again.then_some(open_s), ends_after_s].into_iter().flatten().min();
@@ -241,7 +241,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     }
     if opens.is_empty() {
         if closes.is_empty() {
-            told.error(line, "the command opens nothing that can be told: write a line that adds a rule");
+            told.error(line, "the effect of the command is unknown: write a line that adds a rule");
             return None;
         }
         return Some(Doing::Closes { what: flat(closes) });
@@ -253,14 +253,17 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
                 Effect::Closes(what) => closes.push(what),
                 Effect::ClosesSomething | Effect::Checks(_) | Effect::Nothing => {}
                 Effect::Opens(_) | Effect::OpensFor(..) | Effect::Waits(_) => {
-                    told.error(line, "`stop_command` does more than close: let it take back what was opened");
+                    told.error(
+                        line,
+                        "`stop_command` does more than close: let it only delete the rule that `start_command` adds",
+                    );
                     return None;
                 }
             }
         }
     }
     if !closes.is_empty() && flat(closes) != opens {
-        told.error(line, "what is closed is not what was opened: let the same rule be added and deleted");
+        told.error(line, "the deleted rule is not the added rule: add and delete the same rule");
         return None;
     }
     Some(Doing::Opens { what: opens, for_s })
@@ -321,7 +324,7 @@ fn commands(line: &str) -> Result<Vec<Command>, String> {
 /// are open.
 ///
 /// # Errors
-/// If it does.
+/// If the condition changes which ports are open.
 fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect, String> {
     let is_same = |checked: &Vec<String>, what: &Vec<String>| checked == what;
     match (runs, before, &effect) {
@@ -339,7 +342,7 @@ fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect
         // `|| true`: the command before it runs in any case.
         (Runs::OnFailure, _, Effect::Nothing) => Ok(effect),
         (Runs::OnFailure, ..) => {
-            Err("what runs only if the command before `||` fails cannot be foreseen: write it without `||`".to_owned())
+            Err("the effect of a command behind `||` is unknown, because it runs only if the command before it fails: write the line without `||`".to_owned())
         }
         _ => Ok(effect),
     }

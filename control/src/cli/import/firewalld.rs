@@ -37,7 +37,7 @@ pub(super) fn effect(words: &[&str]) -> Result<Effect, String> {
         return Err(format!("firewall-cmd does something else than open: {USUAL}"));
     }
     if is_source && zone != "trusted" {
-        return Err(format!("what the zone `{zone}` opens stands in rules that are not here: {USUAL}"));
+        return Err(format!("the rules of the zone `{zone}` are not in this file: {USUAL}"));
     }
     Ok(match (lets.effect("the line")?, time) {
         (Effect::Opens(what), Some(seconds)) => Effect::OpensFor(what, seconds),
@@ -51,7 +51,7 @@ fn timeout(text: &str) -> Result<u64, String> {
     let unit = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(*unit)?, *factor)));
     let (number, factor) = unit.unwrap_or((text, 1));
     seconds(number)?.checked_mul(factor).ok_or_else(|| format!("`{text}` is too long")).and_then(|time| {
-        // Not longer than a door can be open.
+        // The time must not exceed the maximum time of a door.
         seconds(&time.to_string())
     })
 }

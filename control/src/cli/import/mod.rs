@@ -54,11 +54,11 @@ pub(super) struct Import {
     config: Option<PathBuf>,
 }
 
-/// Something that is wrong with a file, or worth knowing.
+/// An error in a file, or a note about it.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Remark {
     severity: Severity,
-    /// Its line, from 1.
+    /// The line, from 1.
     line: u32,
     message: String,
 }
@@ -93,14 +93,14 @@ impl Told {
     }
 }
 
-/// What comes of a file.
+/// The result of an import.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ImportedDoors {
     /// The doors that are written.
     doors: Vec<Written>,
-    /// Names of doors that the configuration has already, with the same content.
+    /// Names of doors that the configuration already contains, with the same content.
     existing: Vec<String>,
-    /// Sections that are no door.
+    /// Sections that did not become a door.
     skipped: Vec<Skipped>,
     /// Errors and warnings, in the order of the file.
     remarks: Vec<Remark>,
@@ -110,17 +110,17 @@ pub(crate) struct ImportedDoors {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Written {
     door: String,
-    /// The line of its section, from 1.
+    /// The line of the section, from 1.
     line: u32,
-    /// The door as it is written in a configuration file.
+    /// The door as text of a configuration file.
     toml: String,
 }
 
-/// A section that is no door.
+/// A section that did not become a door.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Skipped {
     section: String,
-    /// Its line, from 1.
+    /// The line, from 1.
     line: u32,
 }
 
@@ -142,7 +142,7 @@ pub(super) fn run(import: &Import, json: bool) -> Result<String, Failed> {
     Err(if json { error.beside(imported) } else { error.with_output(imported.text()) })
 }
 
-/// The doors of a configuration of knockd, but for those that exist.
+/// The doors of a configuration of knockd, without those that already exist.
 fn read(text: &str, existing: &[Door]) -> ImportedDoors {
     let mut told = Told::default();
     let sections = conf::read(text, &mut told);
@@ -186,7 +186,7 @@ impl ImportedDoors {
         remarks + &self.existing.iter().map(existing).collect::<String>()
     }
 
-    /// How many doors are written, and which sections are not.
+    /// The number of written doors, and the names of the other sections.
     fn summary(&self) -> String {
         let written = match self.doors.len() {
             0 => "no door is written".to_owned(),

@@ -12,7 +12,7 @@ use super::firewalld;
 pub(super) enum Effect {
     /// The command opens these targets for the knocking source: `tcp/22`; an empty list means all targets.
     Opens(Vec<String>),
-    /// The command opens these targets for so many seconds.
+    /// The command opens these targets for this number of seconds.
     OpensFor(Vec<String>, u64),
     /// The command closes these targets again.
     Closes(Vec<String>),
@@ -20,15 +20,14 @@ pub(super) enum Effect {
     Checks(Vec<String>),
     /// The command closes a target that it does not name, for example by a rule number.
     ClosesSomething,
-    /// The command waits so many seconds.
+    /// The command waits this number of seconds.
     Waits(u64),
     /// The command has no effect beyond those of a door.
     Nothing,
 }
 
 /// The commands that are recognised.
-pub(super) const USUAL: &str =
-    "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` for what it opens, or the door by hand";
+pub(super) const USUAL: &str = "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` with the ports that it opens, or write the door by hand";
 
 /// The effect of a command.
 ///
@@ -85,11 +84,11 @@ pub(super) struct Lets {
 impl Lets {
     pub(super) fn effect(self, what: &str) -> Result<Effect, String> {
         if self.answers {
-            // Replies of connections to an open target pass by themselves.
+            // The door also forwards replies of connections to an open target.
             return Ok(Effect::Nothing);
         }
         if !self.knocker {
-            return Err(format!("{what} is not for the one who knocked alone: {USUAL}"));
+            return Err(format!("{what} is not restricted to the source that knocked: {USUAL}"));
         }
         if !self.accepts {
             return Err(format!("{what} does not say ACCEPT, and a door only opens: {USUAL}"));
@@ -112,7 +111,7 @@ impl Lets {
     pub(super) fn from(&mut self, address: &str) -> Result<(), String> {
         let knocker = ["%IP%", "%IP%/32", "%IP%/128", "%IP%/255.255.255.255"].contains(&address);
         self.knocker = knocker;
-        if knocker { Ok(()) } else { Err(format!("`{address}` is not the one who knocked: write `%IP%`")) }
+        if knocker { Ok(()) } else { Err(format!("`{address}` is not the source that knocked: write `%IP%`")) }
     }
 
     pub(super) fn protocol(&mut self, name: &str) -> Result<(), String> {
@@ -164,7 +163,7 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
             "-m" | "--match" => match value()? {
                 "tcp" | "udp" | "icmp" | "icmp6" | "state" | "conntrack" | "multiport" | "comment" => {}
                 other => {
-                    return Err(format!("`-m {other}` narrows what is open in a way that a door has not: {USUAL}"));
+                    return Err(format!("`-m {other}` is a restriction that doors do not have: {USUAL}"));
                 }
             },
             "--state" | "--ctstate" => {
@@ -187,7 +186,7 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
                     "`{word}` is for one address, and a door opens the one that was knocked at: leave it out"
                 ));
             }
-            // Knocks come from outside, whatever the name of the interface is there.
+            // Knocks come from outside, so the name of the interface has no effect.
             "-i" | "--in-interface" | "--comment" => _ = value()?,
             "--syn" | "-n" => {}
             "-w" | "--wait" => _ = words.next_if(|time| time.parse::<u32>().is_ok()),
@@ -206,7 +205,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
         let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}` of ufw: {USUAL}"));
         match word {
             "--force" | "rule" | "in" => {}
-            // Knocks come from outside, whatever the name of that interface is.
+            // Knocks come from outside, so the name of the interface has no effect.
             "insert" | "comment" | "on" => _ = value()?,
             "prepend" => {}
             "delete" => {
@@ -231,7 +230,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
             "port" if of_destination => lets.ports(value()?)?,
             "port" => {
                 return Err(
-                    "`port` that is not behind `to` is a port of the one who knocked: write `from %IP% to any port 22`"
+                    "`port` that is not behind `to` is a port of the source that knocked: write `from %IP% to any port 22`"
                         .to_owned(),
                 );
             }
@@ -265,9 +264,7 @@ fn nft(words: &[&str]) -> Result<Effect, String> {
     let rest = match &words[..] {
         ["delete", ..] => return Ok(Effect::ClosesSomething),
         ["add" | "insert", "element", ..] => {
-            return Err(format!(
-                "what the set opens stands in rules that are not here: {usual} for each thing it opens"
-            ));
+            return Err(format!("the rules of the set are not in this file: {usual} for each port that it opens"));
         }
         ["add" | "insert", "rule", "inet" | "ip" | "ip6", table, chain, rest @ ..]
         | ["add" | "insert", "rule", table, chain, rest @ ..] => {

@@ -49,7 +49,7 @@ pub(super) enum Command {
     Remove {
         /// Name of the list
         list: String,
-        /// Its address, prefix or range, as `list show` prints it
+        /// The address, prefix or range, as `list show` prints it
         address: AddressSet,
     },
     /// Remove all entries from a list, except those of the rules
@@ -70,7 +70,7 @@ pub(super) enum Command {
     },
 }
 
-/// What to show.
+/// The options of `show`.
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Only this list
@@ -150,7 +150,7 @@ async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Resul
         let (address, timeout_seconds) = (entry.address.to_string(), timeout.map(crate::json::seconds));
         return document(Added { list, address, timeout_seconds, unused_lists: added.unused });
     }
-    let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
+    let lasts = entry.timeout.map_or_else(|| "without a timeout".to_owned(), |timeout| format!("for {timeout}"));
     Ok(format!("{} is in {} {lasts}\n", entry.address, printable(&list)))
 }
 
@@ -191,7 +191,7 @@ fn imported(name: &str, number: usize, wire::Added { left, .. }: &wire::Added) -
     let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
     let left = match left {
         0 => String::new(),
-        _ => format!("; {left} of them were in for good already, and were left as they were"),
+        _ => format!("; {left} of them were static already, and were not changed"),
     };
     format!("{name}: {number} {entries} in{left}\n")
 }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn an_import_tells_what_it_left() {
         assert_eq!(imported("a.rsc", 1, &added(0, &[])), "a.rsc: 1 entry of it is in\n");
-        let told = "a.rsc: 5 entries of it are in; 2 of them were in for good already, and were left as they were\n";
+        let told = "a.rsc: 5 entries of it are in; 2 of them were static already, and were not changed\n";
         assert_eq!(imported("a.rsc", 5, &added(2, &[])), told);
     }
 }

@@ -6,8 +6,8 @@
 //!     list=friends                                        # lines like this one are comments
 //! ```
 //!
-//! A file has one of the two forms; its first line that is neither empty nor a comment decides. Every bad line is
-//! reported, and then no entry is added.
+//! A file has one of the two forms, which its first line that is neither empty nor a comment determines. Every invalid
+//! line is reported; then no entry is added.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -19,20 +19,19 @@ use knockplane_policy::wire::{ListEntry, NewEntry};
 use super::super::color;
 use crate::rules;
 
-/// The largest number of bad lines that is reported. With more bad lines, the file is probably not a list, and nobody
-/// reads more.
+/// Maximum number of reported invalid lines. A file with more is probably not a list.
 const MOST_TOLD: usize = 10_000;
 
 /// An error in a file.
 #[derive(Debug)]
 pub(super) struct Bad {
-    /// All bad lines, as text for output.
+    /// All invalid lines, as text for output.
     pub(super) report: String,
     pub(super) problems: usize,
 }
 
 impl Bad {
-    /// A bad line, counted from 1; 0 is the file as a whole.
+    /// Adds an invalid line, counted from 1; 0 is the file as a whole.
     fn add(&mut self, file: &str, line: u32, sentence: &str) {
         self.problems += 1;
         if self.problems > MOST_TOLD {
@@ -44,7 +43,7 @@ impl Bad {
             _ => writeln!(self.report, "error: {file}:{line}: {sentence}"),
         };
         if self.problems == MOST_TOLD {
-            let _ = writeln!(self.report, "error: {file}: what is wrong beyond this is counted, and not told");
+            let _ = writeln!(self.report, "error: {file}: further errors are counted and not shown");
         }
     }
 }
@@ -59,8 +58,8 @@ pub(super) fn read(file: &str, text: &[u8]) -> Result<Vec<NewEntry>, Bad> {
     if bad.problems == 0 { Ok(entries) } else { Err(bad) }
 }
 
-/// Entries as RouterOS exports them. An entry without a timeout is static when it is read again. An entry that counts
-/// for one peer or in one VLAN alone would count for all, and is left out.
+/// Entries in the form of RouterOS's exports. An entry without a timeout is static when it is read again. Entries that
+/// count for a single peer or in a single VLAN are omitted, because they would count for all.
 ///
 /// # Errors
 /// The entry that RouterOS's language cannot express.
@@ -69,7 +68,7 @@ pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
         family: entry.address.family(),
         list: entry.list.clone(),
         address: EntryAddress::Set(entry.address.clone()),
-        // In whole seconds, as the text has it.
+        // The text contains whole seconds.
         timeout: entry.time_left.map(whole_seconds),
         disabled: false,
         comment: entry.comment.clone(),
@@ -84,7 +83,7 @@ pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
     let rules = RuleSet { address_lists: for_all, ..RuleSet::default() };
     rsc::export(&rules).map(|text| left_out + &text).map_err(|what| {
         let remedy = "`knockctl list show --json` writes everything as it is";
-        format!("{what} cannot be said in RouterOS's language: {remedy}")
+        format!("RouterOS's language has no form for {what}: {remedy}")
     })
 }
 
@@ -128,7 +127,11 @@ fn exported(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
             _ if disabled => bad.add(file, line, "the entry is disabled: leave it out, it would not be in the list"),
             EntryAddress::Set(address) => entries.push(NewEntry { list, address, timeout, comment }),
             EntryAddress::Name(name) => {
-                bad.add(file, line, &format!("`{name}` is a host name, and nobody looks it up: write its addresses"));
+                bad.add(
+                    file,
+                    line,
+                    &format!("`{name}` is a host name, which is not resolved here: write its addresses"),
+                );
             }
             EntryAddress::None => bad.add(file, line, "the entry has no address: write `address=`, or leave it out"),
         }

@@ -65,7 +65,7 @@ impl Fields {
 /// The frame. If a length is given, its IP packet has that length: zeros fill it behind the payload.
 ///
 /// # Errors
-/// The reason why there is no such packet.
+/// The reason that such a packet does not exist.
 pub(super) fn frame(fields: &Fields, length: Option<u16>) -> Result<Vec<u8>, String> {
     let frame = build(fields)?;
     let Some(length) = length else { return Ok(in_network(&frame, fields)) };
@@ -74,7 +74,7 @@ pub(super) fn frame(fields: &Fields, length: Option<u16>) -> Result<Vec<u8>, Str
         .checked_sub(least)
         .ok_or_else(|| format!("the packet has {least} bytes already, headers and payload"))?;
     let mut longer = fields.clone();
-    // A fragment without a payload was given data.
+    // Extends the data, which a fragment without a payload has too.
     longer.payload.resize(data(fields).len() + missing, 0);
     Ok(in_network(&build(&longer)?, fields))
 }

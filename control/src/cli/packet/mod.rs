@@ -34,11 +34,11 @@ pub(super) use self::summary::summary;
 pub(super) use self::words::Complaint;
 use self::words::{Word, Words};
 
-/// Every word that may stand behind the addresses, for the remedy in error messages. TCP flags are listed separately.
+/// Every word that may follow the addresses, for the remedy in error messages. TCP flags are listed separately.
 const KEYWORDS: [&str; 13] =
     ["icmp", "length", "payload", "ttl", "tos", "dscp", "mss", "mac", "vlan", "pppoe", "priority", "fragment", "in"];
 
-/// The source port of packets that name none: the first port that systems give to clients (RFC 6335, 6).
+/// The source port of packets without one: the first ephemeral port (RFC 6335, 6).
 const CLIENT_PORT: u16 = 49152;
 
 /// The packet that a line describes.
@@ -215,7 +215,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// `8:0` or `8`.
+/// Parses `8:0` or `8`.
 fn kind_and_code(text: &str) -> Option<(u8, u8)> {
     let (kind, code) = text.split_once(':').unwrap_or((text, "0"));
     Some((kind.parse().ok()?, code.parse().ok()?))

@@ -1,4 +1,4 @@
-//! A packet in one line, in the words of a description.
+//! Writes a packet in one line, in the form of a description.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use knockplane_policy::packet::{FragmentPart, Packet};
 use knockplane_policy::rule::protocol_name;
 use knockplane_policy::word::Word as _;
 
-/// `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn, 40 bytes`.
+/// The packet as a line such as `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn, 40 bytes`.
 pub(in crate::cli) fn summary(packet: &Packet<'_>) -> String {
     let ports = packet.ports.map_or((None, None), |(source, destination)| (Some(source), Some(destination)));
     let mut text = protocol_name(packet.protocol);

@@ -26,7 +26,8 @@ pub(super) struct Words<'t> {
 }
 
 impl<'t> Words<'t> {
-    /// Blanks end words; `>` is a word of its own; a text in quotes is one word, with its quotes.
+    /// Splits a line into words. Blanks separate words, `>` is a separate word, and a text in quotes is one word,
+    /// including its quotes.
     pub(super) fn of(text: &'t str) -> Result<Self, Complaint> {
         let mut words = Vec::new();
         let mut at = 0;
@@ -108,7 +109,7 @@ pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
     Ok(bytes)
 }
 
-/// An escape that is none, so many bytes behind the opening quote.
+/// The error about an invalid escape, `at` bytes after the opening quote.
 fn escape(word: &Word<'_>, at: usize) -> Complaint {
     let start = word.at.start + 1 + at;
     let message = r#"there is no such escape; there are \xHH, \n, \r, \t, \0, \\ and \""#;
@@ -128,7 +129,7 @@ impl Complaint {
         Complaint { text: String::new(), at, message }
     }
 
-    /// With the line that it is about.
+    /// Adds the line of the error.
     pub(super) fn about(self, text: &str) -> Self {
         Complaint { text: text.to_owned(), ..self }
     }
@@ -137,7 +138,7 @@ impl Complaint {
 impl fmt::Display for Complaint {
     /// The message, the line, and carets under the place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One column for each character, whatever it is: a tab would move the carets.
+        // Each character must take one column: a tab would move the carets.
         let line: String = self.text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
         let columns = |range: Range<usize>| self.text.get(range).map_or(0, |text| text.chars().count());
         let before = columns(0..self.at.start);

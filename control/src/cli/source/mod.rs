@@ -1,5 +1,4 @@
-//! `knockctl explain-source`: the state that the dataplane keeps of one address, and the reasons why its knocks do not
-//! count.
+//! `knockctl explain-source`: the state of one address in the dataplane, and the reasons that its knocks do not count.
 //!
 //! | file      | owns |
 //! |-----------|------|

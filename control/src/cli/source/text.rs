@@ -81,7 +81,7 @@ fn doors(source: &Source) -> String {
     format!("doors\n{}{}{remembered}", table.text(), ports.collect::<String>())
 }
 
-/// State, destination, time left.
+/// The rows of a door: state, destination, time left.
 fn door_rows(door: &SourceDoor) -> Vec<(String, String, String)> {
     let mut rows = Vec::new();
     for ignored in &door.ignored {
@@ -159,7 +159,7 @@ fn added_by(list: &SourceList) -> String {
     }
 }
 
-/// `ip filter 3, 7, ipv6 filter 2`: the menu stands before its first number.
+/// Writes `ip filter 3, 7, ipv6 filter 2`: the menu precedes its first number.
 fn numbered(rules: &[RuleRef]) -> String {
     let mut menu = "";
     let number = |rule: &RuleRef| match rule.number.menu() == std::mem::replace(&mut menu, rule.number.menu()) {
@@ -243,7 +243,7 @@ fn matchers(matchers: &[SourceMatcher]) -> String {
         };
         table.row([rule_name(rule), matcher.to_owned(), state, left]);
     }
-    format!("what matchers remember\n{}", table.text())
+    format!("state of matchers\n{}", table.text())
 }
 
 /// `ip filter 2, line 3 (comment)`.
@@ -253,7 +253,7 @@ fn rule_name(rule: &RuleRef) -> String {
 
 fn failures(doors: &[SourceDoor]) -> String {
     let all = doors.iter().flat_map(|door| door.failures.iter().map(|failure| (door.door.as_str(), failure)));
-    failure_table("steps that came to nothing", all)
+    failure_table("failed steps", all)
 }
 
 fn failure_table<'s>(title: &str, failures: impl Iterator<Item = (&'s str, &'s SourceFailure)>) -> String {
@@ -305,7 +305,7 @@ fn watch(watch: &SourceWatch) -> String {
         false => drop_table(&watch.drops),
     };
     let failures = watch.failures.iter().map(|DoorFailure { door, failure }| (door.as_str(), failure));
-    text += &failure_table("steps that came to nothing meanwhile", failures);
+    text += &failure_table("failed steps meanwhile", failures);
     if watch.truncated {
         text += "there were too many different reasons: some are missing\n";
     }

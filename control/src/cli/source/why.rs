@@ -112,8 +112,8 @@ fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> 
     })
 }
 
-/// The failed steps of the source at this door, if they say more than the reason why the source is ignored: only recent
-/// ones, and not if the source is in.
+/// The failed steps of the source at this door, if they are recent, the source has no grant, and the reason that the
+/// source is ignored does not already explain them.
 fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
     if !door.grants.is_empty() || failure.last_ago > RECENTLY {
         return None;

@@ -163,7 +163,8 @@ impl File {
 }
 
 impl File {
-    /// Checks that `known` has every list of the tests: a misspelt list would be empty, and always as expected.
+    /// Checks that `known` contains every list of the tests: a misspelt list would be empty, and an empty list could be
+    /// the expected result.
     ///
     /// # Errors
     /// The first list that `known` does not have, behind its line.
@@ -208,7 +209,7 @@ impl Step {
             packet::describe(text.get_ref()).map_err(|complaint| wrong(text.span(), &complaint.to_string()))
         });
         Ok(Step {
-            // The line of the packet: a step's own place may be the line above it.
+            // The line of the packet, because the position of a step may be the line above it.
             line: line(step.packet.as_ref().map_or(span.start, |packet| packet.span().start)),
             after,
             packet: packet.transpose()?,
@@ -243,7 +244,8 @@ fn since_1970(at: &toml::value::Datetime) -> Option<Duration> {
     Some(Duration::new(u64::try_from(seconds).ok()?, time.nanosecond.unwrap_or_default()))
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar. Years begin in March here, so that the leap day ends one.
+/// Days from 1970-01-01 to a date of the Gregorian calendar. In this computation, a year begins in March, so that the
+/// leap day is its last day.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -288,7 +290,7 @@ pub(super) fn written(address: IpAddr, time: Option<&str>) -> String {
 pub(super) struct Expected;
 
 impl Expected {
-    /// Whether the list has exactly these entries. A time that is not written is not compared.
+    /// Whether the list has exactly these entries. The time is compared only if the expected entry has one.
     pub(super) fn are(expected: &[Entry], held: &[&Held]) -> bool {
         let is = |entry: &Entry, held: &Held| {
             entry.address == held.address

@@ -26,13 +26,13 @@ use super::table::{count, printable};
 use super::{Failed, document, sources};
 use crate::Exit;
 
-/// What came of all files.
+/// The results of all files.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Reports {
     files: Vec<Report>,
 }
 
-/// What came of a file.
+/// The results of a file.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Report {
     file: String,
@@ -41,7 +41,7 @@ struct Report {
     tests: Vec<Tested>,
 }
 
-/// What came of a test.
+/// The result of a test.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Tested {
     name: String,
@@ -49,15 +49,15 @@ struct Tested {
     failure: Option<Failure>,
 }
 
-/// Why a test failed: its first step that came out otherwise. Later ones build on it, so they are not run.
+/// The first step of a test whose result differs. Later steps depend on it, so they are not run.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Failure {
-    /// Counted from 1.
+    /// The number of the step, counted from 1.
     step: usize,
     line: usize,
-    /// What was expected, and what came; a sentence each.
+    /// The differences between the expected and the actual result, one sentence each.
     differences: Vec<String>,
-    /// The packet's way through the rules; none for a step that only waits.
+    /// The evaluation of the packet; absent for a step that only waits.
     explained: Option<Explained>,
     lists: Vec<Held>,
 }
@@ -77,7 +77,8 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
     Err(if json { error.beside(Reports { files: reports }) } else { error.with_output(text()) })
 }
 
-/// Reads everything first, so that a mistake in the file is not reported as a failed test.
+/// Runs the tests of a file. Reads the whole file first, so that a mistake in the file is not reported as a failed
+/// test.
 fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
     let file = File::load(path).map_err(|why| Failed::new(Exit::Invalid, why))?;
     let settings = match &file.config {
@@ -164,7 +165,7 @@ fn enumerate(items: impl Iterator<Item = String>) -> String {
 }
 
 impl Report {
-    /// As `cargo test` prints it.
+    /// The report in the form of `cargo test`.
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", printable(&self.file), count(self.tests.len(), "test"));
         for test in &self.tests {

@@ -6,7 +6,7 @@ const RULES: &str = "/ip firewall filter\n\
     add chain=input protocol=tcp dst-port=1 action=add-src-to-address-list address-list=knocked address-list-timeout=10s\n\
     add chain=input src-address-list=knocked action=accept comment=\"knocked before\"\n";
 
-/// Runs a test file beside the rules above.
+/// Runs a test file with the rules above.
 fn run_text(text: &str, json: bool) -> Result<String, Failed> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("r.rsc"), RULES).unwrap();

@@ -12,12 +12,14 @@
 //! messages. These frames pass without a rule, so the bytes that an attacker can transmit in them must be bounded. The
 //! reader is stricter than receivers:
 //!
-//! - nothing stands between the IPv6 header and the message (RFC 6980 forbids fragments), and nothing behind it: the
+//! - the message directly follows the IPv6 header (RFC 6980 forbids fragments), and no bytes follow the message: the
 //!   shortest message fills Ethernet's minimum, so there is no padding;
-//! - reserved bits are zero, as every sender has to set them; not in router advertisements, whose flags still grow;
+//! - reserved bits are zero, as senders must set them. Router advertisements are exempt, because new flags are still
+//!   defined;
 //! - the IPv6 and Ethernet destinations are those of RFC 4861, RFC 9131 and RFC 2464. A multicast packet may go to one
 //!   station (RFC 6085);
-//! - options together have a bounded length. Unknown ones pass within it, as RFC 4861 has receivers ignore them.
+//! - the options together have a bounded length. Within it, unknown options pass, because RFC 4861 requires receivers
+//!   to ignore them.
 
 use std::net::Ipv6Addr;
 

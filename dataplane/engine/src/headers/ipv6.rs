@@ -54,13 +54,13 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
     })
 }
 
-/// Whether hosts process messages of this type as neighbour discovery, whatever the code.
+/// Whether hosts process messages of this type as neighbour discovery. They do not check the code.
 fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
     discovery::Kind::of(kind).is_some()
 }
 
 /// The reason of the message's class. The reader refuses a message that is not well-formed, or that has extension
-/// headers before it or bytes after it. Rules do not decide about such a message, because no sender has a good reason
+/// headers before it or bytes after it. Rules do not decide such a message, because no sender has a good reason
 /// to send it.
 #[cold]
 #[inline(never)]

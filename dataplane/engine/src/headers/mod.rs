@@ -20,8 +20,8 @@
 //! filter therefore cannot read other ports or another payload than the rules did. The reader refuses ambiguous frames
 //! with a reason. It accepts arbitrary bytes and never panics.
 //!
-//! The readers are hand-written, because the slices of etherparse keep fields that rules never use; measured: see
-//! bench. The tests compare these readers with etherparse.
+//! The readers do not use etherparse, because its slices keep fields that rules never use, which costs time (measured
+//! in `bench`). The tests compare these readers with etherparse.
 
 mod arp;
 mod classes;
@@ -46,7 +46,7 @@ pub const fn max_frame(mtu: usize) -> usize {
     mtu + ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH
 }
 
-/// Ethertypes that etherparse has no names for. Source: IEEE 802 Numbers, IANA.
+/// Ethertypes without a name in etherparse. Source: IEEE 802 Numbers, IANA.
 mod ethertype {
     use etherparse::EtherType;
 

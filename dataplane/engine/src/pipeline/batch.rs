@@ -1,6 +1,7 @@
 //! Decides about a batch of frames.
 //!
-//! Packets are decided in the order of their frames, so that each packet sees the effects of the packets before it.
+//! The decider processes packets in the order of their frames, so that each packet sees the effects of the packets
+//! before it.
 
 use std::sync::Arc;
 
@@ -19,11 +20,11 @@ use crate::pipeline::reply::Reply;
 use crate::pipeline::run_cache::Run;
 use crate::pipeline::{Context, Decision, non_ip};
 
-/// Frames of a batch at most: a burst of a ring. A larger batch delays its first frame more. A smaller one spreads the
-/// cost of a turn over fewer frames.
+/// Maximum number of frames in a batch: a burst of a ring. A larger batch would delay its first frame more. A smaller
+/// one would spread the cost of a turn over fewer frames.
 pub const BATCH: usize = 64;
 
-/// Decides about the frames of one worker. It holds the results of the last batch.
+/// Decides about the frames of one worker, and contains the results of the last batch.
 pub struct Decider {
     max_frame: usize,
     local: WorkerLocal,
@@ -31,7 +32,7 @@ pub struct Decider {
     decided: usize,
     /// Frames that rules did not see: one bit each.
     non_ip: u64,
-    /// Frames whose packets were evaluated, and not decided by the run cache: one bit each.
+    /// Frames whose packets were evaluated, without those that the run cache decided: one bit each.
     evaluated: u64,
     dependencies: Box<[Dependencies; BATCH]>,
     /// Frames with pending steps: one bit each.
@@ -43,8 +44,8 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// For frames of at most `max_frame` bytes, see [`headers::max_frame`], and for one [`State`](crate::state::State): it
-    /// caches lookups. `seed` is the seed of `random` matchers.
+    /// Creates a decider for frames of at most `max_frame` bytes, see [`headers::max_frame`], and for one
+    /// [`State`](crate::state::State), whose lookups it caches. `seed` is the seed of `random` matchers.
     pub fn new(max_frame: usize, seed: u64) -> Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
         Decider {
@@ -74,8 +75,8 @@ impl Decider {
         self.decide_each(side, frames, |_| now, context)
     }
 
-    /// As [`Decider::decide`], with a time of arrival for each frame. For workers that share the queues of a side, and so
-    /// decide the frames of one source out of order.
+    /// As [`Decider::decide`], with a time of arrival for each frame. Workers that share the queues of a side use it,
+    /// because they can decide the frames of one source out of order.
     pub fn decide_arrived(
         &mut self,
         side: Side,
@@ -103,7 +104,7 @@ impl Decider {
         let results = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.pending);
         let results = results.zip(&mut *self.dependencies);
         for (frame, (((decision, reply), pending), dependencies)) in frames.iter().zip(results) {
-            // The packet stays where it was written: a move would wait for these writes.
+            // The packet is not moved: a move would wait for the writes of its fields.
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
                     let now = arrived(decided);
@@ -159,8 +160,8 @@ impl Decider {
         &self.decisions[..self.decided]
     }
 
-    /// The facts that the decision about this frame of the last batch depended on. `None` for a frame that rules did not
-    /// see: the settings and a rate decide about it.
+    /// The dependencies of the decision about this frame of the last batch. `None` for a frame that rules did not see:
+    /// the settings and a rate decide it.
     pub fn dependencies(&self, frame: usize) -> Option<&Dependencies> {
         if frame >= self.decided || self.non_ip >> frame & 1 == 1 {
             return None;
@@ -170,9 +171,9 @@ impl Decider {
         self.dependencies.get(evaluated.checked_ilog2()? as usize)
     }
 
-    /// The frames of the last batch with pending steps, which an earlier packet of the same source may enable: one bit
-    /// each. Such a packet may have arrived at another worker that has not decided it yet. [`Decider::re_evaluate`] lets
-    /// the frame take its steps then.
+    /// The frames of the last batch with pending steps: one bit each. An earlier packet of the same source may enable
+    /// such a step. That packet may be at another worker, which has not decided it yet. [`Decider::re_evaluate`] takes
+    /// the steps later.
     pub const fn out_of_order(&self) -> u64 {
         self.out_of_order
     }
@@ -194,8 +195,9 @@ impl Decider {
         self.answered
     }
 
-    /// Evaluates a frame again that was decided out of order, and lets it take its pending steps if the lists by now hold
-    /// what was missing. The decision about the frame and its counters stay. Returns the steps that are still pending.
+    /// Evaluates a frame again that was decided out of order. The frame takes a pending step if the lists now contain
+    /// the entry that was missing. The decision about the frame and its counters do not change. Returns the steps that
+    /// are still pending.
     pub fn re_evaluate(&mut self, out_of_order: OutOfOrder<'_>, context: Context<'_>) -> PendingSteps {
         let OutOfOrder { side, frame, arrived, pending, is_last } = out_of_order;
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return PendingSteps::default() };
@@ -204,7 +206,7 @@ impl Decider {
     }
 }
 
-/// Records a dropped packet that begins no run.
+/// Records a dropped packet that is not the first of a run.
 #[inline(never)]
 fn record_drop(history: &mut HistoryWriter, packet: &Packet<'_>, arrived: Time, refusal: Refusal) {
     let (source, last) = (packet.source, LastPacket::of(packet));

@@ -1,4 +1,4 @@
-//! Packets and bytes that each rule matched, counted by one worker for one table.
+//! The counters of one worker for one table: the packets and bytes that each rule matched.
 //!
 //! Only the worker writes, so a count is a load and a store, without a locked instruction. Readers add the counters of all
 //! workers. They may see one packet more or fewer in `packets` than in `bytes`. A new table gets new counters.
@@ -11,20 +11,20 @@ use knockplane_policy::wire::Counter;
 
 /// The counters of one worker for one table.
 pub struct RuleCounters {
-    /// In cache lines of their own, which no counters of another worker share.
+    /// The counters have their own cache lines, which they share with no counters of another worker.
     rules: Box<[CachePadded<[Cell; CELLS]>]>,
     chain_defaults: CachePadded<[Cell; BuiltinChain::ALL.len()]>,
-    /// Packets of each rule whose log event found the queue full, until [`RuleCounters::take_unlogged`]. Written only
-    /// then, so they need no cache lines of their own.
+    /// The number of packets of each rule that were not logged because the queue was full, since the last
+    /// [`RuleCounters::take_unlogged`]. Workers seldom write these counters, so they share cache lines.
     unlogged: Box<[AtomicU64]>,
     /// Whether one of `unlogged` is not zero.
     has_unlogged: AtomicBool,
 }
 
-/// Cells in a padded block, which is 128 bytes.
+/// Number of cells in a padded block of 128 bytes.
 const CELLS: usize = 8;
 
-/// Packets and IP bytes.
+/// The counted packets and their IP bytes.
 #[derive(Default)]
 struct Cell {
     packets: AtomicU64,
@@ -47,7 +47,7 @@ impl Cell {
 }
 
 impl RuleCounters {
-    /// Zeros for this many declared rules, disabled ones included.
+    /// Creates counters with the value 0 for this number of declared rules, which includes disabled ones.
     pub fn new(rules: usize) -> RuleCounters {
         RuleCounters {
             rules: std::iter::repeat_with(CachePadded::default).take(rules.div_ceil(CELLS)).collect(),
@@ -57,14 +57,15 @@ impl RuleCounters {
         }
     }
 
-    /// Counts packets of this many IP bytes each for the rule at this position of the declared rules.
+    /// Counts `packets` packets, each of `bytes` IP bytes, for the rule at this position among the declared rules.
     pub fn count_rule(&self, rule: usize, packets: u32, bytes: u32) {
         if let Some(cells) = self.rules.get(rule / CELLS) {
             cells[rule % CELLS].count(packets, bytes);
         }
     }
 
-    /// Counts a packet that the rule at this position of the declared rules could not log, because the queue was full.
+    /// Counts a packet that the rule at this position among the declared rules could not log, because the queue was
+    /// full.
     #[cold]
     pub fn count_unlogged(&self, rule: usize) {
         if let Some(unlogged) = self.unlogged.get(rule) {
@@ -73,7 +74,8 @@ impl RuleCounters {
         }
     }
 
-    /// Takes the packets that were not logged since the last call: positions of rules, and numbers of packets.
+    /// Returns and resets the counts of packets that were not logged: the position of each such rule, and its number of
+    /// packets.
     pub fn take_unlogged(&self) -> impl Iterator<Item = (usize, u64)> {
         let rules = if self.has_unlogged.swap(false, Ordering::Acquire) { &self.unlogged[..] } else { &[] };
         rules
@@ -83,7 +85,7 @@ impl RuleCounters {
             .filter(|(_, packets)| *packets > 0)
     }
 
-    /// Counts packets of this many IP bytes each that the default of the chain decided.
+    /// Counts `packets` packets, each of `bytes` IP bytes, that the default of the chain decided.
     pub fn count_default(&self, chain: BuiltinChain, packets: u32, bytes: u32) {
         self.chain_defaults[chain as usize].count(packets, bytes);
     }

@@ -1,17 +1,18 @@
-//! The facts that a decision depended on.
+//! The dependencies of a decision: the facts that it read or changed.
 //!
-//! A cache of decisions needs them to know how long it may repeat a decision. The run cache is such a cache for the
-//! packets of one batch. A decision for a packet with the same key is the same as long as
+//! They show how long a cache may repeat a decision. The run cache is such a cache for the packets of one batch. A
+//! packet with the same key gets the same decision while
 //!
 //! - the decision [is cacheable](Dependencies::is_cacheable), and
 //! - its dependencies [are current](Dependencies::are_current).
 //!
-//! Repeating such a decision changes nothing but the counters of the rules that matched.
+//! A repeated decision changes only the counters of the rules that matched.
 //!
 //! The **key** of a packet consists of: side, VLAN tags and PPPoE session, source and destination address, protocol,
-//! ports, ICMP type and code, and the length of the IP packet. A cache whose key lacks the length must not use decisions
-//! with [`Dependency::Length`]. A fragment has no key, and neither has a frame that [`headers::read`](crate::headers::read)
-//! refuses: a cache that does not call it must itself pass on such frames.
+//! ports, ICMP type and code, and the length of the IP packet. A cache whose key does not contain the length must not
+//! use decisions with [`Dependency::Length`]. A fragment has no key, and neither has a frame that
+//! [`headers::read`](crate::headers::read) refuses: a cache that does not call this function must detect such frames
+//! and pass them on.
 
 use knockplane_policy::time::Time;
 
@@ -19,41 +20,43 @@ use crate::state::State;
 use crate::state::lists::ShardVersion;
 use crate::table::Table;
 
-/// Something other than the key, lists and rules that a decision read or changed. Each one is at least a reason not to
-/// repeat the decision without a closer look.
+/// A fact other than the key, lists and rules that a decision read or changed. A cache must not repeat a decision with
+/// such a dependency without a further check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Dependency {
     /// Side effect: a rule that adds to an address list matched, also if the address was in the list already.
     Addition,
-    /// Side effect: the packet met a door. That counts its port, reads hold-off and attempts, and can change progress and
-    /// grants.
+    /// Side effect: the packet was evaluated at a door. The door counts its port, reads hold-off and attempts, and can
+    /// change progress and grants.
     Door,
     /// Side effect: a rule that replies matched, also if a rate limit suppressed the reply.
     Reply,
     /// Side effect: a rule that logs matched.
     Log,
-    /// Side effect: connection tracking saw the packet. It can have changed the state and expiry of its connection, and
-    /// rules could read both. No version says whether another packet changes the connection: only its expiry is part of
+    /// Side effect: the packet was tracked. It can have changed the state and expiry of its connection, which rules
+    /// could read. No version shows whether another packet changes the connection: only its expiry is part of
     /// [`Dependencies::until`].
     Connection,
-    /// The packet is a fragment. Its verdict depends on the first fragment of its datagram, or is noted for the others.
+    /// The packet is a fragment. Its verdict depends on the first fragment of its datagram, or is stored for the later
+    /// ones.
     Fragment,
     /// The packet belongs in the reorder buffer: it has pending steps.
     PendingSteps,
-    /// A `limit` matcher was asked, and took tokens.
+    /// The decision evaluated a `limit` matcher, which took tokens.
     Limit,
-    /// A `dst-limit` matcher was asked, and took tokens.
+    /// The decision evaluated a `dst-limit` matcher, which took tokens.
     DstLimit,
-    /// An `nth` matcher was asked, and counted the packet.
+    /// The decision evaluated an `nth` matcher, which counted the packet.
     Nth,
-    /// A `random` matcher was asked.
+    /// The decision evaluated a `random` matcher.
     Random,
-    /// A `psd` matcher was asked, and counted the port.
+    /// The decision evaluated a `psd` matcher, which counted the port.
     Psd,
-    /// A `connection-limit` matcher was asked, and counted the connection.
+    /// The decision evaluated a `connection-limit` matcher, which counted the connection.
     ConnectionLimit,
-    /// A `time` matcher was asked: the decision depends on the time of day, which is not part of [`Dependencies::until`].
+    /// The decision evaluated a `time` matcher: it depends on the time of day, which is not part of
+    /// [`Dependencies::until`].
     Time,
     /// A matcher read the stream of a connection: `layer7-protocol` or `tls-host`.
     Stream,
@@ -89,21 +92,22 @@ impl DependencySet {
     }
 }
 
-/// The facts that one decision depended on. See the module documentation for their use.
+/// The dependencies of one decision. The module documentation describes their use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dependencies {
-    /// Point in time, on the clock of the packets, before which no list entry and no connection that the decision read
-    /// expires or begins. [`Time::NEVER`] if nothing that was read has an end. It bounds times after the decision only: a
-    /// packet that arrived before the decided one may get another decision.
+    /// The earliest time at which a list entry or connection that the decision read expires or begins, on the clock of
+    /// the packets. [`Time::NEVER`] if there is no such time. It limits only the time after the decision: a packet that
+    /// arrived before the decided one may get another decision.
     pub until: Time,
     /// [`Table::number`] of the rules and settings.
     pub table: u32,
-    /// Version of the shard that holds the entries of the source, as of the last lookup of the source. `None` if no rule
-    /// looked it up. Entries of the rules' own lists are part of the table, those of operators of each shard.
+    /// Version of the shard that contains the entries of the source, as of the last lookup of the source. `None` if no
+    /// rule looked up the source. The version also covers entries of operators. Static entries of the rules are part of
+    /// the table.
     pub source: Option<ShardVersion>,
     /// The same for the destination.
     pub destination: Option<ShardVersion>,
-    /// Side effects, matchers with memory, and fields outside the key.
+    /// Side effects, stateful matchers, and fields outside the key.
     pub set: DependencySet,
 }
 
@@ -117,15 +121,15 @@ impl Dependencies {
         self.set.insert(dependency);
     }
 
-    /// Whether a packet with the same key gets the same decision, with no side effect but counters, as long as the
+    /// Whether a packet with the same key gets the same decision, with no side effect except counters, while the
     /// dependencies are current.
     #[inline]
     pub const fn is_cacheable(&self) -> bool {
         self.set.without(Dependency::Length).is_empty()
     }
 
-    /// Whether nothing that the decision read has changed or expired by `now`, which is not before the decision. A memory
-    /// read for each address that was looked up.
+    /// Whether the facts that the decision read are unchanged and unexpired at `now`, which must not be before the
+    /// decision. The check costs one memory read for each address that was looked up.
     pub fn are_current(&self, table: &Table, state: &State, now: Time) -> bool {
         let versions = [self.source, self.destination];
         now < self.until

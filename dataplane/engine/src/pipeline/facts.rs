@@ -1,4 +1,4 @@
-//! A packet and everything that was looked up about it. A lookup happens when a rule first asks.
+//! A packet and the results of its lookups. A lookup happens when a rule first needs its result.
 
 use std::net::IpAddr;
 
@@ -17,10 +17,10 @@ use crate::state::lists::{Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::View;
 
-/// The packet that is evaluated, and the facts that rules and effects have asked for so far.
+/// The packet under evaluation, and the facts that rules and effects have needed so far.
 pub(super) struct PacketFacts<'a> {
     pub(super) packet: &'a Packet<'a>,
-    /// The network in which connections, doors and lists know the packet, by the settings.
+    /// The network of the packet for connections, doors and lists, according to the settings.
     pub(super) vlan: Vlan,
     pub(super) view: View<'a>,
     /// The time of the packet's arrival.
@@ -30,28 +30,28 @@ pub(super) struct PacketFacts<'a> {
     pub(super) dependencies: Dependencies,
     /// The result of connection tracking; `None` before it.
     pub(super) seen: Option<TrackingResult>,
-    /// A `notrack` rule has matched.
+    /// Whether a `notrack` rule has matched.
     pub(super) untracked: bool,
     pub(super) is_later_fragment: bool,
-    /// The lists of the source. `None` before the first rule that asks, and after a change of them.
+    /// The lists of the source. `None` before the first rule that needs them, and after a change of them.
     pub(super) source_lists: Option<Membership>,
     /// The same for the destination.
     pub(super) destination_lists: Option<Membership>,
     /// Whether the source has tried too many ports. `None` before the first door.
     pub(super) scans: Option<bool>,
-    /// The patterns that the payload of the packet alone matches. `None` before the first rule that asks.
+    /// The patterns that the payload of this packet alone matches. `None` before the first rule that needs them.
     payload_patterns: Option<PatternSet>,
 }
 
-/// Whether a packet is a fragment, the first one included. Cheaper than [`Packet::fragment`].
+/// Whether a packet is a first or later fragment. Cheaper than [`Packet::fragment`].
 #[inline]
 pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
     let network = usize::from(packet.network);
     if packet.source.is_ipv4() {
-        // More fragments, or an offset.
+        // The more-fragments flag or an offset marks a fragment.
         packet.frame.get(network + 6..network + 8).is_some_and(|field| field[0] & 0x3f != 0 || field[1] != 0)
     } else {
-        // Only behind extension headers.
+        // The fragment header is an extension header, so most packets need only the first comparison.
         usize::from(packet.transport) > network + 40 && packet.fragment() != Some(FragmentPart::Whole)
     }
 }
@@ -84,28 +84,26 @@ impl<'a> PacketFacts<'a> {
 
     /// The lists of the source, for the destination as the peer.
     #[inline]
-    pub(super) fn lists_of_source(&mut self) -> Membership {
-        if let Some(membership) = self.source_lists {
-            return membership;
+    pub(super) fn lists_of_source(&mut self) -> &Membership {
+        if self.source_lists.is_none() {
+            let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
+            self.dependencies.until = self.dependencies.until.min(until);
+            self.dependencies.source = Some(version);
+            self.source_lists = Some(membership);
         }
-        let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
-        self.dependencies.until = self.dependencies.until.min(until);
-        self.dependencies.source = Some(version);
-        self.source_lists = Some(membership);
-        membership
+        self.source_lists.get_or_insert_default()
     }
 
     /// The lists of the destination, for the source as the peer.
     #[inline]
-    pub(super) fn lists_of_destination(&mut self) -> Membership {
-        if let Some(membership) = self.destination_lists {
-            return membership;
+    pub(super) fn lists_of_destination(&mut self) -> &Membership {
+        if self.destination_lists.is_none() {
+            let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
+            self.dependencies.until = self.dependencies.until.min(until);
+            self.dependencies.destination = Some(version);
+            self.destination_lists = Some(membership);
         }
-        let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
-        self.dependencies.until = self.dependencies.until.min(until);
-        self.dependencies.destination = Some(version);
-        self.destination_lists = Some(membership);
-        membership
+        self.destination_lists.get_or_insert_default()
     }
 
     #[inline]
@@ -135,7 +133,7 @@ impl<'a> PacketFacts<'a> {
         self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded)
     }
 
-    /// The name of the server, as far as the sender of the packet has sent it. `None` for anything but TCP.
+    /// The name of the server in the bytes of the packet's sender so far. `None` if the packet is not TCP.
     pub(super) fn server_name(&mut self) -> Option<ServerName> {
         if self.packet.protocol != protocol::TCP || self.packet.ports.is_none() {
             return None;
@@ -148,7 +146,7 @@ impl<'a> PacketFacts<'a> {
         )
     }
 
-    /// The patterns that match: the stream of the connection, or without a connection the payload of the packet alone.
+    /// The patterns that match the stream of the connection, or without a connection the payload of this packet alone.
     pub(super) fn patterns(&mut self) -> PatternSet {
         let patterns_of_connection = self.own_flow().map(|flow| flow.patterns);
         self.note_payload(patterns_of_connection.is_some());

@@ -7,10 +7,10 @@ use crate::pipeline::history::HistoryWriter;
 use crate::pipeline::lookup_cache::LookupCache;
 use crate::table::{Candidates, Span};
 
-/// The memory. Allocated once: to clear it for each packet would cost as much as a
-/// decision.
+/// The memory. It is allocated once: a reset for each packet would cost as much as a decision.
 pub(super) struct WorkerLocal {
-    /// A re-evaluation can follow: a step at a door that comes before its forerunner is pending, and not a wrong step.
+    /// Whether a re-evaluation can follow. Then a step at a door whose previous step is missing is pending, and not a
+    /// wrong step.
     pub(super) reorders: bool,
     pub(super) history: HistoryWriter,
     pub(super) lookup_cache: LookupCache,
@@ -32,7 +32,7 @@ impl WorkerLocal {
     }
 }
 
-/// Where jumps return to. Bounded by the depth that the table was compiled for.
+/// The return positions of jumps. The compiler bounds the depth.
 #[derive(Default)]
 pub(super) struct JumpStack {
     spans: [Span; MAX_JUMP_DEPTH],
@@ -45,7 +45,7 @@ impl JumpStack {
         self.depth = 0;
     }
 
-    /// Whether there was room.
+    /// Adds a position. Returns whether there was room.
     #[inline]
     pub(super) fn push(&mut self, span: Span) -> bool {
         let Some(place) = self.spans.get_mut(self.depth) else { return false };

@@ -1,9 +1,9 @@
-//! Lookups of addresses in the lists, cached by each worker: packets of a source often come one behind the other.
+//! A cache of address lookups in the lists, one for each worker: consecutive packets often have the same source.
 //!
-//! A few slots, chosen by the bits of the address. A cached lookup counts only while the lists would still give the same
-//! result: every change of a shard changes its version, and the expiry of an entry bounds the time. So the next packet
-//! sees the addition of another worker, as it would without a cache. Addresses that share a slot make lookups as slow as
-//! they are without a cache, and no slower.
+//! The bits of the address select one of a few slots. A cached lookup is valid only while the lists would return the
+//! same result: every change of a shard changes its version, and the expiry of an entry limits the time. So the next
+//! packet sees the addition of another worker, as without a cache. Addresses that share a slot are looked up each time,
+//! which is not slower than without a cache.
 
 use knockplane_policy::time::Time;
 
@@ -11,7 +11,8 @@ use crate::state::key::Key;
 use crate::state::lists::{Lists, Lookup};
 use crate::state::static_entries::StaticEntries;
 
-/// Enough for the sources of a batch; 12 KiB, which stay in the first-level cache beside the batch.
+/// Number of slots. It suffices for the sources of a batch. The slots take 12 KiB, which stay in the first-level cache
+/// beside the batch.
 const SLOTS: usize = 128;
 
 /// The cache of one worker, for lookups in the same lists.
@@ -19,10 +20,10 @@ pub(crate) struct LookupCache {
     slots: Box<[CachedLookup]>,
 }
 
-/// The entries of the rules' own lists.
+/// The static entries of the rules.
 #[derive(Clone, Copy)]
 pub(crate) struct TableEntries<'t> {
-    /// The number of the table that they belong to.
+    /// The number of the table with these entries.
     pub(crate) table: u32,
     pub(crate) entries: &'t StaticEntries,
 }
@@ -31,7 +32,7 @@ pub(crate) struct TableEntries<'t> {
 #[derive(Clone, Copy)]
 pub(crate) struct AddressQuery {
     pub(crate) key: Key,
-    /// The tag of the peer; 0 for tables without doors, whose lists have no entries for one peer alone.
+    /// The tag of the peer; 0 for tables without doors, whose lists have no entries for a single peer.
     pub(crate) peer_tag: u32,
     pub(crate) now: Time,
 }
@@ -39,7 +40,7 @@ pub(crate) struct AddressQuery {
 #[derive(Clone, Copy)]
 struct CachedLookup {
     key: Key,
-    /// The number of the table whose entries are in the lookup.
+    /// The number of the table whose entries the lookup includes.
     table: u32,
     peer_tag: u32,
     lookup: Lookup,
@@ -47,29 +48,32 @@ struct CachedLookup {
 
 impl Default for LookupCache {
     fn default() -> Self {
-        let empty = CachedLookup { key: Key::NONE, table: 0, peer_tag: 0, lookup: Lookup::default() };
+        let empty = CachedLookup { key: Key::NONE, table: 0, peer_tag: 0, lookup: Lookup::EMPTY };
         LookupCache { slots: vec![empty; SLOTS].into() }
     }
 }
 
 impl LookupCache {
-    /// The lists that hold the address now, by packets, operators or the table's own entries.
+    /// The lists that contain the address now, by entries of packets, of operators, or of the table.
     #[inline]
     pub(crate) fn look_up(&mut self, lists: &Lists, entries: TableEntries<'_>, query: AddressQuery) -> &Lookup {
         let TableEntries { table, entries } = entries;
         let AddressQuery { key, peer_tag, now } = query;
         let slot = &mut self.slots[slot_of(key, peer_tag)];
         if slot.key != key || (slot.table, slot.peer_tag) != (table, peer_tag) || !lists.is_current(&slot.lookup, now) {
-            let mut lookup = lists.lookup(key, peer_tag, now);
-            let (set, time) = entries.find(key, now);
-            lookup.add(set, time);
-            *slot = CachedLookup { key, table, peer_tag, lookup };
+            // Written in place, because a lookup is large.
+            (slot.key, slot.table, slot.peer_tag) = (key, table, peer_tag);
+            lists.look_up(key, peer_tag, now, &mut slot.lookup);
+            if !entries.is_empty() {
+                let (set, time) = entries.find(key, now);
+                slot.lookup.add(set, time);
+            }
         }
         &slot.lookup
     }
 }
 
-/// Neighbouring addresses use different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
+/// The slot of a key. Neighbouring addresses have different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
 #[inline]
 fn slot_of(key: Key, peer_tag: u32) -> usize {
     let folded = key.bits as u64 ^ (key.bits >> 64) as u64 ^ u64::from(peer_tag) << 32;

@@ -1,4 +1,4 @@
-//! From a batch of frames to verdicts.
+//! Decides about batches of frames.
 //!
 //! ```text
 //! batch → headers → raw → connection tracking, if a rule needs it → filter → verdict, and perhaps a reply
@@ -22,8 +22,9 @@
 //! | [`history`]       | dropped packets and failed knocks by source, for operators |
 //! | [`reply`], [`reset`] | frames that are sent: replies of rules, and resets of connections that a door cuts |
 //!
-//! A fragment behind the first one meets only rules with a `fragment` matcher, and shares the verdict of the first one:
-//! it has no ports that other rules could match. A fragment whose first fragment was not forwarded is dropped.
+//! A later fragment has no ports that rules could match. So only rules with a `fragment` matcher are evaluated for it,
+//! and it shares the verdict of the first fragment. A later fragment is dropped if its first fragment was not
+//! forwarded.
 
 pub mod batch;
 pub mod counters;
@@ -65,8 +66,8 @@ pub struct Decision {
     pub reason: Reason,
 }
 
-/// Everything that a decision needs besides the frame. The counters are those of one worker and one table; the rest is
-/// shared.
+/// The inputs of a decision besides the frame. The counters belong to one worker and one table. All workers share the
+/// rest.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The rules.
@@ -77,12 +78,14 @@ pub struct Context<'a> {
     pub counters: &'a RuleCounters,
     /// The queue of logged packets.
     pub logged: &'a LoggedPackets,
-    /// Wall clock at time 0 of [`Time`](knockplane_policy::time::Time), for `time` matchers. Nanoseconds since 1970, UTC.
+    /// The wall time at time 0 of [`Time`](knockplane_policy::time::Time), in nanoseconds since 1970 (UTC), for `time`
+    /// matchers.
     pub wall: i128,
 }
 
 impl RuleEvaluation<'_, FirstEvaluation<'_>> {
-    /// Decides about the packet, and forgets its connection if that does not outlast the decision.
+    /// Decides about the packet. Removes its connection if the connection ends with the packet, or if the packet began
+    /// it and is not forwarded.
     fn decide(&mut self) -> Decision {
         let decision = self.decide_by_rules();
         let facts = &self.facts;
@@ -98,7 +101,7 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
         decision
     }
 
-    /// The menus in their order: raw, connection tracking, filter, default of the chain.
+    /// Evaluates the menus in their order: raw, connection tracking, filter, default of the chain.
     fn decide_by_rules(&mut self) -> Decision {
         let facts = &mut self.facts;
         let table = facts.context.table;
@@ -125,7 +128,7 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
         }
     }
 
-    /// Connection tracking, if a rule needs it and no `notrack` rule matched.
+    /// Tracks the packet, if a rule needs connection tracking and no `notrack` rule matched.
     fn track(&mut self, part: Option<FragmentPart>) {
         let facts = &mut self.facts;
         let Context { table, state, .. } = facts.context;
@@ -143,13 +146,13 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
         }
     }
 
-    /// The default of the chain decides.
+    /// Counts a packet that the default of the chain decided.
     fn count_default(&mut self, chain: BuiltinChain) {
         self.effects.matches.default_of = Some(chain);
         self.facts.context.counters.count_default(chain, 1, self.facts.packet.ip_length);
     }
 
-    /// The verdict, as far as the datagram of the packet allows it.
+    /// The final decision. A later fragment is forwarded only if its first fragment was.
     fn end(&mut self, verdict: Verdict, reason: Reason, part: Option<FragmentPart>) -> Decision {
         let facts = &mut self.facts;
         let state = facts.context.state;
@@ -174,14 +177,14 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
         self.effects.pending.is_any() && !self.facts.is_later_fragment
     }
 
-    /// The steps that the packet missed, with the connection state that a re-evaluation uses.
+    /// The missed steps of the packet, and the connection state for a re-evaluation.
     fn pending_steps(&self) -> PendingSteps {
         let mut pending = self.effects.pending;
         pending.state = self.facts.seen.map(|seen| seen.state);
         pending
     }
 
-    /// The facts that the decision depended on, once it is made.
+    /// The dependencies of the decision. Called after the decision.
     #[inline]
     fn dependencies(&self) -> Dependencies {
         let mut dependencies = self.facts.dependencies;
@@ -199,12 +202,12 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
 }
 
 impl RuleEvaluation<'_, ReEvaluation> {
-    /// The menus again, for a packet that was decided out of order. Returns the steps that are still pending.
+    /// Evaluates the menus again, for a packet that was decided out of order. Returns the steps that are still pending.
     fn re_evaluate(mut self) -> PendingSteps {
         let (table, family) = (self.facts.context.table, self.facts.packet.family());
         let chain = table.filter(family).entry(self.facts.packet.side, &self.facts.view);
         if self.run(table.raw(family), chain) != Some(Verdict::Drop) {
-            // The state of the first evaluation: what the packet itself changed since must not prevent its step.
+            // Uses the connection state of the first evaluation: the packet's own changes must not prevent its step.
             let state = self.effects.pending.state.unwrap_or(ConnectionState::Untracked);
             self.facts.seen = Some(TrackingResult::without_connection(state));
             self.run(table.filter(family), chain);

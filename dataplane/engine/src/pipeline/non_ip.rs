@@ -1,4 +1,4 @@
-//! Frames that rules do not see: other protocols than IP, and malformed packets. The settings decide about them.
+//! Frames that rules do not evaluate: other protocols than IP, and malformed packets. The settings decide them.
 
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Side, vlan};
@@ -27,7 +27,7 @@ pub(super) fn decide(
     Decision { verdict, reason }
 }
 
-/// Records a dropped frame in the history of its IP source, if it names one.
+/// Records a dropped frame in the history of its IP source, if the frame contains one.
 pub(super) fn record(
     history: &mut HistoryWriter,
     side: Side,

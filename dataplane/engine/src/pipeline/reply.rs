@@ -1,12 +1,12 @@
-//! The replies of `reject` and `tarpit`: frames, sent out of the side that the packet arrived on.
+//! The replies of `reject` and `tarpit`: frames that leave on the side on which the packet arrived.
 //!
 //! ```text
 //! the Ethernet header of the packet with its addresses exchanged, its VLAN tags and its PPPoE header
 //! IPv4: 20 bytes, no options, don't fragment, identification 0   | ICMP: type, code, checksum, 4 zeros, the packet
 //! IPv6: 40 bytes                                                 | TCP: 20 bytes, no options
 //! ```
-//! The source of a reply is the destination of the packet: a filter on a wire has no address of its own.
-//! [`knockplane_policy::eval::replies`] says which packets get no reply.
+//! The source of a reply is the destination of the packet, because an inline filter has no address.
+//! [`knockplane_policy::eval::replies`] defines the packets that get no reply.
 
 use std::net::IpAddr;
 
@@ -15,12 +15,12 @@ use knockplane_policy::packet::{Family, Packet, protocol};
 
 use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
 
-/// The longest ICMP errors, in bytes of the IP packet. They quote as much of the packet as fits. Source: RFC 1812, 4.3.2.3;
-/// RFC 4443, 2.4 (c).
+/// Maximum length of an ICMP error, in bytes of the IP packet. The error quotes as much of the packet as fits. Source:
+/// RFC 1812, 4.3.2.3; RFC 4443, 2.4 (c).
 const LONGEST_IPV4: usize = 576;
 const LONGEST_IPV6: usize = 1280;
 
-/// The longest reply, in bytes of its frame.
+/// Maximum length of a reply, in bytes of its frame.
 pub const LONGEST: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH + PPPOE_LENGTH + LONGEST_IPV6;
 
 /// The TTL of replies, which is the default of hosts (IANA, IP Option Numbers: default TTL).
@@ -46,7 +46,7 @@ impl Reply {
         &self.bytes[..self.length]
     }
 
-    /// Writes the reply to this packet. False if the bytes of the packet allow none.
+    /// Writes the reply to this packet. Returns false if the bytes of the packet allow no reply.
     pub(crate) fn write(&mut self, packet: &Packet<'_>, answer: &Answer) -> bool {
         self.length = 0;
         self.try_write(packet, answer).is_some()
@@ -149,8 +149,8 @@ impl Reply {
     }
 }
 
-/// The sum of the words that transport checksums cover besides their packet. The order of the addresses is irrelevant.
-/// Source: RFC 9293, 3.1; RFC 8200, 8.1.
+/// The sum of the words of the pseudo-header, which transport checksums include. The order of the addresses is
+/// irrelevant. Source: RFC 9293, 3.1; RFC 8200, 8.1.
 fn pseudo_header(packet: &Packet<'_>, number: u8, length: usize) -> u32 {
     let address = |address| match address {
         IpAddr::V4(address) => sum(&address.octets()),

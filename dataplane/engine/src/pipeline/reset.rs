@@ -1,8 +1,9 @@
-//! The resets that both ends of a connection get when a door cuts the connection.
+//! The resets to both ends of a connection that a door cuts.
 //!
-//! A receiver accepts a reset only with exactly the sequence number that it expects (RFC 5961, 3.2). This is the number that
-//! the receiver has acknowledged, or the number behind the last byte sent to it, while its acknowledgement is on its way. If
-//! the two numbers differ, the end gets a reset with each. An end that continues to send gets one more each second.
+//! A receiver accepts a reset only with exactly the sequence number that it expects (RFC 5961, 3.2). This is the number
+//! that the receiver has acknowledged, or, while its acknowledgement is in transit, the number after the last byte sent
+//! to it. If the two numbers differ, the end gets a reset with each. An end that continues to send gets further resets,
+//! once a second.
 
 use knockplane_policy::eval::replies::{Answer, Segment};
 use knockplane_policy::eval::tracking::End;
@@ -14,14 +15,14 @@ use crate::state::connections::{CutConnection, Link};
 /// The frame of a reset.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
-    /// The side that the frame is sent out of.
+    /// The side on which the frame leaves.
     pub side: Side,
     bytes: [u8; Reset::LONGEST],
     length: usize,
 }
 
 impl Reset {
-    /// The length of an IPv6 frame with all VLAN tags and a PPPoE header, in bytes.
+    /// Maximum length of a reset, in bytes: an IPv6 frame with all VLAN tags and a PPPoE header.
     const LONGEST: usize = link::MAX_LENGTH + 40 + 20;
 
     /// The frame.
@@ -38,8 +39,8 @@ pub fn resets(cut: &CutConnection) -> impl Iterator<Item = Reset> {
     to_originator.chain(answers(link.reversed(), (responder, originator), side.opposite(), to_responder))
 }
 
-/// The resets with these sequence numbers that reply to a packet from the first end, which arrives on this side with this
-/// link header.
+/// The resets with these sequence numbers, as replies to a packet from the first end that arrives on this side with
+/// this link header.
 fn answers(
     link: Link,
     (source, destination): (End, End),
@@ -87,7 +88,7 @@ mod tests {
     /// Link header, source, destination, number and flags of a segment.
     type SegmentRead = (Vec<u8>, End, End, u32, Vec<knockplane_policy::packet::TcpFlag>);
 
-    /// What a TCP segment's frame is: tags, addresses, ports, sequence number, flags; its checksums must be right.
+    /// Reads the frame of a TCP segment: tags, addresses, ports, sequence number, flags. Its checksums must be right.
     fn read(side: Side, frame: &[u8]) -> SegmentRead {
         let packet = crate::headers::read(side, frame, 1_600).expect("a packet");
         assert_eq!(packet.tcp_checksum(), Some(true));
@@ -175,7 +176,7 @@ mod tests {
             let to_server = |number| (Side::Inside, (header(here, there), client, server, number, vec![TcpFlag::Rst]));
             // The client has not acknowledged the 11 bytes yet; the server has acknowledged everything.
             assert_eq!(told, [to_client(501), to_client(512), to_server(106)]);
-            // Nothing more is said until an end goes on to send, and then once a second.
+            // No further reset follows until an end sends again, and then one each second.
             assert!(cut(&found(), at(2)).is_empty());
             let late = segment(false, "A", (106, 512), b"still here");
             let seen = sees(&late, false, at(3));
@@ -184,7 +185,7 @@ mod tests {
             let again = flows.of(ends[0], 1, at(3)).oldest[0];
             assert_eq!(cut(&again, at(3)).len(), 4 - 1 - 1 + 1, "both ends, again");
             assert!(cut(&again, at(3)).is_empty());
-            // The client may begin another one with the same port.
+            // The client may begin another connection with the same port.
             assert_eq!(sees(&segment(false, "S", (9_000, 0), b""), false, at(4)).state, ConnectionState::New);
         }
     }

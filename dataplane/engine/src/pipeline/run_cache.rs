@@ -1,8 +1,8 @@
-//! The run cache: packets of one batch with the same key, one behind the other, are decided once.
+//! The run cache: consecutive packets of one batch with the same key are decided once.
 //!
-//! Bursts of a flow and floods consist of such runs. The decision of the first packet holds for all of them if it is
-//! cacheable. The cache does not check whether its dependencies are current: all packets of a run have the same time of
-//! arrival, and a change that another worker makes to a list meanwhile counts from the next batch on.
+//! Bursts of a flow and floods consist of such runs. The decision about the first packet applies to the whole run if it
+//! is cacheable. The cache does not check whether the dependencies are current: all packets of a run have the same time
+//! of arrival, and a simultaneous change of a list by another worker counts from the next batch on.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::pipeline::facts::is_fragment;
 use crate::pipeline::history::{HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::{Context, Decision};
 
-/// Packets of one batch, each behind the other, with the same key and a cacheable decision.
+/// Consecutive packets of one batch with the same key and a cacheable decision.
 pub(super) struct Run {
     vlan: Vlan,
     source: IpAddr,
@@ -29,12 +29,12 @@ pub(super) struct Run {
     arrived: Time,
     matches: Matches,
     decision: Decision,
-    /// Packets behind the first one.
+    /// Number of packets after the first one.
     repeats: u32,
 }
 
 impl Run {
-    /// The run that this packet begins. `None` if its decision cannot be repeated.
+    /// Begins a run with this packet. `None` if the decision about it cannot be repeated.
     #[inline]
     pub(super) fn begin(
         packet: &Packet<'_>,
@@ -63,7 +63,7 @@ impl Run {
         })
     }
 
-    /// Whether the packet belongs to the run. The side is the batch's.
+    /// Whether the packet belongs to the run. All packets of a batch have the same side.
     #[inline]
     pub(super) fn contains(&self, packet: &Packet<'_>, arrived: Time) -> bool {
         self.source == packet.source
@@ -84,7 +84,7 @@ impl Run {
         self.decision
     }
 
-    /// Counts the packets behind the first one, and records the run in the history if it was dropped.
+    /// Counts the packets after the first one, and records the run in the history if it was dropped.
     #[inline]
     pub(super) fn end(&self, context: Context<'_>, history: &mut HistoryWriter, side: Side) {
         self.count(context.counters);
@@ -93,7 +93,7 @@ impl Run {
         }
     }
 
-    /// Once for all packets: a counter that is read right after it was written makes its reader wait.
+    /// Counts all packets at once: a read of a counter directly after a write to it would wait.
     fn count(&self, counters: &RuleCounters) {
         if self.repeats == 0 {
             return;

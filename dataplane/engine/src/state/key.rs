@@ -1,5 +1,6 @@
 //! Addresses as the state stores and hashes them.
 
+use std::hash::Hasher as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockplane_policy::packet::Vlan;
@@ -117,18 +118,19 @@ impl Key {
 pub(crate) struct Secret(pub(crate) [u64; 2]);
 
 impl Secret {
-    /// SipHash-1-3, which is designed for this purpose: <https://www.aumasson.jp/siphash/>.
+    /// SipHash-1-3, which is designed for this purpose: <https://www.aumasson.jp/siphash/>. The hash includes
+    /// the length: 8 bytes for an IPv4 address, 16 for IPv6, 24 in a VLAN.
     #[inline]
     pub(crate) fn hash(self, key: Key) -> u64 {
-        if key.is_in_vlan() { self.hash_in_vlan(key) } else { self.hasher().hash(&key.bits.to_le_bytes()) }
-    }
-
-    #[cold]
-    fn hash_in_vlan(self, key: Key) -> u64 {
-        let mut bytes = [0; 24];
-        bytes[..16].copy_from_slice(&key.bits.to_le_bytes());
-        bytes[16..].copy_from_slice(&key.vlan.bits().to_le_bytes());
-        self.hasher().hash(&bytes)
+        let mut hasher = self.hasher();
+        hasher.write_u64(key.bits as u64);
+        if key.kind != Kind::V4 {
+            hasher.write_u64((key.bits >> 64) as u64);
+        }
+        if key.is_in_vlan() {
+            hasher.write_u64(key.vlan.bits());
+        }
+        hasher.finish()
     }
 
     fn hasher(self) -> siphasher::sip::SipHasher13 {

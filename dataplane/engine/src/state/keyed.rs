@@ -1,8 +1,8 @@
 //! A bounded table of values by keys that attackers can choose. All memory is allocated at the start.
 //!
-//! A secret hash of 128 bits stands for each key, so that an attacker cannot choose two keys that collide. The hash
-//! selects a set of a few slots with a lock of its own. When all slots of a set are taken, the value that expires first
-//! is evicted.
+//! A secret hash of 128 bits represents each key, so that an attacker cannot choose two keys that collide. The hash
+//! selects a set of a few slots with its own lock. When all slots of a set are taken, the value that expires first is
+//! evicted.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;

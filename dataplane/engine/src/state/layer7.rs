@@ -1,9 +1,9 @@
 //! Patterns over payloads, all matched at once, in linear time and without allocation.
 //!
 //! The compiler of rules turns the patterns of a table into one DFA. A byte from an untrusted source therefore costs
-//! one table lookup, whatever the number of patterns. Between packets, a connection keeps a state and not the bytes.
-//! Patterns whose common DFA would be too large become up to four DFAs. [`knockplane_policy::layer7`] defines the
-//! meaning of a pattern, and the part of a payload that patterns see.
+//! one table lookup for any number of patterns. Between packets, a connection keeps a state and not the bytes. Patterns
+//! whose common DFA would be too large become up to four DFAs. [`knockplane_policy::layer7`] defines the meaning of a
+//! pattern, and the part of a payload that patterns see.
 
 use knockplane_policy::layer7::{self, BUFFER_LIMIT, PACKET_LIMIT};
 use regex_automata::dfa::{Automaton, StartKind, dense};

@@ -48,7 +48,7 @@ pub struct State {
     /// Datagrams whose first fragment was forwarded.
     datagrams: Keyed<bool>,
     icmp_errors: Mutex<Bucket>,
-    /// The time until which the frames of each class and side have used up its rate, in nanoseconds of the clock.
+    /// For each class and side: the time until which previous frames have used the rate, in nanoseconds of the clock.
     frame_rates: [[CachePadded<AtomicU64>; 2]; FrameClass::COUNT],
     /// The time until which a tarpit does not acknowledge, by peer.
     acknowledged: Keyed<Time>,
@@ -135,8 +135,8 @@ impl State {
         self.visitors.get()
     }
 
-    /// Whether the rate still admits a frame of this class from this side; if so, takes it into account. Workers share
-    /// the number without a lock. Above the rate no worker writes it, so that a flood makes no worker wait for another.
+    /// Whether the rate admits another frame of this class from this side. If so, counts the frame. Workers share the
+    /// number without a lock. Above the rate no worker writes it, so that a flood makes no worker wait for another.
     pub(crate) fn admits_frame(&self, class: FrameClass, side: Side, rate: FrameRate, now: Time) -> bool {
         let paid_until = &self.frame_rates[class.index()][side.index()];
         let admit = |paid_until| rate.admit(Time::from_nanos(paid_until), now).map(Time::as_nanos);
@@ -156,7 +156,7 @@ impl State {
         self.without_checksum[side.index()].load(Relaxed)
     }
 
-    /// Whether the dataplane may send another ICMP error.
+    /// Whether the rate limit of ICMP errors admits another one.
     pub(crate) fn may_tell(&self, now: Time) -> bool {
         self.icmp_errors.lock().unwrap_or_else(PoisonError::into_inner).take(&ICMP_ERRORS, 0, now)
     }

@@ -74,8 +74,8 @@ impl<'r> Chains<'r> {
 }
 
 impl Chains<'_> {
-    /// Checks that the rule evaluation of one packet is bounded. A few chains that each jump to the next several times
-    /// multiply the number of rules.
+    /// Checks that the rule evaluation of one packet is bounded: if several chains each jump to the next chain several
+    /// times, the number of evaluated rules multiplies.
     pub(super) fn check_steps(&self, problems: &mut Vec<Problem>) {
         let mut known = HashMap::new();
         for chain in self.table.builtin_chains() {

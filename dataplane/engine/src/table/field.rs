@@ -13,7 +13,7 @@ use crate::state::range_tree::{Number, Tree};
 /// field.
 pub(super) type Asked<'r, T> = Option<&'r [(T, T)]>;
 
-/// The rows of a field of 16 bits: a lookup takes two loads, whatever the rules.
+/// The rows of a field of 16 bits. A lookup takes two loads for any rules.
 pub(super) struct PortField {
     /// For each upper byte: the start of its page in `rows`.
     pages: Box<[u32; 256]>,

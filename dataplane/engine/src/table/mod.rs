@@ -130,8 +130,9 @@ impl Table {
     }
 
     /// The lists that contain the address by the rules' own entries.
+    #[inline]
     pub fn entries_of(&self, address: IpAddr, now: Time) -> ListSet {
-        self.entries.find(address.into(), now).0
+        if self.entries.is_empty() { ListSet::EMPTY } else { self.entries.find(address.into(), now).0 }
     }
 
     /// The door; `None` if it belongs to another table.

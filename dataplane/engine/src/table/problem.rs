@@ -69,7 +69,7 @@ pub enum Problem {
     Pattern {
         /// The name of the pattern.
         pattern: String,
-        /// Its line.
+        /// The line.
         line: u32,
         /// The reason.
         error: PatternError,
@@ -84,7 +84,7 @@ pub enum Problem {
     },
     /// An interface matcher with a name that no setting assigns a side.
     #[error(
-        "{rule}: nothing says which side of the filter `{name}` is; write it into `outside`, `inside` or, if it is \
+        "{rule}: the side of the interface `{name}` is not configured; write it into `outside`, `inside` or, if it is \
          neither, `elsewhere` of [policy.interfaces]"
     )]
     Unmapped {
@@ -104,9 +104,7 @@ pub enum Problem {
         error: PatternError,
     },
     /// `psd` would have to store too many ports of each source.
-    #[error(
-        "{rule}: psd would have to remember {ports} ports of each source; lower its threshold or raise its weights"
-    )]
+    #[error("{rule}: psd would have to store {ports} ports of each source; lower its threshold or raise its weights")]
     TooManyPorts {
         /// The rule.
         rule: Place,
@@ -171,9 +169,9 @@ impl Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: rule {id}")]
 pub struct Place {
-    /// Its id.
+    /// The id.
     pub id: RuleId,
-    /// Its line.
+    /// The line.
     pub line: u32,
 }
 

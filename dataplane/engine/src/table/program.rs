@@ -35,7 +35,7 @@ pub(crate) struct Program {
 
 /// One rule.
 pub(crate) struct CompiledRule {
-    /// Its position among the declared rules.
+    /// The position among the declared rules.
     pub(crate) index: u32,
     pub(crate) step: Step,
     /// Whether the rule logs each packet that matches.

@@ -25,8 +25,8 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
 
-/// Seeds of cases that failed once, which run before all others. The path is relative to the package's folder, where
-/// tests run.
+/// Seeds of cases that failed in the past, which run before all others. The path is relative to the package's folder,
+/// which is the working directory of tests.
 const REGRESSIONS: &str = "tests/regressions.txt";
 
 /// A configuration for this many cases times KNOCKPLANE_SOAK. PROPTEST_CASES overrides it if it is set.
@@ -334,7 +334,7 @@ impl Engine {
         Engine::with_room(rules, settings, 1000)
     }
 
-    /// With room for so many entries of lists, and about so many connections.
+    /// Creates an engine with room for `room` list entries and about `room` connections.
     pub(crate) fn with_room(rules: RuleSet, settings: &Settings, room: usize) -> Engine {
         let state = State::with_secret(room, room, SECRET).unwrap();
         let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
@@ -357,7 +357,7 @@ impl Engine {
         work(decider, Context { table, state, counters, logged, wall: 0 })
     }
 
-    /// Packets that each rule counted.
+    /// The number of packets that each rule counted.
     pub(crate) fn rule_packets(&self) -> Vec<u64> {
         let mut counters = vec![Counter::default(); self.table.rules().rules.len()];
         self.counters.add_rules_to(&mut counters);
@@ -365,7 +365,7 @@ impl Engine {
     }
 }
 
-/// The events after the cursor, none of which may be missed.
+/// The events after the cursor. Panics on a gap.
 pub(crate) fn events(lists: &Lists, cursor: &mut Cursor) -> Vec<ListEvent> {
     let event = |received| match received {
         Received::Event(_, event) => event,

@@ -35,11 +35,11 @@ const SCRIPT: &[(usize, u8)] = &[
 #[derive(Clone, Debug)]
 struct Saying {
     pause: Duration,
-    /// The sender and the flags, if they differ from the next segment of the script.
+    /// The sender and the flags, in place of those of the next segment of the script.
     instead: Option<(usize, u8)>,
     /// The difference of its numbers from the correct ones.
     off: (u32, u32),
-    /// How many copies are sent at once.
+    /// Number of copies that are sent at once.
     times: usize,
     payload: &'static [u8],
     broken: bool,
@@ -53,7 +53,7 @@ struct Saying {
     strays: bool,
 }
 
-/// The error of the numbers: mostly none; a little; at the edges of windows; any.
+/// The error of the numbers: mostly 0, otherwise small, near the limits of windows, or arbitrary.
 fn off() -> impl Strategy<Value = u32> {
     prop_oneof![
         30 => Just(0_u32),

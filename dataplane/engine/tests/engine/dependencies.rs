@@ -34,7 +34,7 @@ fn at(second: u64) -> Time {
 struct Outcome {
     decision: Decision,
     dependencies: Option<Dependencies>,
-    /// How often each rule counted the packet.
+    /// The number of times that each rule counted the packet.
     counted: Vec<u64>,
     has_reply: bool,
     has_pending_steps: bool,
@@ -220,7 +220,7 @@ fn a_cacheable_decision_holds_while_its_dependencies_are_current() {
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
 
-/// Rules that ask for lists, and entries of their own that expire.
+/// Rules that match lists, and static entries of the rules that expire.
 fn rules_about_lists() -> impl Strategy<Value = RuleSet> {
     let list = || select(LISTS.to_vec()).prop_map(str::to_owned);
     let condition = prop_oneof![list().prop_map(Condition::SrcAddressList), list().prop_map(Condition::DstAddressList)];
@@ -246,7 +246,7 @@ fn rules_about_lists() -> impl Strategy<Value = RuleSet> {
     })
 }
 
-/// Entries of the packet's addresses are added and removed: every other decision changes.
+/// Adds and removes entries of the packet's addresses, so that every second decision changes.
 #[test]
 fn a_decision_by_lists_holds_while_its_dependencies_are_current() {
     let addresses = ["10.0.0.1", "10.0.0.2"].map(address);

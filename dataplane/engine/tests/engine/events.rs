@@ -1,4 +1,4 @@
-//! Events of list entries: which changes are events, and which entries a slow subscriber ends up with.
+//! Events of list entries: the changes that are events, and the entries that a slow subscriber has in the end.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -43,7 +43,7 @@ struct Follower {
     cursor: Cursor,
     entries: HashMap<EntryId, (u64, EventEntry)>,
     gaps: usize,
-    /// How often the removals that the lists keep did not reach back far enough.
+    /// The number of times that the lists no longer had all removals since a gap.
     incomplete: usize,
     /// The expected next number.
     next: u64,
@@ -76,7 +76,7 @@ impl Follower {
         true
     }
 
-    /// Reads at most so many events and gaps.
+    /// Reads at most `most` events and gaps.
     fn follow(&mut self, lists: &Lists, most: usize) {
         for _ in 0..most {
             match lists.receive(&mut self.cursor) {
@@ -100,7 +100,7 @@ impl Follower {
         }
     }
 
-    /// After all changes: reads all events, and compares.
+    /// Reads all events after the last change, and compares the entries.
     fn assert_equals(&mut self, lists: &Lists) {
         self.follow(lists, usize::MAX);
         assert_eq!(self.next, lists.last_event() + 1);
@@ -152,7 +152,7 @@ fn turn() -> impl Strategy<Value = Turn> {
     ]
 }
 
-/// Carries out a turn, except its reading.
+/// Makes the change of a turn. Reads are separate.
 fn take(lists: &Lists, [first, second, third]: [ListId; 3], turn: &Turn, now: &mut Time) {
     let (ids, at) = ([first, second, third], *now);
     let v6 = |last: u8| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(last)));
@@ -266,7 +266,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
     let (lists, [first, second, third]) = small(100, EventRoom::default());
     let mut cursor = Cursor::after(0);
     let packet = Some(Origin::Packet);
-    // A first step is no event, whatever happens to it.
+    // No change of a first step is an event.
     lists.add(first, v4(1), after(5), after(1));
     lists.add(first, v4(1), after(6), after(2));
     lists.remove(first, v4(1), after(2));
@@ -296,7 +296,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
         (EventKind::Expired, None, v4(4)),
     ];
     assert_eq!(told(&lists, &mut cursor), expected);
-    // Two steps of a knock, the second one above level 0; then it starts over.
+    // Two steps of a knock, the second one above level 0; then a reset of the knock.
     let step = |step, level| ProgressChange::Set { step, peer_tag: 9, begun: after(8), level, expiry: after(20) };
     for change in [step(1, 0), step(2, 1), step(1, 0), step(2, 1), ProgressChange::Clear] {
         lists.in_vlan(Vlan::NONE).progress(second, v4(5), after(8), |_| change);

@@ -16,14 +16,14 @@ use knockplane_policy::time::Time;
 use crate::common::{Engine, Spec, Transport, door};
 
 const CAPACITY: usize = 8_192;
-/// Forged first knocks in each millisecond, each from a new source.
+/// Number of forged first knocks in each millisecond, each from a new source.
 const RATE: u32 = 10;
 const CLIENTS: u32 = 100;
 const FLOOD: u32 = 4_800;
 /// The time between two new clients, in milliseconds.
 const EVERY: u32 = 20;
 
-/// The time in which the flood evicts a first step, if all shards were of one size.
+/// The time in milliseconds after which the flood evicts a first step, if all shards had the same size.
 const REMEMBERED: u32 = CAPACITY as u32 / RATE;
 
 fn two_ports() -> (RuleSet, Settings) {
@@ -44,8 +44,8 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0xc633_6400 + number).into()
 }
 
-/// The number of clients that are admitted at the end of a flood, if each takes so many milliseconds from one step to
-/// the next.
+/// The number of clients that are admitted at the end of a flood, if each takes `gap` milliseconds from one step to the
+/// next.
 fn let_in((rules, settings): (RuleSet, Settings), gap: u32, levels: bool) -> usize {
     assert!(2 * REMEMBERED + EVERY * CLIENTS + gap < FLOOD, "everybody has knocked before it ends");
     let mut engine = Engine::with_room(rules, &settings, CAPACITY);

@@ -1,7 +1,7 @@
 //! A million forged segments and ICMP errors, and a thousand idle sessions that outlive the grants of their door.
 //!
-//! The forger has all addresses and ports and sends in both directions, most segments from the outside and some from
-//! the inside. It lacks only the sequence numbers.
+//! The forger knows all addresses and ports and sends in both directions, most segments from the outside and some from
+//! the inside. It does not know the sequence numbers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +15,7 @@ use crate::common::{Details, Engine, Spec, Transport, door};
 
 const SESSIONS: u32 = 1_000;
 const FORGED: u64 = 1_000_000;
-/// The time that the forger takes, in milliseconds.
+/// The duration of the forgery, in milliseconds.
 const MINUTES: u64 = 5 * 60 * 1_000;
 /// The time at which all doors have closed.
 const CLOSED: u64 = 100_000;
@@ -52,7 +52,7 @@ struct Session {
 impl Session {
     fn new(number: u32, random: &mut Random) -> Session {
         let port = 40_000 + (random.next() % 20_000) as u16;
-        // Every second one is IPv6.
+        // Every second session uses IPv6.
         let (client, server): (IpAddr, IpAddr) = match number % 2 {
             0 => (Ipv4Addr::from_bits(0x0a00_0000 + number).into(), Ipv4Addr::new(203, 0, 113, 1).into()),
             _ => (
@@ -174,7 +174,7 @@ fn a_million_forged_segments_end_none_of_a_thousand_idle_sessions() {
         let from = random.of(&[Side::Outside, Side::Outside, Side::Outside, Side::Inside]);
         let now = CLOSED + batch * BATCH * MINUTES / FORGED;
         let verdicts = verdicts(&mut engine, from, &forged, now);
-        // SYNs and SYN-ACKs are forwarded, for an end that may have lost the connection.
+        // SYNs and SYN-ACKs are forwarded, because the end may have lost its state of the connection.
         let is_syn = |spec: &Spec| matches!(spec.transport, Transport::Tcp(..)) && spec.details.flags & SYN != 0;
         passed += verdicts
             .iter()

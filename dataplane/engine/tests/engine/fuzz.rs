@@ -1,9 +1,9 @@
 //! The engine with frames that no host builds, in any order, from both sides, under any rules.
 //!
-//! Frames begin as packets between few addresses and are then damaged: bytes are changed, cut off, repeated, joined to
-//! other frames, or replaced by noise. The reference evaluator gets the packet that the engine's reader reads from the
-//! frame, so that a frame that is wrongly accepted shows. A second engine with room for very few entries gets the same
-//! frames: there the test checks the bounds.
+//! Frames begin as packets between few addresses and are then damaged: bytes are changed, removed, repeated, joined to
+//! other frames, or replaced by random bytes. The reference evaluator receives the packet that the engine's reader
+//! reads from the frame, so that the comparison detects a wrongly accepted frame. A second engine with room for very
+//! few entries receives the same frames: there the test checks the bounds.
 
 use knockplane_engine::headers;
 use knockplane_engine::pipeline::{BATCH, Context, Decider, OutOfOrder};
@@ -25,7 +25,7 @@ use crate::reference::{pause, rules, settings, spec};
 /// Largest packet, without Ethernet.
 const MTU: usize = 1500;
 
-/// The capacity of the engine that has room for very few entries.
+/// The capacity of the engine with room for very few entries.
 const FEW: usize = 8;
 
 /// Damage to a well-formed frame.
@@ -35,9 +35,9 @@ enum Damage {
     /// These bytes, counted from the Ethernet type.
     Bytes(Vec<(usize, u8)>),
     Cut(usize),
-    /// Repeats its bytes behind it.
+    /// Appends a copy of its bytes.
     Twice,
-    /// Cuts or extends it to so many bytes.
+    /// Truncates or extends it to this number of bytes.
     Long(usize),
 }
 
@@ -74,7 +74,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![8 => broken, 1 => noise, 1 => bytes, 2 => neighbours()]
 }
 
-/// ARP and neighbour discovery, well-formed or not, that speaks for the addresses that packets have.
+/// ARP and neighbour discovery, well-formed or not, with claims of the addresses that packets have.
 fn neighbours() -> impl Strategy<Value = Vec<u8>> {
     let arp = (oracle::arp(), 0..3_u8, any::<bool>()).prop_map(|(mut arp, last, zero)| {
         arp.sender.1 = [10, 0, 0, last].into();
@@ -91,7 +91,7 @@ fn neighbours() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![arp, discovery]
 }
 
-/// Frames of one turn: up to more than fit a batch.
+/// The frames of one turn, sometimes more than a batch can contain.
 fn turns() -> impl Strategy<Value = Vec<(std::time::Duration, Side, Vec<Vec<u8>>)>> {
     let side = prop::sample::select(Side::ALL.to_vec());
     let frames = prop_oneof![
@@ -142,7 +142,7 @@ proptest! {
     }
 }
 
-/// With very little room: no table grows, and every frame gets a decision.
+/// Checks with very little room that no table grows, and that every frame gets a decision.
 fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Duration, Side, Vec<Vec<u8>>)]) {
     let Engine { table, state, counters, logged, .. } = Engine::with_room(rules.clone(), settings, FEW);
     let mut decider = Decider::new(headers::max_frame(MTU), SECRET[0]);

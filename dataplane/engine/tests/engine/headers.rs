@@ -1,8 +1,8 @@
 //! The readers against etherparse, and the frames that they refuse.
 //!
 //! For each packet that the readers accept, etherparse's lax slices must have the same addresses, protocol, ports and
-//! payload. The readers stop on purpose in these cases, where etherparse reads on:
-//! - IPv4: an authentication header is a protocol of its own, as in RouterOS; etherparse reads the headers behind it.
+//! payload. In these cases the readers deliberately stop earlier than etherparse:
+//! - IPv4: an authentication header is the packet's protocol, as in RouterOS; etherparse reads the headers behind it.
 //! - IPv6: a payload length of 0 means no payload; etherparse takes the rest of the frame. The data of a later fragment
 //!   is not parsed; etherparse reads on as if extension headers followed.
 //! - MACsec is an unknown ethertype; etherparse reads the unencrypted part.
@@ -416,7 +416,8 @@ fn what_begins_something_without_a_checksum_is_counted_by_its_side() {
         leave_to_interface(&mut left, &read(Side::Outside, &whole, 1522).unwrap());
         left
     };
-    // A packet that is right, one that is dropped, and one that begins a connection, three times.
+    // The connection begins with a right checksum. The packets without a checksum are dropped, or belong to this
+    // connection.
     for frame in [frame(22), without(23), without(22), without(22), without(22)] {
         engine.decide(Side::Outside, &[&frame], Time::default());
     }

@@ -67,7 +67,7 @@ fn turn() -> impl Strategy<Value = Turn> {
 proptest! {
     #![proptest_config(cases(1_000))]
 
-    /// Capacity for all, in one shard or in several.
+    /// The lists have capacity for all entries, in one shard or in several.
     #[test]
     fn lists_that_are_not_full_are_plain(
         turns in prop::collection::vec(turn(), 0..60),
@@ -111,12 +111,12 @@ proptest! {
         prop_assert_eq!(counted as usize, live(&lists, now).len());
     }
 
-    /// A single shard that is much too small, against the permitted outcomes: an entry is removed only when it expires,
-    /// or when an entry of its level or a higher one takes its place and no lower or older entry was left.
+    /// Compares a single shard that is much too small with the permitted outcomes. An entry is removed only when it
+    /// expires, or when an entry of the same or a higher level replaces it and there is no lower or older entry.
     #[test]
     fn a_full_table_keeps_to_its_order(
         turns in prop::collection::vec((0..3_usize, 0..40_u32, 1..30_u64, 0..3_u64), 0..120),
-        // Only among few slots are all expired entries found at once; so with more slots, no entry expires.
+        // An addition finds all expired entries only among few slots. With more slots, no entry of this test expires.
         (capacity, expires) in prop_oneof![(1..5_usize, Just(true)), (1..12_usize, Just(false))],
     ) {
         let lists = Lists::with_secret(capacity, [3, 4]).unwrap();
@@ -415,7 +415,7 @@ fn sequences_count_for_the_quota_while_they_begin() {
     };
     assert_eq!([step(1, 0), step(2, 0)], [Some(AddOutcome::New), Some(AddOutcome::Refused)]);
     assert_eq!([step(1, 1), step(2, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::New)]);
-    // Back to the beginning, both count.
+    // After a reset to the first step, both sources count.
     assert_eq!([step(1, 0), step(3, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::Refused)]);
     lists.in_vlan(Vlan::NONE).progress(list, v4(1), after(1), |_| ProgressChange::Clear);
     assert_eq!(step(3, 0), Some(AddOutcome::Refused));
@@ -450,7 +450,7 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     assert!(lists.summaries().iter().all(|list| list.entries == 0));
 }
 
-/// The ends of entries that a complete sweep finds, and those since the last sweep.
+/// The entries that ended since the last sweep, including those that this complete sweep ends.
 fn ended(lists: &Lists, cursor: &mut Cursor, now: u64) -> Vec<(u8, IpAddr, EventKind)> {
     lists.sweep(200_000, after(now));
     let ended = events(lists, cursor).into_iter().filter(|event| event.kind.is_end());
@@ -487,7 +487,7 @@ fn expiry_is_an_event_within_a_second() {
     for number in 0..20_000 {
         lists.add(second, v4(number), milliseconds(number / 4), after(0));
     }
-    // Ten times a second, a fifth of all slots: as the dataplane's manager does.
+    // Sweeps a fifth of all slots ten times a second, as the dataplane's manager does.
     let (mut ended, mut cursor) = (0, Cursor::after(lists.last_event()));
     for tick in 0..=60 {
         let now = milliseconds(100 * tick);

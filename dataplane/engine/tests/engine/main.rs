@@ -20,7 +20,7 @@
 //! | [`forged`]    | idle sessions outlive forged segments |
 //! | [`fuzz`]      | the reference test with frames that no host builds, and with room for very few entries |
 //!
-//! Two workers at the same time are tested in `tests/model`, a binary of its own.
+//! `tests/model`, a separate binary, tests two workers at the same time.
 //!
 //! [`common`] builds rules, and frames with etherparse; [`conversation`] generates both ends of a TCP connection. Set
 //! KNOCKPLANE_SOAK=20 to run the properties 20 times as long.

@@ -63,7 +63,7 @@ fn of_nine_ends_the_oldest_gives_way() {
     let kept: Vec<u32> = (1..=9).filter(|to| lists.membership(SOURCE, *to, after(12)).contains(door)).collect();
     assert_eq!(kept, [1, 3, 4, 5, 6, 7, 8, 9]);
     assert_eq!((lists.summaries()[0].entries, lists.summaries()[0].evicted), (9, 1));
-    // Expired entries are removed first, and that is no eviction.
+    // An addition first removes expired entries, which are no evictions.
     lists.add_for(door, SOURCE, 9, after(13), after(12));
     assert_eq!(lists.add_for(door, SOURCE, 10, after(61), after(13)), AddOutcome::New);
     assert!(lists.membership(SOURCE, 3, after(13)).contains(door));
@@ -145,7 +145,7 @@ fn a_sequence_keeps_to_the_levels() {
         [step(1, 1), step(2, 1), step(3, 0)],
         [Some(AddOutcome::New), Some(AddOutcome::New), Some(AddOutcome::Refused)]
     );
-    // A source that starts over is at the first step again, and can be evicted.
+    // After a reset, the source is at the first step again, and its entry can be evicted.
     assert_eq!([step(1, 0), step(3, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::New)]);
     let told = &lists.summaries()[0];
     assert_eq!((told.entries, told.evicted, told.refused), (2, 1, 1));

@@ -1,5 +1,5 @@
-//! PPP over Ethernet: which frames of a session are read, and which are refused. No other library here reads PPPoE, so
-//! etherparse builds the frames, and the tests insert the bytes of RFC 2516.
+//! PPP over Ethernet: frames of a session that the reader accepts or refuses. The other libraries of the tests do not
+//! read PPPoE, so etherparse builds the frames, and the tests insert the bytes of RFC 2516.
 
 use knockplane_engine::headers::{self, max_frame, read};
 use knockplane_policy::frames::FrameClass;
@@ -40,7 +40,7 @@ fn words(words: &[u16]) -> Vec<u8> {
 proptest! {
     #![proptest_config(cases(2_000))]
 
-    /// A packet in a session equals the same packet without one, with any padding of PPP or Ethernet.
+    /// A packet in a session equals the same packet outside a session, with any padding of PPP or Ethernet.
     #[test]
     fn a_packet_in_a_session_is_the_packet(spec in spec(), session in 1..u16::MAX, ppp in 0..9_u16, ethernet in 0..9_usize) {
         let bare = Spec { padding: 0, ..spec.clone() }.frame();
@@ -79,7 +79,7 @@ proptest! {
 #[test]
 fn what_is_no_session_of_plain_ip_is_refused_and_control_is_a_class() {
     let cases: [(&[u16], Reason); 22] = [
-        // LCP, PAP, CHAP, IPCP, IPV6CP, EAP; compression's control as well.
+        // LCP, PAP, CHAP, IPCP, IPV6CP, EAP, and the control of compression.
         (&[0x8864, 0x1100, 7, 10, 0xc021], Reason::Pppoe),
         (&[0x8864, 0x1100, 7, 10, 0xc023], Reason::Pppoe),
         (&[0x8864, 0x1100, 7, 10, 0xc223], Reason::Pppoe),

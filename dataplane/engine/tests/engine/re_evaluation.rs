@@ -1,4 +1,4 @@
-//! Packets that are decided before packets that arrived earlier, as happens with several queues.
+//! Packets that are decided before packets that arrived earlier, as is possible with several queues.
 
 use std::net::IpAddr;
 
@@ -38,7 +38,7 @@ impl Hit {
         })
     }
 
-    /// Whether it has no pending steps any more.
+    /// Evaluates the step again. Returns whether it has no pending steps any more.
     fn re_evaluate(self, engine: &mut Engine, pending: PendingSteps, is_last: bool) -> bool {
         engine.with(|decider, context| {
             let (side, frame, arrived) = (Side::Outside, &self.frame(), self.arrived());
@@ -84,7 +84,7 @@ fn a_step_that_really_came_too_early_starts_over_at_its_last_look() {
 
 #[test]
 fn only_the_door_that_it_waits_for_sees_a_step_again() {
-    // One packet opens one door and is the second step of the other.
+    // One packet opens a door and is the second step of another door.
     let doors = vec![door("one", &["tcp/8000"], &[]), door("two", &["tcp/7000", "tcp/8000"], &[])];
     let mut engine = engine(doors, "");
     let (first, second) = (Hit(7000, 100), Hit(8000, 101));
@@ -102,7 +102,8 @@ fn a_step_at_an_open_door_waits_for_the_closing_knock_and_repeats_no_other() {
     for (port, at) in [(7000, 100), (8000, 101), (9000, 102)] {
         Hit(port, at).decide(&mut engine);
     }
-    // Once more while it is open: the first two wait for the closing knock, which the third one begins.
+    // The knock again while the door is open: the first two packets wait for the closing knock, which the third one
+    // begins.
     let again = [Hit(7000, 200), Hit(8000, 201), Hit(9000, 202)];
     let pending = again.map(|hit| hit.decide(&mut engine));
     assert_eq!(tally(&engine, "a"), (2, 2, 0));

@@ -35,7 +35,7 @@ use crate::conversation::conversation;
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
 
-/// Chains in an order: jumps lead to later ones, so never in a circle.
+/// Chains in order. Jumps lead only to later chains, so there is no circle.
 const CHAINS: [&str; 7] = ["forward", "input", "output", "knock", "ladder", "last", "without rules"];
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -167,7 +167,7 @@ fn action(chain: usize) -> impl Strategy<Value = Action> {
     ];
     let add =
         (select(LISTS[..3].to_vec()), timeout).prop_map(|(list, timeout)| ListAdd { list: list.to_owned(), timeout });
-    // From any built-in chain only to the others' successors: index 3 and behind.
+    // Jumps lead to chains from index 3 on, and never to a built-in chain.
     let target = (chain.max(2) + 1..CHAINS.len()).prop_map(|target| CHAINS[target].to_owned());
     prop_oneof![
         2 => Just(Action::Accept),
@@ -339,9 +339,9 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// Mostly no tag. Otherwise few networks with the same addresses, some of which differ in one tag, in the order of tags
-/// or in the session alone; and a tag without a VLAN. The values: the number of tags, their VLANs, the outer tag's
-/// priority, the session.
+/// The network of a frame: the number of tags, their VLANs, the outer tag's priority, the session. Mostly there is no
+/// tag. Otherwise the frame is in one of a few networks with the same addresses, some of which differ only in one tag,
+/// in the order of tags, or in the session; or it has a tag without a VLAN.
 pub(crate) fn network() -> impl Strategy<Value = (usize, [u16; 2], u8, u16)> {
     let vlans = select(vec![[7_u16, 8], [8, 7], [7, 7], [0, 7], [7, 0]]);
     let session = select(vec![0_u16, 0, 0, 7, 8]);
@@ -355,7 +355,7 @@ fn details() -> impl Strategy<Value = Details> {
     // Mostly the flags of connections: SYN, SYN-ACK, ACK, FIN-ACK, RST; and flags that no host sends.
     let flags = prop_oneof![8 => select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04]), 1 => any::<u8>()];
     let fragment = prop::option::weighted(0.2, (0..3_u16, select(vec![0_u16, 3]), any::<bool>()));
-    // Few and small numbers, so that they are in windows, answer each other, and are exactly the next ones.
+    // Few and small numbers, so that many are in windows, acknowledge each other, or are exactly the next ones.
     let numbers = (0..9_u32, prop_oneof![8 => 0..9_u32, 1 => any::<u32>()], prop::bool::weighted(0.1));
     (1..4_u8, 62..66_u8, select(vec![0_u8, 4, 8, 9]), flags, numbers, fragment).prop_map(
         |(mac, ttl, tos, flags, (sequence, acknowledgement, broken), fragment)| Details {
@@ -392,18 +392,18 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
             };
             let is_tcp = matches!(transport, Transport::Tcp(..));
             if let Some((_, offset, more)) = &mut details.fragment {
-                // A packet that starts in a TCP header, or that ends with a piece, is refused before rules see it.
+                // The reader refuses a fragment that starts in a TCP header, or that has an incomplete unit at its end.
                 *more &= !is_tcp;
                 *offset = if *more { *offset } else { 3 };
             }
-            // Sometimes to itself: both its addresses are in the same lists then.
+            // Sometimes source and destination are equal, and therefore in the same lists.
             let destination = if Family::of(other) == Family::of(source) { other } else { source };
             Spec { source, destination, transport, payload, tags, padding, details }
         },
     )
 }
 
-/// A run of frames: mostly alike, as in bursts; the last one may differ in its payload, or in its network.
+/// A run of mostly equal frames, as in bursts. The last one may differ in its payload, or in its network.
 fn burst() -> impl Strategy<Value = Vec<Spec>> {
     let elsewhere = prop::option::weighted(0.3, network());
     (spec(), 1..4_usize, any::<bool>(), elsewhere).prop_map(|(spec, count, says_other, elsewhere)| {
@@ -446,7 +446,7 @@ fn note(tally: &mut DoorTally, what: What, steps: usize) {
     }
 }
 
-/// Runs both and compares all observable results.
+/// Runs the engine and the reference, and compares all observable results.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
     let mut cursor = Cursor::after(0);

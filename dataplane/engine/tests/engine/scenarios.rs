@@ -193,8 +193,8 @@ fn counters_are_ip_bytes_of_every_rule_that_matched() {
     assert_eq!(rules, [1, 1, 1, 2].map(counter));
 }
 
-/// A ladder whose last step comes first, as in brute-force recipes. For the same packet, the rules in front of an
-/// addition must not find the new entry; after a branch that returns, the rules behind the addition must find it.
+/// A ladder whose last step is the first rule, as in recipes against brute force. For the same packet, the rules before
+/// an addition must not find the new entry. The rules after the addition must find it, also after a jump that returned.
 #[test]
 fn an_addition_is_seen_by_the_rules_behind_it_on_the_same_packet_and_not_before() {
     let add = |needs: &[&str], list: &str| {

@@ -1,5 +1,4 @@
-//! The state of one source, for operators' questions: its drops with their reasons, and its entries in lists, doors and
-//! matchers.
+//! The state of one source, for operators: its drops with their reasons, and its entries in lists, doors and matchers.
 
 use std::net::IpAddr;
 
@@ -54,7 +53,7 @@ fn drops_are_recorded_by_rule_and_reason_and_what_passes_is_not() {
         frame[17] = 1;
         frame
     };
-    // Three equal packets behind one another are one decision.
+    // Three equal consecutive packets have one decision.
     let [passes, dropped, other] = [7, 9, 11].map(|port| udp(SOURCE, port));
     decide(&mut engine, &[passes, dropped.clone(), dropped.clone(), dropped, other, malformed], at(1));
     decide(&mut engine, &[udp(SOURCE, 9), udp("198.51.100.8", 9)], at(2));

@@ -1,4 +1,4 @@
-//! Parts of frames, as a driver delivers them that splits a long frame over its receive buffers.
+//! Parts of frames, as a driver delivers them if it splits a long frame over its receive buffers.
 //!
 //! A first part is always refused, because the lengths in its headers contradict it. A tail has no such contradiction:
 //! it begins where the buffer ended, and its sender wrote every byte of it. Which tails pass depends on the bytes at
@@ -11,8 +11,8 @@
 //! | a complete IP frame, with or without more | **accepted**: the bytes behind its IP length count as padding |
 //! | a frame whose class passes (ARP)          | **accepted**                                                  |
 //!
-//! So no check of lengths protects against a driver that splits frames. That is why `ring::Buffers` chooses buffers
-//! which hold every frame, and why the XDP program drops the rest of a frame that is too long.
+//! So no check of lengths protects against a driver that splits frames. Therefore `ring::Buffers` chooses buffers that
+//! hold every frame, and the XDP program drops the rest of a frame that is too long.
 
 use knockplane_engine::headers::{ETHERNET_LENGTH, read};
 use knockplane_policy::packet::Side;
@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use crate::common::{Spec, Transport, cases};
 use crate::headers::spec;
 
-/// Lengths of receive buffers that drivers use, up to the length of an ordinary frame, and some more.
+/// Positions of cuts in bytes: lengths of receive buffers that drivers use, and some other lengths.
 const CUTS: [usize; 12] = [128, 256, 500, 512, 1000, 1024, 1280, 1500, 1536, 2048, 3072, 4096];
 
 /// A UDP frame. Its payload is the filler up to `at`, counted from the beginning of the frame, and then the inner
@@ -83,7 +83,7 @@ fn a_tail_that_is_a_frame_cannot_be_told_from_a_frame() {
 proptest! {
     #![proptest_config(cases(4_000))]
 
-    /// For any packet that is cut before its end, the lengths show the cut.
+    /// The reader refuses any packet that is cut before its end, because its lengths show the cut.
     #[test]
     fn any_first_part_is_refused(spec in spec(), cut in any::<prop::sample::Index>(), longer in 0..3000_usize) {
         let mut spec = spec;

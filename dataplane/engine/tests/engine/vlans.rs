@@ -20,7 +20,8 @@ use crate::common::{Details, Engine, Spec, Transport, door, in_session, live, ru
 
 const CLIENT: &str = "10.0.0.7";
 
-/// No tag; one; two; the same two in the other order, and as other types of tag; sessions; a session in a VLAN.
+/// No tag, one tag, two tags, the same two in the other order and with other tag types, sessions, and a session in a
+/// VLAN.
 const NETWORKS: [&str; 10] =
     ["", "10", "20", "10@88a8", "10/20", "20/10", "10@8100/20", "pppoe 7", "pppoe 8", "10 pppoe 7"];
 
@@ -31,7 +32,7 @@ fn network(name: &str) -> Vlan {
     tags.in_session(session.parse().unwrap())
 }
 
-/// The frame in this network, its outer tag with this priority.
+/// The frame in this network. Its outer tag has this priority.
 fn within(name: &str, priority: u16, frame: &[u8]) -> Vec<u8> {
     let vlan = network(name);
     let mut tags: Vec<_> = vlan.stack().collect();
@@ -273,12 +274,12 @@ fn drops_are_recorded_for_each_network() {
         wire.udp(name, 9);
         wire.udp(name, 9);
     }
-    // A packet that rules cannot see: an IPv4 header of no version.
+    // A packet that the reader refuses: an IPv4 header with an invalid version.
     let mut frame = within("10/20 pppoe 7", 0, &udp(CLIENT, 9).frame());
     frame[14 + 8 + 8] = 0;
     assert_eq!(wire.send_frame(Side::Outside, &frame).1, Reason::Ipv4Malformed);
     let records = wire.engine.decider.history().of(CLIENT.parse().unwrap()).records;
-    // There is room for seven records of a source.
+    // The history has room for seven records of a source.
     assert_eq!(records.len(), 7);
     let mut seen: Vec<Vlan> = records.iter().map(|record| record.packet.vlan).collect();
     seen.sort_unstable();
@@ -332,7 +333,7 @@ fn operators_see_and_remove_an_address_in_all_networks() {
     let now = Time::default() + seconds(1);
     for name in NETWORKS {
         assert_eq!(lists.in_vlan(network(name)).add_for(list, source, 7, now + seconds(9), now), AddOutcome::New);
-        // Neighbours whose entries stay.
+        // Entries of a neighbouring address, which remain.
         lists.in_vlan(network(name)).add_for(list, "10.0.0.8".parse().unwrap(), 7, now + seconds(9), now);
     }
     let is_in = |name: &str, to| lists.in_vlan(network(name)).membership(source, to, now).contains(list);

@@ -1,4 +1,4 @@
-//! Events: writers that take a number and a slot, and a subscriber that is too slow.
+//! Models of events: writers that take a number and a slot, and a subscriber that is too slow.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::state::events::ring::{Cursor, EventRing, Received};
 use crate::state::events::{EventEntry, EventRoom, ListEvent};
 use crate::state::lists::{Changed, ListId, Lists};
 
-/// An event in which one number is written in several places, so that a torn one is noticed.
+/// An event with the same number in several fields, so that the model detects a torn event.
 fn event(number: u64) -> ListEvent {
     let entry = EventEntry {
         list: ListId(0),
@@ -48,8 +48,8 @@ fn receive(ring: &EventRing, cursor: &mut Cursor) -> Option<Received> {
     received
 }
 
-/// Two writers of one event each, and a subscriber that reads so often meanwhile. At the end the subscriber has
-/// received all events, or received a gap for those that it missed.
+/// Two writers of one event each, and a subscriber that reads `reads` times meanwhile. In the end, the subscriber has
+/// received all events, or a gap for the events that it missed.
 fn write_and_read(slots: usize, reads: usize) {
     let ring = Arc::new(EventRing::new(slots).expect("little memory"));
     let writers = [10, 20].map(|written| {
@@ -122,8 +122,8 @@ impl Follower {
     }
 }
 
-/// Two threads change lists of these sizes, and one of them subscribes in between. At the end its entries equal those
-/// of the lists.
+/// Two threads change lists of these sizes, and one of them reads events in between. In the end, its entries equal
+/// those of the lists.
 fn follow(
     room: EventRoom,
     capacity: usize,

@@ -1,8 +1,9 @@
-//! Two workers at one source: shuttle runs each model once for each order in which their operations can interleave.
+//! Models of two workers with the same source. Shuttle runs each model once for each order in which the operations can
+//! interleave.
 //!
-//! The models run the engine's own source, included here with shuttle's locks and atomics instead of the standard
-//! library's; therefore there is no test harness. The models do not try weaker memory orders than sequential
-//! consistency. Loom does, but it omitted orders here in which a version that is read outside the lock causes an error.
+//! The models include the engine's source, with shuttle's locks and atomics instead of those of the standard library;
+//! therefore there is no test harness. The models do not try weaker memory orders than sequential consistency. Loom
+//! does, but it omitted orders in which a version that is read outside the lock causes an error.
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
@@ -79,15 +80,15 @@ fn at(ns: u64) -> Time {
     Time::from_nanos(ns)
 }
 
-/// Lists with room for so many entries, and one list.
+/// Lists with room for `capacity` entries, and the id of one list.
 fn lists(capacity: usize) -> (Arc<Lists>, ListId) {
-    // A ring of the usual size would be allocated anew for each order.
+    // A small ring: the model allocates a ring for each order.
     let lists = Lists::with_room(capacity, [1, 2], EventRoom { ring: 4, removals: 2 }).expect("little memory");
     let list = lists.bind("door", 0).expect("room for one");
     (Arc::new(lists), list)
 }
 
-/// A door of two steps: the effect of a packet that is this step. Returns whether it opened the door.
+/// Passes a packet that is this step to a door of two steps. Returns whether it opened the door.
 fn knock(lists: &Lists, list: ListId, step: u8, arrived: Time) -> (bool, Option<AddOutcome>) {
     let mut opened = false;
     let decide = |stored: Option<SequenceProgress>| match stored {
@@ -134,7 +135,8 @@ fn steps_on_two_queues() {
     assert!(opened != again, "once, and not twice");
 }
 
-/// Rules: a packet gets the source into the first list, another one from there into the second.
+/// A model of rules: one packet adds the source to the first list, and another one adds it to the second list if it is
+/// in the first.
 fn lists_on_two_queues() {
     let (lists, first) = lists(4);
     let second = lists.bind("behind", 1).expect("room for two");
@@ -150,8 +152,8 @@ fn lists_on_two_queues() {
     assert!(lists.membership(SOURCE, 0, at(2)).contains(second));
 }
 
-/// Changes the lists on one thread, while another thread that caches lookups reads the source. After the other thread
-/// is informed of the change, it must see it.
+/// Changes the lists on one thread, while another thread with cached lookups reads the source. After the first thread
+/// signals the change, the other thread must see it.
 fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId), is_in: bool) {
     let (lists, list) = lists(capacity);
     before(&lists, list);

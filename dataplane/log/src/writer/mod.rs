@@ -1,7 +1,7 @@
 //! The thread that writes the waiting lines. Only this thread waits for standard error.
 //!
-//! A line that cannot be written is lost and counted; the next one is tried. If an error cut a line in the middle, the
-//! next write begins with a line end, so that no two lines are joined.
+//! A line that cannot be written is lost and counted, and the writer continues with the next one. If an error
+//! interrupted a line, the next write begins with a line end, so that no two lines are joined.
 
 use std::fs::File;
 use std::io;
@@ -17,11 +17,11 @@ use rustix::io::Errno;
 use crate::losses::Loss;
 use crate::queue::{Queue, Work};
 
-/// Bytes per write. A pipe takes this many bytes atomically, so that lines of two processes on one pipe do not mix.
-/// Source: `PIPE_BUF`, pipe(7).
+/// Maximum number of bytes of one write. A write of this size to a pipe is atomic, so that lines of two processes on
+/// one pipe do not mix. Source: `PIPE_BUF`, pipe(7).
 const PIECE: usize = 4096;
 
-/// How long the writer waits if a non-blocking descriptor is writable and takes no bytes.
+/// Pause before another attempt if a non-blocking descriptor is writable and takes no bytes.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Device number of `/dev/null`. Source: Linux Documentation/admin-guide/devices.txt.
@@ -67,7 +67,7 @@ pub(crate) struct Writer<R> {
     output: Output,
     /// Formats the line that reports a loss.
     report: R,
-    /// The last written byte ended no line.
+    /// Whether the last written byte did not end a line.
     cut: bool,
 }
 
@@ -83,7 +83,7 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
         }
     }
 
-    /// Waits for work and does it.
+    /// Waits for a task and executes it.
     fn turn(&mut self) {
         match self.queue.next() {
             Work::Line(line) => {
@@ -103,7 +103,7 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
         }
     }
 
-    /// Writes the whole text, or returns why it could not.
+    /// Writes the whole text. Returns the reason if that fails.
     fn write(&mut self, text: &[u8]) -> Option<String> {
         if self.output.descriptor().is_none() {
             return Some("standard error was closed when the process started".to_owned());

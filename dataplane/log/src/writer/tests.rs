@@ -129,7 +129,7 @@ fn a_line_that_was_cut_is_not_joined_with_the_next() {
     assert!(text.lines().any(|line| line == "whole"), "{text}");
 }
 
-/// Without this, opening a named pipe for reading waits for a writer.
+/// Opens a named pipe for reading without a wait for a writer.
 trait OpenNonblocking {
     fn open_nonblocking(&mut self, path: &std::path::Path) -> File;
 }

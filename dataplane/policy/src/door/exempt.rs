@@ -1,7 +1,7 @@
-//! Packets that do not restart a strict knock although they are no step of it: packets to ports that doors open.
+//! Packets that do not restart a strict knock although they match no step of it: packets to ports that doors open.
 //!
 //! A client with an open door uses it: mosh sends packets continuously, and ssh is often started before the knock. Such
-//! packets say nothing about the order of the steps, so the knock continues.
+//! packets are no evidence of a wrong order of the steps, so the knock continues.
 //!
 //! | a packet to                               | is exempt at a door |
 //! |-------------------------------------------|---------------------|
@@ -18,17 +18,16 @@
 use super::{Door, KnockStep, Opening, Opens};
 use crate::packet::Packet;
 
-/// Highest number of exempt ports of a protocol. At this number, a scan in random order meets two given steps in
+/// Maximum number of exempt ports of a protocol. At this number, a scan in random order meets two given steps in
 /// sequence twice as often, for each pair of steps.
 const MOST_PORTS: usize = 32_768;
 
 /// Exemptions at a door.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exempt {
-    /// Exempt at any time.
+    /// Openings that are always exempt.
     pub always: Vec<Opening>,
-    /// Exempt while the source has a grant of the door with this list: the ports that the door opens; `None` for all
-    /// packets.
+    /// Openings that are exempt while the source has a grant of the door with this list. No openings mean all packets.
     pub granted: Vec<(String, Vec<Opening>)>,
 }
 
@@ -49,7 +48,7 @@ impl Exempt {
         exempt
     }
 
-    /// Whether a packet that is no step is exempt. `has_grant` returns whether the packet's source is in this door
+    /// Whether a packet that matches no step is exempt. `has_grant` returns whether the packet's source is in this door
     /// list.
     pub fn covers(&self, packet: &Packet<'_>, has_grant: impl Fn(&str) -> bool) -> bool {
         let granted = |(list, openings): &(String, Vec<Opening>)| include(openings, packet) && has_grant(list);
@@ -68,14 +67,14 @@ fn narrow(door: &Door) -> Vec<Opening> {
     door.opens.iter().filter(is_narrow).cloned().collect()
 }
 
-/// Whether a port scan still meets other ports between the steps if these are exempt.
+/// Whether a port scan still meets other ports between the steps if these openings are exempt.
 fn hides_no_scan(knock: &[KnockStep], openings: &[Opening]) -> bool {
     let is_open = |protocol, port| openings.iter().any(|it| it.protocol == protocol && it.ports.contains(port));
     let is_small = |protocol| (1..=u16::MAX).filter(|port| is_open(protocol, *port)).count() <= MOST_PORTS;
     let steps: Vec<(Opens, Option<u16>)> = knock.iter().map(place).collect();
     let sizes = steps.iter().any(|(protocol, _)| *protocol == Opens::Icmp);
     if sizes && openings.iter().any(|opening| opening.protocol == Opens::Icmp) {
-        // A scan by sizes of pings.
+        // A scan could try all sizes of pings.
         return false;
     }
     let is_step = |(protocol, port)| steps.contains(&(protocol, Some(port)));

@@ -1,9 +1,9 @@
 //! Doors: knock sequences as objects, for operators who do not want to write rules.
 //!
-//! A `[[door]]` of the configuration defines the packets of a knock, their order and timing, what the knock opens and
-//! for how long. It becomes three kinds of rules in front of the rules of the file: knocks, openings, and the
-//! connections that began through the door. The language has two actions and a matcher for them that RouterOS does not
-//! have; only doors use them.
+//! A `[[door]]` of the configuration defines the packets of a knock, their order and timing, the ports that the knock
+//! opens, and the duration. A door becomes three kinds of rules in front of the rules of the file: knocks, openings,
+//! and the connections that began through the door. The language has two actions and a matcher for them that RouterOS
+//! does not have; only doors use them.
 //!
 //! ```text
 //!  step 1 ─► step 2 ─► … ─► last step: a grant, of this door, this source and this destination
@@ -55,7 +55,7 @@ pub use self::written::{Written, distinct, placed};
 use crate::rule::AddressSet;
 use crate::word::words;
 
-/// Highest number of steps of a knock.
+/// Maximum number of steps of a knock.
 pub const MOST_STEPS: usize = 16;
 
 /// A validated door.
@@ -64,21 +64,21 @@ pub const MOST_STEPS: usize = 16;
 pub struct Door {
     /// Letters, digits, `-` and `_`. Unique among doors.
     pub name: String,
-    /// The packets that open it, in order.
+    /// The packets that open the door, in order.
     pub knock: Vec<KnockStep>,
-    /// The packets that close it for a source with a grant; empty if only time does.
+    /// The packets that close the door for a source with a grant; empty if a grant only expires.
     pub close: Vec<KnockStep>,
     /// Longest time between two steps.
     pub within: Duration,
     /// Longest time between the first step and the last.
     pub total: Duration,
-    /// What opens at the address that was the destination of the knock; everything if empty.
+    /// The protocols and ports that open at the destination of the knock; all if empty.
     pub opens: Vec<Opening>,
     /// `for`: the duration of a grant.
     pub open_for: Duration,
     /// Whether any other new packet from the source to a protected address restarts the knock.
     pub strict: bool,
-    /// How long knocks of a source are ignored after one that opened the door.
+    /// The time for which knocks of a source are ignored after one that opened the door.
     pub hold_off: Duration,
     /// The sources that may knock; all if empty.
     pub sources: Vec<AddressSet>,
@@ -91,7 +91,7 @@ pub struct Door {
 }
 
 words! {
-    /// Why a packet that is a step of a knock, or restarts one, failed.
+    /// The reason that a packet failed which matches a step of a knock, or which restarts a knock.
     Failure {
         /// Another packet arrived between the steps.
         StartedOver = "started-over",
@@ -105,7 +105,7 @@ words! {
         Attempts = "attempts",
         /// The source exceeded the port budget.
         Ports = "ports",
-        /// The source may not knock here.
+        /// The source may not knock at this door.
         Source = "source",
     }
 }
@@ -119,11 +119,11 @@ pub struct Event {
     pub source: IpAddr,
     /// The destination.
     pub destination: IpAddr,
-    /// What happened.
+    /// The kind of event.
     pub what: What,
 }
 
-/// What happened at a door.
+/// A kind of event at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The knock progressed to this number of steps.
@@ -188,7 +188,7 @@ pub fn open_list(door: &str) -> String {
     format!("door-{door}")
 }
 
-/// There are at most [`MOST_STEPS`].
+/// The number of steps, at most [`MOST_STEPS`].
 fn count(steps: &[KnockStep]) -> u8 {
     u8::try_from(steps.len()).unwrap_or(u8::MAX)
 }

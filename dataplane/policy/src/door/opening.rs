@@ -1,4 +1,4 @@
-//! What a door opens: `tcp/22`, `udp/1000-2000`, `tcp/80,443`, or a protocol with all its ports.
+//! The ports that a door opens: `tcp/22`, `udp/1000-2000`, `tcp/80,443`, or a protocol with all its ports.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -37,12 +37,12 @@ impl Opens {
 pub struct Opening {
     /// The protocol.
     pub protocol: Opens,
-    /// Its destination ports; all if empty.
+    /// The destination ports; all if empty.
     pub ports: PortSet,
 }
 
 impl Opening {
-    /// Whether the packet matches. A later fragment does not, unless all ports are open.
+    /// Whether the packet matches. A later fragment matches only if all ports are open.
     pub fn is(&self, packet: &Packet<'_>) -> bool {
         packet.protocol == self.protocol.number(packet.family())
             && (self.ports.0.is_empty() || packet.ports.is_some_and(|(_, port)| self.ports.contains(port)))

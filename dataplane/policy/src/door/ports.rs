@@ -1,10 +1,10 @@
-//! The port budget: knocks of a source that tries too many different ports are ignored for a while, because it is
-//! scanning.
+//! The port budget: the filter ignores the knocks of a source that tries too many different ports, because such a
+//! source scans.
 //!
-//! A keyed hash maps ports to the bits of a bitmap, so that a flood costs no memory. Two ports may share a bit, so the
-//! limit may be reached a few ports late, never early.
+//! A keyed hash maps ports to the bits of a bitmap, so that a flood needs no further memory. Two ports may share a bit,
+//! so a source may reach the limit a few ports late, but never early.
 //!
-//! Only knocks are ignored. An existing grant of the source stays, so a forged scan cannot lock out a client.
+//! The filter ignores only knocks. An existing grant of the source remains, so a forged scan cannot lock out a client.
 
 use std::hash::Hasher as _;
 use std::time::Duration;
@@ -16,26 +16,27 @@ use siphasher::sip::SipHasher13;
 use crate::packet::Packet;
 use crate::time::{self, Time};
 
-/// Above this number too many ports share bits.
+/// The maximum budget. Above it, too many ports share bits.
 const MOST_PORTS: u8 = 100;
 
 /// The section `[policy.port-budget]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PortBudget {
-    /// Different TCP or UDP ports of protected addresses that a source may try; 0 for no limit.
+    /// Maximum number of different TCP or UDP ports of protected addresses that a source may try; 0 for no limit.
     #[serde(deserialize_with = "ports")]
     pub ports: u8,
-    /// The time for them, which begins with the first one.
+    /// The time for this number of ports. It begins with the first port.
     #[serde(with = "time::text")]
     pub within: Duration,
-    /// How long knocks are ignored after that.
+    /// The time for which knocks are then ignored.
     #[serde(with = "time::text")]
     pub ignore_for: Duration,
 }
 
 impl Default for PortBudget {
-    /// More than the longest knock, with room for a second try, and much less than a scan.
+    /// The default is more than the ports of the longest knock and a second attempt, and far less than the ports of a
+    /// scan.
     fn default() -> Self {
         PortBudget { ports: 32, within: Duration::from_secs(10), ignore_for: Duration::from_secs(60) }
     }
@@ -53,9 +54,9 @@ fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
 pub struct Ports {
     /// One bit for some of the ports.
     map: u128,
-    /// When this record expires.
+    /// The expiry of this record.
     until: Time,
-    /// The budget was exceeded.
+    /// Whether the source exceeded the budget.
     ignored: bool,
 }
 
@@ -74,7 +75,7 @@ impl Ports {
         self.ignored
     }
 
-    /// Whether the source's knocks are ignored, for a packet without ports.
+    /// Whether the source's knocks are ignored. Called for a packet without ports.
     pub fn are_too_many(&self, now: Time) -> bool {
         self.ignored && now < self.until
     }
@@ -84,7 +85,7 @@ impl Ports {
         self.map.count_ones()
     }
 
-    /// When this record expires.
+    /// The expiry of this record.
     pub const fn until(&self) -> Time {
         self.until
     }

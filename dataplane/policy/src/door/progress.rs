@@ -1,5 +1,5 @@
-//! The effect of a packet on a knock. One pure function, which the reference evaluator and the engine both use: they
-//! may store progress differently, but compute the same result.
+//! The effect of a packet on a knock. The reference evaluator and the engine use the same pure function: they may store
+//! progress differently, but compute the same result.
 //!
 //! | knock      | packet                                         | then |
 //! |------------|------------------------------------------------|------|
@@ -12,8 +12,8 @@
 //! | begun, towards another destination | the first step, not strict | begins again, towards this one |
 //! |            | anything, strict                               | restarts, as above |
 //!
-//! A packet may be several steps at once; progress takes precedence. [Exempt](super::exempt) packets are not passed to
-//! this function.
+//! A packet may match several steps at once; then the next step of the knock in progress counts.
+//! [Exempt](super::exempt) packets are not passed to this function.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ use crate::time::Time;
 pub struct Shape {
     /// Number of steps, at least one.
     pub steps: u8,
-    /// Whether a packet that is no step restarts the knock.
+    /// Whether a packet that matches no step restarts the knock.
     pub strict: bool,
     /// Longest time between two steps.
     pub within: Duration,
@@ -45,9 +45,9 @@ pub struct Progress {
     pub steps: u8,
     /// Tag of the destination: the bits of an IPv4 address, a keyed hash of an IPv6 address.
     pub to: u32,
-    /// When the first step arrived.
+    /// The arrival time of the first step.
     pub begun: Time,
-    /// When it expires, unless the next step arrives before.
+    /// The time at which the progress expires, unless the next step arrives before.
     pub deadline: Time,
 }
 
@@ -62,7 +62,7 @@ impl StepSet {
         StepSet(steps.iter().take(super::MOST_STEPS).enumerate().map(is).sum())
     }
 
-    /// Whether it contains the step, counted from 0.
+    /// Whether the set contains the step, counted from 0.
     pub const fn contains(self, step: u8) -> bool {
         step < 16 && self.0 & 1 << step != 0
     }
@@ -90,7 +90,7 @@ pub enum Outcome {
     Repeated,
     /// The knock begins or progresses.
     Stepped(Progress),
-    /// It was the last step; no knock is in progress any more.
+    /// The packet was the last step. No knock is in progress any more.
     Opened,
     /// The knock in progress is removed; the packet may begin a new one.
     StartedOver(Option<Progress>),
@@ -106,7 +106,7 @@ impl Outcome {
         }
     }
 
-    /// For a packet that [`begins`](Outcome::begins) a knock: the outcome if it may not.
+    /// The outcome of a packet that would [begin](Outcome::begins) a knock, if the source may not begin one.
     #[must_use]
     pub const fn without_beginning(self) -> Outcome {
         match self {
@@ -160,7 +160,7 @@ mod tests {
         Some(Progress { steps, to: HERE, begun: seconds(0), deadline: seconds(10) })
     }
 
-    /// The outcome of a packet at second 1 that is this step, counted from 0, of three or four.
+    /// The outcome of a packet at second 1 that matches this step, counted from 0, of a knock of three or four steps.
     fn one(shape: Shape, progress: Option<Progress>, step: u8, to: u32) -> Outcome {
         next(shape, progress, StepSet(1 << step), to, seconds(1))
     }

@@ -1,14 +1,14 @@
-//! The rules that doors become. They stand in front of the file's filter rules and are not part of the file.
+//! The rules of doors. They precede the filter rules of the file and are not part of the file.
 //!
 //! ```text
-//! chain=input  action=accept connection-door=ssh              what began through the door goes on, whoever closes it
+//! chain=input  action=accept connection-door=ssh              connections through the door continue after it closes
 //! chain=output action=accept connection-door=ssh
-//! chain=input  action=knock door=ssh connection-state=new,invalid,untracked      what belongs to nothing may be a knock
-//! chain=input  action=accept door=ssh protocol=tcp dst-port=22 src-address-list=door-ssh         what is open
+//! chain=input  action=knock door=ssh connection-state=new,invalid,untracked      packets of no connection may be knocks
+//! chain=input  action=accept door=ssh protocol=tcp dst-port=22 src-address-list=door-ssh         the openings
 //! ```
 //!
 //! The order: the connections of all doors, the knocks at all doors, the openings of all doors. So an open door does
-//! not hide a knock at another one, and a packet of an established connection is not taken for a knock. With `cut`,
+//! not hide a knock at another door, and a packet of an established connection does not count as a knock. With `cut`,
 //! connections and openings match only with a grant, and two further rules drop packets of connections through the door
 //! without a grant. A cut connection is `invalid`, so that no later grant reopens it.
 
@@ -41,7 +41,7 @@ pub fn rules(settings: &Settings, mut rules: RuleSet) -> RuleSet {
     rules
 }
 
-/// The lists of the doors, each with its level: the number of proofs it takes to be added.
+/// The lists of the doors, each with its level: the number of earlier proofs that an addition needs.
 pub fn levels(doors: &[Door]) -> impl Iterator<Item = (String, u8)> {
     doors.iter().flat_map(|door| {
         let open = proofs(&door.knock);
@@ -64,7 +64,7 @@ fn adds_to(rule: &Rule, door: &Door) -> bool {
     }
 }
 
-/// The families that some source can knock from.
+/// The families of the sources that may knock.
 fn families(door: &Door) -> Vec<Family> {
     let can = |of: &Family| door.sources.is_empty() || door.sources.iter().any(|set| set.family() == *of);
     [Family::Ipv4, Family::Ipv6].into_iter().filter(can).collect()
@@ -85,7 +85,7 @@ fn connections(door: &Door, family: Family) -> Vec<Rule> {
         let grant = door.cut.then(|| [alive(), list(open_list(&door.name))]);
         rule(door, family, chain, grant.into_iter().flatten().chain([began()]).collect(), Action::Accept)
     };
-    // Without the grant, no rule of the file may accept them.
+    // Without a grant, no rule of the file may accept packets of these connections.
     let cut = |(chain, _): (&str, _)| rule(door, family, chain, vec![began()], Action::Drop);
     both.into_iter().map(accept).chain(both.into_iter().filter(|_| door.cut).map(cut)).collect()
 }

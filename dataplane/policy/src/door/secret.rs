@@ -13,7 +13,7 @@ pub fn exposed(doors: &[Door], file: &Path, mode: u32) -> Option<String> {
     let door = doors.iter().find(has_passphrase).filter(|_| mode & READ_BY_ALL != 0)?;
     let file = file.display();
     Some(format!(
-        "{file} can be read by everybody on this host, and so can the passphrase of door `{}`; run: chmod 600 {file}",
+        "{file} can be read by all users of this host, and so can the passphrase of door `{}`; run: chmod 600 {file}",
         door.name
     ))
 }

@@ -1,4 +1,4 @@
-//! One packet of a knock: its text form, and the packets that match it.
+//! A step of a knock: its text form, and the packets that match it.
 //!
 //! | text                       | matches |
 //! |----------------------------|----|
@@ -22,7 +22,7 @@ use crate::word::{Set, Word};
 pub enum KnockStep {
     /// A TCP packet.
     Tcp {
-        /// Its destination port.
+        /// The destination port.
         port: u16,
         /// Flags that must be set.
         set: Set<TcpFlag>,
@@ -31,9 +31,9 @@ pub enum KnockStep {
     },
     /// A UDP packet.
     Udp {
-        /// Its destination port.
+        /// The destination port.
         port: u16,
-        /// Its payload.
+        /// The payload.
         passphrase: Option<String>,
     },
     /// An echo request of the packet's family.
@@ -43,10 +43,11 @@ pub enum KnockStep {
     },
 }
 
-/// The longest passphrase in bytes: it must fit in one packet that no network fragments.
+/// Maximum length of a passphrase in bytes: it must fit into one packet that no network fragments.
 const LONGEST_PASSPHRASE: usize = 512;
 
-/// An echo request without data, over IPv4, the shorter header. A shorter packet is not an echo request.
+/// The length of an echo request without data over IPv4, whose header is shorter than that of IPv6. A shorter packet is
+/// no echo request.
 const SHORTEST_ECHO: u16 = 28;
 
 impl KnockStep {
@@ -74,7 +75,7 @@ impl KnockStep {
         }
     }
 
-    /// Whether the step needs more knowledge than a number.
+    /// Whether a source must know more than a number to send the step.
     pub const fn is_secret(&self) -> bool {
         matches!(self, KnockStep::Udp { passphrase: Some(_), .. })
     }
@@ -87,7 +88,7 @@ impl KnockStep {
         }
     }
 
-    /// The port that a client must know to send the step.
+    /// The port of the step, if it has one.
     pub const fn port(&self) -> Option<u16> {
         match self {
             KnockStep::Tcp { port, .. } | KnockStep::Udp { port, .. } => Some(*port),
@@ -96,7 +97,7 @@ impl KnockStep {
     }
 }
 
-/// Removes one line end: programs that send a typed line append one.
+/// Removes one line end, because programs that send a typed line append one.
 fn line(payload: &[u8]) -> &[u8] {
     let text = payload.strip_suffix(b"\n").unwrap_or(payload);
     if text.len() == payload.len() { text } else { text.strip_suffix(b"\r").unwrap_or(text) }
@@ -173,7 +174,7 @@ fn tcp(port: u16, flags: &str) -> Result<KnockStep, String> {
     Ok(KnockStep::Tcp { port, set, clear })
 }
 
-/// In quotes, with `\"` and `\\`.
+/// Parses a passphrase in quotes, with the escapes `\"` and `\\`.
 fn passphrase(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! A door as the configuration has it, and its validation. The JSON form is the same.
+//! A door in its written form in the configuration, and its validation. The JSON form is the same.
 //!
-//! Every error names the door, the key and the remedy; it is about the first error.
+//! Only the first error is reported. It contains the door, the key and the remedy.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Door, MOST_STEPS};
 use crate::time::{LONGEST_TIMEOUT, format_duration, parse_duration};
 
-/// A door as configured, with values of the right type that are not validated yet: [`placed`] validates them.
+/// A door as configured. Its values have the right types; [`placed`] validates them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Written {
@@ -135,7 +135,7 @@ impl From<Door> for Written {
     }
 }
 
-/// The name is part of list names, and two doors must not share a list.
+/// Checks the name of a door. The name is part of list names, and two doors must not share a list.
 fn check_name(name: &str) -> Result<(), String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !(1..=32).contains(&name.len()) || !name.bytes().all(is_plain) {
@@ -157,7 +157,7 @@ fn time(text: &str, least: Duration) -> Result<Duration, String> {
     })
 }
 
-/// The doors, with unique names. The caller gives each its place in its text.
+/// Validates doors, whose names must be unique. The caller passes the place of each door in the text.
 ///
 /// # Errors
 /// The first error, with the place of its door.

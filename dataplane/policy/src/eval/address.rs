@@ -8,13 +8,13 @@ use crate::packet::Family;
 use crate::rule::{AddressType, LocalAddress, RuleSet};
 use crate::settings::Settings;
 
-/// The address's type; each has one. Source: RouterOS manual, Filter; Linux's routing, which RouterOS uses, for the
-/// order.
+/// The type of the address. Every address has exactly one. Source: RouterOS manual, Filter; for the order, Linux's
+/// routing, which RouterOS uses.
 ///
-/// Local addresses are those that the rules' file gives the router. If it gives none of this family, they are the
-/// protected addresses, which have that role here, unless all addresses are protected: then no address would be
-/// unicast. Broadcast addresses are the last addresses of the networks of the router's own addresses, 0.0.0.0 and
-/// 255.255.255.255. There are no routes here, so no address is blackhole.
+/// Local addresses are the router's addresses in the rule file. If the file has none of this family, the protected
+/// addresses are local, except if all addresses are protected: then no address would be unicast. Broadcast addresses
+/// are the last addresses of the networks of the router's own addresses, 0.0.0.0 and 255.255.255.255. The filter has no
+/// routes, so no address is of type blackhole.
 pub fn address_type(rules: &RuleSet, settings: &Settings, address: IpAddr) -> AddressType {
     let family = Family::of(address);
     let known = rules.local_addresses.iter().filter_map(LocalAddress::known);
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(of(&[], &["192.0.2.0/24"], "192.0.2.7"), AddressType::Local);
         assert_eq!(of(&[], &["192.0.2.0/24"], "192.0.3.7"), AddressType::Unicast);
         assert_eq!(of(&[], &["0.0.0.0/0", "::/0"], "192.0.2.7"), AddressType::Unicast);
-        // The file has addresses of one family only.
+        // The file has addresses of one family only, so the protected addresses count for the other.
         assert_eq!(of(&["192.0.2.1/24"], &["2001:db8::/64"], "2001:db8::7"), AddressType::Local);
     }
 }

@@ -31,13 +31,13 @@ pub fn holds(clock: i128, from: Duration, to: Duration, days: Set<Weekday>) -> b
     }
 }
 
-/// The text in explanations: "sat 08:30:00".
+/// The time in explanations: "sat 08:30:00".
 pub(super) fn told(clock: i128) -> String {
     let (day, time) = (weekday(clock.div_euclid(DAY)).name(), clock.rem_euclid(DAY));
     format!("{day} {:02}:{:02}:{:02}", time / 3_600, time / 60 % 60, time % 60)
 }
 
-/// 1970-01-01 was a Thursday.
+/// The weekday of a day since 1970-01-01, which was a Thursday.
 fn weekday(day: i128) -> Weekday {
     Weekday::ALL[(day + 4).rem_euclid(7) as usize]
 }

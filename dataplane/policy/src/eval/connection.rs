@@ -10,19 +10,19 @@ use super::rule_evaluation::RuleEvaluation;
 use super::tracking::{Flow, FlowKey};
 use crate::layer7;
 
-/// The connections that reached a `connection-limit`, by matcher and source prefix, each with its number: a later
-/// connection of the same addresses and ports has not reached it yet.
+/// The connections that reached a `connection-limit`, by matcher and source prefix. The number of each connection
+/// distinguishes it from a later connection of the same addresses and ports.
 pub(super) type PrefixConnections = HashMap<(MatcherId, IpNet), HashSet<(FlowKey, u64)>>;
 
 impl RuleEvaluation<'_, '_> {
-    /// The packet's connection, or the one it is related to. Packets before tracking, invalid packets and untracked
-    /// packets have none: matchers about it are false, negated or not.
+    /// The packet's connection, or the connection that the packet is related to. Packets before tracking, invalid
+    /// packets and untracked packets have none: matchers about the connection are false, negated or not.
     pub(super) fn flow(&self) -> Option<&Flow> {
         self.evaluator.tracker.flow(&self.seen?.flow?, self.now)
     }
 
-    /// `connection-limit`: how many known and open connections with packets from this source's prefix have reached this
-    /// rule, this one included. Source: RouterOS's kernel modules.
+    /// `connection-limit`: the number of known and open connections with packets from this source's prefix that have
+    /// reached this rule, including this connection. Source: RouterOS's kernel modules.
     pub(super) fn connections(&mut self, id: MatcherId, prefix_length: u8) -> Option<u32> {
         let number = self.flow()?.number;
         let key = self.seen?.flow?;

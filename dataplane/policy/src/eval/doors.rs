@@ -3,7 +3,7 @@
 //! [`progress::next`] defines the effect of a packet on a knock. Before it, these checks apply in this order: port
 //! budget, closing knock, permitted sources, exemptions, hold-off, attempts.
 //!
-//! Timeouts are not reported: a late packet begins a new knock.
+//! A timeout causes no event: a late packet begins a new knock.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ type Source = (Vlan, IpAddr);
 /// The state of all doors. Keys are a door's list and a source, or a door and a source.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    /// By the name of the door.
+    /// The exemptions, by the name of the door.
     exempt: HashMap<String, Exempt>,
     /// Opening and closing knocks in progress.
     knocks: HashMap<(String, Source), Progress>,
@@ -46,7 +46,7 @@ fn visitor_of((vlan, source): Source) -> Source {
 }
 
 impl Doors {
-    /// No knocks and no grants.
+    /// Creates the state without knocks and grants.
     pub(super) fn new(doors: &[Door]) -> Doors {
         let exempt = doors.iter().map(|door| (door.name.clone(), Exempt::at(door, doors))).collect();
         Doors { exempt, ..Doors::default() }
@@ -59,7 +59,7 @@ impl Doors {
         granted || knocks.is_some_and(|at| at.to == to && now < at.deadline)
     }
 
-    /// The sources in the doors' lists with the time left, whatever the destination.
+    /// The sources in the doors' lists for any destination, with the time left.
     pub(super) fn live(&self, now: Time) -> HashMap<(String, Source), Duration> {
         let mut live = HashMap::<_, Duration>::new();
         let grants = self.grants.iter().map(|((list, source, _), until)| ((list.clone(), *source), *until));
@@ -80,7 +80,7 @@ impl Doors {
         self.ports.retain(|_, ports| now < ports.until());
     }
 
-    /// Whether the source has tried too many ports, including this packet's.
+    /// Whether the source has tried too many ports, including the port of this packet.
     fn ignore(
         &mut self,
         budget: &ports::PortBudget,
@@ -146,8 +146,8 @@ impl Evaluator<'_> {
 }
 
 impl RuleEvaluation<'_, '_> {
-    /// Whether the address is in the list: by an entry of its own, or by an entry of a door that counts for the address
-    /// `other`.
+    /// Whether the list contains the address, by an entry of a rule or the file, or by an entry of a door that counts
+    /// for the address `other`.
     pub(super) fn is_listed(&self, list: &str, address: IpAddr, other: IpAddr) -> bool {
         let evaluator = &self.evaluator;
         let to = progress::tag(evaluator.secret, other);
@@ -237,14 +237,14 @@ impl RuleEvaluation<'_, '_> {
         said
     }
 
-    /// Whether the packet, which is no step, leaves the knocks at the door in progress.
+    /// Whether the packet, which matches no step, is exempt at the door.
     fn is_exempt(&self, door: &Door) -> bool {
         let Packet { source, destination, .. } = *self.packet;
         let exempt = self.evaluator.doors.exempt.get(&door.name);
         exempt.is_some_and(|it| it.covers(self.packet, |list| self.is_listed(list, source, destination)))
     }
 
-    /// The result, as an event and as text for explanations.
+    /// Records the result as an event, and returns its text for explanations.
     fn said(&mut self, door: &Door, outcome: Outcome) -> Option<String> {
         let name = &door.name;
         let step = |progress: Progress| format!("step {} of door {name}", progress.steps);

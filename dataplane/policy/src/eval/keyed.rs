@@ -36,7 +36,7 @@ pub fn classifier(secret: [u64; 2], fields: ClassifierFields, packet: &Packet<'_
 /// A tarpit's initial sequence number: the same for each SYN of a connection, so that no state is needed. SipHash-1-3
 /// of both addresses and both ports.
 pub fn initial_sequence(secret: [u64; 2], packet: &Packet<'_>) -> u32 {
-    // Not the classifier's hash, which senders may observe.
+    // The key differs from that of the classifier, whose hash senders may observe.
     classifier([secret[1], secret[0]], ClassifierFields::BothAddressesAndPorts, packet)
 }
 

@@ -1,7 +1,7 @@
 //! Address lists of the reference evaluator: an entry counts until its expiry.
 //!
-//! Lists contain addresses, which rules add and entries of the file may name, and sets (prefixes and ranges), which
-//! only entries of the file can be.
+//! Lists contain addresses, from rules and from entries of the file, and sets (prefixes and ranges), from entries of
+//! the file alone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -36,7 +36,7 @@ pub struct ListedAddress {
     pub address: IpAddr,
     /// The network in which the entry counts; [`Vlan::NONE`] for all.
     pub vlan: Vlan,
-    /// Time until it expires; `None` if it does not.
+    /// The time until the entry expires; `None` if it does not expire.
     pub time_left: Option<Duration>,
 }
 
@@ -63,14 +63,14 @@ impl PlainLists {
             || self.covered(list, address, now)
     }
 
-    /// Adds the address to the list, or renews its timeout: the rule's timeout from now. An entry that never expires
-    /// stays as it is: a static entry never becomes dynamic. An address that a prefix or range in the list contains
-    /// gets no entry of its own, however soon that expires. Source: RouterOS's kernel modules.
+    /// Adds the address to the list, or renews its timeout: the rule's timeout from now. An entry that never expires is
+    /// not changed: a static entry never becomes dynamic. An address that a prefix or range in the list contains gets
+    /// no separate entry, even if the prefix or range expires soon. Source: RouterOS's kernel modules.
     pub fn add(&mut self, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
         self.add_within(Vlan::NONE, list, address, timeout, now)
     }
 
-    /// As [`PlainLists::add`], for this network alone. An entry for all networks that never expires stays as it is.
+    /// As [`PlainLists::add`], for this network alone. An entry for all networks that never expires is not changed.
     pub fn add_within(&mut self, vlan: Vlan, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
         if self.covered(list, address, now) || self.expiry(list, address, Vlan::NONE, now) == Some(Time::NEVER) {
             return Added::Kept;
@@ -88,8 +88,8 @@ impl PlainLists {
         }
     }
 
-    /// Adds an entry of the file, from now on, unless it is disabled. A host name adds nothing: its resolver adds its
-    /// addresses. An entry without an address adds nothing, rather than every address.
+    /// Adds an entry of the file, unless it is disabled. Its timeout begins now. A host name adds nothing: the resolver
+    /// adds the addresses. An entry without an address adds nothing.
     pub fn add_entry(&mut self, entry: &ListEntry, now: Time) {
         let EntryAddress::Set(set) = &entry.address else { return };
         if entry.disabled {
@@ -97,7 +97,8 @@ impl PlainLists {
         }
         match single(set) {
             Some(address) => {
-                // An entry of its own, even if a set contains it, with the latest expiry of the file's entries.
+                // The address gets a separate entry even if a set contains it, with the latest expiry of the file's
+                // entries.
                 let expiry = entry.timeout.map_or(Time::NEVER, |timeout| now + timeout);
                 let known = self.entries.entry((entry.list.clone(), address, Vlan::NONE)).or_insert(expiry);
                 *known = expiry.max(*known);

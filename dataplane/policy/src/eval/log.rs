@@ -3,8 +3,8 @@
 //! ```text
 //! knock input: in:outside out:inside, connection-state:new src-mac 02:00:00:00:00:01, proto TCP (SYN), 192.0.2.1:40000->203.0.113.1:22, len 60
 //! ```
-//! First the prefix, if any, and the rule's chain. Fields that the packet does not have are left out. For a packet in a
-//! VLAN or PPPoE session, the network follows the interfaces: `vlan 10,`, `vlan 10/20,`, `pppoe 7,`.
+//! A line begins with the prefix, if any, and the rule's chain. It omits fields that the packet does not have. For a
+//! packet in a VLAN or PPPoE session, the network follows the interfaces: `vlan 10,`, `vlan 10/20,`, `pppoe 7,`.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Evaluates the matchers, in their order of evaluation. Longer ones are in modules of their own.
+//! Evaluates the matchers, in their order of evaluation. Longer matchers have their own modules.
 
 use super::address::address_type;
 use super::clock;
@@ -7,12 +7,12 @@ use super::rule_evaluation::RuleEvaluation;
 use crate::packet::FragmentPart;
 use crate::rule::{AddressType, Condition, Direction, InterfaceKind, Matcher};
 
-/// A matcher of the rule set. Matchers with state have one state for each of these.
+/// A matcher of the rule set. Each stateful matcher has its own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct MatcherId {
     /// Index of its rule.
     pub(super) rule: usize,
-    /// Its index among the rule's matchers.
+    /// The index among the rule's matchers.
     pub(super) matcher: usize,
 }
 
@@ -25,7 +25,7 @@ impl RuleEvaluation<'_, '_> {
                 && self.asks(id, &matcher.condition).is_some_and(|answer| answer != matcher.negated)
     }
 
-    /// The answer of a condition that applies to the packet. `None` if the condition makes no sense for it after all;
+    /// The result of a condition that applies to the packet. `None` if a value that the condition needs is missing;
     /// then the matcher is false, negated or not.
     fn asks(&mut self, id: MatcherId, condition: &Condition) -> Option<bool> {
         let (packet, now) = (self.packet, self.now);
@@ -95,8 +95,8 @@ impl RuleEvaluation<'_, '_> {
         })
     }
 
-    /// Whether the packet arrived on, or leaves by, an interface of the matcher. `None` if the side of that interface
-    /// is not configured. A packet that arrives on one side always leaves by the other.
+    /// Whether the packet arrived or leaves on an interface of the matcher. `None` if the side of that interface is not
+    /// configured. A packet that arrives on one side always leaves on the other.
     fn is_on(&self, direction: Direction, kind: InterfaceKind, name: &str) -> Option<bool> {
         let sides = self.evaluator.settings.interfaces.sides(kind, name, &self.evaluator.rules.interface_lists)?;
         Some(sides.contains(match direction {

@@ -1,4 +1,4 @@
-//! The reference evaluator: tries rules one by one, in order, in the simplest way.
+//! The reference evaluator: evaluates rules one by one, in order, in the simplest way.
 //!
 //! It is slow and easy to verify. Differential tests compare the engine's compiled table with it; explanations use it.
 //!
@@ -7,16 +7,16 @@
 //!            drop, notrack, lists        which connection is it of?     unless its connection is fasttracked
 //! ```
 //!
-//! A rule's matchers are tried in the order of [`MATCHERS`](crate::rule::MATCHERS), until one is false: a matcher with
-//! state, such as a limit, sees a packet only if every matcher before it was true. An address that a rule adds to a
-//! list is in the list for the next rule on the same packet. Source: RouterOS's kernel modules.
+//! A rule's matchers are evaluated in the order of [`MATCHERS`](crate::rule::MATCHERS), until one is false: a stateful
+//! matcher, such as a limit, processes a packet only if every matcher before it was true. An address that a rule adds
+//! to a list is in the list for the next rule on the same packet. Source: RouterOS's kernel modules.
 //!
-//! A later fragment has no ports, no ICMP type and no payload, and no rule guesses them. It meets only rules with
-//! `fragment=yes`, which may drop it; otherwise it gets the verdict of its first fragment. It is dropped if its first
-//! fragment was not forwarded, or not seen before it. Where connections are tracked, it belongs to its first fragment's
-//! connection.
+//! A later fragment has no ports, no ICMP type and no payload, and no rule guesses them. Only rules with `fragment=yes`
+//! are evaluated for it, and may drop it; otherwise it gets the verdict of its first fragment. It is dropped if its
+//! first fragment was not forwarded, or did not arrive before it. If connections are tracked, it belongs to the
+//! connection of its first fragment.
 //!
-//! State here is not bounded in size; expired state is removed.
+//! The size of the state is not bounded. Expired state is removed.
 //!
 //! | module         | owns |
 //! |----------------|------|
@@ -67,14 +67,14 @@ use crate::rule::{BuiltinChain, ConnectionState, Rule, RuleSet, Table};
 use crate::settings::Settings;
 use crate::time::Time;
 
-/// Highest depth of jumps. A chain with deeper jumps, or with a cycle, is not compiled.
+/// Maximum depth of jumps. A chain with deeper jumps, or with a cycle, is not compiled.
 pub const MAX_JUMP_DEPTH: usize = 32;
 
 /// The reference evaluator: a rule set and all its state.
 pub struct Evaluator<'r> {
     rules: &'r RuleSet,
     settings: &'r Settings,
-    /// By rule: its matchers in their order of evaluation.
+    /// The indexes of each rule's matchers, in their order of evaluation.
     orders: Vec<Vec<usize>>,
     /// The key of hashes.
     secret: [u64; 2],
@@ -85,13 +85,13 @@ pub struct Evaluator<'r> {
     matcher_state: MatcherState,
     prefix_connections: PrefixConnections,
     icmp_errors: Bucket,
-    /// Time until which the frames of each class and side have used up its rate.
+    /// For each class and side: the time until which previous frames have used the rate.
     frame_rates: HashMap<(FrameClass, Side), Time>,
     /// Datagrams whose first fragment was forwarded, each with its expiry.
     datagrams: HashMap<(Side, Datagram), Time>,
     /// Time until which a tarpit does not acknowledge, by peer.
     acknowledged: HashMap<IpAddr, Time>,
-    /// When expired state is removed next.
+    /// The time of the next removal of expired state.
     sweep: Time,
     /// A point in time, and the wall clock at that point: time since 1970, UTC.
     wall: (Time, Duration),
@@ -104,14 +104,15 @@ pub struct Evaluation {
     pub verdict: Verdict,
     /// [`Reason::Rule`], [`Reason::ChainDefault`] or [`Reason::Fasttracked`].
     pub reason: Reason,
-    /// Indexes of the rules that matched, in the order in which they were met, those in `raw` first; the last one
-    /// decided if `reason` is [`Reason::Rule`]. Each of them counts the packet.
+    /// Indexes of the rules that matched, in the order of evaluation, those in `raw` first. The last one decided if
+    /// `reason` is [`Reason::Rule`]. Each of them counts the packet.
     pub matched: Vec<usize>,
-    /// The replies, sent out of the side on which the packet arrived: IP packets. At most one, of `reject` or `tarpit`.
+    /// The reply of `reject` or `tarpit`, at most one: an IP packet that leaves on the side on which the packet
+    /// arrived.
     pub replies: Vec<Vec<u8>>,
     /// The lines that rules log.
     pub logged: Vec<Logged>,
-    /// Its events at doors.
+    /// The events at doors.
     pub doors: Vec<door::Event>,
 }
 
@@ -120,7 +121,7 @@ pub struct Evaluation {
 pub struct Logged {
     /// Index of the rule.
     pub rule: usize,
-    /// Its text.
+    /// The text.
     pub text: String,
 }
 
@@ -129,39 +130,39 @@ pub struct Logged {
 pub struct Explanation {
     /// The result.
     pub evaluation: Evaluation,
-    /// The filter's chain that the packet enters.
+    /// The chain of the filter that evaluates the packet first.
     pub chain: BuiltinChain,
-    /// Every rule the packet met, in order, those in `raw` first.
+    /// Every rule that was evaluated, in order, those in `raw` first.
     pub tried: Vec<Tried>,
 }
 
-/// A rule that a packet met.
+/// A rule that was evaluated for a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// Its index.
+    /// The index.
     pub rule: usize,
-    /// The chain it is in.
+    /// The chain of the rule.
     pub chain: String,
-    /// Depth of jumps to it.
+    /// The number of jumps that lead to the rule.
     pub depth: usize,
-    /// Its outcome.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// The outcome of a rule that a packet met.
+/// The outcome of a rule that was evaluated for a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is disabled.
+    /// The rule is disabled.
     Disabled,
-    /// It is invalid, for this reason.
+    /// The rule is invalid, for this reason.
     Invalid(String),
-    /// It belongs to the other family's menu.
+    /// The rule belongs to the menu of the other family.
     OtherFamily,
-    /// It has no `fragment=yes`, and the packet is a later fragment.
+    /// The rule has no `fragment=yes`, and the packet is a later fragment.
     NotForFragments,
-    /// A matcher was false; later ones in the order of evaluation were not tried.
+    /// A matcher was false. Later matchers in the order of evaluation were not evaluated.
     Missed {
-        /// Its index among the rule's matchers.
+        /// The index among the rule's matchers.
         matcher: usize,
         /// The observed value: "dst-port is 80".
         observed: String,
@@ -174,8 +175,8 @@ pub enum Outcome {
 }
 
 impl<'r> Evaluator<'r> {
-    /// An evaluator without packets so far. The lists contain the rules' entries; timeouts count from the clock's zero,
-    /// which is also 1970 on the wall clock: see [`Evaluator::at_wall`]. The seed is for `random` and for hashes.
+    /// Creates an evaluator. The lists contain the rules' entries. Timeouts count from the clock's zero, which is also
+    /// 1970 on the wall clock: see [`Evaluator::at_wall`]. `random` and hashes use the seed.
     pub fn new(rules: &'r RuleSet, settings: &'r Settings, seed: u64) -> Self {
         let evaluator = Evaluator {
             rules,
@@ -198,8 +199,8 @@ impl<'r> Evaluator<'r> {
         evaluator.at_wall(Time::default(), Duration::ZERO)
     }
 
-    /// Applies the rules now: timeouts of their list entries begin, and the wall clock is at this time since 1970, UTC.
-    /// For a new evaluator: it resets the lists.
+    /// Sets the start of the rules to `now`: the timeouts of their list entries begin, and the wall clock is at this
+    /// time since 1970, UTC. Only for a new evaluator, because the call resets the lists.
     #[must_use]
     pub fn at_wall(mut self, now: Time, since_1970: Duration) -> Self {
         self.wall = (now, since_1970);
@@ -215,18 +216,18 @@ impl<'r> Evaluator<'r> {
         self.run(packet, now, false).evaluation
     }
 
-    /// As [`Evaluator::evaluate`], with every rule that was tried.
+    /// As [`Evaluator::evaluate`], with every rule that was evaluated.
     pub fn explain(&mut self, packet: &Packet<'_>, now: Time) -> Explanation {
         self.run(packet, now, true)
     }
 
-    /// The address lists as they are.
+    /// The address lists.
     pub fn lists(&self) -> &PlainLists {
         &self.lists
     }
 
-    /// The entries of all lists now, including those of doors, in order. A source appears once for each network,
-    /// whatever its destinations.
+    /// The entries of all lists now, including those of doors, in order. A source appears once for each network, also
+    /// if it has several destinations.
     pub fn listed(&self, now: Time) -> Vec<ListedAddress> {
         let mut of_doors = self.doors.live(now);
         let mut listed = self.lists.live(now);
@@ -249,7 +250,7 @@ impl<'r> Evaluator<'r> {
         &mut self.lists
     }
 
-    /// The known connections: their keys, and whether they were seen in both directions.
+    /// The known connections: their keys, and whether both directions have sent packets.
     pub fn connections(&self, now: Time) -> Vec<(FlowKey, bool)> {
         self.tracker.known(now)
     }
@@ -281,7 +282,7 @@ impl<'r> Evaluator<'r> {
         Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
     }
 
-    /// Once a second is enough, because every lookup checks the expiry.
+    /// Removes expired state once a second, which is enough, because every lookup checks the expiry.
     fn forget(&mut self, now: Time) {
         if now < self.sweep {
             return;
@@ -308,7 +309,7 @@ fn in_order(rule: &Rule) -> Vec<usize> {
 }
 
 impl RuleEvaluation<'_, '_> {
-    /// The verdict of the rules, as far as the packet's datagram allows it.
+    /// The verdict. A later fragment is forwarded only if its first fragment was.
     fn decide(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
         let (verdict, reason) = self.by_rules(chain);
         let datagram = tracking::datagram(self.packet).map(|datagram| (self.packet.side, datagram));
@@ -331,7 +332,7 @@ impl RuleEvaluation<'_, '_> {
         (verdict, reason)
     }
 
-    /// Removes the packet's connection if it does not stay.
+    /// Removes the packet's connection if the packet ends it, or began it and is not forwarded.
     fn settle(&mut self, verdict: Verdict) {
         if let Some(TrackedPacket { flow: Some(key), stays, .. }) = self.seen
             && !stays.after(verdict)

@@ -1,4 +1,4 @@
-//! The values that a false matcher observed, for explanations.
+//! The values of a packet that made a matcher false, for explanations.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ impl RuleEvaluation<'_, '_> {
     pub(super) fn observed(&self, matcher: &Matcher) -> String {
         let condition = &matcher.condition;
         let name = condition.name();
-        // The answer of the condition, since the matcher was false.
+        // The matcher was false, so this is the result of the condition.
         let answer = matcher.negated;
         let either = |yes: &str, no: &str| if answer { yes.to_owned() } else { no.to_owned() };
         match condition {
@@ -47,7 +47,7 @@ impl RuleEvaluation<'_, '_> {
         }
     }
 
-    /// Why there is no value.
+    /// The reason that there is no value.
     fn absent(&self, condition: &Condition) -> String {
         let name = condition.name();
         match condition {

@@ -28,11 +28,11 @@ pub(super) struct RuleEvaluation<'e, 'r> {
     pub(super) replies: Vec<Vec<u8>>,
     pub(super) logged: Vec<Logged>,
     pub(super) doors: Vec<Event>,
-    /// The rules tried, for an explanation; `None` if none is requested.
+    /// The evaluated rules, for an explanation; `None` if no explanation is requested.
     pub(super) tried: Option<Vec<Tried>>,
 }
 
-/// How evaluation left a chain.
+/// The end of the evaluation of a chain.
 enum Left {
     Decided(Verdict),
     Returned,
@@ -48,7 +48,7 @@ impl RuleEvaluation<'_, '_> {
         }
     }
 
-    /// Chains of the same name in `raw` and in the filter are different chains.
+    /// Evaluates a chain. Chains of the same name in `raw` and in the filter are different chains.
     fn chain(&mut self, table: Table, chain: &str, depth: usize) -> Left {
         let rules = self.evaluator.rules;
         for (index, rule) in rules.rules.iter().enumerate() {
@@ -57,7 +57,7 @@ impl RuleEvaluation<'_, '_> {
             }
             let missed = self.missed(index, rule);
             let matched = missed.is_none();
-            // The place of this rule, before those that a jump adds.
+            // The position of this rule, before the rules that a jump adds.
             let place = self.tried.as_ref().map(Vec::len);
             if let Some(tried) = &mut self.tried {
                 let outcome = missed.unwrap_or(Outcome::Matched { effect: None });
@@ -114,7 +114,7 @@ impl RuleEvaluation<'_, '_> {
         self.packet.fragment() == Some(FragmentPart::Later)
     }
 
-    /// Why the rule does not match; `None` if it matches.
+    /// The reason that the rule does not match; `None` if it matches.
     fn missed(&mut self, index: usize, rule: &Rule) -> Option<Outcome> {
         if rule.family != self.packet.family() {
             return Some(Outcome::OtherFamily);
@@ -150,7 +150,7 @@ impl RuleEvaluation<'_, '_> {
         }
     }
 
-    /// Later packets of the connection bypass the filter's rules. TCP and UDP only. Source: RouterOS manual, FastTrack.
+    /// Lets later packets of a TCP or UDP connection bypass the filter's rules. Source: RouterOS manual, FastTrack.
     fn fasttrack(&mut self) -> Option<String> {
         let key = self.seen.filter(|seen| seen.source.is_some())?.flow?;
         if !matches!(self.packet.protocol, protocol::TCP | protocol::UDP) {
@@ -160,7 +160,7 @@ impl RuleEvaluation<'_, '_> {
         Some("later packets of the connection bypass the filter rules".to_owned())
     }
 
-    /// `log=yes`, or the action `log`.
+    /// Logs the packet, for `log=yes` or the action `log`.
     fn log(&mut self, index: usize, rule: &Rule) {
         let prefix = match (&rule.log, &rule.action) {
             (Some(log), _) => &log.prefix,

@@ -4,14 +4,13 @@ use super::rule_evaluation::RuleEvaluation;
 use super::tracking::{End, FlowKey};
 use crate::packet::{Packet, TcpFlag, protocol};
 
-/// Bytes of a TCP stream that are kept to find a ClientHello. ClientHellos of present browsers have about 2,000 bytes,
-/// with their post-quantum keys; a smaller limit would miss names at their end, a larger one costs memory for each
-/// connection.
+/// Maximum number of bytes of a TCP stream that are stored to find a ClientHello. ClientHellos of present browsers have
+/// about 2,000 bytes, including post-quantum keys. A smaller limit would miss names at their end. A larger one would
+/// cost memory for each connection.
 pub const HELLO_LIMIT: usize = 4096;
 
 /// The beginning of one direction of a TCP connection. Retransmitted or overlapping segments add only new bytes.
-/// Segments that arrive too early are ignored, so a ClientHello in reordered segments is found when they are
-/// retransmitted.
+/// Segments after a gap are ignored, so a ClientHello in reordered segments is found when they are retransmitted.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     bytes: Vec<u8>,
@@ -22,7 +21,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn push(&mut self, packet: &Packet<'_>) {
         let (Some(flags), Some(sequence)) = (packet.tcp_flags(), packet.tcp_sequence()) else { return };
-        // A SYN uses up one sequence number.
+        // A SYN occupies one sequence number.
         let sequence = sequence.wrapping_add(u32::from(flags.contains(TcpFlag::Syn)));
         let next = *self.next.get_or_insert(sequence);
         let known = next.wrapping_sub(sequence) as usize;
@@ -39,9 +38,9 @@ impl Stream {
 }
 
 impl RuleEvaluation<'_, '_> {
-    /// The server name that is known when this packet arrives: from its sender's stream on this connection, or else
-    /// from this packet alone. So the packet that completes a ClientHello has it, and so do later packets of its
-    /// sender; earlier packets and those of the server do not.
+    /// The server name that is known when this packet arrives: from the sender's stream on this connection, or
+    /// otherwise from this packet alone. So the packet that completes a ClientHello and later packets of its sender
+    /// have the name. Earlier packets and packets of the server do not.
     pub(super) fn server_name(&self) -> Option<String> {
         if self.packet.protocol != protocol::TCP {
             return None;
@@ -70,7 +69,7 @@ pub fn server_name(bytes: &[u8]) -> Option<String> {
     let _cipher_suites = hello.vector(2)?;
     let _compression = hello.vector(1)?;
     let _extensions_length = hello.number(2)?;
-    // Not limited to the ClientHello's length: the name may arrive before its end.
+    // The loop ignores the ClientHello's length, because the name may arrive before the end of the ClientHello.
     loop {
         let (kind, content) = (hello.number(2)?, hello.vector(2)?);
         if kind == 0 {
@@ -98,7 +97,7 @@ fn handshake(bytes: &[u8]) -> Vec<u8> {
     said
 }
 
-/// Reads from the front.
+/// A reader of bytes, from the first to the last.
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
@@ -120,8 +119,8 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// Whether a name matches a pattern: `*` stands for any text, also none, `?` for one character; case is ignored.
-/// Source: RouterOS manual, Filter, `tls-host`.
+/// Whether a name matches a pattern: `*` matches any text, which may be empty, and `?` matches one character. Case is
+/// ignored. Source: RouterOS manual, Filter, `tls-host`.
 pub fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.to_ascii_lowercase(), name.to_ascii_lowercase());
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());

@@ -1,8 +1,8 @@
 //! Events and grant records: what the dataplane publishes when an entry of an address list changes.
 //!
-//! An [`Event`] says what changed, when and why. Its [`GrantRecord`] is the entry itself, with names and absolute times
-//! instead of ids and a process's clock, so that another process, a later start or another machine can restore the entry.
-//! `docs/events.md` documents the JSON.
+//! An [`Event`] contains a change, its time and its cause. Its [`GrantRecord`] is the entry, with names and absolute
+//! times instead of ids and times of a process's clock, so that another process, a later start or another machine can
+//! restore the entry. `docs/events.md` documents the JSON.
 //!
 //! Events of one start of the dataplane have the numbers 1, 2, 3, … without a gap, in the order of the changes of each
 //! entry. A reader that was too slow receives a [`Gap`] in place of the events that it missed.
@@ -19,13 +19,13 @@ use crate::rule::{AddressSet, RuleId};
 use crate::word::words;
 
 words! {
-    /// What caused a change, or brought an entry into its list.
+    /// The origin of a change, or of an entry.
     Origin {
         /// A packet that a rule or a door evaluated.
         Packet = "packet",
         /// A request of an operator.
         Operator = "operator",
-        /// A rule set or configuration that was put into force.
+        /// The application of a rule set or configuration.
         Rules = "rules",
         /// State that was restored at a start.
         Restore = "restore",
@@ -39,20 +39,20 @@ words! {
     EventKind {
         /// A door opened for a source: the entry counts for one destination, or for all if an operator opened it.
         Granted = "granted",
-        /// An address got into a list that it was not in.
+        /// An address was added to a list that did not contain it.
         Listed = "listed",
         /// A source took a step of a knock, above the first one.
         Stepped = "stepped",
-        /// The entry's expiry changed. A packet's refresh of a list entry is an event only if it changes the remaining time
-        /// by about a sixteenth, and a grant's always.
+        /// The entry's expiry changed. A refresh by a packet is an event only if it changes the remaining time by about
+        /// a sixteenth. A refresh of a grant is always an event.
         Refreshed = "refreshed",
-        /// The entry was taken out: a closing knock, an operator, a completed knock.
+        /// The entry was removed by a closing knock, an operator, or a completed knock.
         Removed = "removed",
-        /// An operator emptied the list.
+        /// An operator removed all entries of the list.
         Flushed = "flushed",
-        /// The entry's time was over.
+        /// The entry expired.
         Expired = "expired",
-        /// The lists are full, and a newer entry took the room.
+        /// The lists are full, and a newer entry evicted the entry.
         Evicted = "evicted",
         /// An operator changed many static entries of the list at once. The record's addresses contain all of them. A
         /// reader reads the static entries of the list.
@@ -61,14 +61,14 @@ words! {
 }
 
 impl EventKind {
-    /// Whether the entry is in its list no more.
+    /// Whether the change ends the entry.
     pub const fn is_end(self) -> bool {
         matches!(self, EventKind::Removed | EventKind::Flushed | EventKind::Expired | EventKind::Evicted)
     }
 }
 
-/// One start of the dataplane: a random number. Event numbers of two starts have nothing to do with each other. Written as
-/// 16 hexadecimal digits.
+/// The id of a start of the dataplane: a random number. Event numbers of different starts are unrelated. Written as 16
+/// hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StartId(pub u64);
 
@@ -100,20 +100,20 @@ impl<'de> Deserialize<'de> for StartId {
     }
 }
 
-/// The one destination that an entry counts for.
+/// The only destination that an entry counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Destination {
-    /// `None` for the progress of a knock over IPv6, of which the dataplane keeps a hash alone. Such an entry cannot be
-    /// restored.
+    /// The address; `None` for the progress of a knock over IPv6, of which the dataplane stores only a hash. Such an
+    /// entry cannot be restored.
     pub address: Option<IpAddr>,
 }
 
-/// An entry of an address list, portable: all that is needed to restore it on another machine or after a restart.
+/// An entry of an address list in a portable form, with all data to restore it on another machine or after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantRecord {
     /// The list's name.
     pub list: String,
-    /// How many earlier proofs it took to get in; 255 for an operator's entry.
+    /// The number of earlier proofs that the addition needed; 255 for an entry of an operator.
     pub level: u8,
     /// The address. If `by_network` is true, the lowest address of its IPv6 network of 64 bits.
     pub address: IpAddr,
@@ -124,7 +124,7 @@ pub struct GrantRecord {
     /// it, the address can have another entry in the list, which is independent of it.
     #[serde(default, rename = "static", skip_serializing_if = "is_false")]
     pub is_static: bool,
-    /// The entry counts for the address's whole IPv6 network of 64 bits.
+    /// Whether the entry counts for the address's whole IPv6 network of 64 bits.
     #[serde(default)]
     pub by_network: bool,
     /// The only network that the entry counts in; [`Vlan::NONE`] if it counts in all.
@@ -136,11 +136,11 @@ pub struct GrantRecord {
     /// is no grant.
     #[serde(default)]
     pub steps: u8,
-    /// What brought the entry into the list.
+    /// The origin of the entry.
     pub origin: Origin,
-    /// When it got in: nanoseconds since 1970, UTC.
+    /// The time of the addition, in nanoseconds since 1970, UTC.
     pub since_ns: u64,
-    /// When it leaves the list: nanoseconds since 1970, UTC; `None` if never.
+    /// The expiry, in nanoseconds since 1970, UTC; `None` if the entry does not expire.
     pub expires_ns: Option<u64>,
 }
 
@@ -164,28 +164,29 @@ pub struct Event {
     pub number: u64,
     /// The start of the dataplane.
     pub start: StartId,
-    /// When: nanoseconds since 1970, UTC, by the wall clock as it is set when the event is read.
+    /// The time of the change, in nanoseconds since 1970, UTC, by the wall clock when the event is read.
     pub time_ns: u64,
-    /// When: nanoseconds of CLOCK_MONOTONIC, which nobody sets.
+    /// The time of the change, in nanoseconds of CLOCK_MONOTONIC, which cannot be set.
     pub monotonic_ns: u64,
     /// The change.
     pub kind: EventKind,
-    /// What caused it; `None` if time or lack of room did (`expired`, `evicted`).
+    /// The origin of the change; `None` for `expired` and `evicted`.
     pub origin: Option<Origin>,
-    /// The rule that added the address, if a rule did and the dataplane still knows it.
+    /// The rule that added the address; `None` if no rule did, or if the dataplane does not have the rule any more.
     pub rule: Option<RuleId>,
-    /// The door that the list is of.
+    /// The door that the list belongs to.
     pub door: Option<String>,
-    /// The network of the frame that knocked, whatever the lists tell apart; [`Vlan::NONE`] if no knock caused the change.
+    /// The network of the frame of the knock, also if the lists do not distinguish networks; [`Vlan::NONE`] if no knock
+    /// caused the change.
     pub arrived: Vlan,
-    /// The user who knocked. Always `None`: no knock names a user yet.
+    /// The user of the knock. Always `None`, because no knock contains a user yet.
     pub user: Option<String>,
     /// The entry after the change; for an entry that ended, before it.
     pub record: GrantRecord,
 }
 
-/// Events that a reader did not receive, because it was too slow: all numbers from the first to the last. The state of
-/// their entries can be read instead.
+/// Events that a reader did not receive because it was too slow: all numbers from the first to the last. The reader can
+/// read the present entries instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The first missed number.

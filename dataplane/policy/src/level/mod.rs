@@ -1,14 +1,14 @@
-//! The level of each address list: the progress of a source through a knock. It decides which entry is evicted when the
-//! lists are full.
+//! The level of each address list: the progress of a source through a knock. When the lists are full, the level selects
+//! the entry to evict.
 //!
-//! The level of a list is the number of packets that it takes to be added, less one: a list that a stranger's first
-//! packet can lead into has level 0, a list behind it level 1, and so on. An address that a rule adds is in the list
-//! for the next rule on the same packet, so lists that one packet can lead into in sequence have the same level. A
-//! passphrase counts as one packet more, because only a client that knows it gets past it. Of several ways the easiest
-//! one counts.
+//! The level of a list is the number of packets that an addition needs, less one. A list to which a stranger's first
+//! packet can be added has level 0, a list that needs this list has level 1, and so on. An address that a rule adds is
+//! in the list for the next rule on the same packet, so lists to which one packet can be added in sequence have the
+//! same level. A passphrase counts as one more packet, because only a client that knows it can send it. If there are
+//! several ways, the easiest one counts.
 //!
 //! A level is never too high. Two rules count as matched by one packet unless their matchers certainly exclude it,
-//! lists and payloads aside (see `pass`). Conditions of jumps to them, and rules that decide about a packet before, are
+//! lists and payloads aside (see `pass`). Conditions of jumps to them, and rules that decide a packet before, are
 //! ignored.
 //!
 //! Lists of doors have the levels that the doors define.
@@ -22,8 +22,8 @@ use crate::door::{self, Door};
 use crate::list_names::added;
 use crate::rule::{Condition, Rule, RuleSet};
 
-/// Number of rules that fill a list with which each rule that needs the list is compared. Beyond it, the same packet is
-/// assumed to match one of them.
+/// Maximum number of rules that fill a list with which each rule that needs the list is compared. Above this number,
+/// the same packet is assumed to match one of them.
 const MOST_COMPARED: usize = 64;
 
 /// The level of every list to which a running rule adds, including the lists of doors. Lists that are only matched are
@@ -110,14 +110,15 @@ type Filler = (usize, bool);
 /// A rule that adds to a list.
 struct AddingRule<'r> {
     list: &'r str,
-    /// Each list that it needs, with the rules that fill it; `None` if any of them may be matched by the same packet.
+    /// Each list that the rule needs, with the rules that fill the list; `None` if the same packet may match any of
+    /// them.
     needs: Vec<(&'r str, Option<Vec<Filler>>)>,
     passphrase: u16,
     effort: Option<Effort>,
 }
 
 impl AddingRule<'_> {
-    /// The least effort known for it; `None` while that of one of its lists is not known.
+    /// The least known effort of the rule; `None` while the effort of one of its lists is not known.
     fn least(&self, steps: &[AddingRule<'_>], lists: &BTreeMap<&str, Option<Effort>>) -> Option<Effort> {
         let mut effort = Effort { packets: 1, passphrase: self.passphrase };
         for (list, fillers) in &self.needs {
@@ -157,8 +158,8 @@ mod tests {
     use crate::packet::Family;
     use crate::rule::{Action, ListAdd, ListTimeout, Matcher};
 
-    /// A rule that adds sources in all of `needs` to `list`; `!` before a name negates. Each list has a packet size of
-    /// its own, so that no packet matches the rules of two lists.
+    /// A rule that adds sources in all of `needs` to `list`; `!` before a name negates. Each list has a different
+    /// packet size, so that no packet matches the rules of two lists.
     fn add(list: &str, needs: &[&str]) -> Rule {
         let size = list.bytes().fold(1, |size: u16, byte| size.wrapping_mul(31).wrapping_add(byte.into()));
         let own = Matcher { negated: false, condition: Condition::PacketSize(size..=size) };

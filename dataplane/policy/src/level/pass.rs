@@ -1,4 +1,4 @@
-//! Whether one packet may match two rules, one after the other, in one evaluation.
+//! Checks whether one packet may match two rules, one after the other, in one evaluation.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::rule::{Action, AddressSet, Condition, Matcher, PortSet, Rule, Table};
 /// The position of each rule in the order of evaluation.
 pub(super) struct Passes<'r> {
     rules: &'r [Rule],
-    /// By rule; `None` if packets may meet it several times, or never.
+    /// The place of each rule; `None` if a packet may meet the rule several times, or never.
     places: Vec<Option<Place<'r>>>,
 }
 
@@ -47,7 +47,7 @@ impl<'r> Passes<'r> {
                 let path: Vec<usize> = way.iter().copied().chain([*place]).collect();
                 if let Action::Jump(target) = &rules[*place].action {
                     let target = (chain.0, chain.1, target.as_str());
-                    // Bounds the memory of the paths; rules deeper than this may be met at any time.
+                    // Bounds the memory of the paths. The position of deeper rules is not known.
                     if jumps.get(&target) == Some(&1) && !target.0.builtin_chains().contains(&target.2) && way.len() < 8
                     {
                         waiting.push((target, root, path.clone()));
@@ -112,7 +112,7 @@ fn exclude(one: &Matcher, other: &Matcher) -> bool {
     }
 }
 
-/// How two sets, each possibly negated, relate, from the relation of the sets themselves.
+/// Whether two sets, each possibly negated, have no common element, from the relation of the sets.
 const fn apart(negated: (bool, bool), disjoint: bool, same: bool) -> bool {
     match negated {
         (false, false) => disjoint,

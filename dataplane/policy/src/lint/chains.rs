@@ -1,4 +1,4 @@
-//! Chains that no packet enters, jumps without effect, and packets that no rule decides about.
+//! Chains that no packet enters, jumps without effect, and packets that no rule decides.
 
 use std::collections::HashSet;
 
@@ -53,7 +53,7 @@ fn empty_jump(view: &View<'_>, rule: &Rule, target: ChainKey<'_>) -> Option<Lint
     })
 }
 
-/// The chains that packets could enter with some value of `protect`.
+/// The chains that packets could enter with any value of `protect`.
 fn reached<'r>(view: &View<'r>) -> HashSet<ChainKey<'r>> {
     let mut reached: HashSet<ChainKey<'_>> =
         view.chains.iter().map(|chain| chain.key).filter(|key| key.is_builtin()).collect();
@@ -65,8 +65,8 @@ fn reached<'r>(view: &View<'r>) -> HashSet<ChainKey<'r>> {
     reached
 }
 
-/// No lint for a chain whose jump is disabled, nor for one whose rules have no effect: RouterOS reserves such a chain
-/// as a place for rules.
+/// The lint about an unused chain. There is none for a chain whose jump is disabled, or whose rules have no effect:
+/// RouterOS reserves such a chain as a place for rules.
 fn unused(chain: &Chain<'_>, idle_targets: &HashSet<ChainKey<'_>>) -> Option<Lint> {
     let ChainKey { table, name, .. } = chain.key;
     let does_something = |rule: &&Rule| !matches!(rule.action, Action::Passthrough | Action::Return);
@@ -103,7 +103,8 @@ fn dead(view: &View<'_>, chain: &Chain<'_>) -> Lint {
     Lint::new(Code::DeadChain, chain.rules[0], sentence, remedy).at("chain")
 }
 
-/// Packets that no rule decides about follow a setting, which for most chains differs from RouterOS's default.
+/// Reports chains in which packets may reach the default of the chain, which for most chains differs from RouterOS's
+/// default.
 fn no_final_drop(view: &View<'_>, chain: &Chain<'_>, lints: &mut Vec<Lint>) {
     let Some(builtin) = BuiltinChain::ALL.into_iter().find(|builtin| builtin.name() == chain.key.name) else { return };
     let rest = match view.settings.chain_default.verdict(builtin) {
@@ -137,7 +138,8 @@ fn rest_is_dropped(view: &View<'_>, chain: &Chain<'_>) -> Option<Lint> {
     })
 }
 
-/// No lint for a chain with other accepts and drops: only if sources without a knock are accepted as well.
+/// The lint about a chain that accepts the rest of the packets. It is reported only if sources without a knock are
+/// accepted as well.
 fn rest_is_accepted(view: &View<'_>, chain: &Chain<'_>) -> Option<Lint> {
     let (name, last) = (chain.key.name, chain.rules.last().filter(|last| !denies(&last.action))?);
     let within = view.within(chain.key);

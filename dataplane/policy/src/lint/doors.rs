@@ -14,7 +14,8 @@ use crate::time::Time;
 /// Number of ports that a step may have.
 const PORTS: u128 = 65_535;
 
-/// With fewer ports than this, trying all knocks takes days instead of centuries, at a thousand packets a second.
+/// With fewer ports than this, an attacker with a thousand packets a second tries all knocks in days instead of
+/// centuries.
 const FEW: usize = 3;
 
 /// Ports that scans try first, or that programs use. Source: nmap's most frequent ports (nmap-services), IANA's
@@ -30,7 +31,7 @@ pub(super) fn lints(doors: &[Door]) -> Vec<Lint> {
         lints.extend([short(door), ordered(door), service(door)].into_iter().flatten());
         lints.extend(doors.iter().enumerate().filter_map(|(other_place, other)| {
             let both = opens(door, other);
-            // Of two doors that open each other, one is reported.
+            // If two doors open each other, only one of them is reported.
             let told = other_place != place && both && !(other_place < place && opens(other, door));
             told.then(|| overlapping(other, door))
         }));

@@ -1,8 +1,8 @@
-//! Whether one matcher follows from another one. Yes only if that is certain for every packet.
+//! Checks whether one matcher follows from another one. The result is true only if this is certain for every packet.
 //!
-//! Both are evaluated for the same packet in one evaluation. Matchers with state may give another answer the second
-//! time, so nothing implies them. Address lists only grow during an evaluation: the caller checks whether an address is
-//! added in between to a list that both name.
+//! Both matchers belong to one evaluation of the same packet. A stateful matcher may have another result the second
+//! time, so no matcher implies it. Address lists only grow during an evaluation: the caller checks whether a rule in
+//! between adds an address to a list that both matchers name.
 
 use super::ranges::Ranges;
 use super::truth::{allowed_ports, ends, family_of, overlap};
@@ -24,7 +24,7 @@ impl View<'_> {
             (C::SrcPort(a), C::SrcPort(b)) | (C::DstPort(a), C::DstPort(b)) => {
                 allowed_ports(a, given.negated).is_subset(&allowed_ports(b, then.negated))
             }
-            // Either port may match: it does if the known one is in the set.
+            // Either port may match. The matcher is true if the known port is in the set.
             (C::SrcPort(a) | C::DstPort(a), C::AnyPort(b)) if !then.negated => {
                 allowed_ports(a, given.negated).is_subset(&allowed_ports(b, false))
             }
@@ -67,7 +67,7 @@ impl View<'_> {
                 (Some(given), Some(then)) => given.is_subset(then),
                 _ => false,
             },
-            // The same condition has the same answer. The cases above handle conditions with opposite answers.
+            // The same condition has the same result. The cases above handle conditions with opposite results.
             (a, b) => a == b && given.negated == then.negated,
         }
     }
@@ -76,12 +76,12 @@ impl View<'_> {
     pub(super) fn excludes(&self, one: &Matcher, other: &Matcher) -> bool {
         let opposite = Matcher { negated: !other.negated, condition: other.condition.clone() };
         let same = one.condition == other.condition && one.negated != other.negated;
-        // Each has its own state, so even opposite conditions may both be true.
+        // Each matcher has its own state, so even opposite conditions may both be true.
         !has_memory(&other.condition) && (same || self.implies(one, &opposite))
     }
 }
 
-/// Whether the answer depends on earlier packets at this rule, or on chance.
+/// Whether the result depends on earlier packets at this rule, or on chance.
 pub(super) const fn has_memory(condition: &Condition) -> bool {
     matches!(
         condition,
@@ -108,8 +108,8 @@ pub(super) const fn protocols(condition: &Condition) -> Option<&'static [u8]> {
     }
 }
 
-/// For two sets that may be negated: whether one contains the other, from the relation of the sets themselves. The
-/// complement of one is never taken to be inside the other.
+/// Whether one of two sets, each possibly negated, contains the other, from the relation of the sets. The complement of
+/// a set never counts as inside the other one.
 const fn sets(negations: (bool, bool), within: bool, disjoint: bool, around: bool) -> bool {
     match negations {
         (false, false) => within,

@@ -1,8 +1,8 @@
 //! Knocks in rules: the rules that are steps, the lists that open, and their timeouts.
 //!
-//! A *step* adds the source to a list, possibly only if it is in another one. A *door* is a list that an accept
-//! matches, or a jump to a chain that accepts without matching another one. Lists that lead to no door, such as the
-//! stages of a blacklist, are ignored.
+//! A *step* adds the source to a list, possibly only if the source is in another list. A *door* is a list that an
+//! accept matches, or that a jump matches whose chain accepts without another list. Lists that lead to no door, such as
+//! the stages of a blacklist, are ignored.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::packet::Family;
 use crate::rule::{Action, ListTimeout, Rule};
 use crate::time::format_duration;
 
-/// With a shorter timeout, a knock may expire before the next one arrives: a lost SYN is retransmitted after a second
-/// (RFC 6298, 2.1).
+/// The shortest timeout without a lint. With a shorter one, a knock may expire before the next one arrives: a lost SYN
+/// is retransmitted after a second (RFC 6298, 2.1).
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// A rule that adds the source to a list.
@@ -23,20 +23,20 @@ pub(super) struct KnockRule<'r> {
     pub(super) list: &'r str,
     /// The lists that the source must be in.
     pub(super) needs: Vec<&'r str>,
-    /// The timeout; `None` if it does not expire.
+    /// The timeout; `None` if the entry does not expire.
     pub(super) timeout: Option<Duration>,
 }
 
 /// The knocks of a family's rules.
 pub(super) struct Knocks<'r> {
     pub(super) steps: Vec<KnockRule<'r>>,
-    /// Lists that open something.
+    /// The doors.
     pub(super) doors: HashSet<&'r str>,
     /// Lists that lead to a door, including doors.
     pub(super) leading: HashSet<&'r str>,
-    /// By list: the steps that need it, without those that only renew its timeout.
+    /// The steps that need each list, without those that only renew its timeout.
     next: HashMap<&'r str, Vec<usize>>,
-    /// By list: the longest timeout; `None` if there is no limit.
+    /// The longest timeout of each list; `None` if there is no limit.
     longest: HashMap<&'r str, Option<Duration>>,
 }
 
@@ -92,7 +92,7 @@ impl<'r> Knocks<'r> {
     }
 }
 
-/// From the doors back to the first steps.
+/// The lists that lead to a door, from the doors back to the first steps.
 fn leading<'r>(steps: &[KnockRule<'r>], doors: &HashSet<&'r str>) -> HashSet<&'r str> {
     let mut needs: HashMap<&str, Vec<&'r str>> = HashMap::new();
     for step in steps {
@@ -132,7 +132,8 @@ impl Knocks<'_> {
         Some(Lint::new(Code::ShortStep, step.rule, sentence, remedy).at("address-list-timeout"))
     }
 
-    /// No lint for a list that opens something itself, nor if the next list only leads to others.
+    /// The lint about a step with a long timeout. There is none for a list that is a door, or if the next list only
+    /// leads to other lists.
     fn long(&self, step: &KnockRule<'_>, next: &KnockRule<'_>) -> Option<Lint> {
         if self.doors.contains(step.list) {
             return None;

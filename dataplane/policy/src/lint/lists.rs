@@ -9,7 +9,7 @@ use crate::packet::Family;
 use crate::rsc::nearest;
 use crate::rule::{Condition, EntryAddress, Matcher, Rule};
 
-/// Highest number of lists for which a similar name is searched, and of names that are compared. Bounds the work for a
+/// Maximum number of lists for which a similar name is searched, and of names that are compared. Bounds the work for a
 /// file with many empty lists.
 const MOST_SUGGESTIONS: usize = 100;
 const MOST_CANDIDATES: usize = 1_000;
@@ -31,10 +31,10 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// A list of one family: rules for the other family add no address of this one.
+/// A list of one family: rules of the other family do not add to it.
 type ListKey<'r> = (Family, &'r str);
 
-/// The rules and entries that fill lists, or would.
+/// The rules and entries that fill lists, including those that are disabled.
 struct Fillers<'r> {
     filled: HashSet<ListKey<'r>>,
     /// Rules that do not run.

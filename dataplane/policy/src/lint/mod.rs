@@ -1,11 +1,12 @@
-//! Warnings about rules that are valid and cannot be intended.
+//! Warnings about rules that are valid but cannot be intended.
 //!
 //! A lint is reported only if it is certain: for every packet, by the meaning that [`eval`](crate::eval) gives to the
-//! rules, with these settings. If it needs an assumption (the speed of a scan, the time that a client needs), the
-//! sentence names it. In doubt there is no lint, because false warnings teach operators to ignore all of them.
+//! rules, with these settings. If a lint needs an assumption (the speed of a scan, the time that a client needs), its
+//! sentence contains the assumption. In doubt there is no lint, because after false warnings operators ignore all of
+//! them.
 //!
-//! Rules that no packet meets, because they are disabled or invalid or in a chain that none enters, get only lints
-//! about that.
+//! A rule that no packet meets, because it is disabled, invalid, or in a chain that no packet enters, gets only a lint
+//! about this fact.
 //!
 //! | module    | owns |
 //! |-----------|------|
@@ -15,7 +16,7 @@
 //! | `ranges`  | sets of ports |
 //! | `never`   | rules that match no packet |
 //! | `shadow`  | rules that an earlier one makes unreachable, and knocks that are not needed |
-//! | `chains`  | chains that no packet enters, jumps without effect, packets that no rule decides about |
+//! | `chains`  | chains that no packet enters, jumps without effect, packets that no rule decides |
 //! | `lists`   | lists that are never filled |
 //! | `knock`   | steps of knocks, and their timeouts |
 //! | `scan`    | knocks that a port scan completes by chance |
@@ -27,7 +28,7 @@
 //! | `doors`   | doors of the settings |
 //! | `ways`    | not a lint: the rules and doors that accept a stranger's packets |
 //!
-//! `docs/lints.md` has an example of each, which a test runs.
+//! `docs/lints.md` has an example of each lint, which a test runs.
 
 mod chains;
 mod doors;
@@ -54,34 +55,35 @@ use crate::settings::Settings;
 use crate::word::words;
 
 words! {
-    /// The kinds of lints. `docs/lints.md` explains each. New ones are added at the end, so that numbers stay.
+    /// The kinds of lints. `docs/lints.md` explains each. New kinds are added at the end, so that the numbers do not
+    /// change.
     Code {
-        /// An earlier rule decides about all packets that it could match.
+        /// An earlier rule decides all packets that the rule could match.
         UnreachableRule = "unreachable-rule",
-        /// Its matchers match no packet.
+        /// The matchers of the rule match no packet.
         NeverMatches = "never-matches",
-        /// It jumps to a chain without running rules.
+        /// The rule jumps to a chain without running rules.
         EmptyJump = "empty-jump",
-        /// No rule jumps to its chain.
+        /// No rule jumps to the chain of the rule.
         UnusedChain = "unused-chain",
-        /// With these settings, no packet enters its chain.
+        /// With these settings, no packet enters the chain of the rule.
         DeadChain = "dead-chain",
-        /// It matches a list that is never filled.
+        /// The rule matches a list that no rule and no entry fills.
         EmptyList = "empty-list",
-        /// A knock counts for too short a time to be usable.
+        /// The timeout of a knock is too short for clients.
         ShortStep = "short-step",
-        /// A knock counts for longer than the grant lasts.
+        /// The timeout of a knock is longer than the grant.
         LongStep = "long-step",
         /// A port scan completes the knock by chance.
         ScanOpens = "scan-opens",
         /// The packets for which a knock opens are accepted from all sources.
         MootKnock = "moot-knock",
-        /// It depends on address translation.
+        /// The rule depends on address translation.
         NoNat = "no-nat",
-        /// Packets that no rule of the chain decides about get another verdict than on RouterOS, or are accepted
+        /// Packets that no rule of the chain decides get another verdict than on RouterOS, or are accepted
         /// without a knock.
         NoFinalDrop = "no-final-drop",
-        /// Its expression matches every payload.
+        /// The expression of the pattern matches every payload.
         MatchesAnything = "matches-anything",
         /// The knock of a door needs few guesses.
         ShortKnock = "short-knock",
@@ -93,19 +95,19 @@ words! {
         OverlappingKnock = "overlapping-knock",
         /// Other packets do not restart a door's knock.
         LenientDoor = "lenient-door",
-        /// It matches an interface that is neither side of the filter, by the configuration.
+        /// The rule matches an interface that, by the configuration, is on neither side of the filter.
         Elsewhere = "elsewhere",
         /// One packet completes several steps of a knock.
         StepsTogether = "steps-together",
-        /// It drops the ICMP errors that path MTU discovery needs.
+        /// The rule drops the ICMP errors that path MTU discovery needs.
         NoPathMtu = "no-path-mtu",
-        /// It matches a size that only fragmented packets have, or that first fragments have too.
+        /// The rule matches a size that only fragmented packets have, or that first fragments have too.
         FragmentedSize = "fragmented-size",
     }
 }
 
 impl Code {
-    /// Its number, for messages and scripts.
+    /// The number, for messages and scripts.
     pub const fn number(self) -> &'static str {
         match self {
             Code::UnreachableRule => "K001",
@@ -133,7 +135,8 @@ impl Code {
         }
     }
 
-    /// Whether `check --deny-lints` fails because of it. It does not if the lint only repeats the configuration.
+    /// Whether `check --deny-lints` fails because of the lint. It does not fail if the lint only repeats the
+    /// configuration.
     pub const fn is_denied(self) -> bool {
         !matches!(self, Code::Elsewhere)
     }
@@ -142,7 +145,7 @@ impl Code {
 /// A lint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lint {
-    /// Its kind.
+    /// The kind.
     pub code: Code,
     /// The rule, pattern or door.
     pub subject: Subject,
@@ -165,18 +168,18 @@ pub enum Subject {
     Rule(RuleId),
     /// A pattern, by its name.
     Pattern(String),
-    /// A door of the settings, by its name. It has no line.
+    /// A door of the settings, by its name. A door has no line.
     Door(String),
 }
 
 /// Another rule that is related to a lint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Also {
-    /// Its id.
+    /// The id.
     pub rule: RuleId,
-    /// Its line, as above.
+    /// The line, as above.
     pub line: u32,
-    /// Its label.
+    /// The label.
     pub what: String,
 }
 
@@ -197,8 +200,8 @@ impl Lint {
     }
 }
 
-/// All lints about the doors and the rules with these settings: doors first, then in the order of the file. Rules of
-/// doors get no lints.
+/// All lints about the doors and the rules with these settings: first those about doors, then those about rules in the
+/// order of the file. Rules of doors get no lints.
 pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
     if rules.rules.iter().any(|rule| rule.dynamic) {
         let mut file = rules.clone();

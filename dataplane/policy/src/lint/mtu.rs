@@ -1,11 +1,11 @@
 //! Rules that break path MTU discovery: they accept TCP connections and drop the ICMP errors about them.
 //!
-//! A router that cannot forward a full-size packet, because the next link has a smaller MTU, reports that to the sender
-//! (RFC 1191, RFC 8201). If the filter drops the report, the sender retransmits the same packets, and the connection
-//! stalls as soon as either end sends more than a few lines.
+//! A router that cannot forward a full-size packet, because the next link has a smaller MTU, sends an ICMP error to the
+//! sender (RFC 1191, RFC 8201). If the filter drops this error, the sender retransmits the same packets, and the
+//! connection stalls as soon as either end sends more than a few lines.
 //!
-//! For some accepts, a connection is established in the reference evaluator, and then such an error arrives from either
-//! side.
+//! The lint establishes a connection through some of the accepts in the reference evaluator, and then sends such an
+//! error from each side.
 
 use super::probe::{End, Hosts, Probe, hosts};
 use super::truth::allowed_ports;
@@ -18,14 +18,14 @@ use crate::rule::{Action, Condition, ListTimeout, Rule, RuleSet, Table, Tracking
 use crate::settings::Settings;
 use crate::time::Time;
 
-/// Highest number of accepts of a family that are tested, and of rules that their packets may have to pass.
+/// Maximum number of accepts of a family that are tested, and of rules that their packets may have to pass.
 const MOST_ACCEPTS: usize = 8;
 const MOST_TRIED: usize = 600_000;
 
 /// Packets of a test connection.
 const PACKETS: usize = 7;
 
-/// The MTU of the smaller link, and the payload of a packet that is longer.
+/// The MTU of the smaller link in bytes, and the payload of a longer packet.
 const MTU: u16 = 1_400;
 const PAYLOAD: [u8; 1_440] = [b'x'; 1_440];
 
@@ -53,7 +53,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// Whether it may accept a new TCP connection.
+/// Whether the rule may accept a new TCP connection.
 fn accepts_tcp(rule: &Rule) -> bool {
     let is_tcp = rule.matchers.iter().all(|matcher| match &matcher.condition {
         Condition::Protocol(number) => (*number == protocol::TCP) != matcher.negated,
@@ -70,9 +70,9 @@ fn is_met_from_outside(view: &View<'_>, rule: &Rule) -> bool {
 struct Stalled {
     /// The side on which the error arrived.
     from: Side,
-    /// The chain that it entered.
+    /// The chain that the error entered.
     chain: &'static str,
-    /// The rule that dropped it; `None` if no rule decided.
+    /// The rule that dropped the error; `None` if no rule decided.
     by: Option<usize>,
 }
 
@@ -118,7 +118,7 @@ fn stalled(rules: &RuleSet, settings: &Settings, accept: usize, family: Family) 
     })
 }
 
-/// A client and a server that match the rule, as far as it names addresses.
+/// A client and a server that match the addresses of the rule.
 fn ends(rule: &Rule, settings: &Settings, hosts: &Hosts, family: Family) -> (End, End) {
     let protected = settings.protect.iter().find(|net| Family::of(net.addr()) == family && net.prefix_len() > 0);
     let mut server: End = (protected.and_then(|net| net.hosts().next()).unwrap_or(hosts.server), 443);

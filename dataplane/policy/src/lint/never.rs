@@ -9,7 +9,8 @@ use crate::rule::{Condition, Matcher, Rule, protocol_name};
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     for (rule, chain) in view.live() {
         if let Some(reason) = view.never(chain, rule) {
-            // RouterOS's default configuration accepts packets of IPsec: such a rule is harmless without IPsec.
+            // RouterOS's default configuration has such a rule for packets of IPsec. Without IPsec the rule is
+            // harmless.
             if reason.matcher != "ipsec-policy" {
                 lints.push(never(rule, &reason));
             }
@@ -44,7 +45,7 @@ fn never(rule: &Rule, Reason { code, matcher, text }: &Reason) -> Lint {
 const ELSEWHERE: &str =
     "none, if that is intended; otherwise add the name to `outside` or `inside` of [policy.interfaces]";
 
-/// `in-interface=!wg0`, and `wg0` is elsewhere.
+/// The lint about a matcher that is always true, such as `in-interface=!wg0` if `wg0` is elsewhere.
 fn always(view: &View<'_>, rule: &Rule, matcher: &Matcher) -> Option<Lint> {
     let Condition::Interface { name, .. } = &matcher.condition else { return None };
     if !matcher.negated || !view.is_elsewhere(matcher) {
@@ -56,7 +57,8 @@ fn always(view: &View<'_>, rule: &Rule, matcher: &Matcher) -> Option<Lint> {
     Some(Lint::new(Code::Elsewhere, rule, sentence, ELSEWHERE).at(property))
 }
 
-/// RouterOS's default configuration ends with such a rule, which spares packets that `/ip firewall nat` has translated.
+/// The lint about a rule that drops all packets except translated ones. RouterOS's default configuration ends with such
+/// a rule, because there `/ip firewall nat` translates packets.
 fn drops_everything(rule: &Rule) -> Lint {
     let others = rule.matchers.iter().any(|matcher| !asks_for_untranslated(matcher));
     let what = if others { "every packet that its other matchers match" } else { "every packet" };
@@ -72,7 +74,7 @@ fn asks_for_untranslated(matcher: &Matcher) -> bool {
 }
 
 impl View<'_> {
-    /// Why the rule matches no packet; `None` if it may.
+    /// The reason that the rule matches no packet; `None` if it may match one.
     pub(super) fn never(&self, chain: &Chain<'_>, rule: &Rule) -> Option<Reason> {
         let certain: Vec<(&Matcher, Truth)> =
             rule.matchers.iter().map(|matcher| (matcher, self.truth(chain, matcher))).collect();
@@ -92,7 +94,7 @@ impl View<'_> {
         Some(Reason { code: Code::NeverMatches, matcher, text })
     }
 
-    /// Several interface matchers, each of which could be true.
+    /// The contradiction between interface matchers, each of which alone could be true.
     fn sides_exclude(&self, chain: &Chain<'_>, asking: &[&Matcher]) -> Option<(String, String)> {
         let mut left = chain.sides;
         for matcher in asking {
@@ -130,7 +132,7 @@ fn contradiction(one: &Matcher, other: &Matcher) -> String {
     }
 }
 
-/// One matcher requires packets without the field of another one.
+/// The contradiction if one matcher requires packets without the field of the other.
 fn misfit(one: &Matcher, other: &Matcher) -> Option<String> {
     let looks_at = other.condition.name();
     match &one.condition {

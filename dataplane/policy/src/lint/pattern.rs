@@ -35,14 +35,14 @@ fn anything(pattern: &Layer7Pattern, rule: &Rule) -> Lint {
     .also(rule, "this matches it")
 }
 
-/// Whether it is certain that every text matches: the expression matches nothing at the beginning or the end, or the
+/// Whether every text certainly matches: the expression matches the empty text at the beginning or the end, or the
 /// whole text.
 fn matches_everything(expression: &Hir) -> bool {
     let nothing_at = |look| is_content_with_nothing(expression, look);
     nothing_at(Look::Start) || nothing_at(Look::End) || takes_all(expression)
 }
 
-/// Whether it matches the empty text at a position where only this look-around is certain to be true.
+/// Whether the expression matches the empty text at a position where only this look-around is certainly true.
 fn is_content_with_nothing(expression: &Hir, at: Look) -> bool {
     let content = |part: &Hir| is_content_with_nothing(part, at);
     match expression.kind() {
@@ -56,7 +56,7 @@ fn is_content_with_nothing(expression: &Hir, at: Look) -> bool {
     }
 }
 
-/// Whether it matches from one end to the other: `^.*$`.
+/// Whether the expression matches any text from one end to the other, as `^.*$` does.
 fn takes_all(expression: &Hir) -> bool {
     match expression.kind() {
         HirKind::Capture(capture) => takes_all(&capture.sub),
@@ -73,7 +73,7 @@ fn takes_all(expression: &Hir) -> bool {
     }
 }
 
-/// NULs are removed before.
+/// Whether the expression matches any byte. NULs do not count, because they are removed before.
 fn is_any_byte(expression: &Hir) -> bool {
     match expression.kind() {
         HirKind::Class(Class::Bytes(class)) => {

@@ -31,7 +31,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// A TCP segment, with sequence number and acknowledgement. Both ends must be of one family.
+    /// A TCP segment with sequence and acknowledgement number. Both ends must have the same family.
     pub(super) fn tcp(side: Side, from: End, to: End, flags: &[TcpFlag], numbers: (u32, u32), payload: &[u8]) -> Probe {
         let mut header = TcpHeader::new(from.1, to.1, numbers.0, 64_240);
         let flags: Set<TcpFlag> = flags.iter().copied().collect();
@@ -42,7 +42,7 @@ impl Probe {
         Probe { ports: Some((from.1, to.1)), ..Probe::of(side, from.0, to.0, protocol::TCP, frame) }
     }
 
-    /// A SYN or an empty datagram, as port scans send them.
+    /// A SYN or an empty datagram, as a port scan sends it.
     pub(super) fn scan(number: u8, from: End, to: End) -> Probe {
         if number == protocol::TCP {
             return Probe::tcp(Side::Outside, from, to, &[TcpFlag::Syn], (1, 0), &[]);
@@ -57,8 +57,8 @@ impl Probe {
         Probe::message(Side::Outside, from, to, (kind, 0), [0, 7, 0, 1], &[0; 56])
     }
 
-    /// The ICMP error that a router sends if a packet is longer than the next link's MTU, about this packet, to its sender.
-    /// Source: RFC 1191, 4; RFC 4443, 3.2.
+    /// The ICMP error that a router sends to the sender of this packet because the packet is longer than the next
+    /// link's MTU. Source: RFC 1191, 4; RFC 4443, 3.2.
     pub(super) fn too_big(side: Side, router: IpAddr, about: &Probe, mtu: u16) -> Probe {
         let [high, low] = mtu.to_be_bytes();
         let kind = if router.is_ipv4() { (3, 4) } else { (2, 0) };
@@ -111,7 +111,7 @@ impl Probe {
     }
 }
 
-/// The frame that this writes; empty if it cannot.
+/// The frame that `write` builds; empty if that fails.
 fn written(
     from: IpAddr,
     to: IpAddr,

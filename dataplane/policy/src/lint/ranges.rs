@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 pub(super) struct Ranges(Vec<RangeInclusive<u16>>);
 
 impl Ranges {
-    /// The union of these ranges, in any order; a range may be empty.
+    /// The union of these ranges. They may be in any order, and a range may be empty.
     pub(super) fn of(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Ranges {
         let mut sorted: Vec<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
         sorted.sort_by_key(|range| *range.start());
@@ -43,7 +43,7 @@ impl Ranges {
         Ranges::of(pairs.map(|(left, right)| *left.start().max(right.start())..=*left.end().min(right.end())))
     }
 
-    /// How many numbers it has.
+    /// The number of elements.
     pub(super) fn len(&self) -> u32 {
         self.0.iter().map(|range| u32::from(*range.end()) - u32::from(*range.start()) + 1).sum()
     }
@@ -63,7 +63,7 @@ impl Ranges {
         self.0.iter().any(|left| other.0.iter().any(|right| meet(left, right)))
     }
 
-    /// The smallest and the largest.
+    /// The smallest and the largest element.
     pub(super) fn ends(&self) -> Option<(u16, u16)> {
         Some((*self.0.first()?.start(), *self.0.last()?.end()))
     }

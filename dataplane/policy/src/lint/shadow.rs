@@ -1,7 +1,7 @@
-//! Rules that an earlier one of the chain makes unreachable, and knocks that are not needed.
+//! Rules that an earlier rule of the chain makes unreachable, and knocks that are not needed.
 //!
-//! A rule covers another one if each of its matchers follows from one of the other's. Rules that only cover it together
-//! are not found.
+//! A rule covers another rule if each of its matchers follows from a matcher of the other rule. The lint does not find
+//! rules that cover another one only together.
 
 use super::implies::has_memory;
 use super::truth::{allowed_ports, ends};
@@ -9,15 +9,15 @@ use super::view::{Chain, ChainKey, View, adds, denies, needed};
 use super::{Code, Lint};
 use crate::rule::{Action, Condition, ConnectionState, MATCHERS, Matcher, Rule};
 
-/// Highest number of pairs of rules that are compared: some seconds. The remaining rules of a larger rule set are not
-/// compared.
+/// Maximum number of pairs of rules that are compared, which takes some seconds. The remaining rules of a larger rule
+/// set are not compared.
 const MOST_PAIRS: usize = 100_000_000;
 
 /// The remaining number of pairs.
 struct Budget(usize);
 
 impl Budget {
-    /// Spends pairs; false if there are not enough left.
+    /// Spends pairs. Returns false if there are not enough left.
     fn spend(&mut self, pairs: usize) -> bool {
         let left = self.0.checked_sub(pairs);
         self.0 = left.unwrap_or_default();
@@ -49,12 +49,12 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// A rule, in the form for comparison.
+/// A rule in the form for comparison.
 struct Sketch<'v, 'r> {
     rule: &'r Rule,
     /// The matchers that are not always true.
     asked: Vec<&'v Matcher>,
-    /// The kinds of these, and the kinds that may follow from them: one bit for each kind of matcher.
+    /// The kinds of these matchers, and the kinds that may follow from them: one bit for each kind.
     needs: u64,
     gives: u64,
     glance: Glance,
@@ -110,7 +110,7 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
         Sketch { rule, asked, needs, gives, glance, is_never: view.never(chain, rule).is_some() }
     }
 
-    /// Whether this one matches every packet that the other one matches, if no list grows in between.
+    /// Whether this rule matches every packet that the other rule matches, if no list grows in between.
     fn covers(&self, other: &Sketch<'_, '_>, view: &View<'_>) -> bool {
         self.needs & !other.gives == 0
             && (!other.rule.is_for_fragments() || self.decides_fragments())
@@ -118,12 +118,12 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
             && follow(view, &self.asked, &other.asked)
     }
 
-    /// Whether later fragments meet it, and no rule of another chain decides about them.
+    /// Whether later fragments meet the rule, and no rule of another chain decides them.
     fn decides_fragments(&self) -> bool {
         self.rule.is_for_fragments() && ChainKey::target(self.rule).is_none()
     }
 
-    /// Whether no packet that it matches meets later rules.
+    /// Whether no packet that the rule matches meets later rules.
     fn decides(&self, view: &View<'_>) -> bool {
         let ends = self.rule.action == Action::Return || view.decides(self.rule);
         ends && !self.asked.iter().any(|matcher| has_memory(&matcher.condition))
@@ -136,7 +136,7 @@ fn follow(view: &View<'_>, then: &[&Matcher], given: &[&Matcher]) -> bool {
 
 fn kind(condition: &Condition) -> u64 {
     match condition {
-        // All eight are about sides.
+        // All eight matchers of interfaces have the same kind, because all depend on sides.
         Condition::Interface { .. } => 1 << 63,
         Condition::IngressPriority(value) => kind(&Condition::Priority(*value)),
         _ => 1 << condition.rank().min(62),
@@ -195,12 +195,12 @@ fn door<'r>(view: &View<'r>, rule: &'r Rule) -> Option<&'r str> {
     (rule.action == Action::Accept).then(|| needed(rule).find(|list| view.fills(rule.family, list))).flatten()
 }
 
-/// Whether it accepts without matching a list.
+/// Whether the rule accepts without matching a list.
 fn is_for_everybody(rule: &Rule) -> bool {
     rule.action == Action::Accept && needed(rule).next().is_none()
 }
 
-/// Accepts after a door that accept from all sources the packets of the door.
+/// Reports accepts after a door that accept the packets of the door from all sources.
 fn open_doors<'r>(view: &View<'r>, rules: &[Sketch<'_, 'r>], budget: &mut Budget, lints: &mut Vec<Lint>) {
     let doors: Vec<(usize, &str)> = rules
         .iter()
@@ -232,7 +232,8 @@ fn open_doors<'r>(view: &View<'r>, rules: &[Sketch<'_, 'r>], budget: &mut Budget
     }
 }
 
-/// Whether it may stop a source that is in no list, with a packet that is not invalid, from reaching later rules.
+/// Whether the rule may prevent a packet that is not invalid, from a source that is in no list, from reaching later
+/// rules.
 fn stops_others(view: &View<'_>, rule: &Rule) -> bool {
     let spares = |rule: &Rule| {
         needed(rule).next().is_some()

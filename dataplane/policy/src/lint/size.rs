@@ -1,14 +1,14 @@
-//! Sizes that packets have only after reassembly, which RouterOS does before its rules and this filter does not.
+//! Sizes that packets have only after reassembly. RouterOS reassembles packets before its rules; this filter does not.
 
 use super::view::View;
 use super::{Code, Lint};
 use crate::packet::Family;
 use crate::rule::{Condition, Matcher, Rule};
 
-/// The default MTU of links. Source: RFC 894; jumbo frames are the exception.
+/// The default MTU of links in bytes, without jumbo frames. Source: RFC 894.
 const MTU: u32 = 1_500;
 
-/// Smallest and largest size of an IPv4 packet. Source: RFC 791.
+/// Minimum and maximum size of an IPv4 packet in bytes. Source: RFC 791.
 const SMALLEST: u32 = 20;
 const LARGEST: u32 = 65_535;
 

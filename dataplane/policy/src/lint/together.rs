@@ -1,5 +1,5 @@
-//! Steps that one packet completes together: an address that a rule adds is in the list for the next rule on the same
-//! packet.
+//! Finds steps that one packet completes together, because an address that a rule adds is in the list for the next rule
+//! on the same packet.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::view::{Chain, View, adds_source, needed};
 use super::{Code, Lint};
 use crate::rule::{Action, Condition, Matcher, Rule};
 
-/// Highest number of earlier steps with which each step is compared, and of comparisons in total.
+/// Maximum number of earlier steps with which each step is compared, and of comparisons in total.
 const MOST_EARLIER: usize = 32;
 const MOST_COMPARED: usize = 20_000_000;
 
@@ -34,7 +34,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// The rules after which a packet meets no more of the chain.
+/// The rules that end the evaluation of the chain.
 fn deciders(view: &View<'_>, chain: &Chain<'_>) -> Vec<usize> {
     let decides = |rule: &Rule| {
         let ends = rule.action == Action::Return || view.decides(rule);
@@ -61,7 +61,7 @@ fn complete_together(
     }
     let unknown = |matcher: &&&Matcher| has_memory(&matcher.condition) || reads_payload(&matcher.condition);
     let unknown: Vec<&&Matcher> = asked.iter().filter(unknown).collect();
-    // At most one matcher, or the same one twice, is not analysed: some packet matches it.
+    // Only one matcher, which may occur twice, is not analysed. Some packet matches it.
     if unknown.iter().any(|matcher| **matcher != *unknown[0] || has_memory(&matcher.condition)) {
         return false;
     }
@@ -98,7 +98,7 @@ fn lint(earlier: &Rule, later: &Rule) -> Lint {
 mod tests {
     use crate::lint::tests::found;
 
-    /// `step` adds sources in `a` to `b`; `first` adds to `a` and stands before it.
+    /// Whether one packet completes both steps: `first` adds to `a`, and the later `step` adds sources in `a` to `b`.
     fn told(first: &str, between: &str, step: &str) -> bool {
         let rules = format!(
             "add chain=input {first} action=add-src-to-address-list address-list=a address-list-timeout=9s\n{between}\

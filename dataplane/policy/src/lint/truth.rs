@@ -1,4 +1,4 @@
-//! Whether a single matcher is true for every packet, or for none.
+//! Checks whether a single matcher is true for every packet, or for no packet.
 
 use std::ops::RangeInclusive;
 
@@ -32,7 +32,7 @@ impl View<'_> {
         let (negated, name) = (*negated, condition.name());
         let family = chain.key.family;
         match condition {
-            // Also before tracking, where a set that restricts the packets matches none.
+            // This also holds before tracking, where a set that restricts the packets matches none.
             _ if condition.asks_nothing() => Truth::Always,
             Condition::SrcAddressType(set) | Condition::DstAddressType(set) => {
                 let told = format!("no address has a type of `{name}`");
@@ -117,7 +117,8 @@ impl View<'_> {
         AddressType::ALL.iter().copied().filter(exists).collect()
     }
 
-    /// A packet in `input` goes to a protected address, a packet in `output` comes from one.
+    /// The result for an address matcher in a built-in chain: the destination of a packet in `input` is protected, and
+    /// so is the source of a packet in `output`.
     fn protected(&self, chain: &Chain<'_>, condition: &Condition, set: &AddressSet) -> Truth {
         let which = match (chain.key.table, chain.key.name, condition) {
             (Table::Filter, "input", Condition::DstAddress(_)) => "packets to",
@@ -153,8 +154,8 @@ impl View<'_> {
     }
 }
 
-/// The ports for which a matcher on ports is true. For `port`, one of them must be in the packet; if it is negated,
-/// both ports of the packet must be among them.
+/// The ports for which a matcher of ports is true. For `port`, one port of the packet must be among them; if the
+/// matcher is negated, both must be.
 pub(super) fn allowed_ports(ports: &PortSet, negated: bool) -> Ranges {
     let ports = Ranges::of(ports.0.iter().cloned());
     if negated { ports.complement() } else { ports }
@@ -194,7 +195,7 @@ fn is_everything(set: &AddressSet, family: Family) -> bool {
     family_of(set) == family && ends(set) == (0, most)
 }
 
-/// The words of a set that may be negated, of those that there can be.
+/// The result for a set of words that may be negated, given the possible words.
 fn words<T: Word>(set: Set<T>, negated: bool, possible: Set<T>, why: impl FnOnce() -> String) -> Truth {
     let asked: Set<T> = possible.iter().filter(|word| set.contains(*word) != negated).collect();
     if asked == possible {
@@ -203,12 +204,13 @@ fn words<T: Word>(set: Set<T>, negated: bool, possible: Set<T>, why: impl FnOnce
     never_if(asked.is_empty(), why())
 }
 
-/// A matcher on a range of numbers; an empty range matches no packet.
+/// The result for a matcher of a range of numbers. An empty range matches no packet.
 fn numbers<T: PartialOrd>(range: RangeInclusive<T>, negated: bool, name: &str) -> Truth {
     never_if(range.is_empty() && !negated, format!("`{name}` leaves no number"))
 }
 
-/// A packet has at least its IP header. An IPv6 packet may have more bytes than a range can express.
+/// The result for a matcher of sizes. A packet has at least its IP header. An IPv6 packet may have more bytes than a
+/// range can express.
 fn packet_size(sizes: &RangeInclusive<u16>, negated: bool, family: Family) -> Truth {
     let (shortest, what) = match family {
         Family::Ipv4 => (20, "IPv4"),

@@ -1,4 +1,4 @@
-//! The rules in the form of lints: chains, how packets enter them, and from which side.
+//! The rules in the form for lints: chains, the ways in which packets enter them, and their sides.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -37,27 +37,26 @@ impl<'r> ChainKey<'r> {
     }
 }
 
-/// Highest number of lists of a chain that are distinguished.
+/// Maximum number of lists of a chain that are distinguished.
 const MOST_GROWING: usize = 32;
 
-/// Highest depth of jumps in the check whether a chain always decides. The reader allows no more.
+/// Maximum depth of jumps in the check whether a chain always decides. The reader allows no more.
 const MOST_ROUNDS: usize = MAX_JUMP_DEPTH + 1;
 
 /// The rules of a chain.
 pub(super) struct Chain<'r> {
     pub(super) key: ChainKey<'r>,
-    /// The running ones, in order.
+    /// The running rules, in order.
     pub(super) rules: Vec<&'r Rule>,
-    /// The others.
+    /// The rules that do not run.
     pub(super) idle: Vec<&'r Rule>,
-    /// The sides from which packets can get here; none if no packet does.
+    /// The sides of the packets that can enter the chain; empty if no packet can.
     pub(super) sides: Set<Side>,
-    /// Whether a running rule jumps here.
+    /// Whether a running rule jumps to the chain.
     pub(super) is_target: bool,
-    /// The lists to which a packet may be added here and in all chains that this one leads to; `None` if there are
-    /// many.
+    /// The lists to which rules of this chain, and of all chains that it leads to, add; `None` if there are many.
     grows: Option<BTreeSet<&'r str>>,
-    /// Whether every packet that gets here is decided: none returns before.
+    /// Whether the chain decides every packet that enters it.
     always_decides: bool,
 }
 
@@ -67,12 +66,12 @@ impl<'r> Chain<'r> {
         Chain { key, rules, idle, sides, is_target: false, grows, always_decides: false }
     }
 
-    /// Whether a packet may be added to the list here. True if that is not known.
+    /// Whether a rule of the chain may add to the list. True if that is not known.
     pub(super) fn may_grow(&self, list: &str) -> bool {
         self.grows.as_ref().is_none_or(|lists| lists.contains(list))
     }
 
-    /// Adds to the lists that grow here. Returns whether that changed them.
+    /// Adds to the lists that grow in the chain. Returns whether that changed them.
     fn grow(&mut self, more: Option<&BTreeSet<&'r str>>) -> bool {
         let Some(lists) = &mut self.grows else { return false };
         let before = lists.len();
@@ -92,7 +91,7 @@ impl<'r> Chain<'r> {
 pub(super) struct View<'r> {
     pub(super) rules: &'r RuleSet,
     pub(super) settings: &'r Settings,
-    /// In the order of their first rules.
+    /// The chains, in the order of their first rules.
     pub(super) chains: Vec<Chain<'r>>,
     places: HashMap<ChainKey<'r>, usize>,
     /// The lists to which running rules add sources of a family.
@@ -119,7 +118,8 @@ impl<'r> View<'r> {
         view
     }
 
-    /// Packets get to the targets of jumps. Conditions of jumps are ignored, so more seems possible than is.
+    /// Propagates sides to the targets of jumps. Conditions of jumps are ignored, so the result may contain more than
+    /// is possible.
     fn follow_jumps(&mut self) {
         let mut waiting: Vec<usize> = (0..self.chains.len()).collect();
         while let Some(place) = waiting.pop() {
@@ -137,7 +137,7 @@ impl<'r> View<'r> {
         }
     }
 
-    /// From the rules that add to lists back along the jumps.
+    /// Propagates growing lists from the rules that add to them back along the jumps.
     fn follow_growth(&mut self) {
         let mut callers: HashMap<usize, BTreeSet<usize>> = HashMap::new();
         for place in 0..self.chains.len() {
@@ -157,8 +157,8 @@ impl<'r> View<'r> {
         }
     }
 
-    /// A chain always decides if one of its rules does, before any that may return: a verdict without matchers, or such
-    /// a jump to such a chain.
+    /// Finds the chains that always decide: one of their rules is a verdict without matchers, or a jump without
+    /// matchers to a chain that always decides, and no earlier rule may return.
     fn follow_decisions(&mut self) {
         for _ in 0..MOST_ROUNDS {
             let found = |chain: &Chain<'r>| {
@@ -194,7 +194,7 @@ impl<'r> View<'r> {
         self.live_chains().flat_map(|chain| chain.rules.iter().map(move |rule| (*rule, chain)))
     }
 
-    /// The running rules of the chain and of all that it leads to.
+    /// The running rules of the chain, and of all chains that it leads to.
     pub(super) fn within(&self, key: ChainKey<'r>) -> Vec<&'r Rule> {
         let (mut found, mut seen, mut waiting) = (Vec::new(), HashSet::from([key]), vec![key]);
         while let Some(key) = waiting.pop() {
@@ -206,17 +206,17 @@ impl<'r> View<'r> {
         found
     }
 
-    /// Whether every packet that gets into the chain is decided about there.
+    /// Whether the chain decides every packet that enters it.
     fn always_decides(&self, key: ChainKey<'_>) -> bool {
         self.chain(key).is_some_and(|chain| chain.always_decides)
     }
 
-    /// Whether every packet that meets this rule of the chain is decided about there.
+    /// Whether this rule of the chain decides every packet that it meets.
     pub(super) fn decides_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
         self.decides(rule) && rule.matchers.iter().all(|matcher| self.is_always(chain, matcher))
     }
 
-    /// As [`decides_all`](Self::decides_all), with interfaces of unknown side taken to match.
+    /// As [`decides_all`](Self::decides_all), if all interfaces of unknown side match.
     pub(super) fn may_decide_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
         let is_unknown = |matcher: &Matcher| {
             matches!(matcher.condition, Condition::Interface { .. }) && self.sides(matcher).is_none()
@@ -225,7 +225,7 @@ impl<'r> View<'r> {
         self.decides(rule) && matchers.all(|matcher| is_unknown(matcher) || self.is_always(chain, matcher))
     }
 
-    /// Whether every packet that the rule matches is decided about there.
+    /// Whether the rule decides every packet that it matches.
     pub(super) fn decides(&self, rule: &Rule) -> bool {
         match &rule.action {
             Action::Jump(_) => ChainKey::target(rule).is_some_and(|target| self.always_decides(target)),
@@ -233,8 +233,8 @@ impl<'r> View<'r> {
         }
     }
 
-    /// The sides from which packets can have arrived for an interface matcher to be true. `None` if it is not one, or
-    /// if its sides are not configured.
+    /// The sides of the packets for which an interface matcher is true. `None` for another matcher, or if the sides are
+    /// not configured.
     pub(super) fn sides(&self, matcher: &Matcher) -> Option<Set<Side>> {
         let Condition::Interface { direction, kind, name } = &matcher.condition else { return None };
         if self.settings.interfaces.leave_open(matcher, &self.rules.interface_lists) {
@@ -269,7 +269,7 @@ fn entering(key: ChainKey<'_>, settings: &Settings) -> Set<Side> {
         _ if !key.is_builtin() => [false, false],
         "input" => [some, false],
         "output" => [false, some],
-        // From outside, packets enter `prerouting` whatever is protected.
+        // Packets from outside enter `prerouting` with any value of `protect`.
         "prerouting" => [true, !all],
         _ => [!all, !all],
     };
@@ -282,12 +282,12 @@ fn protects(settings: &Settings, family: Family) -> (bool, bool) {
     (!nets.is_empty(), all)
 }
 
-/// Whether it decides about the packet.
+/// Whether the action decides the packet.
 pub(super) const fn is_verdict(action: &Action) -> bool {
     matches!(action, Action::Accept | Action::AcceptDoor(_)) || denies(action)
 }
 
-/// Whether it stops the packet.
+/// Whether the action drops the packet.
 pub(super) const fn denies(action: &Action) -> bool {
     matches!(action, Action::Drop | Action::Reject(_) | Action::Tarpit)
 }

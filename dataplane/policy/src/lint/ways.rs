@@ -1,5 +1,5 @@
-//! The rules and doors that accept a stranger's first packet: whether a change of the rules would close the last of
-//! them.
+//! The rules and doors that may accept the first packet of a connection from outside. A change of the rules must not
+//! close the last of them unnoticed.
 
 use super::view::{Chain, ChainKey, View};
 use crate::packet::{Family, Side};
@@ -12,14 +12,14 @@ use crate::settings::Settings;
 pub enum WayIn {
     /// A door of the configuration, by its name.
     Door(String),
-    /// A rule that accepts, by its index in the rule set. It may match lists, which knocks or operators fill.
+    /// A rule that accepts, by its index in the rule set. The rule may match lists that knocks or operators fill.
     Rule(usize),
     /// A chain that accepts packets without a deciding rule.
     Default(BuiltinChain),
 }
 
-/// All of them, in the order of doors, rules and defaults. A rule that no packet of a stranger can meet or match is not
-/// one, as far as single rules show.
+/// All ways in, in the order of doors, rules and defaults. A rule is omitted if an analysis of single rules shows that
+/// no new packet from outside can meet or match it.
 pub fn ways_in(rules: &RuleSet, settings: &Settings) -> Vec<WayIn> {
     let view = View::new(rules, settings);
     let doors = settings.doors.iter().map(|door| WayIn::Door(door.name.clone()));
@@ -44,7 +44,7 @@ fn from_outside(view: &View<'_>, chain: &Chain<'_>, rule: &Rule) -> bool {
     chain.sides.contains(Side::Outside) && rule.matchers.iter().filter_map(|matcher| view.sides(matcher)).all(is_right)
 }
 
-/// It matches packets of existing connections only.
+/// Whether the rule matches packets of existing connections only.
 fn excludes_new(rule: &Rule) -> bool {
     rule.matchers.iter().any(|matcher| match &matcher.condition {
         Condition::ConnectionState(states) if !states.is_empty() => {
@@ -55,7 +55,7 @@ fn excludes_new(rule: &Rule) -> bool {
     })
 }
 
-/// Whether packets of some family from outside enter the chain, and no rule decides about all of them.
+/// Whether packets of some family from outside enter the chain, and no rule decides all of them.
 fn is_open(view: &View<'_>, builtin: BuiltinChain) -> bool {
     view.settings.chain_default.verdict(builtin) == Verdict::Forward
         && [Family::Ipv4, Family::Ipv6].into_iter().any(|family| {

@@ -1,4 +1,4 @@
-//! Verifies TCP checksums, and finds packets whose sender left the checksum to its interface.
+//! Verifies TCP checksums, and detects packets whose sender left the checksum to its interface.
 
 use std::net::IpAddr;
 
@@ -63,7 +63,7 @@ fn address(address: IpAddr) -> u64 {
     }
 }
 
-/// The sum of 16-bit words; a last odd byte is the upper half of one.
+/// The sum of 16-bit words. A last odd byte is the upper half of a word.
 fn words(bytes: &[u8]) -> u64 {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let sum: u64 = pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair))).sum();

@@ -69,7 +69,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// IPv4 or IPv6. Rules under `/ip firewall` see only the first, rules under `/ipv6 firewall` only the second.
+/// IPv4 or IPv6. Rules under `/ip firewall` apply only to IPv4, rules under `/ipv6 firewall` only to IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -132,8 +132,8 @@ pub struct Packet<'a> {
 }
 
 impl Packet<'_> {
-    /// A packet without frame, payload, ports and ICMP header: fields that need its bytes are not known. For tests and
-    /// questions; the rest is filled in with `..Packet::bare(…)`.
+    /// A packet without frame, payload, ports and ICMP header: fields that need the bytes of a frame are not known.
+    /// Tests and queries fill in other fields with `..Packet::bare(…)`.
     pub const fn bare(side: Side, source: IpAddr, destination: IpAddr, protocol: u8) -> Self {
         Packet {
             side,
@@ -150,7 +150,7 @@ impl Packet<'_> {
         }
     }
 
-    /// The family of its source.
+    /// The family of the packet's source.
     pub const fn family(&self) -> Family {
         Family::of(self.source)
     }

@@ -7,9 +7,8 @@
 //! +------+------+------+------+------+-----------+---------+--------+-----+----
 //!   at most two tags             PPPoE session, if there is one
 //! ```
-//! Two tags of different types, or in another order, are different networks. The priority of a tag (PCP, DEI) is not
-//! part of the network. A tag with VLAN number 0 has only a priority and is ignored. Source: IEEE 802.1Q, 6.9 and 9.6;
-//! RFC 2516 for PPPoE.
+//! The types and the order of tags are part of the network. The priority of a tag (PCP, DEI) is not. A tag with VLAN
+//! number 0 has only a priority and is ignored. Source: IEEE 802.1Q, 6.9 and 9.6; RFC 2516 for PPPoE.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,10 +49,10 @@ impl Vlan {
     /// No tag and no session. If VLANs are not separate, every packet is in this network.
     pub const NONE: Vlan = Vlan { tags: [0; 2], session: 0 };
 
-    /// Frames without a tag and a session, where they must be distinguished from [`Vlan::NONE`].
+    /// Frames without a tag and a session, if they must be distinguished from [`Vlan::NONE`].
     pub const UNTAGGED: Vlan = Vlan { tags: [u16::MAX, 0], session: 0 };
 
-    /// Whether it is [`Vlan::NONE`].
+    /// Whether this is [`Vlan::NONE`].
     #[inline]
     pub const fn is_none(self) -> bool {
         self.bits() == 0
@@ -116,7 +115,7 @@ impl Vlan {
 }
 
 impl Vlan {
-    /// Its tags in messages: those of [`Vlan::tags`], or `untagged` for [`Vlan::UNTAGGED`].
+    /// The tags in messages: those of [`Vlan::tags`], or `untagged` for [`Vlan::UNTAGGED`].
     pub fn label(self) -> Option<String> {
         if self == Vlan::UNTAGGED { Some(UNTAGGED.to_owned()) } else { self.tags() }
     }
@@ -124,7 +123,7 @@ impl Vlan {
     /// The network with this [`Vlan::label`] and [`Vlan::session`].
     ///
     /// # Errors
-    /// The forms of a label, if this is none.
+    /// The valid forms of a label.
     pub fn labelled(label: Option<&str>, session: Option<u16>) -> Result<Vlan, &'static str> {
         let tags = match label {
             None => Vlan::NONE,
@@ -155,7 +154,7 @@ pub fn of_frame(frame: &[u8]) -> Vlan {
     of_header(&frame[..frame.len().min(PAYLOAD + 2 * 4 + 8)])
 }
 
-/// From the bytes before the IP header.
+/// Reads the network from the bytes before the IP header.
 fn of_header(header: &[u8]) -> Vlan {
     let mut vlan = Vlan::NONE;
     let mut rest = header.get(TYPE..).unwrap_or_default();
@@ -211,7 +210,7 @@ impl FromStr for Vlan {
     }
 }
 
-/// Its form in messages: fields of the object that contains it, absent for [`Vlan::NONE`].
+/// The form in messages: fields of the object that contains it, absent for [`Vlan::NONE`].
 #[derive(Serialize, Deserialize)]
 struct Named {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,8 @@
 //! `/ip firewall address-list` and `/ipv6 firewall address-list`: parses the words of an `add` into a [`ListEntry`].
 //!
-//! Owns the table of properties, the forms of an address, and the index of the entries, by list and by list and
-//! address, because a list cannot contain an address twice. Lists of a million entries are common, so only the final
-//! form of an entry and a few numbers are kept.
+//! Owns the table of properties, the forms of an address, and two indexes of the entries: by list, and by list and
+//! address, because a list cannot contain an address twice. Lists of a million entries are common, so the module stores
+//! only the final form of an entry and a few numbers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         let text = &value::text(value);
         entry.timeout = match value::list_timeout(text)? {
             ListTimeout::After(timeout) => Some(timeout),
-            // No timeout is written in words or left out; a zero could also mean an immediate end.
+            // An entry without a timeout has a word or no property. The meaning of a zero would be ambiguous.
             _ if parse_duration(text).is_some() => {
                 return Err(Complaint::new("a timeout of zero")
                     .expected("1s to 35w3d13h13m56s")
@@ -72,7 +72,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         Ok(())
     })
     .says("Keeps the entry but does not add it to the list.", "yes|no", "yes"),
-    // Properties that the router determines; they have no effect here.
+    // Properties that the router determines. They have no effect on the filter.
     Row::optional("creation-time", |_, _| Ok(()))
         .says("When the router created the entry.", "text", "2026-01-02 03:04:05")
         .differs("It has no effect."),
@@ -104,7 +104,7 @@ pub(super) struct AddressLists {
     lists: HashMap<String, Vec<u32>>,
     /// The entry with each hash of list and address.
     addresses: HashMap<u64, u32>,
-    /// The keys of the hashes are random, so no file can be crafted to be slow.
+    /// The keys of the hashes are random, so that no crafted file causes collisions.
     hasher: RandomState,
 }
 
@@ -227,7 +227,7 @@ impl Kind for AddressLists {
 /// An address, prefix, range or host name of the menu's family.
 fn address(value: &str, family: Family) -> Parsed<EntryAddress> {
     match value::addresses(value, family) {
-        // This is the same address in another notation.
+        // This is a single address in another notation.
         Ok(AddressSet::Range(first, last)) if first == last => {
             Ok(EntryAddress::Set(AddressSet::Prefix(IpNet::from(first))))
         }
@@ -237,7 +237,7 @@ fn address(value: &str, family: Family) -> Parsed<EntryAddress> {
     }
 }
 
-/// Whether it can be a host name, and is not a misspelt address: `192.0.2.X` is a placeholder.
+/// Whether the value can be a host name, and is no misspelt address: `192.0.2.X` is a placeholder.
 fn is_host_name(value: &str) -> bool {
     let name = value.strip_suffix('.').unwrap_or(value);
     let labels: Vec<&str> = name.split('.').collect();

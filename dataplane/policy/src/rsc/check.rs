@@ -1,8 +1,8 @@
 //! Checks relations between the commands of a file: referenced patterns exist, and jumps form no cycle. A jump to a
 //! chain without rules is valid, as on a router where other programs add its rules: a lint reports it.
 //!
-//! Refused commands still count as existing, so that one error is not reported twice. A rule with a wrong reference is
-//! refused. Every name and every jump is checked once.
+//! Entries of refused commands still count as existing, so that one error is not reported twice. A rule with a wrong
+//! reference is refused. Every name and every jump is checked once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,8 +12,8 @@ use crate::eval::MAX_JUMP_DEPTH;
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// Highest number of unknown names for which suggestions are searched, and of names that they are compared with. Bounds
-/// the work for a file with many wrong names.
+/// Maximum number of unknown names for which suggestions are searched, and of names to compare. Bounds the work for a
+/// file with many wrong names.
 const MOST_SUGGESTIONS: usize = 100;
 const MOST_CANDIDATES: usize = 1_000;
 
@@ -107,9 +107,9 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         New,
-        /// At this position of the path.
+        /// The chain is on the path, at this position.
         Open(usize),
-        /// Depth of the jumps from the chain.
+        /// The chain is complete: the depth of the jumps from it.
         Done(usize),
     }
     let mut complaints = Vec::new();
@@ -118,7 +118,7 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
         if states[start] != State::New {
             continue;
         }
-        // Each chain on the path, the number of its jumps followed so far, and their depth.
+        // Each chain on the path, the number of followed jumps from it, and their depth.
         let mut way = vec![(start, 0, 0)];
         states[start] = State::Open(0);
         while let Some((chain, followed, depth)) = way.last_mut() {
@@ -139,7 +139,7 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
                 State::Done(below) => {
                     *followed += 1;
                     *depth = (*depth).max(below.saturating_add(1));
-                    // Reported once, at the first jump beyond the limit.
+                    // The problem is reported once, at the first jump above the limit.
                     if below == MAX_JUMP_DEPTH {
                         complaints.push((jump.entry, too_deep()));
                     }
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!((reading.rules.rules.len(), reading.rules.layer7.len()), (3, 1));
     }
 
-    /// `raw` and filter, IPv4 and IPv6: four sets of chains.
+    /// `raw` and filter, each for IPv4 and IPv6, have four separate sets of chains.
     #[test]
     fn jumps_stay_in_their_menu() {
         let rule = |table, family, chain: &str, jump: Option<&str>| filter::RuleDraft {

@@ -1,7 +1,7 @@
 //! Commands of the supported menus, and the entries to which they apply.
 //!
 //! Owns the forms in which entries are selected: numbers, `*1` and names separated by commas, or `[find …]`, each as
-//! the first argument or as `numbers=`. `store` carries the command out.
+//! the first argument or as `numbers=`. `store` executes the command.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::lexer::{Command, Text, Word};
 use super::problem::{Complaint, show};
 use super::select::{Query, Refusal};
 
-/// Highest number of entries that a command may name one by one.
+/// Maximum number of entries that a command may name one by one.
 const MOST_ITEMS: usize = 10_000;
 
 /// Commands of a menu of entries.
@@ -23,13 +23,13 @@ pub(super) enum Verb {
     Set,
     /// Removes entries.
     Remove,
-    /// `set disabled=no`.
+    /// The same as `set disabled=no`.
     Enable,
-    /// `set disabled=yes`.
+    /// The same as `set disabled=yes`.
     Disable,
     /// Moves entries before another one.
     Move,
-    /// `set comment=`.
+    /// The same as `set comment=`.
     Comment,
 }
 
@@ -64,7 +64,7 @@ impl Verb {
         }
     }
 
-    /// How many arguments without a name it takes.
+    /// The number of arguments without a name.
     const fn positions(self) -> usize {
         match self {
             Verb::Add => 0,
@@ -100,7 +100,7 @@ impl<'a> Order<'a> {
         start..self.command.span.end
     }
 
-    /// The flaws that matter here: all but brackets in a place where entries may be selected.
+    /// The relevant flaws: all except brackets in a place where entries may be selected.
     pub(super) fn flaws(&self) -> impl Iterator<Item = &'a Flaw> {
         // Most commands have no flaws.
         let selectors = self.selectors().filter(|_| !self.command.flaws.is_empty());
@@ -177,7 +177,7 @@ pub(super) fn properties(verb: Verb, words: &[Word]) -> impl Iterator<Item = &Wo
     words.iter().filter(move |word| !is_one_of(word, verb.selecting()) && (verb == Verb::Add || !is_positional(word)))
 }
 
-/// Whether the word has one of these names, with a value or, after a `!`, without.
+/// Whether the word has one of these names, with a value, or with a leading `!` and no value.
 fn is_one_of(word: &Word, names: &[&str]) -> bool {
     let name = property_name(word);
     names.iter().any(|known| known.as_bytes() == name)
@@ -195,22 +195,22 @@ fn is_positional(word: &Word) -> bool {
 /// A selection of entries.
 #[derive(Debug)]
 pub(super) enum Selector {
-    /// One by one, each with its position.
+    /// Entries that are named one by one, each with its position.
     Items(Vec<(Item, Range<usize>)>),
-    /// By their properties.
+    /// Entries with these properties.
     Find(Query),
-    /// One of those, counted from 0: `([find …]->0)` or `[:pick [find …] 0]`.
+    /// One of the entries with these properties, counted from 0: `([find …]->0)` or `[:pick [find …] 0]`.
     OneOf(Query, usize),
 }
 
 /// The name of one entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// Its position, counted from 0.
+    /// The position, counted from 0.
     Number(usize),
-    /// `*1`: in hexadecimal digits, counted from 1 as they were added.
+    /// The id, such as `*1`: hexadecimal digits, counted from 1 in the order of addition.
     Id(usize),
-    /// By its name.
+    /// The name.
     Name(Vec<u8>),
 }
 
@@ -247,7 +247,7 @@ impl Selector {
 
 impl Item {
     fn read(bytes: &[u8]) -> Option<Item> {
-        // A larger number than any entry's.
+        // A number that is larger than the number of every entry.
         let number = |digits, radix| {
             let digits = std::str::from_utf8(digits).ok()?;
             Some(usize::from_str_radix(digits, radix).unwrap_or(usize::MAX))

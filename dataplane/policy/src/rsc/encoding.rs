@@ -1,8 +1,8 @@
 //! Conversion between bytes and text: names, comments and prefixes in any encoding, and files in UTF-16.
 //!
-//! RouterOS stores names and comments as bytes, in the encoding of the operator's program. Here they are text, so that
-//! they can appear in JSON, in logs and on command lines. A byte that is not UTF-8 is written as in exports, `\E1`; a
-//! `\` that would look like the beginning of such an escape is written `\5C`. The conversion is reversible.
+//! RouterOS stores names and comments as bytes, in the encoding of the operator's program. This module converts them to
+//! text, which JSON, logs and command lines need. A byte that is not UTF-8 becomes an escape as in exports, `\E1`. A
+//! `\` that would look like the beginning of such an escape becomes `\5C`. The conversion is reversible.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ pub fn utf8(file: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text.into_bytes())
 }
 
-/// Whether a file looks like UTF-16 without a byte order mark: every other one of its first bytes is 0.
+/// Whether a file looks like UTF-16 without a byte order mark: every second one of its first bytes is 0.
 pub(super) fn is_unmarked_utf16(file: &[u8]) -> bool {
     const LOOKED_AT: usize = 64;
     let begin = &file[..file.len().min(LOOKED_AT)];

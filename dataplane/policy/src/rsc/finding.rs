@@ -20,7 +20,7 @@ pub const WARNING_CODE: &str = "W001";
 pub enum Severity {
     /// The rules cannot run.
     Error,
-    /// The rules run, and may not do what was intended.
+    /// The rules run, but may differ from the intention.
     Warning,
 }
 
@@ -30,22 +30,22 @@ pub enum Severity {
 pub struct Finding {
     /// The name of the file.
     pub file: String,
-    /// Its severity.
+    /// The severity.
     pub severity: Severity,
-    /// Its code, four characters.
+    /// The code, four characters.
     pub code: &'static str,
-    /// The bytes of the file.
+    /// The position in the file, in bytes.
     #[serde(skip)]
     pub span: Range<usize>,
-    /// The line on which they begin, from 1; 0, in JSON `null`, without a position.
+    /// The line on which the position begins, from 1; 0 (in JSON `null`) without a position.
     #[serde(serialize_with = "null_for_0")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub line: u32,
-    /// The character of that line at which they begin, from 1; as `line`.
+    /// The character of that line at which the position begins, from 1; 0 as for `line`.
     #[serde(serialize_with = "null_for_0")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub column: u32,
-    /// The rule, by its number in `show rules`; `None` if it is about no rule, or the rules cannot be read.
+    /// The rule, by its number in `show rules`; `None` if the finding concerns no rule, or if the rules cannot be read.
     pub rule: Option<RuleNumber>,
     /// The error.
     pub message: String,
@@ -61,17 +61,17 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Also {
-    /// Its bytes.
+    /// The bytes.
     #[serde(skip)]
     pub span: Range<usize>,
-    /// The line on which they begin, from 1.
+    /// The line on which the position begins, from 1.
     pub line: u32,
     /// A label.
     pub what: String,
 }
 
 impl Finding {
-    /// A finding about these bytes. [`place`] adds line and column.
+    /// Creates a finding about these bytes. [`place`] adds line and column.
     pub fn new(severity: Severity, code: &'static str, span: Range<usize>, message: impl Into<String>) -> Finding {
         let (file, message) = (String::new(), message.into());
         Finding {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::lexer::MOST_WORDS;
 use super::problem::Complaint;
 
-/// Highest depth of brackets. Scripts on routers stay below ten.
+/// Maximum depth of brackets. Scripts on routers have a depth below ten.
 pub(super) const MAX_NESTING: usize = 64;
 
-/// An error in the form of a command that a rule must not have.
+/// An error in the form of a command, which a rule must not have.
 #[derive(Debug)]
 pub(super) struct Flaw {
     pub(super) span: Range<usize>,
@@ -18,7 +18,7 @@ pub(super) struct Flaw {
 /// The kind of the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlawKind {
-    /// `$` that is not `\$`.
+    /// A `$` that is not escaped as `\$`.
     Variable,
     /// An escape that the language does not have.
     Escape,
@@ -51,7 +51,7 @@ pub(super) enum FlawKind {
 }
 
 impl FlawKind {
-    /// Whether it makes the text around it unreadable, so that it matters in every menu.
+    /// Whether the flaw makes the text around it unreadable, so that it is an error in every menu.
     pub(super) const fn breaks_the_text(self) -> bool {
         matches!(
             self,

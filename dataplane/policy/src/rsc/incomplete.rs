@@ -4,8 +4,9 @@
 //! `#interrupted` where the export ends early. They look like comments. A rule set with missing rules may accept more
 //! than the router does, so a file is refused if its rules depend on the missing part.
 //!
-//! An export writes its menus in two passes, definitions first. The firewall is in the second one, which visits the
-//! top-level menus by name, `/ip` and `/ipv6` before `/ppp`, `/queue`, `/routing`, `/system`, `/tool` and `/user`.
+//! An export writes its menus in two passes, definitions first. The firewall is in the second pass, which visits the
+//! top-level menus in alphabetical order: `/ip` and `/ipv6` before `/ppp`, `/queue`, `/routing`, `/system`, `/tool` and
+//! `/user`.
 
 use std::ops::Range;
 
@@ -14,7 +15,7 @@ use super::problem::{Complaint, Problems, show};
 use crate::packet::Family;
 use crate::rule::{Condition, InterfaceKind, RuleSet};
 
-/// The longest of these comments, in bytes.
+/// Maximum length of such a comment, in bytes.
 const LONGEST: usize = 300;
 
 /// A comment about a missing part.
@@ -26,18 +27,19 @@ pub(super) struct Gap {
 
 #[derive(Debug)]
 enum Missing {
-    /// A part of these menus, by the path in the comment.
+    /// A part of these menus is missing. The path is that of the comment.
     Menus(String, Vec<Menu>),
-    /// Everything after this position. Whether that can include menus that rules depend on.
+    /// Everything after this position is missing. `of_rules` states whether that can include menus that rules depend
+    /// on.
     Rest { of_rules: bool },
 }
 
 /// Progress of an export.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// A menu of the second pass was seen.
+    /// Whether a menu of the second pass has occurred.
     second_pass: bool,
-    /// The last menu comes after `/ipv6`.
+    /// Whether the last menu comes after `/ipv6`.
     behind: bool,
 }
 
@@ -55,7 +57,7 @@ impl Progress {
     }
 }
 
-/// Whether a comment, with its `#`, is such a comment.
+/// Whether a comment, including its `#`, reports a missing part.
 pub(super) fn is_mark(comment: &[u8]) -> bool {
     comment.len() <= LONGEST && text_of(comment).is_some_and(|text| is_interrupted(&text) || menu_of(&text).is_some())
 }
@@ -93,7 +95,7 @@ impl Gap {
         Some(Gap { span, missing: Missing::Menus(format!("/{}", segments.join(" ")), menus) })
     }
 
-    /// Reports it: as a problem if the rules depend on the missing part, as a warning otherwise.
+    /// Reports the missing part: as a problem if the rules depend on it, otherwise as a warning.
     pub(super) fn tell(self, rules: &RuleSet, problems: &mut Problems, warnings: &mut Problems) {
         let (message, help, is_needed) = match self.missing {
             Missing::Menus(path, menus) => (

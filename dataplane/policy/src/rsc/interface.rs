@@ -83,21 +83,22 @@ pub(super) struct MemberDraft {
     comment: String,
 }
 
-/// Highest number of lists that a list may include or exclude.
+/// Maximum number of lists that a list may include or exclude.
 const MOST_NAMES: usize = 1_000;
 
 /// `/interface list`.
 #[derive(Debug)]
 pub(super) struct Lists;
 
-/// A list, as far as it was understood.
+/// A list, with all parts that could be parsed.
 #[derive(Debug)]
 pub(super) struct ListEntry {
     list: InterfaceList,
-    /// Whether it has no errors.
+    /// Whether the list has no errors.
     intact: bool,
-    /// The positions of its name and of the lists that it references. Without a name it was not understood.
+    /// The position of the list's name; `None` if the list could not be parsed.
     name: Option<Range<usize>>,
+    /// The position of the list's references to other lists.
     references: Range<usize>,
 }
 
@@ -136,7 +137,7 @@ impl Kind for Lists {
 #[derive(Debug)]
 pub(super) struct Members;
 
-/// A member, if it was understood.
+/// A member that could be parsed.
 #[derive(Debug)]
 pub(super) struct Member {
     member: InterfaceMember,
@@ -223,7 +224,7 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
     found.into_iter().filter(|entry| entry.intact && says_something(&entry.list)).map(|entry| entry.list).collect()
 }
 
-/// Whether it is one of RouterOS's own lists.
+/// Whether this is the name of a predefined list of RouterOS.
 pub(super) fn is_builtin(name: &str) -> bool {
     Lists::BUILTIN.contains(&name)
 }

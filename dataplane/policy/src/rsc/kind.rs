@@ -10,7 +10,7 @@ use super::store::Record;
 
 /// The kind of a menu's entries.
 pub(super) trait Kind {
-    /// The result of the words of an `add`, also with errors, so that other entries can reference it.
+    /// The result of an `add`. It also exists for an `add` with errors, so that other entries can reference it.
     type Entry;
 
     /// Whether the order of entries matters, so that they can be placed and moved.
@@ -31,7 +31,7 @@ pub(super) trait Kind {
     /// Parses the words of an entry.
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Self::Entry;
 
-    /// The value of an entry's property, if it is known without its words.
+    /// The value of an entry's property, if the words of the entry are not needed for it.
     fn field<'e>(&self, _entry: &'e Self::Entry, _name: &[u8]) -> Option<Cow<'e, [u8]>> {
         None
     }
@@ -47,12 +47,12 @@ pub(super) trait Kind {
     /// Converts a searched value to the form of stored values.
     fn normalize(&self, _name: &[u8], _value: &mut Vec<u8>) {}
 
-    /// The only entries that can match the query, if an index has them.
+    /// The only entries that can match the query, if an index contains them.
     fn candidates(&self, _query: &Query) -> Option<Vec<u32>> {
         None
     }
 
-    /// Records a new or changed entry. Returns an equal entry, if there can be only one.
+    /// Records a new or changed entry. Returns an existing equal entry, if the menu does not allow two.
     fn enter(&mut self, _index: u32, _records: &[Record<Self::Entry>]) -> Option<u32> {
         None
     }
@@ -60,6 +60,6 @@ pub(super) trait Kind {
     /// Records that an entry is removed or about to change.
     fn leave(&mut self, _index: u32, _entry: &Self::Entry) {}
 
-    /// Marks an entry as unused.
+    /// Marks an entry as refused.
     fn refuse(&self, _entry: &mut Self::Entry) {}
 }

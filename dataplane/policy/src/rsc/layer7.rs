@@ -36,14 +36,14 @@ pub(super) struct Draft {
     regexp: Option<String>,
 }
 
-/// The result of an `add`, as far as it was understood: rules may reference a refused pattern.
+/// The result of an `add`, with all parts that could be parsed: rules may reference a refused pattern.
 #[derive(Debug)]
 pub(super) struct PatternDraft {
-    /// The pattern, if it has no errors.
+    /// The pattern; `None` if it has errors.
     pub(super) pattern: Option<Layer7Pattern>,
-    /// Its name, and the position of that.
+    /// The pattern's name and its position.
     pub(super) name: Option<(String, Range<usize>)>,
-    /// The positions of its properties.
+    /// The positions of the pattern's properties.
     pub(super) spans: SourceSpans,
 }
 
@@ -77,7 +77,7 @@ fn regexp(value: &[u8]) -> Parsed<String> {
     match layer7::parse(&regexp) {
         Ok(_) => Ok(regexp),
         Err(error) => {
-            // The library's message has several lines; the last one has the error.
+            // The library's message has several lines. The last one contains the error.
             let reason = error.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);
             Err(Complaint::new(format!("the pattern does not parse: {}", show(reason.as_bytes())))

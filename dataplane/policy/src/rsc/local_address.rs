@@ -1,6 +1,7 @@
 //! `/ip address` and `/ipv6 address`: the router's own addresses, which define local and broadcast addresses in rules.
 //!
-//! An IPv6 address that the router generates (`eui-64=yes`, `from-pool=`) is not in the file, and so not among them.
+//! An IPv6 address that the router generates (`eui-64=yes`, `from-pool=`) is not in the file, and so not among these
+//! addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -51,7 +52,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     .says("The pool of the address's prefix.", "name", "pool6")
     .differs(MADE_UP)
     .only(Family::Ipv6),
-    // These follow from the address, or do not concern it.
+    // These properties follow from the address, or have no relation to it.
     Row::optional("network", |draft, value| draft.keep("network", value))
         .says("The first address of the network.", "address", "192.0.2.0")
         .differs(FOLLOWS)
@@ -102,7 +103,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Keeps properties without effect; an empty value counts as none.
+    /// Stores a property without effect. An empty value counts as absent.
     fn keep(&mut self, name: &str, value: &[u8]) -> Parsed<()> {
         if !value.is_empty() {
             self.inert.insert(name.to_owned(), value::text(value).into_owned());
@@ -154,7 +155,7 @@ impl Kind for LocalAddresses {
     }
 }
 
-/// `192.0.2.1/24`, or without a length.
+/// Parses an address with or without a prefix length: `192.0.2.1/24`.
 fn address(value: &str, family: Family) -> Parsed<(IpAddr, Option<u8>)> {
     let (address, length) = match value.split_once('/') {
         Some((address, length)) => (address, Some(digits(length).and_then(|length| u8::try_from(length).ok()))),
@@ -176,7 +177,7 @@ fn address(value: &str, family: Family) -> Parsed<(IpAddr, Option<u8>)> {
     }
 }
 
-/// `255.255.255.0` as a length.
+/// Parses a netmask such as `255.255.255.0` into a prefix length.
 fn netmask(value: &str) -> Parsed<u8> {
     let mask = value.parse().ok().and_then(|mask| ip_mask_to_prefix(IpAddr::V4(mask)).ok());
     mask.ok_or_else(|| {

@@ -3,16 +3,16 @@
 //! [`read`] takes the text of a `.rsc` file and returns its rules, its problems, and the skipped menus. It guarantees
 //! three properties. A command with any error yields no rule: a rule without one of its matchers would accept more. All
 //! problems of a file are reported in one run. Any bytes can be read, in time and memory linear in their number:
-//! searches by commands use up the budget of `work`, and everything without a natural bound (words, flaws, conditions,
-//! problems) has a limit, which is reported.
+//! searches by commands spend the budget of `work`, and all quantities without a natural bound (words, flaws,
+//! conditions, problems) have a limit, which is reported.
 //!
 //! ```text
 //!  bytes ─► encoding ─► script, if there is one ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
-//!                                          │        command, select, store::find: which entries a command is for
-//!                                          │        filter, layer7, address_list, …: what an entry's words say
-//!                                          │        property: one table row a property; value: what values mean
+//!                                          │        command, select, store::find: the entries to which a command applies
+//!                                          │        filter, layer7, address_list, …: the meaning of an entry's words
+//!                                          │        property: one table row a property; value: the meaning of values
 //!                                          └► other menus that RouterOS has: skipped and counted
-//!                   whatever is wrong ──► flaw, problem ─► finding ─► report
+//!                   any error ──► flaw, problem ─► finding ─► report
 //! ```
 //!
 //! [`export`] is the inverse, and [`wording`] the form of rules in exports and in all output for operators.
@@ -66,14 +66,15 @@ use crate::rule::RuleSet;
 /// The contents of a rule file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reading {
-    /// The rules and patterns without problems, with their ids. To be used only if there are no problems at all.
+    /// The rules and patterns without problems, with their ids. The caller must use them only if there are no problems.
     pub rules: RuleSet,
     /// All problems, in the order of the file.
     pub problems: Vec<Problem>,
     /// Warnings, in the order of the file: missing parts of the export, menus that RouterOS does not have, and ignored
     /// statements of scripts.
     pub warnings: Vec<Problem>,
-    /// Menus without firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
+    /// Menus without firewall rules, in the order of their first command. Above a thousand, one entry with the name `…`
+    /// contains the rest.
     pub skipped: Vec<SkippedMenu>,
     /// The positions of each rule's properties, in the order of the rules.
     #[serde(skip)]
@@ -87,7 +88,7 @@ pub struct Reading {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SkippedMenu {
-    /// Its path, such as `/ip firewall nat`.
+    /// The path, such as `/ip firewall nat`.
     pub menu: String,
     /// The number of its commands.
     pub commands: u32,

@@ -1,14 +1,14 @@
 //! Problems of a file and their positions.
 //!
-//! A [`Complaint`] has the message; the caller adds the span; [`Problems`] collects them in any order, and sorts them
-//! by position, with lines and columns, in one pass.
+//! A [`Complaint`] contains the message, and the caller adds the span. [`Problems`] collects problems in any order,
+//! sorts them by position, and adds lines and columns in one pass.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Serialize;
 
-/// Highest number of problems of a file that are reported. A file with more is probably not an export, and may have any
+/// Maximum number of problems of a file that are reported. A file with more is probably not an export, and may have any
 /// size.
 const MOST_PROBLEMS: usize = 10_000;
 
@@ -17,9 +17,9 @@ const MOST_PROBLEMS: usize = 10_000;
 pub struct Problem {
     /// The bytes of the file.
     pub span: Range<usize>,
-    /// The line on which they begin, from 1.
+    /// The line on which the bytes begin, from 1.
     pub line: u32,
-    /// The character of that line at which they begin, from 1. A byte that is not UTF-8 counts as one character.
+    /// The character of that line at which the bytes begin, from 1. A byte that is not UTF-8 counts as one character.
     pub column: u32,
     /// The error.
     pub message: String,
@@ -35,7 +35,7 @@ pub(super) struct Complaint {
     message: String,
     expected: Option<String>,
     help: Option<String>,
-    /// The part of the value with the error, if it is not all of it.
+    /// The part of the value with the error; `None` for the whole value.
     pub(super) part: Option<Range<usize>>,
 }
 
@@ -54,7 +54,7 @@ impl Complaint {
         self
     }
 
-    /// Sets the help to "did you mean …", if some name is similar.
+    /// Sets the help to "did you mean …", if a name is similar.
     pub(super) fn did_you_mean<'a>(mut self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
         if let Some(name) = nearest(word, names) {
             self.help = Some(format!("did you mean `{name}`?"));
@@ -70,13 +70,13 @@ impl Complaint {
         self
     }
 
-    /// Restricts it to these bytes of the value.
+    /// Restricts the complaint to these bytes of the value.
     pub(super) fn at(mut self, part: Range<usize>) -> Self {
         self.part = Some(part);
         self
     }
 
-    /// Moves the part by this number of bytes, for a value that is found inside another one.
+    /// Moves the part by this number of bytes, for a value inside another one.
     pub(super) fn moved(mut self, by: usize) -> Self {
         self.part = self.part.map(|part| part.start + by..part.end + by);
         self
@@ -88,7 +88,7 @@ impl Complaint {
 pub(super) struct Problems {
     kept: Vec<(Range<usize>, Complaint)>,
     count: usize,
-    /// The first one that is not kept.
+    /// The position of the first problem that is not stored.
     more: Option<Range<usize>>,
 }
 
@@ -102,7 +102,7 @@ impl Problems {
         }
     }
 
-    /// How many were added.
+    /// The number of added problems.
     pub(super) const fn count(&self) -> usize {
         self.count
     }
@@ -116,18 +116,18 @@ impl Problems {
         Problems { kept: self.kept.into_iter().filter_map(to).collect(), count: self.count, more }
     }
 
-    /// Adds others to these.
+    /// Adds other problems to these.
     pub(super) fn extend(&mut self, others: Problems) {
         others.kept.into_iter().for_each(|(span, complaint)| self.add(span, complaint));
         self.more = self.more.take().or(others.more);
     }
 
-    /// Whether reading should stop: there are more problems than are kept.
+    /// Whether the reader should stop, because there are more problems than the maximum.
     pub(super) const fn are_too_many(&self) -> bool {
         self.more.is_some()
     }
 
-    /// All of them in the order of the file. Problems of an entry are found again when the entry is changed; each is
+    /// All problems in the order of the file. A change of an entry finds the problems of the entry again; each is
     /// reported once.
     pub(super) fn place(mut self, text: &[u8]) -> Vec<Problem> {
         self.kept.extend(self.more.map(|span| (span, too_many())));
@@ -151,7 +151,7 @@ fn too_many() -> Complaint {
         .help("fix the reported ones, and check that the file is an export")
 }
 
-/// Counts lines and columns. It only moves forward, so that a file with many problems is read once.
+/// Counts lines and columns. The cursor only moves forward, so that a file with many problems is read once.
 pub(super) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
@@ -240,8 +240,9 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
         .map(|(_, name)| name)
 }
 
-/// Edit distance with swapped neighbours counted once (optimal string alignment), in bytes; stops with a larger value
-/// as soon as it must exceed `most`. Common beginnings and ends cost no time: paths of menus share much.
+/// The edit distance in bytes, in which swapped neighbours count once (optimal string alignment). Stops with a larger
+/// value as soon as the distance must exceed `most`. Common beginnings and ends are skipped, because paths of menus
+/// often share them.
 pub(super) fn distance(left: &[u8], right: &[u8], most: usize) -> usize {
     let begin = left.iter().zip(right).take_while(|(left, right)| left == right).count();
     let (left, right) = (&left[begin..], &right[begin..]);

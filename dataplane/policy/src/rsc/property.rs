@@ -1,8 +1,8 @@
 //! Properties: the possible `name=value` words of a menu, as a table with one row for each.
 //!
 //! A new matcher or action needs only a row with its name, its parser, and its description in the language reference.
-//! This file matches a command's words with a table and guarantees that none is ignored: an unknown name, a value with
-//! errors, a word without `=`, and a second value for a name are all problems.
+//! This file matches the words of a command with a table, and guarantees that no word is ignored: an unknown name, a
+//! value with errors, a word without `=`, and a second value for a name are all problems.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// A file with more problems gets no further suggestions, which take longer than reading.
+/// Maximum number of problems with suggestions. Suggestions take longer than the reading of the file.
 const MOST_SUGGESTIONS: usize = 1_000;
 
 /// Parses a value into a draft of the new entry.
@@ -23,9 +23,9 @@ type ReadValue<D> = fn(&mut D, &[u8]) -> Parsed<()>;
 /// A row of a menu's table.
 pub(super) struct Property<D: 'static> {
     reading: Reading<D>,
-    /// Whether verbose exports write `!name` if it is not set.
+    /// Whether verbose exports write `!name` if the property is not set.
     unsettable: bool,
-    /// Its name, the menus that have it, and its description in the language reference.
+    /// The name, the menus with the property, and its description in the language reference.
     about: PropertyReference,
 }
 
@@ -73,7 +73,7 @@ impl<D> Property<D> {
         Property::new(name, Reading::Refused(why), true)
     }
 
-    /// Its meaning, the grammar of its value, and an example.
+    /// The meaning, the grammar of its value, and an example.
     pub(super) const fn says(mut self, meaning: &'static str, grammar: &'static str, example: &'static str) -> Self {
         self.about.meaning = meaning;
         self.about.grammar = grammar;
@@ -99,7 +99,7 @@ impl<D> Property<D> {
         self
     }
 
-    /// Rules that have it are kept and never run; the note says so.
+    /// Marks a property whose rules are kept and never run. `differs` contains this fact.
     pub(super) const fn never_run(mut self, differs: &'static str) -> Self {
         self.about.is_run = false;
         self.differs(differs)
@@ -116,7 +116,7 @@ pub(super) fn set<T>(place: &mut Option<T>, value: Parsed<T>) -> Parsed<()> {
     Ok(())
 }
 
-/// The same for a value that is text.
+/// As [`set`], for a value that is text.
 pub(super) fn read_text<T>(place: &mut Option<T>, value: &[u8], read: fn(&str) -> Parsed<T>) -> Parsed<()> {
     set(place, read(&value::text(value)))
 }
@@ -127,7 +127,7 @@ pub(super) fn describe<D>(table: &[Property<D>]) -> Vec<PropertyReference> {
     read.map(|property| property.about.clone()).collect()
 }
 
-/// The menu of a command, where several menus have the same table.
+/// The menu of a command, because several menus have the same table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scope {
     pub(super) family: Option<Family>,
@@ -161,7 +161,7 @@ enum State {
 }
 
 impl Given {
-    /// The position of the value, if one was given, valid or not.
+    /// The position of the value, valid or not; `None` if there is no value.
     pub(super) fn span(&self, name: &str) -> Option<Range<usize>> {
         let (_, state, span) = self.values.iter().find(|(given, ..)| *given == name)?;
         (*state != State::Unset).then(|| span.clone())
@@ -197,7 +197,7 @@ pub(super) struct Add<'a> {
     pub(super) verb: Range<usize>,
     /// The line on which the command begins.
     pub(super) line: u32,
-    /// Whether its form has no flaws.
+    /// Whether the form of the command has no flaws.
     pub(super) intact: bool,
 }
 
@@ -232,7 +232,7 @@ struct Sheet<'a, D: 'static> {
 }
 
 impl<'a, D> Sheet<'a, D> {
-    /// `name=value`.
+    /// Parses `name=value`.
     fn value(&mut self, word: &Word, value: &Text) {
         let Some(property) = self.find(&word.name.bytes, word.name.span.clone()) else { return };
         if self.given.has(property.name()) {
@@ -256,7 +256,7 @@ impl<'a, D> Sheet<'a, D> {
         }
     }
 
-    /// `!name`, which verbose exports write for properties that are not set.
+    /// Parses `!name`, which verbose exports write for properties that are not set.
     fn unset(&mut self, word: &Word, name: &[u8]) {
         let Some(property) = self.find(name, word.span.clone()) else { return };
         if self.given.has(property.name()) {
@@ -272,7 +272,7 @@ impl<'a, D> Sheet<'a, D> {
         }
     }
 
-    /// A word of another form.
+    /// Reports a word of another form.
     fn stray(&mut self, word: &Word) {
         self.given.complete = false;
         let complaint = Complaint::new(format!("`{}` is not a property", show(&word.name.bytes)))

@@ -1,7 +1,7 @@
 //! The language reference: the descriptions of properties and actions in the menus' tables.
 //!
-//! The texts are in the rows with the parsers, so that both are changed together; tests parse every example. All output
-//! of the reference is generated from here.
+//! The texts are in the same rows as the parsers, so that a change of one is next to the other. Tests parse every
+//! example. All output of the reference is generated from these texts.
 
 use serde::Serialize;
 
@@ -12,11 +12,11 @@ use crate::rule::Table;
 /// Menus that have the same properties.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MenuReference {
-    /// Their paths, such as `/ip firewall filter`.
+    /// The paths of the menus, such as `/ip firewall filter`.
     pub menus: &'static [&'static str],
-    /// Their purpose, in one or more sentences.
+    /// The purpose of the menus, in one or more sentences.
     pub meaning: &'static str,
-    /// In the order of the table.
+    /// The properties, in the order of the table.
     pub properties: Vec<PropertyReference>,
     /// The values of `action=`; empty for menus without actions.
     pub actions: Vec<ActionReference>,
@@ -29,19 +29,19 @@ pub struct PropertyReference {
     pub name: &'static str,
     /// Whether it is a condition on packets; other properties describe the rule.
     pub is_matcher: bool,
-    /// Its meaning, in one sentence.
+    /// The meaning, in one sentence.
     pub meaning: &'static str,
-    /// The form of its value: `[…]` is optional, `|` separates choices, `…` stands for more of the same.
+    /// The form of the value: `[…]` is optional, `|` separates choices, `…` means repetition.
     pub grammar: &'static str,
     /// An example.
     pub example: &'static str,
     /// The difference from RouterOS; empty if there is none.
     pub differs: &'static str,
-    /// The only family that has it, if not both.
+    /// The only family with it; `None` for both.
     pub family: Option<Family>,
-    /// The only table that has it, if not both.
+    /// The only table with it; `None` for both.
     pub table: Option<Table>,
-    /// Whether rules with it are run. Others are kept and shown.
+    /// Whether rules with the property run. Other rules are kept and shown.
     pub is_run: bool,
 }
 
@@ -64,15 +64,15 @@ impl PropertyReference {
 /// A value of `action=`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ActionReference {
-    /// As it is written.
+    /// The name in rules.
     pub name: &'static str,
-    /// Its effect, in one sentence.
+    /// The effect, in one sentence.
     pub meaning: &'static str,
     /// The difference from RouterOS; empty if there is none.
     pub differs: &'static str,
-    /// The only family that has it, if not both.
+    /// The only family with it; `None` for both.
     pub family: Option<Family>,
-    /// The only table that has it, if not both.
+    /// The only table with it; `None` for both.
     pub table: Option<Table>,
 }
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(paths, [""; 0]);
     }
 
-    /// Those of rules are in the tests of `filter`.
+    /// The tests of `filter` check the examples of rules.
     #[test]
     fn every_example_of_the_other_menus_is_accepted() {
         for menu in &reference()[1..] {

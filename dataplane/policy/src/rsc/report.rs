@@ -1,8 +1,8 @@
 //! Renders findings in the form of the Rust compiler's messages.
 //!
-//! The file may have any encoding and size: a byte that is not UTF-8 is shown as `�`, so that columns stay right, and
-//! only the lines of a finding are passed to the renderer. Findings beyond the first [`MOST_PICTURES`], and those on
-//! very long lines, are shown in one line.
+//! The file may have any encoding and size. A byte that is not UTF-8 is shown as `�`, so that columns are right. The
+//! renderer receives only the lines of a finding. Findings after the first [`MOST_PICTURES`], and findings on very long
+//! lines, are shown in one line.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -12,13 +12,13 @@ use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snip
 use super::finding::{Also, Finding, Severity};
 use super::problem::{Problem, char_length, line_end};
 
-/// Highest number of findings that are shown with their text.
+/// Maximum number of findings that are shown with their text.
 const MOST_PICTURES: usize = 200;
 
-/// Longest text, in bytes, that is shown for a finding.
+/// Maximum length of the text that is shown for a finding, in bytes.
 const LONGEST_PICTURE: usize = 8 * 1024;
 
-/// The problems of a file, for a terminal: position, text, expectation, remedy. Empty if there are none.
+/// The problems of a file for a terminal: position, text, expected form, remedy. Empty if there are none.
 pub fn report(problems: &[Problem], file: &str, text: &[u8], color: bool) -> String {
     let findings: Vec<Finding> =
         problems.iter().map(|problem| Finding { file: file.to_owned(), ..problem.clone().into() }).collect();
@@ -111,10 +111,10 @@ struct Picture {
     span: Range<usize>,
 }
 
-/// Finds lines. Findings are sorted, so it moves forward; for related positions it starts again.
+/// Finds lines. Findings are sorted, so the search moves forward. For related positions it starts again.
 struct Lines<'a> {
     text: &'a [u8],
-    /// Where a line begins.
+    /// The begin of a line.
     line: usize,
     /// The position up to which no line end was found.
     seen: usize,

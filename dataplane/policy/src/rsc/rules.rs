@@ -1,4 +1,4 @@
-//! The entries of the rule menus and of `/ip firewall layer7-protocol`, as commands see them. `filter` and `layer7`
+//! The entries of the rule menus and of `/ip firewall layer7-protocol`, in the form for commands. `filter` and `layer7`
 //! parse their words.
 
 use super::kind::Kind;

@@ -23,7 +23,7 @@ impl SourceSpans {
         self.values.iter().find(|(name, _)| *name == property).map(|(_, span)| span.clone())
     }
 
-    /// The bytes of the `add` on its first line: up to its last value there.
+    /// The bytes of the `add` on its first line, up to its last value on this line.
     pub fn first_line(&self, text: &[u8]) -> Range<usize> {
         let rest = text.get(self.verb.start..).unwrap_or_default();
         let line = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());

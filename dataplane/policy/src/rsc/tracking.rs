@@ -104,7 +104,7 @@ pub(super) fn set(tracking: &mut Tracking, set: &Add<'_>, problems: &mut Problem
     }
 }
 
-/// Properties without effect are kept for exports.
+/// Stores properties without effect, for exports.
 fn inert(tracking: &mut Tracking, name: &str, value: &[u8]) -> Parsed<()> {
     tracking.inert.insert(name.to_owned(), value::text(value).into_owned());
     Ok(())
@@ -126,7 +126,7 @@ fn yes_no(place: &mut bool, value: &[u8]) -> Parsed<()> {
     Ok(())
 }
 
-/// The settings that differ from RouterOS's defaults, by name: properties and values as [`set`] takes them.
+/// The settings that differ from RouterOS's defaults, by name: properties and values in the form for [`set`].
 pub(super) fn changed(tracking: &Tracking) -> Vec<(&str, String)> {
     let (given, default) = (values(tracking), values(&Tracking::default()));
     let given = given.into_iter().zip(default).filter(|(given, default)| given != default).map(|(given, _)| given);

@@ -1,4 +1,4 @@
-//! The budget of a file for searching entries.
+//! The budget of a file for searches of entries.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -6,33 +6,34 @@ use std::ops::Range;
 use super::problem::{Complaint, Problems};
 use super::select::Refusal;
 
-/// The remaining budget of a file, beyond reading it.
+/// The remaining budget of a file, in addition to the work of reading it.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     left: Cell<u64>,
 }
 
 impl Work {
-    /// The budget for a file of this many bytes. A unit is about ten nanoseconds: small files get half a second, others
-    /// about the time in which they are read, which is enough to change all of their entries once. Scripts of real
-    /// routers need a thousandth of it.
+    /// The budget for a file of `length` bytes. A unit is about ten nanoseconds. A small file gets half a second. A
+    /// large file gets about its reading time, which is enough to change all of its entries once. Scripts of real
+    /// routers need a thousandth of the budget.
     pub(super) fn new(length: usize) -> Work {
         Work { left: Cell::new(50_000_000 + 8 * length as u64) }
     }
 
-    /// Spends units; false if the budget is exhausted.
+    /// Spends units. Returns false if the budget is exhausted.
     pub(super) fn spend(&self, units: usize) -> bool {
         let left = self.left.get().saturating_sub(units as u64);
         self.left.set(left);
         left > 0
     }
 
-    /// Whether the budget is exhausted. Commands with a cost are then ignored: it was reported once.
+    /// Whether the budget is exhausted. Commands with a cost are then ignored, because the exhaustion was reported
+    /// once.
     pub(super) fn is_over(&self) -> bool {
         self.left.get() == 0
     }
 
-    /// Reports the result of an operation that began while the budget was left.
+    /// Reports the result of an operation that began before the budget was exhausted.
     pub(super) fn settle(&self, done: Result<(), Refusal>, at: &Range<usize>, problems: &mut Problems) {
         if self.is_over() {
             let complaint = Complaint::new("the commands so far search too many entries")

@@ -10,15 +10,16 @@ use crate::word::words;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// Forwards the packet; no further rule is tried. RouterOS's default. In `raw`: continues with tracking and the
-    /// filter.
+    /// Forwards the packet; no further rule is evaluated. This is RouterOS's default. In `raw`: continues with tracking
+    /// and the filter.
     #[default]
     Accept,
-    /// Drops the packet; no further rule is tried.
+    /// Drops the packet; no further rule is evaluated.
     Drop,
-    /// Drops the packet and answers its sender; no further rule is tried.
+    /// Drops the packet and answers its sender; no further rule is evaluated.
     Reject(RejectWith),
-    /// Drops the packet and keeps the sender's TCP connection open without accepting data; no further rule is tried.
+    /// Drops the packet and keeps the sender's TCP connection open without accepting data; no further rule is
+    /// evaluated.
     Tarpit,
     /// Counts the packet and continues.
     Passthrough,
@@ -28,9 +29,9 @@ pub enum Action {
     AddSrcToAddressList(ListAdd),
     /// Adds the destination to a list, or renews its timeout, and continues.
     AddDstToAddressList(ListAdd),
-    /// Tries the rules of another chain, then continues.
+    /// Evaluates the rules of another chain, then continues.
     Jump(String),
-    /// Returns behind the jump; in a built-in chain, to the chain's default.
+    /// Continues after the jump; in a built-in chain, applies the chain's default.
     Return,
     /// Lets later packets of the connection bypass the rules, and continues.
     FasttrackConnection,

@@ -40,7 +40,7 @@ impl AddressSet {
         (first == last).then_some(first)
     }
 
-    /// Whether some address is in both sets.
+    /// Whether an address can be in both sets.
     pub fn overlaps(&self, other: &AddressSet) -> bool {
         let ((first, last), (others_first, others_last)) = (self.bounds(), other.bounds());
         first <= others_last && others_first <= last
@@ -54,7 +54,7 @@ impl From<IpAddr> for AddressSet {
 }
 
 impl fmt::Display for AddressSet {
-    /// A single address has no prefix length, in both families.
+    /// Writes a single address of either family without a prefix length.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.single(), self) {
             (Some(address), _) => write!(f, "{address}"),

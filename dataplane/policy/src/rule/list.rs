@@ -14,7 +14,7 @@ use crate::packet::Family;
 pub struct ListAdd {
     /// Name of the address list.
     pub list: String,
-    /// How long the address stays.
+    /// The timeout of the entry.
     pub timeout: ListTimeout,
 }
 
@@ -24,9 +24,10 @@ pub struct ListAdd {
 pub enum ListTimeout {
     /// Until the dataplane restarts. RouterOS's default.
     NoneDynamic,
-    /// Without end. RouterOS saves and exports such entries; here they survive a reload, as with `NoneDynamic`.
+    /// No expiry. RouterOS stores and exports such entries. In this filter they survive a reload, as with
+    /// `NoneDynamic`.
     NoneStatic,
-    /// This long after the last packet that added it. 1 s to 35w3d13h13m56s.
+    /// The time after the last packet that added the address: 1 s to 35w3d13h13m56s.
     After(Duration),
 }
 
@@ -38,18 +39,18 @@ pub struct ListEntry {
     pub family: Family,
     /// Name of the address list.
     pub list: String,
-    /// Its address.
+    /// The address.
     pub address: EntryAddress,
-    /// Timeout, from the time the rules are applied; `None` for a static entry.
+    /// The timeout, which begins when the rules are applied; `None` for a static entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
-    /// Kept and shown, but not in the list.
+    /// Whether the entry is kept and shown, but not in the list.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disabled: bool,
     /// Free text.
     #[serde(default, skip_serializing_if = "is_default")]
     pub comment: String,
-    /// The line of the rule file on which it begins, counted from 1; 0 for entries without a file.
+    /// The line of the rule file on which the entry begins, counted from 1; 0 for entries without a file.
     pub line: u32,
 }
 
@@ -59,7 +60,7 @@ pub struct ListEntry {
 pub enum EntryAddress {
     /// An address, prefix or range.
     Set(AddressSet),
-    /// All addresses of a host name, resolved again after their time to live.
+    /// All addresses of a host name, which is resolved again after their time to live.
     Name(String),
     /// No address: RouterOS exports such entries. They match no packet.
     None,

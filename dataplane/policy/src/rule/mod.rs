@@ -62,15 +62,15 @@ pub struct RuleSet {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InterfaceList {
-    /// Its name in matchers.
+    /// The name in matchers.
     pub name: String,
     /// Lists whose interfaces it includes.
     pub include: Vec<String>,
-    /// Lists whose interfaces it excludes from those.
+    /// Lists whose interfaces it excludes from the included ones.
     pub exclude: Vec<String>,
-    /// Its own members, which are included in any case, unless they are disabled.
+    /// The list's own members. They are always included, unless they are disabled.
     pub members: Vec<InterfaceMember>,
-    /// Free text. RouterOS's own lists are present only if they have one.
+    /// Free text. A predefined list of RouterOS is present only if it has a comment.
     #[serde(skip_serializing_if = "is_default")]
     pub comment: String,
 }
@@ -79,29 +79,30 @@ pub struct InterfaceList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Stable across reloads and reordering: derived from the rule's content, see [`RuleSet::assign_ids`].
+    /// The id, which does not change with reloads and reordering. It is derived from the rule's content, see
+    /// [`RuleSet::assign_ids`].
     pub id: RuleId,
-    /// Its menu, together with `family`.
+    /// The menu, together with `family`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub table: Table,
     /// IPv4 or IPv6: `/ip` or `/ipv6`.
     pub family: Family,
-    /// Its chain. Chain names are compared exactly.
+    /// The chain. Chain names are compared exactly.
     pub chain: String,
-    /// Its matchers; all must be true.
+    /// The matchers; all must be true.
     pub matchers: Vec<Matcher>,
-    /// Its action.
+    /// The action.
     pub action: Action,
-    /// Whether packets that it matches are logged: `log=yes`, or the action `log`.
+    /// The log line of packets that the rule matches: `log=yes`, or the action `log`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: Option<Log>,
-    /// Kept and shown, but not run.
+    /// Whether the rule is kept and shown, but does not run.
     pub disabled: bool,
-    /// Why the rule cannot run, if so. It is then kept and shown with all of its matchers, because a rule without one
-    /// of them would match more.
+    /// The reason that the rule cannot run; `None` if it can. Such a rule is kept and shown with all of its matchers,
+    /// because a rule without one of them would match more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub invalid: Option<String>,
-    /// Whether a door of the configuration generated it, rather than the file.
+    /// Whether a door of the configuration generated the rule.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dynamic: bool,
     /// Free text.
@@ -114,7 +115,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A filter rule that matches every packet of the family in this chain. The rest is filled in with
+    /// A filter rule that matches every packet of the family in this chain. Callers set other fields with
     /// `..Rule::new(…)`.
     pub fn new(family: Family, chain: &str, action: Action) -> Rule {
         Rule {
@@ -134,12 +135,12 @@ impl Rule {
         }
     }
 
-    /// Whether it matches later fragments; they meet no other rule.
+    /// Whether the rule matches later fragments. No other rule is evaluated for them.
     pub fn is_for_fragments(&self) -> bool {
         self.matchers.iter().any(|matcher| !matcher.negated && matcher.condition == Condition::Fragment(true))
     }
 
-    /// Whether packets meet it: it is neither disabled nor invalid.
+    /// Whether the rule runs: it is neither disabled nor invalid.
     pub const fn runs(&self) -> bool {
         !self.disabled && self.invalid.is_none()
     }
@@ -149,17 +150,17 @@ words! {
     /// The tables of rules.
     #[derive(Default)]
     Table {
-        /// `raw`: before connection tracking.
+        /// `raw`, which precedes connection tracking.
         Raw = "raw",
-        /// `filter`: after it.
+        /// `filter`, which follows connection tracking.
         #[default]
         Filter = "filter",
     }
 }
 
 impl Table {
-    /// The built-in chains: each packet enters one of the filter's; in `raw`, `output` if it is from a protected
-    /// address and `prerouting` otherwise.
+    /// The built-in chains. Each packet enters one chain of the filter. In `raw`, a packet from a protected address
+    /// enters `output`, and any other packet `prerouting`.
     pub const fn builtin_chains(self) -> &'static [&'static str] {
         match self {
             Table::Raw => &["prerouting", "output"],
@@ -167,7 +168,7 @@ impl Table {
         }
     }
 
-    /// The chain of this table that a packet enters which enters this chain of the filter.
+    /// The chain of this table for packets that enter this chain of the filter.
     pub const fn entry(self, chain: BuiltinChain) -> &'static str {
         match (self, chain) {
             (Table::Filter, chain) => chain.name(),
@@ -227,13 +228,13 @@ impl BuiltinChain {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer7Pattern {
-    /// Its name in `layer7-protocol=`.
+    /// The name in `layer7-protocol=`.
     pub name: String,
     /// The expression, unquoted. Bytes above 0x7f of the file appear as `\xHH`.
     pub regexp: String,
     /// Free text.
     pub comment: String,
-    /// The line of the rule file on which it begins, counted from 1; 0 for patterns without a file.
+    /// The line of the rule file on which the pattern begins, counted from 1; 0 for patterns without a file.
     pub line: u32,
 }
 
@@ -257,7 +258,7 @@ impl RuleSet {
     }
 }
 
-/// For fields that JSON leaves out.
+/// Whether a field has its default value, which JSON omits.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

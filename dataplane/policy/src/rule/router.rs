@@ -18,14 +18,14 @@ pub type Inert = BTreeMap<String, String>;
 pub struct InterfaceMember {
     /// The interface.
     pub interface: String,
-    /// Kept and shown, but not in the list.
+    /// Whether the member is kept and shown, but not in the list.
     #[serde(skip_serializing_if = "is_default")]
     pub disabled: bool,
     /// Free text.
     #[serde(skip_serializing_if = "is_default")]
     pub comment: String,
-    /// The line of the rule file on which it begins, counted from 1; 0 for members without a file. Exports have the
-    /// members of all lists in this order.
+    /// The line of the rule file on which the member begins, counted from 1; 0 for members without a file. Exports have
+    /// the members of all lists in this order.
     pub line: u32,
 }
 
@@ -67,7 +67,7 @@ impl From<String> for InterfaceMember {
 pub struct LocalAddress {
     /// The address with its prefix length. `None` if the router generates it, which is possible for IPv6 only.
     pub address: Option<IpNet>,
-    /// Kept and shown, but not an address of the router.
+    /// Whether the address is kept and shown, but is not an address of the router.
     #[serde(skip_serializing_if = "is_default")]
     pub disabled: bool,
     /// `interface`, `comment`, `network` and others.
@@ -113,8 +113,8 @@ impl FromStr for LocalAddress {
 }
 
 impl LocalAddress {
-    /// The address, if the file has it: addresses from a prefix pool and addresses with a generated interface
-    /// identifier are not in the file.
+    /// The address; `None` if it is not in the file, because it is from a prefix pool or has a generated interface
+    /// identifier.
     pub fn known(&self) -> Option<&IpNet> {
         let is = |name: &str, made_up: fn(&str) -> bool| self.inert.get(name).is_some_and(|value| made_up(value));
         let is_made_up = is("eui-64", |value| value == "yes") || is("from-pool", |value| !value.is_empty());

@@ -49,15 +49,15 @@ pub struct Tracking {
     pub tcp_max_retrans: Duration,
     /// `tcp-unacked-timeout`: 5m.
     pub tcp_unacked: Duration,
-    /// `udp-timeout`: seen in one direction. 30s since RouterOS 7; in older exports without it 10s.
+    /// `udp-timeout`: packets in one direction only. 30s since RouterOS 7; 10s for older exports without this property.
     pub udp: Duration,
-    /// `udp-stream-timeout`: seen in both directions. 3m.
+    /// `udp-stream-timeout`: packets in both directions. 3m.
     pub udp_stream: Duration,
     /// `icmp-timeout`: 10s.
     pub icmp: Duration,
     /// `generic-timeout`: every other protocol. 10m.
     pub generic: Duration,
-    /// Values that the router determines itself, or that concern its own connections.
+    /// Values that the router determines, or that concern the router's own connections.
     #[serde(skip_serializing_if = "super::is_default")]
     pub inert: Inert,
 }

@@ -40,7 +40,7 @@ impl AddressSet {
 pub struct PortSet(pub Vec<RangeInclusive<u16>>);
 
 impl PortSet {
-    /// Highest number of items in one list in RouterOS.
+    /// Maximum number of items in one list in RouterOS.
     pub const MAX_ITEMS: usize = 16;
 
     /// Whether the port is in the set.
@@ -90,15 +90,15 @@ words! {
 }
 
 words! {
-    /// How a number is compared.
+    /// The relation of a comparison.
     Relation {
-        /// It is equal.
+        /// The number is equal.
         Equal = "equal",
-        /// It is not equal.
+        /// The number is not equal.
         NotEqual = "not-equal",
-        /// It is less.
+        /// The number is less.
         LessThan = "less-than",
-        /// It is greater.
+        /// The number is greater.
         GreaterThan = "greater-than",
     }
 }
@@ -114,7 +114,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether it is true for this number.
+    /// Whether the comparison is true for this number.
     pub const fn holds(self, number: u8) -> bool {
         match self.relation {
             Relation::Equal => number == self.value,
@@ -191,11 +191,11 @@ words! {
     ConnectionState {
         /// Invalid: belongs to no connection and begins none.
         Invalid = "invalid",
-        /// Belongs to a connection that was seen in both directions.
+        /// Belongs to a connection with packets in both directions.
         Established = "established",
         /// Is related to a connection: an ICMP error.
         Related = "related",
-        /// Begins a connection, or belongs to one that was seen in one direction only.
+        /// Begins a connection, or belongs to one with packets in one direction only.
         New = "new",
         /// Exempt from tracking by a `notrack` rule.
         Untracked = "untracked",
@@ -203,11 +203,11 @@ words! {
 }
 
 words! {
-    /// How a connection's addresses were translated. Source: RouterOS manual, Filter, `connection-nat-state`.
+    /// The translation of a connection's addresses. Source: RouterOS manual, Filter, `connection-nat-state`.
     NatState {
-        /// Its source.
+        /// The source.
         Srcnat = "srcnat",
-        /// Its destination.
+        /// The destination.
         Dstnat = "dstnat",
     }
 }
@@ -254,7 +254,7 @@ pub struct Rate {
     pub count: u64,
     /// Time for that number, more than zero.
     pub per: Duration,
-    /// Highest number that may be taken at once, as written: exports of RouterOS 6 have 0.
+    /// Maximum number of tokens that may be taken at once, as written: exports of RouterOS 6 have 0.
     pub burst: u64,
     /// The unit of a token.
     pub unit: RateUnit,

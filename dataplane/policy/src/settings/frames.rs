@@ -48,8 +48,8 @@ pub struct FrameClasses {
 }
 
 impl Default for FrameClasses {
-    /// Frames that a network needs to resolve addresses pass; frames that change the routes of hosts pass only from
-    /// inside.
+    /// Accepts frames that a network needs to resolve addresses. Accepts frames that change the routes of hosts only
+    /// from inside.
     fn default() -> Self {
         let from_inside = SideChoice { outside: Choice::Drop, inside: Choice::Accept };
         FrameClasses {
@@ -93,9 +93,9 @@ impl FrameClasses {
 /// inside = "accept" }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SideChoice {
-    /// For frames that come from outside.
+    /// The choice for frames from outside.
     pub outside: Choice,
-    /// For frames that come from inside.
+    /// The choice for frames from inside.
     pub inside: Choice,
 }
 
@@ -158,8 +158,8 @@ impl<'de> Deserialize<'de> for SideChoice {
     }
 }
 
-/// Highest rate of a class from one side, in frames per second, all workers together. One second's number may pass at
-/// once. Written as a number, or as `"off"` for no limit.
+/// Maximum rate of a class from one side, in frames per second, for all workers together. The number of one second may
+/// pass at once. Written as a number, or as `"off"` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameRate(Option<NonZeroU32>);
 
@@ -167,8 +167,8 @@ impl FrameRate {
     /// No limit.
     pub const OFF: FrameRate = FrameRate(None);
 
-    /// The highest limit. Above it, rounding the interval between two frames to nanoseconds has an error of more than a
-    /// thousandth.
+    /// The maximum limit. Above it, the rounding of the interval between two frames to nanoseconds has an error of more
+    /// than a thousandth.
     const MAX: u32 = 1_000_000;
 
     const SECOND_NS: u64 = 1_000_000_000;
@@ -186,9 +186,9 @@ impl FrameRate {
         self.0.is_none()
     }
 
-    /// Counts a frame if it may pass. `paid_until` is the time until which earlier frames have used up the rate (the
-    /// theoretical arrival time of GCRA, ITU-T I.371), zero at first. Returns its new value; `None` if the frame
-    /// exceeds the rate. A bucket is one number, so that workers can share it without a lock.
+    /// Counts a frame if the rate admits it. `paid_until` is the time until which earlier frames have used the rate
+    /// (the theoretical arrival time of GCRA, ITU-T I.371), zero at first. Returns the new value of `paid_until`;
+    /// `None` if the frame exceeds the rate. The state is one number, so that workers can share it without a lock.
     pub fn admit(self, paid_until: Time, now: Time) -> Option<Time> {
         let Some(limit) = self.0 else { return Some(paid_until) };
         let interval = FrameRate::SECOND_NS / u64::from(limit.get());
@@ -199,8 +199,9 @@ impl FrameRate {
 }
 
 impl Default for FrameRate {
-    /// Much more than the hosts of an Ethernet segment send together, a few hundred per second at most when all of them
-    /// start at once; much less than slows a host down: Linux handles about 100,000 ARP packets per second on one core.
+    /// The default is far more than the hosts of an Ethernet segment send together: at most a few hundred frames per
+    /// second, when all of them start at once. It is far less than a rate that slows down a host: Linux handles about
+    /// 100,000 ARP packets per second on one core.
     fn default() -> Self {
         FrameRate(NonZeroU32::new(1000))
     }

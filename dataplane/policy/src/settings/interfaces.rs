@@ -1,8 +1,8 @@
 //! Maps a router's interfaces to the sides of the filter.
 //!
-//! A filter has two sides, a router any number of interfaces with its own names. The configuration states which names
-//! mean a side, and which ones mean an interface without packets of this filter. A rule about any other name must be
-//! refused: an accept with a negated name would match every packet, and a drop with the name none.
+//! A filter has two sides. A router has any number of named interfaces. The configuration assigns names to a side, or
+//! to the interfaces without packets of this filter. A rule with any other name must be refused: an accept with the
+//! negated name would match every packet, and a drop with the name would match none.
 
 use std::collections::HashMap;
 
@@ -16,16 +16,16 @@ use crate::word::Set;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Interfaces {
-    /// Names of the outside.
+    /// Names that mean the outside.
     pub outside: Vec<String>,
-    /// Names of the inside.
+    /// Names that mean the inside.
     pub inside: Vec<String>,
-    /// Names of neither side, such as tunnels that end at the router: a matcher about one is false for every packet,
-    /// and true for every packet if it is negated.
+    /// Names that mean neither side, such as tunnels that end at the router. A matcher with such a name is false for
+    /// every packet, and true for every packet if it is negated.
     pub elsewhere: Vec<String>,
 }
 
-/// [`Interfaces`] as configured, before names in two places are refused.
+/// [`Interfaces`] as configured, before the check for names in two places.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Written {
@@ -58,19 +58,19 @@ impl TryFrom<Written> for Interfaces {
 }
 
 impl Default for Interfaces {
-    /// The sides by their own names.
+    /// The names `outside` and `inside` mean their sides.
     fn default() -> Self {
         Interfaces { outside: vec!["outside".to_owned()], inside: vec!["inside".to_owned()], elsewhere: Vec::new() }
     }
 }
 
 impl Interfaces {
-    /// The sides of an interface matcher: possibly none or both; `None` if the configuration does not state them.
+    /// The sides of an interface matcher, which may be none or both; `None` if the configuration does not contain them.
     ///
     /// A list means the sides of its interfaces. Its interfaces without a side count as interfaces without packets, if
-    /// at least one of the list means a side. A list that the configuration names is not expanded; a list that neither
-    /// the configuration nor the rules name means nothing. RouterOS's own lists and groups of interfaces are known, see
-    /// [`own_list`] and [`own_group`].
+    /// at least one interface of the list means a side. A list that the configuration names is not expanded. A list
+    /// that neither the configuration nor the rules name has no meaning. RouterOS's predefined lists and groups of
+    /// interfaces are known, see [`own_list`] and [`own_group`].
     pub fn sides(&self, kind: InterfaceKind, name: &str, lists: &[InterfaceList]) -> Option<Set<Side>> {
         match kind {
             InterfaceKind::Interface | InterfaceKind::BridgePort => self.named(name).or_else(|| own_group(name)),
@@ -82,16 +82,16 @@ impl Interfaces {
     }
 
     /// Whether a rule with this matcher must be refused, because the side of its interface is not configured.
-    /// `!all-vlan` is refused as well, unless the configuration names `all-vlan`: tagged frames do pass through the
-    /// filter, and rules cannot distinguish them, so it would match more packets than on the router.
+    /// `!all-vlan` is refused as well, unless the configuration names `all-vlan`: tagged frames pass through the
+    /// filter, and rules cannot distinguish them, so the matcher would match more packets than on the router.
     pub fn leave_open(&self, matcher: &Matcher, lists: &[InterfaceList]) -> bool {
         let Condition::Interface { kind, name, .. } = &matcher.condition else { return false };
         let all_but_vlans = matcher.negated && name == ALL_VLAN && self.named(name).is_none();
         all_but_vlans || self.sides(*kind, name, lists).is_none()
     }
 
-    /// Whether the matcher names an interface, or a list of interfaces, none of which is a side of the filter. Lists
-    /// without any interface do not count.
+    /// Whether the matcher names an interface that is not a side of the filter, or a list without any interface that
+    /// is. Empty lists do not count.
     pub fn is_elsewhere(&self, matcher: &Matcher, lists: &[InterfaceList]) -> bool {
         let Condition::Interface { kind, name, .. } = &matcher.condition else { return false };
         let has_interfaces = || match kind {
@@ -106,7 +106,8 @@ impl Interfaces {
         self.sides(*kind, name, lists) == Some(Set::EMPTY) && has_interfaces()
     }
 
-    /// The sides that the configuration gives to the name; empty for `elsewhere`, `None` if it has none.
+    /// The sides that the configuration assigns to the name; empty for `elsewhere`, `None` if it does not contain the
+    /// name.
     fn named(&self, name: &str) -> Option<Set<Side>> {
         let is_in = |names: &[String]| names.iter().any(|known| known == name);
         let means = |side: &Side| match side {
@@ -117,8 +118,8 @@ impl Interfaces {
         (!sides.is_empty() || is_in(&self.elsewhere)).then_some(sides)
     }
 
-    /// The interfaces of a list, in RouterOS's order: included lists, without excluded ones, and the list's own
-    /// members. `None` if an excluded list is not known, because the result would have too many.
+    /// The interfaces of a list, in RouterOS's order: those of included lists, without those of excluded lists, and the
+    /// list's own members. `None` if an excluded list is not known, because the result would have too many interfaces.
     fn contents<'l>(&self, name: &'l str, lists: &'l [InterfaceList], known: &mut Known<'l>) -> Option<Contents> {
         let contents = |sides, others| Some(Contents { sides, others });
         if let Some(sides) = self.named(name) {
@@ -164,8 +165,8 @@ impl Interfaces {
 /// All interfaces with their own VLAN tag.
 const ALL_VLAN: &str = "all-vlan";
 
-/// The sides of RouterOS's own interface groups, which may stand in place of an interface. Both sides are Ethernet,
-/// whether frames are tagged or not; there is no other interface here. Source: RouterOS manual, Filter.
+/// The sides of RouterOS's predefined interface groups, which a rule may name in place of an interface. Both sides are
+/// Ethernet, with and without tags. The filter has no other interface. Source: RouterOS manual, Filter.
 fn own_group(name: &str) -> Option<Set<Side>> {
     match name {
         "all-ethernet" => Some(Side::ALL.into_iter().collect()),
@@ -174,7 +175,7 @@ fn own_group(name: &str) -> Option<Set<Side>> {
     }
 }
 
-/// The interfaces of RouterOS's predefined lists: all interfaces, none, those that it created itself (for clients of a
+/// The interfaces of RouterOS's predefined lists: all interfaces, none, those that RouterOS created (for clients of a
 /// PPP server), and the others. Source: RouterOS manual, Interface lists.
 fn own_list(name: &str) -> Option<Contents> {
     match name {
@@ -184,7 +185,7 @@ fn own_list(name: &str) -> Option<Contents> {
     }
 }
 
-/// Highest depth of lists that include one another.
+/// Maximum depth of lists that include one another.
 const MAX_DEPTH: usize = 32;
 
 /// Results so far: each list is expanded once.
@@ -196,14 +197,14 @@ struct Known<'l> {
 /// The contents of a list.
 #[derive(Clone, Copy)]
 struct Contents {
-    /// The sides of its interfaces.
+    /// The sides of the list's interfaces.
     sides: Set<Side>,
-    /// Whether it has interfaces without a side.
+    /// Whether the list has interfaces without a side.
     others: bool,
 }
 
 impl Contents {
-    /// Whether it has interfaces, and none of them has a side.
+    /// Whether the list has interfaces, and none of them has a side.
     fn is_unknown(&self) -> bool {
         self.sides.is_empty() && self.others
     }
@@ -280,7 +281,8 @@ mod tests {
             ("unheard of", &None),
             ("both", &both),
             ("not LAN", &outside),
-            // As `!WAN`: a packet is on a side, and no longer on one of several interfaces.
+            // As for `!WAN`, the matcher depends on the side, because the filter does not know the interface of a
+            // packet.
             ("not WAN", &inside),
             ("not guests", &None),
             ("not LAN but bridge", &both),

@@ -1,5 +1,5 @@
-//! Settings beside the rules: protected addresses, sides of interfaces, chain defaults, time zone, frames that rules
-//! cannot see, and doors.
+//! Settings beside the rules: protected addresses, sides of interfaces, chain defaults, time zone, frames that rules do
+//! not evaluate, and doors.
 
 mod frames;
 mod interfaces;
@@ -26,8 +26,8 @@ use crate::time::UtcOffset;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// The protected addresses, which have the role of "the router's own addresses": they decide which chain a packet
-    /// enters.
+    /// The protected addresses, which have the role of the router's own addresses: they determine the chain that a
+    /// packet enters.
     pub protect: Vec<IpNet>,
     /// The sides of the interfaces in rules.
     pub interfaces: Interfaces,
@@ -35,21 +35,21 @@ pub struct Settings {
     pub vlans: Vlans,
     /// Offset from UTC of the clock of `time` matchers. It does not follow summer time.
     pub time_zone: UtcOffset,
-    /// The verdict on a packet that no rule of its chain decides about.
+    /// The verdict on a packet that no rule of its chain decides.
     pub chain_default: ChainDefaults,
-    /// The verdict on frames that rules cannot see.
+    /// The verdict on frames that rules do not evaluate.
     pub frames: FrameClasses,
-    /// The number of ports that a source may try before its knocks are ignored for a while.
+    /// The number of ports that a source may try before its knocks are ignored for some time.
     pub port_budget: PortBudget,
-    /// The doors. In the configuration they are not a key of this section but stand beside it, each a `[[door]]`: the
-    /// reader of the configuration refuses them here and adds them.
+    /// The doors. In the configuration they are not a key of this section: each is a `[[door]]` beside it. The reader
+    /// of the configuration refuses doors in this section, and adds those beside it.
     #[serde(deserialize_with = "door::distinct", skip_serializing_if = "Vec::is_empty")]
     pub doors: Vec<Door>,
 }
 
 impl Default for Settings {
-    /// Everything is protected, only `output` accepts by default, only frames that resolve addresses pass among those
-    /// that rules do not see, the sides have their own names, and the time zone is UTC.
+    /// All addresses are protected. Only `output` accepts by default. Of the frames that rules do not evaluate, only
+    /// those that resolve addresses pass. The names `outside` and `inside` mean the sides, and the time zone is UTC.
     fn default() -> Self {
         let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a literal prefix"));
         Settings {
@@ -66,7 +66,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// These settings with the doors that stand beside them in the configuration.
+    /// These settings with the doors that are beside them in the configuration.
     ///
     /// # Errors
     /// If this section contains doors as well.
@@ -77,7 +77,8 @@ impl Settings {
         }
     }
 
-    /// The chain a packet enters: `input` towards a protected address, `output` from one, `forward` otherwise.
+    /// The chain that a packet enters: `input` if its destination is protected, `output` if its source is, otherwise
+    /// `forward`.
     pub fn chain(&self, packet: &Packet<'_>) -> BuiltinChain {
         match packet.side {
             Side::Outside if self.protects(packet.destination) => BuiltinChain::Input,
@@ -91,7 +92,7 @@ impl Settings {
     }
 }
 
-/// A verdict as written in the configuration.
+/// A verdict in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
@@ -110,9 +111,10 @@ impl From<Choice> for Verdict {
     }
 }
 
-/// The verdict of a built-in chain on packets that none of its rules decides about.
+/// The verdict of a built-in chain on packets that none of its rules decides.
 ///
-/// RouterOS accepts there. Here only `output` does: a rule set for IPv4 alone must not leave IPv6 open.
+/// RouterOS accepts in all chains. This filter accepts only in `output`: a rule set for IPv4 alone must not leave IPv6
+/// open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ChainDefaults {

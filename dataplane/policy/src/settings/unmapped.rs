@@ -1,7 +1,7 @@
-//! Interface names that the rules use and for which the configuration has no side.
+//! Interface names in rules for which the configuration has no side.
 //!
-//! The sides of a name follow from rules and settings together. This module finds every rule that cannot run because of
-//! such a name, and prints the remedy.
+//! Rules and settings together determine the sides of a name. This module finds every rule that cannot run because of
+//! such a name, and writes the remedy.
 
 use std::collections::BTreeMap;
 
@@ -35,10 +35,10 @@ impl Interfaces {
         unmapped
     }
 
-    /// The section of the configuration, with these names as comments for the operator to move into one of its lists.
-    /// They are in no list by default, because no side is safe for every rule. A tunnel's name in `outside` lets
-    /// strangers in where rules accept packets from the tunnel; the name of the outside in `elsewhere` does where rules
-    /// drop packets from it.
+    /// The section of the configuration, with these names as comments, which the operator moves into one of its lists.
+    /// They are in no list by default, because no side is safe for every rule. The name of a tunnel in `outside` lets
+    /// strangers in if rules accept packets from the tunnel. The name of the outside in `elsewhere` lets strangers in
+    /// if rules drop packets from it.
     pub fn mapping(&self, unmapped: &[Unmapped]) -> String {
         let list = |key, names: &[String]| {
             let quoted: Vec<String> = names.iter().map(|name| string(name)).collect();
@@ -58,10 +58,10 @@ impl Interfaces {
     }
 }
 
-/// Highest number of rule lines that are printed for a name.
+/// Maximum number of rule lines that are printed for a name.
 const MOST_LINES: usize = 8;
 
-/// `line 3`, or `lines 3, 5 and 7`; shortened if there are many.
+/// Writes `line 3`, or `lines 3, 5 and 7`, shortened if there are many.
 fn places(mut lines: Vec<u32>) -> String {
     lines.dedup();
     let more = lines.len().saturating_sub(MOST_LINES);

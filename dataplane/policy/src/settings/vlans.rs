@@ -4,19 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::packet::Vlan;
 
-/// The state that is kept for each VLAN and PPPoE session separately. State of matchers and limits on replies are never
+/// The state that is separate for each VLAN and PPPoE session. State of matchers and limits of replies are never
 /// separate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vlans {
-    /// Connections, and all state of doors: progress, grants, hold-off, attempts and tried ports. List entries that
-    /// rules add count in all VLANs, as on RouterOS.
+    /// Connections and all state of doors are separate: progress, grants, hold-off, attempts and tried ports. List
+    /// entries that rules add count in all VLANs, as on RouterOS.
     #[default]
     Separate,
-    /// No state.
+    /// No state is separate.
     Shared,
-    /// As [`Vlans::Separate`], and also list entries that packets add. Entries of the rules and of operators count in
-    /// all VLANs.
+    /// As [`Vlans::Separate`], and list entries that packets add are separate as well. Entries of the rules and of
+    /// operators count in all VLANs.
     SeparateLists,
 }
 

@@ -10,22 +10,22 @@ use crate::eval::tracking::TcpState;
 use crate::packet::{Side, Vlan};
 use crate::rule::{AddressSet, ConnectionState};
 
-/// Highest number of connections in one answer: about 400 KB. The next request continues after them.
+/// Maximum number of connections in one answer: about 400 KB. The next request continues after them.
 pub const MAX_CONNECTIONS: usize = 1_000;
 
-/// A table that refused a connection within this time counts as full.
+/// The time after a refused connection for which the table counts as full.
 pub const FULL_FOR: Duration = Duration::from_secs(60);
 
 /// Fill level of the connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionTableStatus {
-    /// Known connections, by the last count. A count takes a second for half a million slots.
+    /// Number of known connections at the last count. A count takes a second for half a million slots.
     pub known: u64,
     /// Approximate capacity: `connection-capacity`.
     pub capacity: u64,
-    /// Packets since start whose new connection found no room; tracking calls them `invalid`.
+    /// Number of packets since start whose new connection found no room. The state of such packets is `invalid`.
     pub refused: u64,
-    /// Time since the last of them; `None` if there was none.
+    /// Time since the last such packet; `None` if there was none.
     pub last_refused: Option<Duration>,
 }
 
@@ -51,29 +51,29 @@ pub struct ConnectionQuery {
     /// Only connections that an address of this set began.
     #[serde(default, with = "perhaps_as_text")]
     pub source: Option<AddressSet>,
-    /// Where the search begins: [`Connections::next`] of the previous answer, 0 for the first request.
+    /// The start of the search: [`Connections::next`] of the previous answer, 0 for the first request.
     #[serde(default)]
     pub from: u64,
-    /// Highest number of connections, at most [`MAX_CONNECTIONS`].
+    /// Maximum number of connections, at most [`MAX_CONNECTIONS`].
     pub limit: usize,
 }
 
 /// A part of the connection table, in no order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Connections {
-    /// The connections that were found; this may be empty although others follow.
+    /// The found connections. The list may be empty although others follow.
     pub connections: Vec<Connection>,
-    /// Where the next request continues; `None` at the end of the table.
+    /// The start of the next request; `None` at the end of the table.
     pub next: Option<u64>,
 }
 
-/// A connection. Addresses and ports are not translated, so those of the packets are those of the two ends.
+/// A connection. Addresses and ports are not translated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    /// The VLAN that it is in.
+    /// The VLAN of the connection.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// Its IP protocol.
+    /// The IP protocol.
     pub protocol: u8,
     /// Address and port, or ICMP identifier, of the originator.
     pub source: (IpAddr, u16),
@@ -87,12 +87,12 @@ pub struct Connection {
     pub tcp: Option<TcpState>,
     /// Whether its packets bypass the rules.
     pub fasttracked: bool,
-    /// The door through which it began.
+    /// The door through which the connection began.
     pub door: Option<String>,
     /// Time until the grant of that door ends; `None` if it has ended, or does not end.
     pub grant_left: Option<Duration>,
     /// IP bytes so far, both directions.
     pub bytes: u64,
-    /// Time until it expires, if no packet arrives.
+    /// Time until the connection expires, if no packet arrives.
     pub time_left: Duration,
 }

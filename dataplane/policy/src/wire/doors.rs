@@ -35,7 +35,7 @@ pub struct IgnoredSource {
     /// The source; its /64 over IPv6.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// Its VLAN, as in [`ListEntry`](super::ListEntry).
+    /// The VLAN, as in [`ListEntry`](super::ListEntry).
     #[serde(flatten)]
     pub vlan: Vlan,
     /// `ports`, `held-off` or `attempts`.
@@ -44,16 +44,16 @@ pub struct IgnoredSource {
     pub time_left: Duration,
 }
 
-/// Summary of one door. Counts are since start, and stay when the door changes.
+/// Summary of one door. Counts are since start. A change of the door does not reset them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DoorSummary {
-    /// Its name.
+    /// The name.
     pub door: String,
-    /// How often each step was taken, in order. The last one opens the door.
+    /// The number of times that each step was taken, in order. The last step opens the door.
     pub steps: Vec<u64>,
-    /// How often it opened.
+    /// The number of times that a knock opened the door.
     pub opened: u64,
-    /// How often a knock closed it.
+    /// The number of times that a knock closed the door.
     pub closed: u64,
     /// Failed steps and knocks, by reason; all reasons are present.
     pub failed: Vec<FailureCount>,
@@ -81,7 +81,7 @@ pub struct Visitor {
     /// The source; a prefix or range for an entry of an operator.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// Its VLAN, as in [`ListEntry`](super::ListEntry).
+    /// The VLAN, as in [`ListEntry`](super::ListEntry).
     #[serde(flatten)]
     pub vlan: Vlan,
     /// The destination of the knock or grant, as in [`ListEntry`](super::ListEntry).
@@ -90,6 +90,6 @@ pub struct Visitor {
     /// Steps taken; 0 for a grant.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub steps: u8,
-    /// Time left, for the next step or in total; `None` if it does not expire.
+    /// Time left, for the next step or in total; `None` if there is no expiry.
     pub time_left: Option<Duration>,
 }

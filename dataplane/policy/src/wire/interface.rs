@@ -8,18 +8,18 @@ use crate::word::words;
 /// A bound interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
-    /// Its side.
+    /// The side.
     pub side: Side,
-    /// Its name.
+    /// The name.
     pub name: String,
     /// `native` or `generic` XDP.
     pub xdp_mode: String,
     /// Whether frames are received and sent without a copy by the kernel.
     pub zero_copy: bool,
-    /// The driver, as `ethtool -i` shows it; empty if there is none.
+    /// The driver, as in the output of `ethtool -i`; empty if there is none.
     #[serde(default)]
     pub driver: String,
-    /// Why frames are copied, if they are.
+    /// The reason that frames are copied; `None` if they are not.
     #[serde(default)]
     pub copy_reason: Option<String>,
     /// The cost of the mode, compared with native XDP and zero-copy; `None` for both.
@@ -63,7 +63,7 @@ pub struct Repairs {
 }
 
 words! {
-    /// Kinds of drift that the filter survives. docs/drift.md has the reaction to each.
+    /// Kinds of drift with which the filter continues. docs/drift.md has the reaction to each.
     DriftKind {
         /// The interface was set down.
         Down = "down",
@@ -98,22 +98,22 @@ words! {
     }
 }
 
-/// Frames counted at one interface. Frames that arrive are `rx_packets`. The XDP program saw `arrived` of them, and
-/// `past_program` bypassed it. Of those that it saw, `no_socket` and `tails` were dropped; the others were received by
-/// a worker or are counted among the losses at its ring.
+/// Frames counted at one interface. Frames that arrive are `rx_packets`. The XDP program received `arrived` of them,
+/// and `past_program` bypassed it. Of the received ones, `no_socket` and `tails` were dropped; a worker received the
+/// others, or they are counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InterfaceCounters {
-    /// Frames that the XDP program saw, since start.
+    /// Frames that the XDP program received, since start.
     pub arrived: u64,
-    /// Of these, dropped because no worker serves their queue.
+    /// Of these, frames that were dropped because no worker serves their queue.
     pub no_socket: u64,
-    /// Of these, dropped because they may be the rest of an overlong frame that the driver has split.
+    /// Of these, frames that were dropped because they may be the rest of an overlong frame that the driver has split.
     pub tails: u64,
-    /// Frames that bypassed the XDP program and were dropped behind it, since start; `None` if the kernel cannot drop
-    /// there (before Linux 6.6).
+    /// Frames that bypassed the XDP program and were dropped after it, since start; `None` if the kernel does not
+    /// support this drop (before Linux 6.6).
     pub past_program: Option<u64>,
-    /// The driver's counters, since the interface was created: frames that arrived.
+    /// Frames that arrived. This counter and those below are the driver's, since the creation of the interface.
     pub rx_packets: u64,
     /// Frames sent, including those of the host.
     pub tx_packets: u64,

@@ -1,17 +1,17 @@
-//! Longest lines of the protocol.
+//! The maximum lengths of lines of the protocol.
 
-/// Longest line in bytes: two million list entries, each with a comment.
+/// Maximum length of a line in bytes: two million list entries, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
 
 /// Maximum number of list entries, or of sources at doors, in one answer. As one line they are far below [`MAX_LINE`], and the
 /// dataplane finds them in a fraction of a second.
 pub const MAX_ANSWER_ENTRIES: usize = 100_000;
 
-/// Longest line in bytes of a request without rules and list entries.
+/// Maximum length of a request without rules and list entries, in bytes.
 pub const MAX_SHORT_LINE: usize = 64 << 10;
 
-/// Longest line in bytes that a request may have, by its first bytes: [`MAX_LINE`] for rules, list entries and answers
-/// for host names, which begin with their tag; [`MAX_SHORT_LINE`] for all others.
+/// Maximum length of a request in bytes, by its first bytes: [`MAX_LINE`] for rules, list entries and answers for host
+/// names, which begin with their tag; [`MAX_SHORT_LINE`] for all others.
 pub fn longest_line(begin: &[u8]) -> usize {
     let mut rest = begin;
     for token in [&b"{"[..], b"\"request\"", b":"] {

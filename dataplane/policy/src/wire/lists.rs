@@ -15,7 +15,7 @@ use crate::rule::AddressSet;
 pub struct Lists {
     /// The lists that exist, with their numbers of entries.
     pub lists: Vec<ListOverview>,
-    /// Entries, ordered by list and address; at most as many as requested.
+    /// Entries, ordered by list and address, at most the requested number.
     pub entries: Vec<ListEntry>,
     /// The host names of these lists, in the first answer only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -43,7 +43,7 @@ pub struct ListQuery {
     pub comment: Option<String>,
     /// Only entries after this one, in the order of the answer: list and address.
     pub after: Option<After>,
-    /// Highest number of entries.
+    /// Maximum number of entries.
     pub limit: usize,
 }
 
@@ -52,13 +52,13 @@ pub struct ListQuery {
 pub struct After {
     /// List of the last entry.
     pub list: String,
-    /// Its address.
+    /// The address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// The VLAN in which it counts.
+    /// The VLAN in which the entry counts.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// The tag of the peer for which it counts.
+    /// The tag of the peer for which the entry counts.
     #[serde(default)]
     pub tag: u32,
 }
@@ -69,10 +69,10 @@ pub struct After {
 pub struct NewEntry {
     /// The list.
     pub list: String,
-    /// Its address.
+    /// The address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// Timeout. Without one the entry is static: no packet changes it, and it survives a restart.
+    /// The timeout. Without a timeout the entry is static: no packet changes it, and it survives a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Free text.
@@ -83,10 +83,10 @@ pub struct NewEntry {
 /// A list, and the origins of its entries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListOverview {
-    /// Its counts.
+    /// The counts.
     #[serde(flatten)]
     pub summary: ListSummary,
-    /// Whether a running rule adds to it.
+    /// Whether a running rule adds to the list.
     pub by_packets: bool,
     /// Static entries of the rules.
     pub by_rules: u64,
@@ -97,7 +97,7 @@ pub struct ListOverview {
 /// Summary of one list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListSummary {
-    /// Its name.
+    /// The name.
     pub list: String,
     /// Number of earlier proofs that an addition needs: 0 for a first step.
     pub level: u8,
@@ -108,7 +108,7 @@ pub struct ListSummary {
     /// Entries that were evicted since start, because the table was full.
     pub evicted: u64,
     /// Additions that were refused since start, because the table was full of entries of higher levels or the quota of
-    /// a source prefix was used up.
+    /// a source prefix was exhausted.
     pub refused: u64,
 }
 
@@ -117,25 +117,25 @@ pub struct ListSummary {
 pub struct ListEntry {
     /// The list.
     pub list: String,
-    /// Its address.
+    /// The address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// The only VLAN in which it counts, in `vlan` and `pppoe`. Both are absent if it counts in all VLANs, or, for an
-    /// entry of a door, without a VLAN. Where that must be distinguished, `vlan` is `untagged` for packets without a
-    /// VLAN.
+    /// The only VLAN in which the entry counts, in `vlan` and `pppoe`. Both are absent if the entry counts in all
+    /// VLANs, or, for an entry of a door, without a VLAN. If the two must be distinguished, `vlan` is `untagged` for
+    /// packets without a VLAN.
     #[serde(flatten)]
     pub vlan: Vlan,
     /// The host name that resolves to the address, if the entry comes from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The only peer for which it counts; `None` if it counts for all. Only a tag of an IPv6 peer is stored, so `::`
-    /// stands for an unknown one.
+    /// The only peer for which the entry counts; `None` if it counts for all. Only a tag of an IPv6 peer is stored, so
+    /// `::` represents an unknown peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
     /// Steps taken, in a door's list of knocks in progress; 0 elsewhere.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub steps: u8,
-    /// Time left; `None` if it does not expire.
+    /// Time left; `None` if the entry does not expire.
     pub time_left: Option<Duration>,
     /// Whether the entry is lost at a restart. Static entries belong to the rules or to an operator.
     pub dynamic: bool,

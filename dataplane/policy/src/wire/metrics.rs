@@ -18,17 +18,17 @@ use crate::rule::{RuleId, RuleNumber};
 pub struct Metrics {
     /// As in [`Request::Status`](super::Request::Status).
     pub status: Status,
-    /// Per worker, in order.
+    /// The counters of each worker, in order.
     pub workers: Vec<WorkerMetrics>,
-    /// When the dataplane started, since the Unix epoch. The same in every answer of one process.
+    /// The start time of the dataplane since the Unix epoch. The same in every answer of one process.
     pub started: Duration,
-    /// When the running rules were swapped in, since the Unix epoch. The same in every answer about one generation.
+    /// The time since the Unix epoch when the running rules took effect. The same in every answer about one generation.
     pub reloaded: Duration,
     /// Resources that the dataplane's process uses; `None` if /proc is not available.
     pub process: Option<ProcessUsage>,
     /// Running rules with series of their own, in order.
     pub rules: Vec<RuleMetrics>,
-    /// Counts of rules while they had no series of their own, since start. Never decreases.
+    /// Counts of rules without series of their own, since start. Never decreases.
     pub rule_overflow: Counter,
     /// Number of running rules without series of their own.
     pub rules_without_series: u64,
@@ -71,13 +71,13 @@ pub struct PeersRefused {
 /// Counters of one worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerMetrics {
-    /// Its number.
+    /// The number.
     pub worker: u32,
     /// Frames by verdict and reason. Every possible pair is present from the start.
     pub frames: Vec<FrameCount>,
     /// Bytes received on each side, with Ethernet headers: outside, inside.
     pub received_bytes: [u64; 2],
-    /// Bytes sent out of each side.
+    /// Bytes sent on each side.
     pub sent_bytes: [u64; 2],
     /// Losses at the rings, by side and name.
     pub ring_drops: Vec<RingDrops>,
@@ -109,21 +109,21 @@ pub struct RingDrops {
     pub frames: u64,
 }
 
-/// Longest comment of a rule in metrics, in characters. A label is part of each series' identity.
+/// Maximum length of a rule's comment in metrics, in characters. A label is part of the identity of each series.
 pub const MAX_COMMENT: usize = 80;
 
 /// A rule and its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleMetrics {
-    /// Its id.
+    /// The id.
     pub id: RuleId,
-    /// Its number in `show rules`.
+    /// The number in `show rules`.
     pub number: RuleNumber,
-    /// Its chain.
+    /// The chain.
     pub chain: String,
     /// The name of its action.
     pub action: String,
-    /// Its comment, cut to [`MAX_COMMENT`] characters; empty if the configuration keeps comments out of metrics.
+    /// The comment, truncated to [`MAX_COMMENT`] characters; empty if the configuration excludes comments from metrics.
     pub comment: String,
     /// Packets and bytes.
     pub counter: Counter,
@@ -142,6 +142,6 @@ pub struct ProcessUsage {
     pub open_fds: u64,
     /// Soft limit of open file descriptors; `None` if there is none.
     pub max_fds: Option<u64>,
-    /// Threads.
+    /// Number of threads.
     pub threads: u64,
 }

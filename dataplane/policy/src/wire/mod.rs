@@ -39,14 +39,15 @@ pub use self::text::as_text;
 /// Version of these messages. Both sides refuse any other version.
 pub const VERSION: u32 = 4;
 
-/// First line that the dataplane sends.
+/// The first line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
     /// [`VERSION`] of the dataplane.
     pub knockplane: u32,
     /// Version of the dataplane's package.
     pub version: String,
-    /// Why the peer is refused; the connection ends after this line. `None` if requests are answered.
+    /// The reason that the peer is refused; the connection ends after this line. `None` if the dataplane answers
+    /// requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }

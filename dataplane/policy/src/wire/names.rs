@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::packet::Family;
 use crate::rule::{EntryAddress, ListEntry};
 
-/// Highest number of host names in the address lists of one rule set. Each is resolved again when its time to live
+/// Maximum number of host names in the address lists of one rule set. Each is resolved again when its time to live
 /// ends.
 pub const MAX_NAMES: usize = 1_000;
 
-/// Highest number of addresses of one name; further ones are dropped.
+/// Maximum number of addresses of one name; further addresses are dropped.
 pub const MAX_NAME_ADDRESSES: usize = 64;
 
 /// A host name in an address list, for addresses of the menu's family.
@@ -26,7 +26,7 @@ pub struct HostName {
 }
 
 impl HostName {
-    /// The host name of a list entry; `None` if the entry is disabled or holds no name.
+    /// The host name of a list entry; `None` if the entry is disabled or contains no name.
     pub fn of(entry: &ListEntry) -> Option<HostName> {
         match &entry.address {
             EntryAddress::Name(name) if !entry.disabled => Some(HostName { family: entry.family, name: name.clone() }),
@@ -40,7 +40,7 @@ impl HostName {
 pub struct NameAnswer {
     /// The name.
     pub name: HostName,
-    /// Its addresses, or why there are none.
+    /// The addresses, or the reason that there are none.
     pub outcome: NameOutcome,
 }
 
@@ -50,7 +50,7 @@ pub struct NameAnswer {
 pub enum NameOutcome {
     /// These addresses replace the earlier ones.
     Addresses(Vec<IpAddr>),
-    /// Resolution failed, for this reason; the earlier addresses stay.
+    /// Resolution failed, for this reason; the earlier addresses remain.
     Failed(String),
 }
 
@@ -64,9 +64,10 @@ pub struct NameState {
     /// The name.
     #[serde(flatten)]
     pub name: HostName,
-    /// Its addresses, from the last answer.
+    /// The addresses, from the last answer.
     pub addresses: Vec<IpAddr>,
-    /// Why the last attempt failed; `None` if it succeeded, or if there was none since the dataplane started.
+    /// The reason that the last attempt failed; `None` if it succeeded, or if there was none since the dataplane
+    /// started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Time since the last answer; `None` if there was none since the dataplane started.

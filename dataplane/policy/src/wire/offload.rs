@@ -1,6 +1,6 @@
-//! Work that senders leave to their interface and that no interface has done: checksums and segmentation. On a veth,
-//! and between a host and its virtual machines or containers, the next physical interface does it; a filter in between
-//! sees packets before that.
+//! Offloads at senders: checksums and segmentation that a sender leaves to its interface, and that no interface has
+//! computed yet. On a veth, and between a host and its virtual machines or containers, the next physical interface
+//! computes them. A filter in between receives packets before that.
 
 use std::time::Duration;
 
@@ -8,24 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::packet::Side;
 
-/// How long a warning stays after the last such packet.
+/// The time for which a warning remains after the last such packet.
 pub const WARNED_FOR: Duration = Duration::from_secs(600);
 
 /// Packets and frames since start whose sender left work to its interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offload {
-    /// Packets of TCP and UDP whose checksum is not computed, from outside and from inside. Only first packets of
-    /// connections that were accepted, knocks that opened a door, and packets that got an address into a list are looked
-    /// at.
+    /// Packets of TCP and UDP without a computed checksum, from outside and from inside. The engine checks only first
+    /// packets of accepted connections, knocks that opened a door, and packets that added an address to a list.
     pub checksums: [u64; 2],
     /// Frames that were dropped because they are longer than the MTU of the interfaces allows.
     pub too_long: u64,
-    /// Time since the last of any of them was seen; `None` if there was none.
+    /// Time since the last such packet or frame; `None` if there was none.
     pub last: Option<Duration>,
 }
 
 impl Offload {
-    /// The warnings, each with its remedy; none if the last packet is long ago.
+    /// The warnings, each with its remedy; none if the last packet arrived more than [`WARNED_FOR`] ago.
     pub fn warnings(&self) -> Vec<String> {
         if self.last.is_none_or(|age| age >= WARNED_FOR) {
             return Vec::new();

@@ -24,23 +24,23 @@ pub enum Request {
     Doors {
         /// Only this door.
         door: Option<String>,
-        /// Highest number of sources with a knock in progress, of sources with a grant, and of ignored sources.
+        /// Maximum number of sources with a knock in progress, of sources with a grant, and of ignored sources.
         limit: usize,
     },
-    /// Everything that the dataplane knows of one source. Answered by [`Response::Source`].
+    /// All state of one source in the dataplane. Answered by [`Response::Source`].
     Source(SourceQuery),
     /// A part of the connection table. Answered by [`Response::Connections`].
     Connections(ConnectionQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
-    /// Compiles this rule set beside the workers and swaps it in as a whole. Lists and the counters of unchanged rules
-    /// stay. Answered by [`Response::Applied`] when every worker runs it, or by [`Response::Refused`] if nothing
-    /// changed. [`Response::Failed`] means either that the rules could not be stored and nothing changed, or that a
-    /// worker hangs and the others run the new rules.
+    /// Compiles this rule set while the workers run, and then replaces the running rules as a whole. Lists and the
+    /// counters of unchanged rules remain. Answered by [`Response::Applied`] when every worker runs the new rules, or
+    /// by [`Response::Refused`] if nothing changed. [`Response::Failed`] means either that the rules could not be
+    /// stored and nothing changed, or that a worker hangs and the others run the new rules.
     Apply {
         /// The rules.
         rules: Box<RuleSet>,
-        /// Their source, for operators: a file name.
+        /// The source of the rules for operators: a file name.
         source: String,
         /// The addresses of the host names in their address lists.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,15 +53,15 @@ pub enum Request {
     /// Reads the configuration file again and applies its doors and its `[policy]` as [`Request::Apply`] does with
     /// rules. Answered by [`Response::Reloaded`], or as [`Request::Apply`].
     Reload,
-    /// Adds entries to lists, all or none. Static entries of the rules stay unchanged, and so do static entries for
+    /// Adds entries to lists, all or none. Static entries of the rules do not change, and neither do static entries for
     /// which a timeout is requested. Answered by [`Response::Added`], or by [`Response::Refused`] if a single entry
     /// cannot get the requested timeout.
     ListAdd {
         /// The entries.
         entries: Vec<NewEntry>,
     },
-    /// Removes an entry from a list. Answered by [`Response::Done`], or by [`Response::Refused`] if it does not exist
-    /// or belongs to the rules.
+    /// Removes an entry from a list. Answered by [`Response::Done`], or by [`Response::Refused`] if the entry does not
+    /// exist or belongs to the rules.
     ListRemove {
         /// The list.
         list: String,
@@ -73,7 +73,7 @@ pub enum Request {
     ListFlush {
         /// The list.
         list: String,
-        /// Keep the static entries of operators.
+        /// Whether the static entries of operators remain.
         dynamic: bool,
     },
 }

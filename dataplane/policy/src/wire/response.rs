@@ -15,39 +15,39 @@ use super::status::Status;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", content = "with", rename_all = "kebab-case")]
 pub enum Response {
-    /// To [`Request::Status`].
+    /// The answer to [`Request::Status`].
     Status(Status),
-    /// To [`Request::Rules`].
+    /// The answer to [`Request::Rules`].
     Rules(Rules),
-    /// To [`Request::Lists`].
+    /// The answer to [`Request::Lists`].
     Lists(Lists),
     /// The host names in the address lists of the running rules.
     Names(Vec<NameState>),
-    /// To [`Request::Doors`].
+    /// The answer to [`Request::Doors`].
     Doors(Doors),
-    /// To [`Request::Source`].
+    /// The answer to [`Request::Source`].
     Source(Box<Source>),
-    /// To [`Request::Connections`].
+    /// The answer to [`Request::Connections`].
     Connections(Connections),
-    /// To [`Request::Metrics`].
+    /// The answer to [`Request::Metrics`].
     Metrics(Box<Metrics>),
-    /// To [`Request::Apply`].
+    /// The answer to [`Request::Apply`].
     Applied {
         /// The running generation.
         generation: u64,
     },
-    /// To [`Request::Reload`].
+    /// The answer to [`Request::Reload`].
     Reloaded(Reloaded),
-    /// To [`Request::ListAdd`].
+    /// The answer to [`Request::ListAdd`].
     Added(Added),
-    /// To [`Request::ListFlush`].
+    /// The answer to [`Request::ListFlush`].
     Flushed {
         /// Number of removed entries.
         removed: u64,
     },
     /// The request succeeded.
     Done,
-    /// The request failed, through no fault of the request.
+    /// The request is valid, but failed.
     Failed {
         /// The cause, the resulting state and the remedy.
         error: String,
@@ -62,9 +62,9 @@ pub enum Response {
 /// The result of adding entries to lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
-    /// Number of entries that stayed unchanged, because they are static already.
+    /// Number of entries that did not change, because they are static already.
     pub left: u64,
-    /// The lists among them that no running rule matches, ordered by name: entries have no effect there.
+    /// The lists of these entries that no running rule matches, ordered by name. Entries of such a list have no effect.
     pub unused: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ pub struct Added {
 pub struct Reloaded {
     /// The running generation.
     pub generation: u64,
-    /// Its number of doors.
+    /// The number of doors.
     pub doors: usize,
     /// Keys of `[dataplane]` that changed in the file and take effect after a restart.
     pub waiting: Vec<String>,

@@ -20,7 +20,7 @@ pub struct Status {
     pub uptime: Duration,
     /// Rule sets applied since start, counted from 1.
     pub generation: u64,
-    /// Time since that rule set was swapped in.
+    /// Time since that rule set took effect.
     pub generation_age: Duration,
     /// The source of the rules.
     pub rules_source: String,
@@ -32,7 +32,7 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// The workers.
     pub workers: Vec<Worker>,
-    /// What happens to frames when the dataplane ends: `closed`.
+    /// The treatment of frames when the dataplane ends: `closed`.
     pub on_exit: String,
     /// State of the dataplane's log.
     pub log: LogStatus,
@@ -42,10 +42,10 @@ pub struct Status {
     /// Fill level of the connection table; `None` if no rule needs it.
     #[serde(default)]
     pub connections: Option<ConnectionTableStatus>,
-    /// Work that senders left to their interface and that no interface has done.
+    /// Checksums and segmentation that senders left to their interface.
     #[serde(default)]
     pub offload: Offload,
-    /// Damage of the stored static entries that was found at the start and that cost entries; `None` if there was none.
+    /// Damage of the stored static entries that the start found and that lost entries; `None` if there was none.
     #[serde(default)]
     pub static_entries_damage: Option<String>,
 }
@@ -66,9 +66,9 @@ pub struct DropCount {
 pub struct LogStatus {
     /// Lines lost since start, by kind; all kinds are present.
     pub lost: Vec<LostLines>,
-    /// Lines that wait to be written.
+    /// Number of lines that wait for the writer.
     pub waiting: u64,
-    /// Why lines are not written now; `None` if they are.
+    /// The reason that lines are not written now; `None` if they are.
     pub problem: Option<String>,
 }
 
@@ -85,23 +85,23 @@ pub struct LostLines {
 /// State of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Its number, which is the queue that it serves on both sides.
+    /// The number, which is the queue that it serves on both sides.
     pub worker: u32,
-    /// The core it is pinned to, if it is.
+    /// The core to which the worker is pinned; `None` if it is not pinned.
     pub core: Option<u32>,
-    /// Time since its last heartbeat; `None` if it just started and has sent none.
+    /// Time since the last heartbeat; `None` before the first one.
     pub heartbeat_age: Option<Duration>,
-    /// Generation of rules it runs.
+    /// The generation of rules that the worker runs.
     pub generation: u64,
-    /// Frames it received on each side, outside first.
+    /// Frames that the worker received on each side, outside first.
     pub received: [u64; 2],
-    /// Frames it forwarded out of each side, outside first.
+    /// Frames that the worker sent on each side, outside first.
     pub sent: [u64; 2],
-    /// Frames it dropped.
+    /// Frames that the worker dropped.
     pub dropped: u64,
-    /// Frames given to the kernel for sending and not returned yet.
+    /// Frames that the kernel has for transmission and has not completed.
     pub in_flight: u64,
-    /// Frames of its pool that are in no known place. Always 0; it proves the balance of frames.
+    /// Frames of the worker's UMEM that are in no known place. Always 0.
     pub lost: u64,
     /// Time spent working since start.
     pub busy: Duration,

@@ -12,7 +12,7 @@ pub mod as_text {
     /// Serializes as a string.
     ///
     /// # Errors
-    /// The serializer's.
+    /// The error of the serializer.
     pub fn serialize<S: Serializer>(address: &AddressSet, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(address)
     }
@@ -20,7 +20,7 @@ pub mod as_text {
     /// Deserializes from a string.
     ///
     /// # Errors
-    /// If it is not an address, prefix or range.
+    /// If the text is not an address, prefix or range.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AddressSet, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }

@@ -5,7 +5,7 @@ use std::io;
 use super::{Device, empty_request};
 use crate::error::Error;
 
-/// A receive offload that changes frames before XDP sees them, and so must be off.
+/// A receive offload that changes frames before the XDP program receives them, and so must be off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
     /// Generic receive offload: frames are joined.
@@ -33,7 +33,7 @@ impl Offload {
 /// Whether an offload is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffloadState {
-    /// It is off.
+    /// The offload is off.
     Off,
     /// The offload is on, as requested.
     On,
@@ -44,9 +44,9 @@ pub enum OffloadState {
 /// Receive and transmit queues that are active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queues {
-    /// The queues that frames arrive on.
+    /// Number of receive queues.
     pub rx: u32,
-    /// The queues that frames leave by.
+    /// Number of transmit queues.
     pub tx: u32,
     /// Whether the driver counts the queues as pairs, for `ethtool -L NAME combined N`.
     pub combined: bool,

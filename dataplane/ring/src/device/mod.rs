@@ -27,7 +27,7 @@ pub use rss::{HashFields, Rss};
 pub struct Device {
     name: String,
     index: u32,
-    /// Empty if the interface has no driver that reports its name.
+    /// The driver's name; empty if no driver reports one.
     driver: String,
     control: OwnedFd,
     /// A packet socket that receives nothing, opened ahead for promiscuous mode.
@@ -42,7 +42,7 @@ impl Device {
     /// Finds the interface by its name.
     ///
     /// # Errors
-    /// If there is none of this name in this network namespace.
+    /// If no interface has this name in this network namespace.
     pub fn open(name: &str) -> Result<Self, Error> {
         let there_is = |source| {
             Error::system(
@@ -63,12 +63,12 @@ impl Device {
         let (name, driver) = (name.to_owned(), String::new());
         let mut device = Device { name, index, driver, control, spare, promiscuous, gro: None };
         device.driver = device.driver_name();
-        // Without this place, GRO that is on counts as requested.
+        // If the place is not known, GRO that is on counts as requested.
         device.gro = device.feature("rx-gro").ok().flatten();
         Ok(device)
     }
 
-    /// The name that the interface was looked up by.
+    /// The interface's name when it was opened.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -103,7 +103,7 @@ impl Device {
         Ok(self.flags()? & up == up)
     }
 
-    /// Whether the interface's frames begin with an Ethernet header. Those of a tunnel or a loopback do not.
+    /// Whether the interface's type is Ethernet. A tunnel or the loopback has another type.
     ///
     /// # Errors
     /// If the interface has been removed.
@@ -149,7 +149,7 @@ fn empty_request() -> libc::ifreq {
     unsafe { mem::zeroed() }
 }
 
-/// The index of the interface of this name, which has no NUL in it; 0 if there is none.
+/// The index of the interface with this name; 0 if there is none.
 fn index_of(name: &str) -> u32 {
     let name = CString::new(name).unwrap_or_default();
     // SAFETY: the pointer is to a NUL-terminated string that lives across the call.
@@ -177,7 +177,7 @@ mod tests {
         assert!(!device.is_ethernet().expect("loopback has a type"));
         assert_eq!(device.queues().expect("loopback has queues"), Queues { rx: 1, tx: 1, combined: false });
         assert_eq!(device.offload(Offload::Lro).expect("flags can be read"), OffloadState::Off);
-        // The stack turns GRO on for every interface, as if it was requested.
+        // The network stack turns on GRO for every interface, and reports it as requested.
         assert_eq!(device.offload(Offload::Gro).expect("features can be read"), OffloadState::On);
     }
 

@@ -1,4 +1,4 @@
-//! Promiscuous mode: the interface receives frames for all addresses, as a wire must. Source: packet(7).
+//! Promiscuous mode: the interface receives frames for all addresses, which an inline filter needs. Source: packet(7).
 
 use std::io;
 use std::mem;
@@ -9,9 +9,10 @@ use super::{Device, socket};
 use crate::error::Error;
 
 impl Device {
-    /// Makes the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the descriptors of a
-    /// killed process from the last one that was opened to the first, and waits for a grace period of RCU at each packet
-    /// socket. These two are opened before the descriptors that a restart waits for, and so do not delay it.
+    /// Creates the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the
+    /// descriptors of a killed process in the reverse order of their opening, and waits for a grace period of RCU at
+    /// each packet socket. The process opens the packet sockets before the descriptors that a restart waits for, so
+    /// they do not delay the restart.
     ///
     /// # Errors
     /// Without CAP_NET_RAW.
@@ -29,8 +30,8 @@ impl Device {
         Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
     }
 
-    /// Makes the interface receive frames for all addresses, as a wire must. The kernel counts such requests: this
-    /// request does not affect those of other processes, and ends with the value or the process.
+    /// Makes the interface receive frames for all addresses. The kernel counts such requests: this request does not
+    /// affect those of other processes. It ends when this value is dropped or the process ends.
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or if the interface has been removed.

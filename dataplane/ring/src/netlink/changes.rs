@@ -42,8 +42,8 @@ impl Changes {
         Ok(Changes { sockets: std::iter::once(route).chain(ethtool).collect(), indexes })
     }
 
-    /// Waits until a state may have changed, or until the time, of which only whole milliseconds count, is over.
-    /// Returns whether a state may have changed.
+    /// Waits until a state may have changed, or until `at_most` has passed, rounded down to milliseconds. Returns
+    /// whether a state may have changed.
     pub fn wait(&self, at_most: Duration) -> bool {
         let mut descriptors: Vec<_> = self
             .sockets
@@ -56,9 +56,9 @@ impl Changes {
         self.take()
     }
 
-    /// Takes the notifications that have arrived, and returns whether one may concern the two interfaces.
+    /// Reads the notifications that have arrived, and returns whether one may concern the two interfaces.
     pub fn take(&self) -> bool {
-        /// The maximum number of messages that one call takes; the rest stays for the next call.
+        /// The maximum number of messages that one call reads. The rest stays for the next call.
         const MOST: usize = 4096;
         let mut concerns = false;
         for socket in &self.sockets {

@@ -26,7 +26,7 @@ const SCOPE_LINK: u8 = 253;
 /// An interface as rtnetlink describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// Its name now.
+    /// The present name.
     pub name: String,
     /// `IFF_` flags, netdevice(7).
     pub flags: u32,
@@ -90,8 +90,8 @@ impl LinkCounters {
     }
 }
 
-/// Queries the kernel about interfaces of this network namespace. Not for a thread that must not wait: while an
-/// interface is being changed, the kernel does not answer, which may take seconds while a driver resets.
+/// Queries the kernel about interfaces of this network namespace. A thread that must not wait must not use it: the
+/// kernel does not answer during a change of an interface, and a driver's reset may take seconds.
 #[derive(Debug)]
 pub struct Reader {
     socket: Socket,
@@ -105,7 +105,7 @@ impl Reader {
     /// If the kernel has no descriptors left.
     pub fn open() -> Result<Self, Error> {
         let socket = open(NETLINK_ROUTE).map_err(|error| Error::system("cannot open a netlink socket", error, ""))?;
-        // Makes the kernel leave out the addresses of other interfaces; an older kernel sends all of them.
+        // The kernel then omits the addresses of other interfaces. An older kernel sends all of them.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Reader { socket, sequence: 0 })
     }
@@ -213,7 +213,7 @@ pub(super) fn parse_address(message: &[u8]) -> Option<String> {
     let (prefix, scope) = (message.get(1)?, message.get(3)?);
     let all = || attributes(message.get(IFADDRMSG..).unwrap_or_default());
     let value = |wanted: u16| all().find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    // With a peer, the address of a point-to-point link is the peer's.
+    // For a point-to-point link, `ADDRESS` is the address of the peer.
     let bytes = value(LOCAL).or_else(|| value(ADDRESS))?;
     let address = match bytes.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),

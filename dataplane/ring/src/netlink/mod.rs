@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn answers_of_any_bytes_are_read_to_their_end() {
-        // Lengths that are too short, too long, or cut an attribute: no byte beyond the end is read.
+        // Lengths that are too short, too long, or end within an attribute cause no read beyond the end.
         for length in 0..64_u8 {
             let bytes: Vec<u8> = (0..64).map(|at| if at % 8 == 0 { length } else { at }).collect();
             for end in 0..bytes.len() {

@@ -7,11 +7,13 @@
 //!    │                          └── drop ──► free                           │  │
 //!    └──────────────────────────────────────  free ◄────────────────────────┴──┘
 //! ```
-//! and the same from inside to outside. [`Rings`] owns every chunk of the UMEM and lends it to the kernel: a chunk is free, in
-//! the batch, given to the kernel to receive into, or given to the kernel to send. It is in exactly one of these places.
+//! and the same from inside to outside. [`Rings`] owns every chunk of the UMEM and lends it to the kernel: a chunk is
+//! free, in the batch, with the kernel for reception, or with the kernel for transmission. It is in exactly one of
+//! these places.
 //!
-//! In this order: [`Rings::receive`] takes a batch, [`Rings::frames`] shows it, [`Rings::settle`] forwards, answers or drops
-//! every frame of it, and [`Rings::kick`] makes the kernel send. No frame can be kept, and none can be returned twice.
+//! The order of calls: [`Rings::receive`] takes a batch, [`Rings::frames`] returns its frames, [`Rings::settle`]
+//! forwards, answers or drops every frame of it, and [`Rings::kick`] makes the kernel send. No frame can be kept, and
+//! none can be returned twice.
 //!
 //! The kernel's side is checked, in release builds too. A descriptor outside the UMEM, a completion of a chunk that is
 //! not being sent, and a ring position that is out of range mean that a ring is corrupt, and stop the process. A frame
@@ -40,14 +42,14 @@ mod tests;
 use multi_buffer::MultiBuffer;
 pub use sockets::{Memory, RingSettings, Sockets};
 
-/// Maximum number of frames in a batch. Large enough to share the cost of a kick, small enough to stay in the
-/// first-level cache. A batch has a bit for each frame in a `u64`.
+/// Maximum number of frames in a batch. It is large enough to share the cost of a kick, and small enough for the
+/// first-level cache. A `u64` has a bit for each frame of a batch.
 pub const BATCH: usize = 64;
 
 /// The data that the XDP program writes right before a frame, see `bpf/filter.c`.
 const STAMP_BYTES: usize = size_of::<u64>();
 
-/// Number of kicks in succession that send at most one frame, after which a turn gives up; the frames stay in the
+/// Number of consecutive kicks with at most one sent frame after which a turn stops kicking. The frames stay in the
 /// transmit ring for the next turn.
 const FRUITLESS_KICKS: u32 = 4;
 
@@ -59,7 +61,7 @@ pub trait Kernel {
     /// Notifies the kernel that the side's fill ring has new chunks.
     fn wake_receiver(&mut self, side: Side);
 
-    /// Whether the side's driver and the UMEM share memory. Then the driver sends by itself once it is awake.
+    /// Whether the side's driver and the UMEM share memory. Such a driver needs one wake to send all frames.
     fn is_zero_copy(&self, side: Side) -> bool;
 }
 
@@ -69,7 +71,7 @@ pub trait Kernel {
 pub struct Dispositions {
     /// Frames that leave on the other side.
     pub forward: u64,
-    /// Frames that a reply overwrites, which leaves on the side that the frame arrived on.
+    /// Frames that a reply overwrites. The reply leaves on the side on which the frame arrived.
     pub reply: u64,
 }
 
@@ -89,7 +91,7 @@ pub struct Settled {
 /// Frames that [`Rings::receive`] dropped before they were in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Frames. One of several descriptors is counted when its last descriptor arrives.
+    /// Number of frames. A frame of several descriptors is counted when its last descriptor arrives.
     pub frames: usize,
     /// Bytes of their descriptors.
     pub bytes: usize,
@@ -118,7 +120,7 @@ impl<'a> Deref for Frames<'a> {
     }
 }
 
-/// One worker's frames, see the module.
+/// The UMEM and the two sockets of one worker. It owns every chunk of the UMEM.
 #[derive(Debug)]
 pub struct Rings<K = Sockets> {
     /// Outside and inside.
@@ -133,8 +135,8 @@ pub struct Rings<K = Sockets> {
     drops: ReceiveDrops,
 }
 
-/// The rings of one side, and the chunks of it that the kernel has: at most a ring's worth in each direction, so that
-/// the UMEM suffices for both sides in any state of the other side.
+/// The rings of one side, and the chunks that the kernel has for this side: in each direction at most the number of
+/// places of a ring, so that the UMEM suffices for one side in any state of the other side.
 #[derive(Debug)]
 struct Port {
     rings: SocketRings,
@@ -147,7 +149,7 @@ struct Port {
 }
 
 impl Port {
-    /// Frames that can be put into the transmit ring, up to `wanted`.
+    /// Number of frames that can be put into the transmit ring, up to `wanted`.
     fn room(&mut self, wanted: usize) -> usize {
         let tx = &mut self.rings.tx;
         let in_flight = tx.size() - self.sending.len();
@@ -155,14 +157,14 @@ impl Port {
     }
 }
 
-/// The chunks of one worker: a ring's worth each way on both sides, and a batch. Then no ring can starve another.
+/// The number of chunks of one worker: enough for all four rings and a batch, so that no ring can starve another.
 pub(crate) const fn frames(ring_size: u32) -> u32 {
     4 * ring_size + BATCH as u32
 }
 
 impl<K: Kernel> Rings<K> {
-    /// Takes over a UMEM, none of whose chunks is in use, and the rings of outside and inside, which are empty. Fills the
-    /// fill rings.
+    /// Takes ownership of a UMEM without used chunks, and of the empty rings of outside and inside. Fills the fill
+    /// rings.
     fn new(umem: Umem, rings: [SocketRings; 2], kernel: K) -> Self {
         let chunks = umem.chunks();
         let ports = rings.map(|rings| Port {
@@ -187,12 +189,12 @@ impl<K: Kernel> Rings<K> {
         rings
     }
 
-    /// Frames handed over for sending and not yet completed.
+    /// Number of frames that the kernel has for transmission and has not completed.
     pub fn in_flight(&self) -> usize {
         self.ports.iter().map(|port| port.sending.len()).sum()
     }
 
-    /// Chunks that are in none of the possible places. Always 0.
+    /// Number of chunks that are in none of the possible places. Always 0.
     pub fn lost(&self) -> usize {
         let with_kernel: usize = self.ports.iter().map(|port| port.receiving.len() + port.sending.len()).sum();
         self.umem.chunks() - self.free.len() - with_kernel - self.batch_count
@@ -229,8 +231,8 @@ impl<K: Kernel> Rings<K> {
         self.drops
     }
 
-    /// The frames of the batch, in order of arrival. Their first bytes are prefetched: the caller reads headers next, and
-    /// waiting for 64 of them at once takes hardly longer than for one.
+    /// The frames of the batch, in order of arrival. Their first bytes are prefetched: the caller reads headers next,
+    /// and 64 cache misses in parallel take hardly longer than one.
     pub fn frames(&self) -> Frames<'_> {
         let mut slices: [&[u8]; BATCH] = [&[]; BATCH];
         for (slice, frame) in slices.iter_mut().zip(&self.batch[..self.batch_count]) {
@@ -243,21 +245,21 @@ impl<K: Kernel> Rings<K> {
     }
 
     /// The arrival times of the batch's frames, in nanoseconds of CLOCK_MONOTONIC, from the stamps of the XDP program.
-    /// Without meaning unless the interfaces have several queues.
+    /// They are valid only if the interfaces have several queues.
     pub fn arrivals(&self) -> [u64; BATCH] {
         let mut arrivals = [0; BATCH];
         for (arrival, frame) in arrivals.iter_mut().zip(&self.batch[..self.batch_count]) {
-            // SAFETY: as in `frames`; `receive` has checked that the frame has so many bytes of headroom.
+            // SAFETY: as in `frames`; `receive` has checked that the headroom of the frame has `STAMP_BYTES` bytes.
             *arrival = unsafe { self.umem.word_before(frame) };
         }
         arrivals
     }
 
-    /// Ends the batch: every frame is moved to a transmit ring, or becomes free. A frame without room is dropped. No
+    /// Ends the batch: moves every frame to a transmit ring, or to the free frames. Drops a frame without room. No
     /// frame is sent before [`Rings::kick`]. `reply` returns the reply to a frame.
     ///
     /// # Panics
-    /// If a frame is to be forwarded and answered, or is not of the batch.
+    /// If `wanted` both forwards and answers a frame, or contains a frame outside the batch.
     pub fn settle<'r>(&mut self, wanted: Dispositions, reply: impl Fn(usize) -> Option<&'r [u8]>) -> Settled {
         let batch = lowest_bits(self.batch_count);
         assert_eq!(wanted.forward & wanted.reply, 0, "a frame to forward and to answer");
@@ -324,7 +326,8 @@ impl<K: Kernel> Rings<K> {
         (replied, bytes)
     }
 
-    /// Puts a frame of these bytes into the side's transmit ring: it leaves with [`Rings::kick`]. False if there is no room.
+    /// Puts a frame of these bytes into the side's transmit ring. [`Rings::kick`] sends it. Returns false if there is
+    /// no room.
     pub fn send(&mut self, side: Side, bytes: &[u8]) -> bool {
         let port = &mut self.ports[side.index()];
         if port.room(1) == 0 || bytes.len() > self.umem.chunk_bytes() - HEADROOM as usize {
@@ -341,8 +344,8 @@ impl<K: Kernel> Rings<K> {
         true
     }
 
-    /// Makes the kernel send the frames in this side's transmit ring, takes back the chunks that it has sent, and refills the
-    /// side's fill ring. Once a batch.
+    /// Makes the kernel send the frames in this side's transmit ring, takes back the chunks of sent frames, and refills
+    /// the side's fill ring. Called once for each batch.
     pub fn kick(&mut self, side: Side) {
         self.reap(side);
         let is_zero_copy = self.kernel.is_zero_copy(side);
@@ -362,7 +365,7 @@ impl<K: Kernel> Rings<K> {
             // further kicks are useless.
             fruitless = if after + 1 >= before { fruitless + 1 } else { 0 };
             self.reap(side);
-            // A driver with zero-copy sends by itself once it is awake.
+            // A driver with zero-copy needs one wake to send all frames.
             if is_zero_copy || fruitless == FRUITLESS_KICKS {
                 break;
             }
@@ -386,7 +389,7 @@ impl<K: Kernel> Rings<K> {
         }
     }
 
-    /// Gives free chunks to the kernel to receive into.
+    /// Gives free chunks to the kernel for reception.
     fn refill(&mut self, side: Side) {
         let port = &mut self.ports[side.index()];
         let fill = &mut port.rings.fill;
@@ -395,7 +398,8 @@ impl<K: Kernel> Rings<K> {
             let count = fill.room(wanted);
             for chunk in self.free.drain(self.free.len() - count..) {
                 port.receiving.insert(self.umem.chunk(chunk));
-                // SAFETY: a free chunk is of this UMEM and has no other user, and is removed from the free chunks here.
+                // SAFETY: a free chunk belongs to this UMEM and has no other user. It is removed from the free chunks
+                // here.
                 unsafe { fill.put(chunk) };
             }
             fill.publish();
@@ -406,7 +410,7 @@ impl<K: Kernel> Rings<K> {
     }
 }
 
-/// Puts a frame into the port's transmit ring, without the flags of its reception, which have another meaning there.
+/// Puts a frame into the port's transmit ring. Clears the flags of its reception, which have another meaning there.
 ///
 /// # Safety
 /// As for [`crate::queue::Producer::put`].
@@ -445,7 +449,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// So many bits, the lowest ones.
+/// A mask with the lowest `count` bits set.
 const fn lowest_bits(count: usize) -> u64 {
     if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
@@ -454,7 +458,7 @@ const fn lowest_bits(count: usize) -> u64 {
 #[inline]
 fn prefetch(frame: &[u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint, which reads nothing as far as the program can see, at any address.
+    // SAFETY: a prefetch is a hint. It has no effect on the program's state, at any address.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(frame.as_ptr().cast());
     }

@@ -1,7 +1,7 @@
 //! A model of the kernel's side of two AF_XDP sockets with one UMEM, over heap memory.
 //!
-//! It has the other end of each ring, and records which chunks it has. It shares no code with the production side: its
-//! ends of the rings are written from Linux `Documentation/networking/af_xdp.rst`. It makes no system call.
+//! The model has the kernel's end of each ring, and records the chunks that it has. It shares no code with the
+//! production side: its ends of the rings follow Linux `Documentation/networking/af_xdp.rst`. It makes no system call.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
@@ -16,7 +16,7 @@ use crate::region::Region;
 use crate::socket::SocketRings;
 use crate::umem::Umem;
 
-/// As in the kernel: each position on a cache line of its own.
+/// Each position has its own cache line, as in the kernel.
 const OFFSETS: RingOffsets = RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
 
 /// The offset of a frame in its chunk.
@@ -42,7 +42,7 @@ impl<T: Copy> End<T> {
             entries: region.at(OFFSETS.entries, size as usize),
             size,
         };
-        // The kernel asks to be woken.
+        // The flag requests wake-ups from the process.
         for (word, value) in [(end.producer, position), (end.consumer, position), (end.flags, 1)] {
             word_of(word).store(value, Release);
         }
@@ -127,7 +127,7 @@ pub(super) struct Model {
     /// The bytes of the frames that have left on each side, in order.
     pub(super) left: [Vec<Vec<u8>>; 2],
     pub(super) is_zero_copy: bool,
-    /// How often the sender and the receiver were woken.
+    /// Number of wakes of the sender and of the receiver.
     pub(super) wakes: (usize, usize),
 }
 
@@ -162,8 +162,8 @@ impl Model {
         (umem, [outside, inside], model)
     }
 
-    /// A frame arrives on this side, as one descriptor for each of its parts. Returns whether there were chunks for all, and
-    /// room in the receive ring.
+    /// Delivers a frame on this side, with one descriptor for each of its parts. Returns whether there were chunks for
+    /// all parts, and room in the receive ring.
     pub(super) fn arrive(&mut self, side: Side, parts: &[Vec<u8>], stamp: u64) -> bool {
         let socket = &mut self.sockets[side.index()];
         while let Some(chunk) = socket.fill.pop() {
@@ -184,7 +184,7 @@ impl Model {
         true
     }
 
-    /// Completes so many frames that were sent on this side, if there is room.
+    /// Completes at most `count` frames that were sent on this side, if there is room.
     pub(super) fn complete(&mut self, side: Side, count: usize) {
         let socket = &mut self.sockets[side.index()];
         for _ in 0..count.min(socket.completion.room()) {
@@ -193,8 +193,8 @@ impl Model {
         }
     }
 
-    /// The chunks that the kernel has, with those in the rings. A chunk that the kernel has several times is in the
-    /// list as often.
+    /// The chunks that the kernel has, including those in the rings. A chunk that the kernel has several times occurs
+    /// as often in the list.
     pub(super) fn chunks(&self) -> Vec<u64> {
         let mut addresses = Vec::new();
         for socket in &self.sockets {

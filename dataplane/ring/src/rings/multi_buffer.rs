@@ -5,8 +5,8 @@
 //!  batch         a           c          | e              the rest, in order
 //!  dropped           b, whole           | d, whole       across the end of a batch, too
 //! ```
-//! No frame should arrive like this: the program is not made for such frames and the sockets do not request them. If a
-//! driver delivers them even so, no part of the frame may be mistaken for a frame. Source: Linux
+//! No frame should arrive in this form: the program does not declare support for it, and the sockets do not request it.
+//! If a driver delivers such a frame, no part of it may be mistaken for a frame. Source: Linux
 //! `Documentation/networking/af_xdp.rst`, XDP_PKT_CONTD.
 
 use super::{BATCH, Dropped};
@@ -15,7 +15,7 @@ use crate::queue::Descriptor;
 /// The state of a frame of several descriptors in one receive ring.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MultiBuffer {
-    /// The frame of the last descriptor continues in the next one.
+    /// Whether the frame of the last descriptor continues in the next one.
     inside: bool,
 }
 

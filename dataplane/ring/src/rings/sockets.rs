@@ -1,4 +1,5 @@
-//! The rings' kernel side on real interfaces: memory is taken, two sockets are bound, and a worker sleeps on them.
+//! The kernel side of the rings on real interfaces: allocates memory, binds two sockets, and lets a worker sleep on
+//! them.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -20,7 +21,7 @@ use crate::umem::Umem;
 pub struct RingSettings {
     /// Descriptors in each ring; a power of two.
     pub ring_size: u32,
-    /// The chunks that frames are received into, and whether drivers are to use zero-copy.
+    /// The chunks for received frames, and the use of zero-copy.
     pub buffers: Buffers,
 }
 
@@ -33,7 +34,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes the memory. This takes milliseconds, and touches no interface.
+    /// Allocates the memory. This takes milliseconds, and changes no interface.
     ///
     /// # Errors
     /// If the ring size is no power of two, or there is not enough memory.
@@ -84,8 +85,8 @@ impl Kernel for Sockets {
 }
 
 impl Rings {
-    /// Makes the UMEM and binds its two sockets to this queue of both interfaces, in zero-copy mode if the settings
-    /// request it and both drivers can. Frames arrive after [`Rings::connect`].
+    /// Creates the UMEM and binds its two sockets to this queue of both interfaces, in zero-copy mode if the settings
+    /// request it and both drivers support it. Frames arrive after [`Rings::connect`].
     ///
     /// # Errors
     /// If there is not enough memory, the kernel refuses to bind, or a driver refuses the zero-copy mode that the
@@ -94,13 +95,13 @@ impl Rings {
         Self::bind_in(Memory::take(settings)?, devices, queue, settings)
     }
 
-    /// As [`Rings::bind`], with memory that was taken before. Waits for a process that is exiting to leave the queue.
+    /// As [`Rings::bind`], with memory that is already allocated. Waits until an exiting process releases the queue.
     ///
     /// # Errors
     /// As [`Rings::bind`].
     pub fn bind_in(memory: Memory, devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
         let RingSettings { ring_size, ref buffers } = *settings;
-        // Facts about the drivers that are known by now may demand other chunks.
+        // The drivers, which are known now, may need other chunks than the allocated ones.
         let is_as_wanted = memory.umem.chunk_bytes() == buffers.chunk() as usize;
         let memory = if is_as_wanted { memory } else { Memory::take(settings)? };
         let bind = |memory, mode| Self::bind_with(memory, devices, queue, ring_size, mode);
@@ -110,14 +111,14 @@ impl Rings {
             Request::Required(_) => bind(memory, BindMode::ZeroCopy),
             // The second socket must work in the mode of the first one. If it cannot, both copy.
             Request::IfPossible(chunk) => match bind(memory, BindMode::ZeroCopyIfPossible) {
-                // Larger chunks than copying needs would only take memory.
+                // Copy mode does not need the larger chunks, which would only occupy memory.
                 Ok(rings) if chunk > buffers.copy_chunk && !rings.zero_copy(Side::Outside) => {
                     drop(rings);
                     copy()
                 }
                 Err(error) if !error.is_busy() => {
                     tracing::info!(queue, %error, "binding again, with copying");
-                    // A UMEM serves the first sockets that it is bound with.
+                    // A UMEM cannot be used again after its first sockets were bound.
                     copy()
                 }
                 bound => bound,
@@ -162,7 +163,7 @@ impl Rings {
         Ok(())
     }
 
-    /// The side's socket, to sleep on: it is readable when frames have arrived.
+    /// The side's socket, for a sleep: it is readable when frames have arrived.
     pub fn fd(&self, side: Side) -> RawFd {
         self.kernel.sockets[side.index()].as_raw_fd()
     }
@@ -172,16 +173,17 @@ impl Rings {
         self.kernel.is_zero_copy(side)
     }
 
-    /// The losses that the kernel has counted at the side's socket. A system call: not for every turn.
+    /// The losses that the kernel has counted at the side's socket. This is a system call, which is too expensive for
+    /// every turn.
     pub fn statistics(&self, side: Side) -> SocketStatistics {
         socket::statistics(self.kernel.sockets[side.index()].as_fd())
     }
 
-    /// Sleeps until a frame has arrived on either side, `waker` is readable, or the time, of which only whole
-    /// milliseconds count, is over. Returns whether `waker` is readable.
+    /// Sleeps until a frame has arrived on either side, `waker` is readable, or `at_most` has passed, rounded down to
+    /// milliseconds. Returns whether `waker` is readable.
     ///
-    /// This is poll(), not epoll: for a socket that is registered with epoll, the kernel looks for sleeping threads at
-    /// every frame that it has sent, also when there is none, which takes a tenth of the forwarding time.
+    /// It uses poll(), not epoll: for a socket that is registered with epoll, the kernel searches for sleeping threads
+    /// at every sent frame, also if no thread sleeps. This search takes a tenth of the forwarding time.
     pub fn wait(&self, waker: Option<BorrowedFd<'_>>, at_most: Duration) -> bool {
         let waker = waker.map_or(-1, |waker| waker.as_raw_fd());
         let mut descriptors = [self.fd(Side::Outside), self.fd(Side::Inside), waker].map(|fd| libc::pollfd {

@@ -11,7 +11,7 @@ use super::*;
 
 const CHUNK: usize = 2048;
 
-/// `PROPTEST_CASES` cases, or 256; few where each step is interpreted.
+/// `PROPTEST_CASES` cases, or 256; only a few in an interpreter, which is slow.
 fn cases() -> ProptestConfig {
     let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if cfg!(miri) { ProptestConfig { cases: 8, ..default } } else { default }
@@ -54,7 +54,7 @@ fn assert_conserved(rings: &Rings<Model>) {
 /// One step of one of the two sides.
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many frames arrive, of so many parts each.
+    /// A number of frames arrive, each with a number of parts.
     Arrive {
         side: Side,
         parts: Vec<usize>,
@@ -97,7 +97,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The rings and their expected state.
 struct Run {
     rings: Rings<Model>,
-    /// Frames that have arrived, in order: their bytes, or those of several parts.
+    /// Frames that have arrived, in order, each with the bytes of its parts.
     arrived: [VecDeque<Vec<Vec<u8>>>; 2],
     /// Frames that must leave, in order.
     leaving: [Vec<Vec<u8>>; 2],
@@ -141,7 +141,7 @@ impl Run {
         }
     }
 
-    /// Frames that the side's transmit ring takes, and that the side may have in flight.
+    /// Number of frames that the side's transmit ring can take, at most the number that may be in flight.
     fn room(&self, side: Side) -> usize {
         let socket = &self.rings.kernel.sockets[side.index()];
         let in_flight = socket.sending.len() + socket.completion.entries().len() + socket.tx.entries().len();
@@ -155,7 +155,7 @@ impl Run {
         assert_conserved(&self.rings);
         let drops = self.rings.drops();
         assert_eq!(drops.duplicate, Dropped::default());
-        // Whole frames arrive in order. Those of several parts are dropped and counted.
+        // Whole frames arrive in order. Frames of several parts are dropped and counted.
         let frames: Vec<_> = self.rings.frames().iter().map(|frame| frame.to_vec()).collect();
         assert_eq!(frames.len(), count);
         let (mut whole, mut multi_buffer, mut seen) = (0, 0, 0);
@@ -168,7 +168,7 @@ impl Run {
                 seen += 1;
                 arrived.pop_front();
             } else {
-                // An empty item stands for the parts in an earlier batch.
+                // An empty item represents the parts in an earlier batch.
                 let rest = parts.iter().filter(|part| !part.is_empty()).count();
                 let taken = rest.min(descriptors - seen);
                 parts.iter_mut().filter(|part| !part.is_empty()).take(taken).for_each(Vec::clear);
@@ -196,7 +196,7 @@ impl Run {
         self.leaving[side.index()].extend(replies);
     }
 
-    /// Makes the kernel send and complete all frames: every chunk is free or in a fill ring afterwards.
+    /// Makes the kernel send and complete all frames. Then every chunk is free or in a fill ring.
     fn drain(&mut self) {
         self.rings.kernel.budget = usize::MAX;
         for _ in 0..3 {
@@ -304,21 +304,21 @@ fn a_chunk_that_is_delivered_twice_is_dropped_and_counted() {
     }
     let again = rings.kernel.sockets[0].rx.entries()[1];
     rings.kernel.sockets[0].rx.push(again);
-    // Within one batch,
+    // The duplicate is in the same batch.
     assert_eq!(rings.receive(Side::Outside), 3);
     let once = Dropped { frames: 1, bytes: frame(1).len() };
     assert_eq!(rings.drops().duplicate, once);
     assert_eq!(*rings.frames(), [&frame(0)[..], &frame(1), &frame(2)]);
     rings.settle(Dispositions { forward: 0b010, reply: 0 }, |_| None);
     assert_conserved(&rings);
-    // while the other side sends it,
+    // The duplicate arrives while the other side sends the chunk.
     rings.kernel.arrive(Side::Outside, &[frame(3)], 0);
     rings.kernel.sockets[0].rx.push(again);
     assert_eq!(rings.receive(Side::Outside), 1);
     assert_eq!((rings.drops().duplicate, rings.frames()[0]), (once, &frame(3)[..]));
     rings.settle(Dispositions::default(), |_| None);
     assert_conserved(&rings);
-    // once it is free, and when it has been delivered on the other side alone.
+    // The duplicate arrives when the chunk is free, and when it was delivered only on the other side.
     rings.kick(Side::Inside);
     rings.kernel.complete(Side::Inside, 1);
     rings.reap(Side::Inside);
@@ -401,11 +401,11 @@ fn a_kick_gives_up_on_a_kernel_that_sends_nothing() {
     }
     rings.kick(Side::Inside);
     assert_eq!(rings.kernel.wakes.0, FRUITLESS_KICKS as usize);
-    // One that sends a few at a time is kicked until the ring is empty,
+    // A kernel that sends a few frames at a time is kicked until the ring is empty.
     (rings.kernel.budget, rings.kernel.wakes.0) = (2, 0);
     rings.kick(Side::Inside);
     assert_eq!((rings.kernel.wakes.0, rings.kernel.left[1].len()), (5, 10));
-    // and a driver with zero-copy once.
+    // A driver with zero-copy is kicked once.
     (rings.kernel.is_zero_copy, rings.kernel.wakes.0) = (true, 0);
     for number in 0..4 {
         assert!(rings.send(Side::Inside, &frame(number)));

@@ -95,7 +95,7 @@ impl Places<'_> {
         self.page_of(query, |name| query.list.as_ref().is_none_or(|only| only == name), most, now)
     }
 
-    /// As [`Places::page`], for the lists that `asked` selects, whatever lists the query names.
+    /// As [`Places::page`], for the lists that `asked` selects. Ignores the lists that the query names.
     pub(in crate::administration) fn page_of(
         &self,
         query: &ListQuery,

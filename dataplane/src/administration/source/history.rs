@@ -87,7 +87,7 @@ impl Administration {
     }
 }
 
-/// The records of all workers, the last first: a source's packets arrive on several queues.
+/// The records of all workers, the last one first: the packets of one source arrive on several queues.
 fn merged(workers: impl Iterator<Item = SourceHistory>) -> SourceHistory {
     let mut all = SourceHistory::default();
     for SourceHistory { records, complete_since } in workers {

@@ -129,8 +129,8 @@ fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) 
     })
 }
 
-/// The line of the rules' entry that added a single address with this expiry, if there is one: packets and operators
-/// set another expiry.
+/// The line of the rules' entry that added a single address with this expiry; `None` if a packet or an operator set the
+/// expiry.
 fn single_of_rules(address: IpAddr, list: &str, expiry: Time, generation: &Generation) -> Option<u32> {
     let since = generation.table.begun();
     let mut entries = generation.rules().address_lists.iter().filter(|entry| !entry.disabled && entry.list == list);

@@ -219,8 +219,7 @@ impl Supervisor {
 /// The problem of a watcher that has waited for the kernel for too long.
 fn silence(name: &str, silent: Duration) -> Option<Drift> {
     let seconds = silent.as_secs();
-    let problem =
-        format!("it is not known whether {name} is as it should be: the kernel has not answered for {seconds} s");
+    let problem = format!("the state of {name} is not known: the kernel has not answered for {seconds} s");
     (silent > SILENT).then_some(Drift { kind: DriftKind::Unverified, problem })
 }
 
@@ -236,7 +235,7 @@ fn log_changes(side: Side, before: &[Drift], now: &[Drift]) {
     }
     for drift in before {
         if now.iter().all(|still| still.kind != drift.kind) {
-            tracing::info!(%side, kind = drift.kind.name(), "is as it should be again");
+            tracing::info!(%side, kind = drift.kind.name(), "meets its requirement again");
         }
     }
 }

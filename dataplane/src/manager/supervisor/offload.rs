@@ -1,4 +1,5 @@
-//! Offloads at senders: the workers count the affected packets, and this module logs a warning once, with the remedy.
+//! Detects offloads at senders. The workers count the affected packets, and this module logs a warning once, with the
+//! remedy.
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};

@@ -102,7 +102,7 @@ pub(super) fn rules(random: &mut Random) -> String {
                 if random.percent(8) {
                     asked.push(random.of(MEMORY).to_owned());
                 }
-                // No property twice; parts that belong together begin with the same one.
+                // No property may occur twice. Parts that exclude each other begin with the same property.
                 let mut named: Vec<&str> = Vec::new();
                 for part in &asked {
                     let name = part.split('=').next().unwrap_or(part);

@@ -16,7 +16,7 @@ use super::nft::{SIDE_BITS, ip, set_of, side_mark};
 /// The translation of a matcher.
 #[derive(Default)]
 pub(super) struct Asked {
-    /// Questions: packets for which one is true get the bit.
+    /// Expressions. A packet for which one of them is true gets the bit.
     pub(super) either: Vec<String>,
     /// The expressions of the rule itself.
     pub(super) expression: String,

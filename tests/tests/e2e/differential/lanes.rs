@@ -46,7 +46,7 @@ impl Lane {
     }
 }
 
-/// Creates a bridge in the topology's filter namespace, whose frames nftables' rules decide about.
+/// Creates a bridge in the topology's filter namespace, whose frames nftables' rules decide.
 pub(super) fn bridge(topology: &Topology) -> anyhow::Result<()> {
     let filter = &topology.filter;
     filter.ip("link add name bridge0 type bridge mcast_snooping 0")?;

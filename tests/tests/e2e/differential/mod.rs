@@ -1,4 +1,4 @@
-//! The differential test against nftables: the kernel's nftables decides about the same packets under the same rules,
+//! The differential test against nftables: the kernel's nftables decides the same packets under the same rules,
 //! and both verdicts must be equal.
 //!
 //! Rules are parsed from text; the filter gets the text, nftables the translation by [`nft`]. Both are between two
@@ -44,11 +44,11 @@ use crate::scenario::with;
 
 /// Number of random rule sets.
 const RANDOM_SETS: usize = 60;
-/// How often each set about windows is run.
+/// Number of runs of each set about windows.
 const WINDOW_ROUNDS: usize = 4;
 /// Frames for each set.
 const FRAMES: u32 = 700;
-/// Most frames between two reads of the other end, whose socket holds some hundred.
+/// Maximum number of frames between two reads of the other end, whose socket has room for some hundred.
 const RUN: usize = 64;
 /// Number of differences that are printed.
 const TOLD: usize = 8;
@@ -70,7 +70,7 @@ struct Comparison<'a> {
 
 #[test]
 fn the_filter_and_nftables_decide_alike_about_every_packet() {
-    // To repeat a run: a failure prints its seed.
+    // The variable repeats a run. A failure prints its seed.
     let seed = env::var("DIFFERENTIAL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x6b6e_6f63_6b21);
     let mut options = FilterOptions::from_rules("/ip firewall filter\nadd chain=input\n");
     options.sections = EXPERIMENTS_PASS.to_owned();
@@ -113,7 +113,7 @@ fn the_filter_and_nftables_decide_alike_about_every_packet() {
     });
 }
 
-/// Frames that one core sends arrive in the order in which they were sent.
+/// Pins the test to one core, because frames from one core arrive in the order in which they were sent.
 fn stay_on_one_core() {
     let mut one = CpuSet::new();
     one.set(rustix::thread::sched_getcpu());
@@ -146,7 +146,7 @@ impl Comparison<'_> {
             self.shoot(first.from, &shots[sent..sent + more], &mut ours, &mut theirs)?;
             sent += more;
         }
-        // At the end, because the kernel may hold a fragment until it has all of them.
+        // The comparison is at the end, because the kernel may hold a fragment until it has all of them.
         let mut wrong = Vec::new();
         for Shot { number, from, .. } in &shots {
             let passed = (ours.contains(&(*from, *number)), theirs.contains(&(*from, *number)));
@@ -189,7 +189,7 @@ impl Comparison<'_> {
     }
 }
 
-/// The description of a difference: the rules, and the conversation up to it.
+/// The description of a difference: the rules, and the conversation up to the frame.
 fn told(name: &str, text: &str, shots: &[Shot], wrong: &[(u32, bool)], number: u32) -> String {
     let conversation = shots.iter().find(|shot| shot.number == number).map(|shot| shot.conversation);
     let before: Vec<String> = shots

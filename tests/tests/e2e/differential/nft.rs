@@ -1,4 +1,5 @@
-//! A translator from rules to nftables, for the differential test only: docs/nftables.md lists what it cannot express.
+//! A translator from rules to nftables, for the differential test only. docs/nftables.md lists the rules that it cannot
+//! express.
 //!
 //! ```text
 //! bridge prerouting: marks which side a frame came in on

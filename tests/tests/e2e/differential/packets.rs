@@ -16,7 +16,7 @@ use crate::random::Random;
 const HOSTS: usize = 4;
 /// Conversations of one set; no two are between the same hosts.
 const CONVERSATIONS: usize = HOSTS * HOSTS;
-/// Ports of the rules, and other ports.
+/// The ports: those of the rules, and others.
 pub(super) const PORTS: &[u16] = &[22, 53, 80, 443, 1234, 4321, 8080, 40_000];
 
 /// A frame to send.
@@ -26,7 +26,7 @@ pub(super) struct Shot {
     /// Its conversation.
     pub(super) conversation: usize,
     pub(super) frame: Vec<u8>,
-    /// Its description.
+    /// The description.
     pub(super) says: String,
 }
 
@@ -199,7 +199,7 @@ fn envelope(random: &mut Random, set: u8, is_ipv4: bool, from: (Side, usize), to
         tos: random.of(&[0, 0, 0, 0x28, 0xb8, 0x13]),
         options: if odd { random.of(options).to_vec() } else { vec![] },
         extensions: match odd {
-            // Padding; the routing header is used up.
+            // The headers have padding, and the routing header has no segments left.
             true => random.of(extensions).iter().map(|number| (*number, extension(*number))).collect(),
             false => vec![],
         },
@@ -216,7 +216,7 @@ fn address(set: u8, is_ipv4: bool, (side, host): (Side, usize)) -> IpAddr {
     let (side, host) = (side.index() as u8, host as u8 + 1);
     match is_ipv4 {
         true => Ipv4Addr::new(10, set, side, host).into(),
-        // The number reads as decimal, as in the rules.
+        // The hexadecimal digits of the number are its decimal digits, as in the rules.
         false => {
             let set = u16::from_str_radix(&set.to_string(), 16).expect("decimal digits");
             Ipv6Addr::new(0xfd00, set, side.into(), 0, 0, 0, 0, host.into()).into()

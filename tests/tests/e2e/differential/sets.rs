@@ -1,4 +1,4 @@
-//! Handwritten rule sets, in which each matcher and action that nftables also has occurs at least once. `K` stands for
+//! Handwritten rule sets, in which each matcher and action that nftables also has occurs at least once. `K` represents
 //! the set's number, see `packets`.
 
 /// The subject of a set, and its rules.

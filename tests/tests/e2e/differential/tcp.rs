@@ -1,5 +1,5 @@
-//! TCP between two hosts, one connection after the other: flags in and out of order; sequence numbers inside and
-//! outside the windows.
+//! TCP between two hosts, one connection after the other, with flags in and out of order, and sequence numbers inside
+//! and outside the windows.
 //!
 //! The two ends track their numbers, so that their segments have the numbers of real ones. Known differences between
 //! nftables and the filter (docs/nftables.md) are avoided.
@@ -18,17 +18,18 @@ pub(super) const URG: u8 = 0x20;
 /// The kinds of segments to send.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Variations {
-    /// Every first SYN passes, so that both know which connections exist: SYNs and SYN-ACKs are sent out of turn, and
-    /// ICMP errors are about segments.
+    /// Whether every first SYN passes, so that both know which connections exist. Then SYNs and SYN-ACKs are also sent
+    /// out of order, and ICMP errors quote segments.
     pub(super) is_known: bool,
-    /// The same ports are used for another connection. Not where only some packets are tracked, because the end of a
-    /// connection is unknown there.
+    /// Whether the same ports are used for another connection. False if only some packets are tracked, because then the
+    /// end of a connection is not known.
     pub(super) reuses: bool,
-    /// Numbers outside the windows. Not where connections are picked up in the middle: nftables has no windows then.
+    /// Whether there are numbers outside the windows. False if tracking begins in the middle of connections, because
+    /// then nftables has no windows.
     pub(super) strays: bool,
 }
 
-/// A connection between two hosts, and the ones after it.
+/// A connection between two hosts, and the connections after it.
 pub(super) struct Tcp {
     ports: (u16, u16),
     step: usize,
@@ -55,9 +56,9 @@ enum Phase {
     Unknown,
     /// This end has sent a SYN.
     Asked(usize),
-    /// It was answered.
+    /// The SYN was answered.
     Open,
-    /// It was picked up in the middle.
+    /// Tracking began in the middle of the connection.
     Learned,
 }
 
@@ -102,11 +103,11 @@ const NOISE: &[u8] = &[
     PSH,
 ];
 
-/// The window that all segments offer. Scaled or not, more than is ever in flight.
+/// The window that all segments offer. Scaled or not, it is larger than the data in flight.
 const WINDOW: u16 = 40_000;
-/// Inside the window if it is scaled, and far outside otherwise.
+/// A distance that is inside a scaled window, and far outside an unscaled one.
 const IN_SCALED: u32 = 100_000;
-/// Far outside any window here; at half of all numbers ahead, the order reverses.
+/// Distances far outside any window of the test. At half of all numbers, the order reverses.
 const FAR: &[u32] = &[700_000, 1 << 20, 1 << 30, (1 << 31) - 2_000_000];
 /// The frame's number is in its last bytes.
 const MARK: usize = 8;
@@ -146,7 +147,7 @@ impl Tcp {
             self.step = (self.step + 1) % SCRIPT.len();
         }
         if flags & SYN != 0 {
-            // So that retransmitted SYNs end at the same number.
+            // No padding, so that retransmitted SYNs end at the same number.
             *filling = 0;
         }
         let can_stray = variations.strays && !self.is_beyond;
@@ -154,7 +155,7 @@ impl Tcp {
         let inner = self.segment(random, speaker, flags, *filling + MARK, off);
         // After a gap and after a RST, the ends' numbers are not those of the script.
         self.is_beyond |= flags & RST != 0 || off.0 == IN_SCALED;
-        // Nor are they where the script expects them.
+        // The ends are also not in the state that the script expects.
         self.is_spoilt |= self.is_beyond || off != (0, 0);
         if off == (0, 0) {
             self.go_on(speaker, kind, *filling + MARK);
@@ -162,7 +163,7 @@ impl Tcp {
         (speaker, inner)
     }
 
-    /// The next connection, with other ports if it must, or if the last ones were used twice.
+    /// Begins the next connection, with other ports if necessary, or if the last ports were used twice.
     fn begin(&mut self, random: &mut Random, begins: bool) {
         if self.is_spoilt || self.is_second {
             self.ports.0 = self.fresh;
@@ -180,14 +181,14 @@ impl Tcp {
         self.scales = random.of(&[[None; 2], [Some(2), Some(3)], [Some(2), Some(3)], [Some(7), None], [None, Some(4)]]);
     }
 
-    /// Flags out of order that both treat alike.
+    /// Flags out of order that both filters treat alike.
     fn noise(&self, random: &mut Random, variations: Variations) -> (usize, u8) {
         loop {
             let (speaker, flags) = (random.below(2), random.of(NOISE));
             let kind = flags & (SYN | ACK | RST | FIN);
             let is_syn = matches!(kind, SYN | 0x12);
             let differs = match self.phase {
-                // A challenge, which nftables takes for an answer, and a RST that acknowledges nothing.
+                // A challenge, which nftables treats as an answer, and a RST that acknowledges nothing.
                 Phase::Asked(asker) if variations.is_known => speaker != asker && matches!(kind, ACK | RST),
                 Phase::Asked(_) => is_syn || matches!(kind, ACK | RST | 0x14),
                 // A new connection where the state is not certain.
@@ -214,7 +215,7 @@ impl Tcp {
         match kind {
             RST | 0x14 if is_closing => (0, 0),
             RST | 0x14 => match random.below(4) {
-                // Inside the window, but not exactly the next number; after the acknowledged data.
+                // A number inside the window that is not exactly the next one, after the acknowledged data.
                 0 => (1 + random.below(5_000) as u32, 0),
                 1 if self.step > 6 => (0_u32.wrapping_sub(30_000 + random.below(5_000) as u32), 0),
                 _ => (random.of(FAR), 0),
@@ -237,7 +238,7 @@ impl Tcp {
         };
         let other = 1 - speaker;
         let acknowledgement = match flags & ACK != 0 {
-            // An end that was never seen is not acknowledged.
+            // No acknowledgement of an end that has sent no segment.
             true if self.phase == Phase::Asked(speaker) && flags & RST != 0 => 0,
             true => self.next[other].wrapping_add(off.1),
             false => 0,

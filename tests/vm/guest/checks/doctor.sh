@@ -1,4 +1,5 @@
-# What `knockctl doctor` says of this kernel and these NICs, beside the running filter. Its output is in the cell's log.
+# The result of `knockctl doctor` for this kernel and these NICs, beside the running filter. Its output is in the cell's
+# log.
 # shellcheck shell=dash
 knockctl doctor --config /etc/knockplane/knockplane.toml >/tmp/doctor.txt 2>/tmp/doctor.err
 code=$?

@@ -1,4 +1,5 @@
-# What must be so at the end of every cell: nothing lost, nothing wrong in the log, and closed when the process ends.
+# The conditions at the end of every cell: no frame is lost, no error is in the log, and the wire is closed when the
+# process ends.
 # shellcheck shell=dash
 equal still-open yes "$(yes_or_no ping_passes)"
 sleep 0.5

@@ -1,13 +1,13 @@
-# The largest MTUs of docs/hardware.md: what works up to them, and that the next one is refused with the number. The filter
-# is stopped before and afterwards.
+# The largest MTUs of docs/hardware.md: frames up to them pass, and the next larger MTU is refused with the number. The
+# filter is stopped before and afterwards.
 # shellcheck shell=dash
 ports_mtu() {
     for port in outside inside; do ip link set $port mtu "$1"; done
     carriers
 }
 
-# Up to which MTU both drivers do what the cell expects of them at 1,500, and then with less, as MTU:MODE:ZERO-COPY. The last
-# one is the largest MTU of all.
+# The largest MTU in the mode that the cell expects at 1,500, and the largest MTU in each slower mode, as
+# MTU:MODE:ZERO-COPY. The last one is the largest MTU that the filter accepts.
 limits() {
     drivers=$(for port in outside inside; do ethtool -i $port | sed -n 's/^driver: //p'; done | tr '\n' ' ')
     xdp=$(argument xdp)

@@ -1,5 +1,5 @@
-# The XDP mode and zero-copy that the cell expects, on both ports. Where their numbers of queues differ, the start is refused
-# first, with the command that makes it work.
+# The XDP mode and zero-copy that the cell expects, on both ports. If their numbers of queues differ, the first start is
+# refused, with the command that makes the next start succeed.
 # shellcheck shell=dash
 if ! start; then
     command=$(sed -n 's/.*run: \(ethtool -L [a-z]* combined [0-9]*\).*/\1/p' /tmp/dataplane.log | tail -n 1)

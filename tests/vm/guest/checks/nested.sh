@@ -1,5 +1,6 @@
-# Frames within frames: what a driver that splits long frames would deliver as a frame of its own. The outer ones are from
-# a source without a grant, the inner ones say that they are from the client, whose door is open. Nothing may pass.
+# Frames within frames: a driver that splits long frames would deliver the inner frame as a separate frame. The outer
+# frames are from a source without a grant. The inner frames have the source address of the client, whose door is open.
+# No frame may pass.
 # shellcheck shell=dash
 ip -n client addr add "$STRANGER/24" dev client 2>/dev/null
 silence
@@ -13,13 +14,13 @@ count() {
     in_server guest-probe count 0.0.0.0:9 >/tmp/counted &
     sleep 1
 }
-# That they would be seen: the inner frame is one that passes by itself.
+# Control: the inner frame passes if it is sent alone, and the probe counts it.
 count
 in_client guest-probe marked --from $CLIENT --to $SERVER
 sleep 1
 equal nested-control "5 datagrams" "$(counted) datagrams"
 
-# At 6,144 the inner frame is the third part of what buffers of 3,072 bytes hold.
+# At 6,144 the inner frame is the third part in buffers of 3,072 bytes.
 for kind in udp arp; do
     count
     before=$(server_frames)
@@ -29,7 +30,7 @@ for kind in udp arp; do
         sleep 0.5
         equal "nested-$kind-$offset" "0 frames at the server" "$(($(server_frames) - frames)) frames at the server"
     done
-    # What came late.
+    # Frames that arrived late.
     sleep 1
     equal nested-$kind-all "0 frames at the server" "$(($(server_frames) - before)) frames at the server"
     equal nested-$kind-datagrams 0 "$(counted)"

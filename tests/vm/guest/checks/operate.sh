@@ -1,4 +1,5 @@
-# What operators and links do to a running filter. Afterwards the open door is open, and a stranger is outside.
+# Changes by operators and of links while the filter runs. Afterwards the open door is still open, and a source without
+# a grant is still closed.
 # shellcheck shell=dash
 after() {
     equal "$1-open" yes "$(yes_or_no passes_again)"
@@ -18,7 +19,7 @@ if ethtool -G outside rx 512 tx 512 >/dev/null 2>&1; then
     sleep 1
     after ethtool-G
 fi
-# A lower MTU: what is longer is lost, what is shorter passes.
+# A lower MTU: longer frames are lost, shorter frames pass.
 if ip link set outside mtu 1400 2>/dev/null; then
     sleep 1
     equal mtu-1400-stranger no "$(yes_or_no stranger_passes)"
@@ -26,7 +27,7 @@ if ip link set outside mtu 1400 2>/dev/null; then
     sleep 1
     carriers
 fi
-# Another number of queues: whatever becomes of frames, no stranger's passes.
+# Another number of queues: frames of a source without a grant never pass; other frames may be lost.
 queues=$(status queues | cut -d' ' -f1)
 if [ "${queues:-1}" -gt 1 ] && ethtool -L outside combined 1 >/dev/null 2>&1; then
     sleep 1

@@ -1,5 +1,5 @@
-# The kernel's packet generator, by the project's script, sends into outside: what the script says, what the module, the NIC
-# and the filter count, and what arrives at the server.
+# The kernel's packet generator, by the project's script, sends into outside. The check compares the output of the
+# script, the counts of the module, the NIC and the filter, and the frames that arrive at the server.
 # shellcheck shell=dash
 
 generate() { in_client dash /usr/local/bin/pktgen.sh "$@"; }
@@ -18,7 +18,7 @@ load() {
     output=$(generate client --destination-mac "$SERVER_MAC" --to "$SERVER" "$@" 2>/tmp/pktgen-errors)
     equal "pktgen-$profile-exit" 0 $?
     sent=$(echo "$output" | sed -n 's/^Result: OK: .* usec, \([0-9]*\) (.*/\1/p')
-    # A busy guest receives some time later.
+    # A busy guest receives the frames with a delay.
     for _ in $(seq 10); do
         scrape
         [ $(($(metric packets_total "verdict=\"$verdict\"") - decided)) -lt "${sent:-0}" ] || break
@@ -42,7 +42,7 @@ load() {
         result FAIL "pktgen-$profile" "$(head -n 3 /tmp/pktgen-errors | tr '\n' ' ')$output"
     fi
 }
-# usage CODE ARGUMENTS…: the script ends with this code and says why.
+# usage CODE ARGUMENTS…: the script ends with this code and prints the reason.
 refused() {
     code=$1
     shift
@@ -51,7 +51,7 @@ refused() {
     grep -q '^pktgen.sh: ' /tmp/pktgen-errors || result FAIL pktgen-refused "it does not say why: $*"
 }
 
-# As fast as it goes. Frames are lost then, but none arrives twice.
+# At the highest rate. Frames are lost then, but none arrives twice.
 burst() {
     in_server guest-probe count-load 0.0.0.0:9 >/tmp/counted &
     sleep 1
@@ -69,7 +69,7 @@ COUNTED
 
 if [ "$(argument pktgen)" = yes ]; then
     silence
-    # Answers of the server would be counted as well: a port that nobody listens on is answered.
+    # Answers of the server would be counted as well: the server answers a packet to a port without a listener.
     in_server guest-probe count 0.0.0.0:9 >/dev/null &
     sleep 0.5
     load forward --profile flow --from "$CLIENT" --rate 1k --count 1000

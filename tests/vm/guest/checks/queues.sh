@@ -1,8 +1,8 @@
-# A knock whose steps arrive on different queues, and so at different workers: the door opens all the same. The workers'
-# counters prove on which queue each step arrived.
+# A knock whose steps arrive on different queues, and so at different workers, opens the door. The workers' counters
+# prove on which queue each step arrived.
 # shellcheck shell=dash
 
-# arrived BEFORE FRAMES: waits until so many frames more than before have arrived, and prints those of each worker.
+# arrived BEFORE FRAMES: waits until this number of further frames has arrived, and prints the number of each worker.
 arrived() {
     for _ in $(seq 25); do
         found=$(difference "$1" "$(workers received)")
@@ -12,7 +12,8 @@ arrived() {
     echo "$found"
 }
 
-# steps QUEUE…: sends the three steps of the door, each to this queue. Prints the frames that each worker got of each step.
+# steps QUEUE…: sends the three steps of the door, each to this queue. Prints the number of frames that each worker
+# received for each step.
 steps() {
     for step in 7000 '4321:udp=open sesame' 1234; do
         # shellcheck disable=SC2046
@@ -33,8 +34,8 @@ if [ "$(argument queues 1)" -gt 1 ]; then
     equal queues-101-open yes "$(yes_or_no ping_passes)"
     ethtool -X outside default
 
-    # The whole knock at once, over the queues that the ports choose. The kernel receives on several cores, so that a step can
-    # overtake another one on a busy machine: that one such knock opens is what is asked for.
+    # The whole knock at once, over the queues that the ports choose. The kernel receives on several cores, so a step
+    # can overtake another one on a busy machine. The check requires that one such knock opens the door.
     ethtool -N outside rx-flow-hash udp4 sdfn
     outcome=no
     for host in $(seq 53 72); do

@@ -1,4 +1,4 @@
-# The NIC is taken out of its slot: nothing passes, and the filter says so or ends.
+# The NIC is removed from its slot: no frame passes, and the filter reports the removal or ends.
 # shellcheck shell=dash
 kill -0 "$dataplane" 2>/dev/null || start
 device=$(readlink -f /sys/class/net/outside/device)

@@ -1,4 +1,4 @@
-# Killed and started again: closed while it is gone and until the next knock.
+# The dataplane is killed and started again: the wire is closed while it does not run, and until the next knock.
 # shellcheck shell=dash
 kill -0 "$dataplane" 2>/dev/null && kill -9 "$dataplane"
 wait "$dataplane" 2>/dev/null

@@ -1,4 +1,4 @@
-# What else passes an open door and does not pass a closed one: VLAN, QinQ, IPv6, fragments.
+# Other packets that pass an open door and do not pass a closed one: VLAN, QinQ, IPv6, fragments.
 # shellcheck shell=dash
 ends() { for end in client server; do "$@" $end; done; }
 tagged() {

@@ -1,5 +1,6 @@
-# Different numbers of queues on the two sides. Such a start is refused, with the command that makes it work; when it comes to
-# that later, frames on a queue without a worker are dropped and counted. The filter is stopped before and afterwards.
+# Different numbers of queues on the two sides. Such a start is refused, with the command that makes it succeed. If the
+# numbers become different later, frames on a queue without a worker are dropped and counted. The filter is stopped
+# before and afterwards.
 # shellcheck shell=dash
 
 read_counters() {
@@ -7,7 +8,8 @@ read_counters() {
     for counter in xdp_frames rx_packets unbound_queue_drops; do metric ${counter}_total 'side="outside"' && echo; done | tr '\n' ' '
 }
 
-# Sends a frame from each of these hosts, and sets `counted` to those seen, received and dropped for want of a worker.
+# Sends a frame from each of these hosts, and sets `counted` to the numbers of frames that reached the program, were
+# received, and were dropped on a queue without a worker.
 counted_frames() {
     before=$(read_counters)
     for host in "$@"; do
@@ -23,8 +25,8 @@ counted_frames() {
     received=${received% *}
 }
 
-# accounted NAME LEAST: at least so many frames were seen, and each of them was received or dropped for want of a worker. Some
-# frames are not ours: hosts ask for addresses at times of their own.
+# accounted NAME LEAST: at least this number of frames reached the program, and each of them was received, or dropped on
+# a queue without a worker. Some frames are not of this check: hosts also send address requests by themselves.
 accounted() {
     seen=${counted%% *}
     if [ "$seen" -ge "$2" ] && [ "$seen" = $((received + unbound)) ]; then
@@ -64,7 +66,7 @@ if [ "$(argument queues 1)" -gt 1 ]; then
     for port in outside inside; do ethtool -L $port combined 2; done
     carriers
     if start; then
-        # More queues while the filter runs: some frames arrive where no worker is.
+        # More queues while the filter runs: some frames arrive on a queue without a worker.
         ethtool -L outside combined 3
         carriers
         equal queues-drift yes "$(yes_or_no drift 'queues: outside has 3 receive queues and inside has 2')"

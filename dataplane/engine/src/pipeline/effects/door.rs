@@ -1,4 +1,4 @@
-//! A packet at a door. `policy::eval::doors` defines what is asked, and in which order.
+//! The evaluation of a packet at a door. `policy::eval::doors` defines the checks and their order.
 
 use knockplane_policy::door::progress::{Outcome, StepSet};
 use knockplane_policy::door::{Failure, What};
@@ -10,20 +10,20 @@ use crate::pipeline::history::{LastPacket, Refusal, RefusedPackets};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Source, Visitors};
 use crate::state::lists::{AddOutcome, ListId};
 
-/// A packet that is held against the knocks of a door.
+/// A packet during its evaluation at a door.
 pub(super) struct AtDoor<'e, 'a> {
     facts: &'e mut PacketFacts<'a>,
     pending: &'e mut PendingSteps,
     door: &'a CompiledDoor,
     visitors: &'a Visitors,
-    /// The steps of the opening knock that the packet is.
+    /// The steps of the opening knock that the packet matches.
     opens: StepSet,
-    /// The steps of the closing knock that the packet is.
+    /// The steps of the closing knock that the packet matches.
     closes: StepSet,
 }
 
 impl<'e, 'a> AtDoor<'e, 'a> {
-    /// `None` if the door belongs to another table.
+    /// Prepares the evaluation. `None` if the door belongs to another table.
     pub(super) fn new(
         facts: &'e mut PacketFacts<'a>,
         door: DoorId,
@@ -36,7 +36,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         Some(AtDoor { facts, pending, door, visitors, opens, closes })
     }
 
-    /// The first evaluation: port budget, closing knock, opening knock.
+    /// Runs the first evaluation: port budget, closing knock, opening knock.
     pub(super) fn knock(&mut self) {
         if self.scans() {
             if self.opens != StepSet::default() || self.closes != StepSet::default() {
@@ -50,7 +50,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         }
     }
 
-    /// A re-evaluation: only sequences in which the packet is a pending step.
+    /// Runs a re-evaluation: only sequences in which the packet is a pending step.
     pub(super) fn take_pending_steps(&mut self) {
         let is_pending = |at: &Self, list| at.pending.sequences.contains(list);
         if let Some(closing) = self.door.closing.as_ref().filter(|closing| is_pending(self, closing.list)) {
@@ -71,8 +71,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         *self.facts.scans.get_or_insert_with(|| visitors.scans(packet, vlan, budget, now))
     }
 
-    /// The closing knock, for a source with a grant, but not during hold-off: so no step of the knock that opened the door
-    /// closes it again. Whether it closed the door.
+    /// Evaluates the closing knock of a source with a grant. During hold-off it has no effect, so that no step of the
+    /// knock that opened the door closes it again. Returns whether the packet closed the door.
     fn close(&mut self) -> bool {
         let (door, now) = (self.door, self.now());
         let Some(sequence) = &door.closing else { return false };
@@ -90,7 +90,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         self.facts.source_lists = None;
         let (source, lists) =
             (self.facts.packet.source, lists.in_vlan(self.facts.vlan).by(self.facts.cause_by_knock()));
-        // An entry of an operator stays, and then the door is not closed.
+        // An entry of an operator cannot be removed. The door then stays open.
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
         }
@@ -99,7 +99,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         true
     }
 
-    /// The opening knock.
+    /// Evaluates the opening knock.
     fn open(&mut self) {
         let (door, fits) = (self.door, self.opens);
         if !door.door.admits(self.facts.packet.source) {
@@ -108,8 +108,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             }
             return;
         }
-        // Most packets are no step, and their source has no progress that they could start over.
-        let listed = self.facts.lists_of_source();
+        // Most packets match no step, and come from a source without progress that they could reset.
+        let listed = *self.facts.lists_of_source();
         let has_no_progress = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
         if fits == StepSet::default() && (has_no_progress || door.exempt.covers(self.facts.packet, listed.lists)) {
             return;
@@ -123,7 +123,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         self.step();
     }
 
-    /// Holds the packet against the progress of the opening knock.
+    /// Evaluates the packet with the source's progress in the opening knock.
     fn step(&mut self) {
         let (door, now) = (self.door, self.now());
         let lists = &self.facts.context.state.lists;
@@ -164,7 +164,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         }
     }
 
-    /// Notes a step that came before its forerunner, in the sequence with this list.
+    /// Records a pending step in the sequence with this list, if the packet is out of order.
     fn note_pending(&mut self, is_early: bool, list: ListId) {
         if is_early {
             self.pending.sequences.insert(list);

@@ -1,4 +1,4 @@
-//! The first evaluation of a packet: rules count, log, add, reply, and ask matchers with memory.
+//! The first evaluation of a packet: rules count, log, add, reply, and evaluate stateful matchers.
 
 use std::ops::ControlFlow;
 
@@ -23,7 +23,7 @@ use crate::table::{CompiledRule, StateTest, Step, Table, Test};
 pub(in crate::pipeline) struct FirstEvaluation<'a> {
     pub(in crate::pipeline) matches: Matches,
     pub(in crate::pipeline) answered: bool,
-    /// Additions that the packet misses only because an address is not in a list, and later steps at doors.
+    /// Additions that the packet misses only because an address is not in a list, and out-of-order steps at doors.
     pub(in crate::pipeline) pending: PendingSteps,
     reply: &'a mut Reply,
 }
@@ -41,7 +41,7 @@ pub(in crate::pipeline) struct Matches {
 }
 
 impl Matches {
-    /// Rules that are noted. Most packets match one or two rules.
+    /// Maximum number of recorded rules. Most packets match one or two rules.
     const CAPACITY: usize = 4;
 
     const NONE: Matches =
@@ -59,7 +59,7 @@ impl Matches {
         }
     }
 
-    /// Whether [`Matches::rules`] are all rules that matched.
+    /// Whether [`Matches::rules`] contains all rules that matched.
     pub(in crate::pipeline) const fn are_complete(&self) -> bool {
         self.is_complete
     }
@@ -76,7 +76,7 @@ impl Matches {
 }
 
 impl<'a> FirstEvaluation<'a> {
-    /// A reply is written to `reply`.
+    /// Creates an evaluation that writes a reply to `reply`.
     pub(in crate::pipeline) fn new(reply: &'a mut Reply) -> FirstEvaluation<'a> {
         FirstEvaluation { matches: Matches::NONE, answered: false, pending: PendingSteps::default(), reply }
     }
@@ -158,7 +158,7 @@ impl Effects for FirstEvaluation<'_> {
         self.answer(facts.packet, tarpit(facts.packet, state.secret(), may_acknowledge));
     }
 
-    /// TCP and UDP only. Source: RouterOS manual, FastTrack.
+    /// Fasttracks only TCP and UDP. Source: RouterOS manual, FastTrack.
     fn fasttrack(&mut self, facts: &mut PacketFacts<'_>) {
         let is_supported = matches!(facts.packet.protocol, protocol::TCP | protocol::UDP);
         if let (Some(flow), Some(flows), true) = (facts.own_flow(), facts.context.state.connections(), is_supported) {

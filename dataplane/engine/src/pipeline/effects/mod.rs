@@ -1,11 +1,11 @@
-//! The effects of rules: everything that a rule does besides deciding.
+//! The effects of rules: all actions of a rule besides the decision.
 //!
-//! A packet is evaluated once, with all effects of the rules that it matches ([`FirstEvaluation`]). With several queues it
-//! can be decided before a packet that arrived before it; then it is evaluated again later, for the sake of the steps
-//! that it missed, and with no other effect ([`ReEvaluation`]). Which effects an evaluation has is known when it is
-//! compiled.
+//! The first evaluation of a packet has all effects of the rules that match ([`FirstEvaluation`]). With several queues,
+//! a packet can be decided before a packet that arrived earlier. Such a packet is evaluated again later: this
+//! evaluation takes the missed steps, and has no other effect ([`ReEvaluation`]). The compiler selects the effects by
+//! the type of the evaluation.
 //!
-//! `events` is the only place that sends events. `door` holds a packet against the knocks of a door, for both evaluations.
+//! Only `events` creates causes and queues logged packets. `door` evaluates a packet at a door, for both evaluations.
 
 mod door;
 mod events;
@@ -27,33 +27,34 @@ pub(super) use self::first::{FirstEvaluation, Matches};
 pub use self::pending::{OutOfOrder, PendingSteps};
 pub(super) use self::re_evaluation::ReEvaluation;
 
-/// The effects of an evaluation. `facts` is the packet and everything that was looked up about it.
+/// The effects of an evaluation. `facts` contains the packet and the results of its lookups.
 pub(super) trait Effects {
-    /// Asks a matcher that changes with each packet it is asked about. `None` if it does not apply to the packet.
+    /// Evaluates a stateful matcher, which changes its state. `None` if the matcher does not apply to the packet.
     fn ask_memory(&mut self, facts: &mut PacketFacts<'_>, matcher: &StateTest) -> Option<bool>;
 
-    /// A rule does not match, because of this matcher. `Break` ends the evaluation.
+    /// Called for a rule that does not match because of this matcher. `Break` ends the evaluation.
     fn missed(&mut self, rule: &CompiledRule, matcher: &Test<StateTest>) -> ControlFlow<()>;
 
-    /// A rule matches. Its action follows.
+    /// Called for a rule that matches, before its action.
     fn matched(&mut self, facts: &mut PacketFacts<'_>, rule: &CompiledRule);
 
-    /// `add-src-to-address-list` and `add-dst-to-address-list`.
+    /// Runs `add-src-to-address-list` or `add-dst-to-address-list`.
     fn add(&mut self, facts: &mut PacketFacts<'_>, addition: Addition);
 
-    /// `reject`: a reply to the sender.
+    /// Runs `reject`: a reply to the sender.
     fn reject(&mut self, facts: &mut PacketFacts<'_>, with: RejectWith);
 
-    /// `tarpit`: a reply to the sender.
+    /// Runs `tarpit`: a reply to the sender.
     fn tarpit(&mut self, facts: &mut PacketFacts<'_>);
 
-    /// `fasttrack-connection`: the connection bypasses the filter from its next packet on.
+    /// Runs `fasttrack-connection`: the connection bypasses the filter from its next packet on.
     fn fasttrack(&mut self, facts: &mut PacketFacts<'_>);
 
-    /// The packet is held against the knocks of a door.
+    /// Evaluates the packet at a door.
     fn knock(&mut self, facts: &mut PacketFacts<'_>, door: DoorId);
 
-    /// The door with this open list accepts the packet: a connection that begins with it belongs to the door.
+    /// Called when the door with this open list accepts the packet. A connection that begins with the packet belongs to
+    /// the door.
     fn accept_by_door(&mut self, facts: &mut PacketFacts<'_>, open: ListId);
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Addition {
 }
 
 impl PacketFacts<'_> {
-    /// Adds to a list. `None` if an entry of the rules' own lists holds the address, which no packet changes.
+    /// Adds to a list. `None` if a static entry of the rules contains the address: packets do not change such entries.
     fn add_to_list(&mut self, Addition { rule, list, address, timeout }: Addition) -> Option<AddOutcome> {
         let table = self.context.table;
         let lists = &self.context.state.lists;
@@ -89,7 +90,7 @@ impl PacketFacts<'_> {
                 continue;
             }
             if expiry <= self.now {
-                // A timeout of zero ends an entry: the next rule looks it up again.
+                // A timeout of zero ends an entry: the next rule looks up the address again.
                 *listed = None;
             } else if let (Some(listed), AddOutcome::New | AddOutcome::Refreshed) = (listed, added) {
                 listed.lists.insert(list);

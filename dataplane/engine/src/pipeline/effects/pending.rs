@@ -6,19 +6,19 @@ use knockplane_policy::time::Time;
 
 use crate::state::lists::ListSet;
 
-/// Steps that a packet did not take, because it was decided before a packet that arrived before it.
+/// Steps that a packet did not take, because it was decided before a packet that arrived earlier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PendingSteps {
-    /// A rule adds to a list only sources that are in another list.
+    /// Whether an addition is pending: a rule did not match only because an address is not in a list.
     pub(super) addition: bool,
-    /// The progress lists of the doors' sequences that have the packet as a later step than the next one.
+    /// The progress lists of the sequences in which the packet is a later step than the next one.
     pub(super) sequences: ListSet,
     /// The connection state that the packet had at its first evaluation.
     pub(in crate::pipeline) state: Option<ConnectionState>,
 }
 
 impl PendingSteps {
-    /// An addition to a list: pending for most frames.
+    /// A pending addition to a list, as most frames in the reorder buffer have.
     pub const ADDITION: PendingSteps = PendingSteps { addition: true, sequences: ListSet::EMPTY, state: None };
 
     /// Whether a step is pending.
@@ -38,6 +38,7 @@ pub struct OutOfOrder<'f> {
     pub arrived: Time,
     /// The steps that the packet has not taken yet.
     pub pending: PendingSteps,
-    /// No re-evaluation follows: a step at a door that still has no forerunner counts as a wrong step.
+    /// Whether no re-evaluation follows. Then a step at a door whose previous step is still missing counts as a wrong
+    /// step.
     pub is_last: bool,
 }

@@ -1,7 +1,7 @@
 //! The re-evaluation of a packet that was decided out of order: only its pending steps have an effect.
 //!
-//! Nothing else is repeated: no counter, log line or reply. Matchers with memory are not asked again. Such a matcher may
-//! be what kept the packet from the rules behind it, so the evaluation ends there.
+//! Nothing else is repeated: no counter, log line or reply. Stateful matchers are not evaluated again. The result of
+//! such a matcher at the first evaluation is not known, so the evaluation ends at a rule with one.
 
 use std::ops::ControlFlow;
 
@@ -32,7 +32,7 @@ impl Effects for ReEvaluation {
 
     fn matched(&mut self, _: &mut PacketFacts<'_>, _: &CompiledRule) {}
 
-    /// The rule counts the packet now, where it did not match at the first evaluation.
+    /// The rule counts the packet now, because it did not match at the first evaluation.
     fn add(&mut self, facts: &mut PacketFacts<'_>, addition: Addition) {
         if self.pending.addition && facts.add_to_list(addition) == Some(AddOutcome::New) {
             facts.context.counters.count_rule(addition.rule as usize, 1, facts.packet.ip_length);

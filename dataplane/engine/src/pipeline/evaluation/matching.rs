@@ -1,4 +1,4 @@
-//! The matchers of a rule that headers alone do not answer.
+//! The matchers of a rule that need more than the headers.
 
 use knockplane_policy::eval::{clock, keyed};
 
@@ -19,7 +19,7 @@ impl<E: Effects> RuleEvaluation<'_, E> {
         })
     }
 
-    /// The answer of a matcher. `None` if it does not apply to the packet.
+    /// The result of a matcher. `None` if it does not apply to the packet.
     fn ask(&mut self, question: &StateTest) -> Option<bool> {
         let RuleEvaluation { facts, effects } = self;
         let Context { table, state, wall, .. } = facts.context;

@@ -1,10 +1,10 @@
 //! The evaluation of a packet by the rules of a chain.
 //!
-//! The table finds the rules whose matchers of headers match. The other matchers of such a rule are asked here, one by
-//! one. Every rule that matches has its effects; the first one that accepts or drops ends the evaluation.
+//! The table finds the rules whose matchers of headers match. This module evaluates the other matchers of such a rule,
+//! one by one. Every rule that matches has its effects. The first rule that accepts or drops ends the evaluation.
 //!
-//! An address is looked up in the lists at most once a packet, when a rule first asks. An addition updates the result of
-//! the lookup: **the next rule on the same packet sees it**.
+//! An address is looked up in the lists at most once for each packet, when a rule first needs it. An addition updates
+//! the result of the lookup: **the next rule sees the addition for the same packet**.
 
 mod matching;
 
@@ -26,7 +26,7 @@ pub(super) struct RuleEvaluation<'a, E> {
 }
 
 impl<'a, E: Effects> RuleEvaluation<'a, E> {
-    /// For a packet that arrived at `now`.
+    /// Creates an evaluation for a packet that arrived at `now`.
     #[inline]
     pub(super) fn new(
         packet: &'a Packet<'a>,
@@ -38,7 +38,7 @@ impl<'a, E: Effects> RuleEvaluation<'a, E> {
         RuleEvaluation { facts: PacketFacts::new(packet, now, context, local), effects }
     }
 
-    /// Evaluates the rules that a packet of this chain meets in this menu. `None` if no rule decides.
+    /// Evaluates the rules of this chain in this menu, and of the chains that they jump to. `None` if no rule decides.
     pub(super) fn run(&mut self, program: &'a Program, chain: BuiltinChain) -> Option<Verdict> {
         let table = self.facts.context.table;
         let mut span = program.chain(chain);

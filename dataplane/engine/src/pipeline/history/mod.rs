@@ -1,20 +1,20 @@
-//! The history of one worker, by source: packets that were dropped, and steps at doors that failed.
+//! The history of one worker, by source: dropped packets, and failed steps at doors.
 //!
-//! It answers questions of operators; no decision depends on it. The worker writes without a lock, an allocation or a wait.
-//! The manager reads at the same time, and reads a record again if the record changes meanwhile.
+//! Operators read it; no decision depends on it. The worker writes without a lock, an allocation or a wait. The manager
+//! reads at the same time, and reads a record again if the record changes meanwhile.
 //!
 //! ```text
 //! set      [ 7 tags, horizon ] [ record ] [ record ] … 7 of them      512 bytes, a cache line each
 //! record   [ version | source, 2 words | subject | table, count | packet | first | last ]
 //! ```
 //! A keyed hash of the source address selects the set. A record belongs to one source, one VLAN and one subject: the
-//! reason and the rule of a drop, or the door and the reason of a failed step. A new record replaces the record that was
-//! created first in its set. The *horizon* of the set is the latest event of a replaced record. So the set states since
-//! when it is complete, also during a flood of forged sources.
+//! reason and the rule of a drop, or the door and the reason of a failed step. A new record replaces the oldest record
+//! of its set. The *horizon* of the set is the time of the latest event of a replaced record. The set is complete since
+//! its horizon, also during a flood of forged sources.
 //!
-//! A worker writes at most [`RECORDS_A_BATCH`] records in a batch, and notes the time when it leaves events out. Without
-//! load, batches are small and no event is left out. Events of the *watched* source are always written, to sets of their
-//! own.
+//! A worker writes at most [`RECORDS_A_BATCH`] records in a batch, and records the time at which it omitted events.
+//! Without load, batches are small and no event is omitted. Events of the *watched* source are always written, to
+//! separate sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -29,28 +29,29 @@ use knockplane_policy::word::Word as _;
 
 use crate::state::lists::ListId;
 
-/// Sets of a worker: 256 KiB, which stays in the second-level cache beside the batch.
+/// Number of sets of a worker: 256 KiB, which stays in the second-level cache beside the batch.
 const SETS: usize = 512;
 
-/// Sets for the watched source.
+/// Number of sets for the watched source.
 const WATCH_SETS: usize = 4;
 
-/// Records of a set.
+/// Number of records in a set.
 const WAYS: usize = 7;
 
-/// Records that a batch of 64 frames writes at most. A record takes about 120 instructions and two cache lines, a drop
-/// 1,350 instructions. A packet of a flood takes 39 instructions more than without a history with 4 records, 53 with 8.
+/// Maximum number of records that a batch of 64 frames writes. A record takes about 120 instructions and two cache
+/// lines, a drop 1,350 instructions. Compared with no history, a packet of a flood takes 39 more instructions with 4
+/// records for each batch, and 53 more with 8.
 const RECORDS_A_BATCH: u32 = 4;
 
-/// How often a record is read at most while the worker changes it. A change takes some nanoseconds.
+/// Maximum number of attempts to read a record that the worker is changing. A change takes some nanoseconds.
 const ATTEMPTS: usize = 64;
 
-/// A cache line of words that one worker writes.
+/// A cache line of words. One worker writes it.
 #[derive(Default)]
 #[repr(align(64))]
 struct Line([AtomicU64; 8]);
 
-/// Tags and horizon in the first line, then the records.
+/// A set: tags and horizon in the first line, then the records.
 type RecordSet = [Line; 1 + WAYS];
 
 /// Words of a record.
@@ -64,7 +65,8 @@ const PACKET: usize = 5;
 const FIRST: usize = 6;
 const LAST: usize = 7;
 
-/// The last word of the first line of a set: the horizon. Its lowest three bits are the next record to be replaced.
+/// The last word of the first line of a set: the horizon. Its lowest three bits are the position of the next record to
+/// be replaced.
 const HORIZON: usize = WAYS;
 const CURSOR: u64 = 7;
 
@@ -81,17 +83,17 @@ const VLAN_HIGH: u32 = 32;
 const HAS_PROTOCOL: u64 = 1 << 8;
 const HAS_PORT: u64 = 1 << 9;
 
-/// The cause for which packets of a source had no success.
+/// The cause of the refusal of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A packet was dropped.
     Dropped {
         /// Why.
         reason: Reason,
-        /// The rule that decided, by the number of its table and its position among the declared rules.
+        /// The deciding rule: the number of its table and its position among the declared rules.
         rule: Option<(u32, u32)>,
     },
-    /// A step of a knock failed, or a knock started over.
+    /// A step of a knock failed, or a knock was reset.
     Failed {
         /// The open list of the door.
         open: ListId,
@@ -103,18 +105,18 @@ pub enum Refusal {
 /// The last packet of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastPacket {
-    /// The side that it arrived on.
+    /// The side of its arrival.
     pub side: Side,
-    /// Its VLAN, whatever the settings say of VLANs. All packets of a record have the same.
+    /// The VLAN, independent of the settings for VLANs. All packets of a record have the same VLAN.
     pub vlan: Vlan,
-    /// Its IP protocol. `None` if the frame was refused before the protocol was read.
+    /// The IP protocol. `None` if the frame was refused before the protocol was read.
     pub protocol: Option<u8>,
-    /// Its destination port. `None` if it has no ports.
+    /// The destination port. `None` if it has no ports.
     pub port: Option<u16>,
 }
 
 impl LastPacket {
-    /// From this packet.
+    /// The fields of this packet.
     pub(crate) fn of(packet: &Packet<'_>) -> LastPacket {
         let Packet { side, protocol, ports, .. } = *packet;
         LastPacket { side, vlan: packet.vlan(), protocol: Some(protocol), port: ports.map(|(_, port)| port) }
@@ -128,7 +130,7 @@ pub struct HistoryRecord {
     pub refusal: Refusal,
     /// The last packet.
     pub packet: LastPacket,
-    /// Packets since the record was created.
+    /// Number of packets since the record was created.
     pub count: u32,
     /// The arrival of the first of these packets.
     pub first: Time,
@@ -139,9 +141,9 @@ pub struct HistoryRecord {
 /// The records of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceHistory {
-    /// In no order.
+    /// The records, in no order.
     pub records: Vec<HistoryRecord>,
-    /// No event after this time is missing. Zero if no event is missing at all.
+    /// All events after this time are present. Zero if no event is missing.
     pub complete_since: Time,
 }
 
@@ -149,7 +151,7 @@ pub struct SourceHistory {
 pub struct History {
     secret: u64,
     sets: Box<[RecordSet]>,
-    /// The last time when events were left out because a batch had too many.
+    /// The last time at which events were omitted because a batch had too many.
     left_out: AtomicU64,
     watch: Watch,
 }
@@ -157,19 +159,19 @@ pub struct History {
 /// The source whose events are always written.
 #[derive(Default)]
 struct Watch {
-    /// The number of the watch, written after the words below. 0 for none.
+    /// The number of the watch; 0 if there is none. It is written after the words below.
     id: AtomicU64,
     source: [AtomicU64; 2],
     is_v6: AtomicU64,
     until: AtomicU64,
-    /// The watch that the worker has seen, and whose events are in `sets`.
+    /// The number of the watch that the worker has noticed. `sets` contains the events of this watch.
     seen: AtomicU64,
     sets: [RecordSet; WATCH_SETS],
 }
 
 impl History {
-    /// An empty history with all its memory. A sender who knows the secret could choose sources that replace the records of
-    /// another source.
+    /// Creates an empty history with all its memory. A sender that knows the secret could choose sources that replace
+    /// the records of another source.
     pub(crate) fn new(secret: u64) -> History {
         History {
             secret,
@@ -179,12 +181,12 @@ impl History {
         }
     }
 
-    /// Records that a worker has room for.
+    /// Maximum number of records of a worker.
     pub const fn capacity() -> usize {
         SETS * WAYS
     }
 
-    /// The records of the source, without those of the time when it was watched.
+    /// The records of the source, without those that were written during a watch.
     pub fn of(&self, source: IpAddr) -> SourceHistory {
         let set = &self.sets[self.set_of(words(source))];
         let mut records = Vec::new();
@@ -193,8 +195,8 @@ impl History {
         SourceHistory { records, complete_since: horizon.max(Time::from_nanos(self.left_out.load(Acquire))) }
     }
 
-    /// Lets the worker write all events of this source until `until`. Replaces the last watch. Each watch has another id,
-    /// which is not 0.
+    /// Makes the worker write all events of this source until `until`. Replaces the previous watch. The caller passes a
+    /// unique id that is not 0.
     pub fn watch(&self, id: u64, source: IpAddr, until: Time) {
         let (high, low) = words(source);
         self.watch.source[0].store(high, Relaxed);
@@ -204,10 +206,10 @@ impl History {
         self.watch.id.store(id, Release);
     }
 
-    /// The records of a watch: complete, unless there were too many subjects.
+    /// The records of a watch. They are complete, unless there were too many subjects.
     pub fn watched(&self, id: u64, source: IpAddr) -> SourceHistory {
         let mut watched = SourceHistory::default();
-        // A worker that has seen no packet since the watch began has no record of it.
+        // A worker without a packet since the start of the watch has no record of it.
         if self.watch.seen.load(Acquire) == id {
             for set in &self.watch.sets {
                 read_set(set, source, &mut watched.records);
@@ -223,7 +225,7 @@ impl History {
     }
 }
 
-/// An address as two words. Its family is a bit of the subject.
+/// An address as two words. The family is a bit of the subject.
 fn words(address: IpAddr) -> (u64, u64) {
     match address {
         IpAddr::V4(address) => (0, address.to_bits().into()),
@@ -231,7 +233,7 @@ fn words(address: IpAddr) -> (u64, u64) {
     }
 }
 
-/// Both halves of a product, by XOR. Source: Wang Yi, wyhash, <https://github.com/wangyi-fudan/wyhash>.
+/// The XOR of both halves of a product. Source: Wang Yi, wyhash, <https://github.com/wangyi-fudan/wyhash>.
 fn folded(one: u64, other: u64) -> u64 {
     let product = u128::from(one ^ 0xa076_1d64_78bd_642f) * u128::from(other ^ 0xe703_7ed1_a0b4_28db);
     product as u64 ^ (product >> 64) as u64
@@ -283,7 +285,7 @@ impl Line {
 }
 
 impl Refusal {
-    /// The bits of the subject without side and family, and the number of the table of the rule.
+    /// The bits of the subject without side and family, and the table number of the rule.
     fn words(self) -> (u64, u32) {
         match self {
             Refusal::Dropped { reason, rule: None } => (reason.index() as u64, 0),
@@ -301,12 +303,12 @@ pub(crate) struct RefusedPackets {
     pub(crate) source: IpAddr,
     pub(crate) refusal: Refusal,
     pub(crate) last: LastPacket,
-    /// How many packets.
+    /// Number of packets.
     pub(crate) count: u32,
     pub(crate) arrived: Time,
 }
 
-/// The words of a record that tell it from other records.
+/// The words that identify a record.
 struct Subject {
     /// The address of the source, in two words.
     source: (u64, u64),
@@ -318,13 +320,13 @@ struct Subject {
 /// The worker's end of its history: the only writer.
 pub(crate) struct HistoryWriter {
     history: Arc<History>,
-    /// Records that this batch may still write.
+    /// Number of records that this batch may still write.
     left: u32,
     /// Whether `left` is not zero, or a source is watched.
     open: bool,
-    /// Whether this batch left events out.
+    /// Whether this batch omitted events.
     left_out: bool,
-    /// The current watch, as of the beginning of the batch.
+    /// The number of the watch at the start of the batch.
     watch: u64,
     watched: IpAddr,
     until: Time,
@@ -367,7 +369,7 @@ impl HistoryWriter {
         }
     }
 
-    /// Whether the batch may write another record. If not, the history notes that an event was left out.
+    /// Whether the batch may write another record. If not, this call records that the batch omits an event.
     #[inline]
     pub(crate) fn has_room(&mut self) -> bool {
         self.left_out |= !self.open;
@@ -408,7 +410,7 @@ impl HistoryWriter {
         write(set, tag, &Subject { source: words, subject, table }, told, count, arrived);
     }
 
-    /// Begins to watch another source, and clears the records of the last watch.
+    /// Begins a watch of another source, and clears the records of the previous watch.
     #[cold]
     fn begin_watch(&mut self) {
         let watch = &self.history.watch;
@@ -425,7 +427,7 @@ impl HistoryWriter {
     }
 }
 
-/// Adds packets to a record, or creates it. Only the worker writes.
+/// Adds packets to a record, which it creates if necessary. Only the worker writes.
 fn write(set: &RecordSet, tag: u64, subject: &Subject, told: u64, count: u32, arrived: Time) {
     let Subject { source: (high, low), subject, table } = *subject;
     let (tags, lines) = set.split_first().expect("a set has a first line");

@@ -22,7 +22,7 @@ fn stranger(number: u32) -> IpAddr {
 }
 
 impl HistoryWriter {
-    /// SourceHistory an event if there is room for it, as a batch does.
+    /// Records an event if there is room for it, as a batch does.
     fn note(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
         if self.has_room() {
             self.record(RefusedPackets { source, refusal, last: packet, count, arrived: now });
@@ -30,7 +30,7 @@ impl HistoryWriter {
     }
 }
 
-/// Records one event, in a batch of its own.
+/// Records one event, in a separate batch.
 fn note(writer: &mut HistoryWriter, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
     writer.begin_batch(now);
     writer.note(source, refusal, to(port), 1, now);
@@ -150,7 +150,7 @@ fn all_events_of_the_watched_source_are_written_during_a_flood() {
     assert_eq!(history.watched(2, stranger(5)).records.len(), 1);
 }
 
-/// All words of a record that a reader sees belong to one event.
+/// Checks that all words of a record that a reader receives belong to one event.
 #[test]
 fn readers_never_see_a_partly_written_record() {
     let mut writer = HistoryWriter::new(7);

@@ -1,7 +1,7 @@
 //! Connections that a door cuts. The pipeline writes the resets to both ends.
 //!
 //! A cut connection stays closed. Its packets are `invalid` and still belong to the door, so that the door's rule drops
-//! them, whatever is open later.
+//! them, even if a door is open later.
 
 use knockplane_policy::eval::tracking::End;
 use knockplane_policy::packet::Side;

@@ -320,7 +320,7 @@ impl ConnectionTable {
                 flow.both_ways |= step == TcpStep::Cross;
                 match step {
                     TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge | TcpStep::Cross => {
-                        // An answer to a SYN passes as such, although it accepts nothing.
+                        // An ACK in reply to a SYN is forwarded, although it does not accept the connection.
                         let challenged = step == TcpStep::Challenge && flow.cut.is_none();
                         let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));

@@ -14,7 +14,7 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + number).into()
 }
 
-/// Tracks a datagram between a client and the server, in one of both directions.
+/// Tracks a datagram between a client and the server, in one of the two directions.
 fn sees(flows: &ConnectionTable, number: u32, back: bool, now: Time) -> ConnectionState {
     let (source, destination) = if back { (SERVER, client(number)) } else { (client(number), SERVER) };
     let ports = if back { (53, 4000) } else { (4000, 53) };

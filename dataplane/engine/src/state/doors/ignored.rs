@@ -15,7 +15,7 @@ use crate::state::lists::ListId;
 pub struct Ignored {
     /// The source; over IPv6 the first address of its /64.
     pub source: IpAddr,
-    /// Its network.
+    /// The network.
     pub vlan: Vlan,
     /// The open list of the door; `None` if all doors ignore the source.
     pub open: Option<ListId>,
@@ -57,7 +57,7 @@ impl Visitors {
     }
 
     /// Calls the visitor with every source whose knocks are ignored, in no order. `most_attempts` returns the number of
-    /// first steps that a door allows; `None` allows any number.
+    /// first steps that a door allows; `None` is no limit.
     pub fn visit_ignored(
         &self,
         now: Time,

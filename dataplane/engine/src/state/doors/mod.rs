@@ -4,7 +4,7 @@
 //! list of knocking sources. A worker reads and writes the entry under one lock, so that two workers never take one
 //! step twice. A grant is an entry of the open list of the door that counts for one destination. The rest (hold-off,
 //! attempts, ports) is in bounded tables with keyed hashes. Under a flood, the tables evict the sources with the fewest
-//! packets. An eviction can let a scanner try again, but locks out no source.
+//! packets. An evicted scanner may try again. An eviction never causes a source to be ignored.
 //!
 //! The order of arrival counts, also between queues. A packet that another worker overtook counts as if it had been
 //! processed in its turn. A later step whose previous step may be at another worker waits for that step in the reorder
@@ -63,7 +63,7 @@ impl CompiledExempt {
         }
     }
 
-    /// Whether a packet that is no step is exempt, if its source is in these lists.
+    /// Whether a packet that matches no step is exempt, if its source is in these lists.
     pub(crate) fn covers(&self, packet: &Packet<'_>, lists: ListSet) -> bool {
         let granted =
             |(list, openings): &(ListId, Box<[Opening]>)| lists.contains(*list) && exempt::include(openings, packet);

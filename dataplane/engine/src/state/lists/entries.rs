@@ -37,7 +37,7 @@ impl DynamicEntry {
 pub struct AddressEntry {
     /// The entry.
     pub entry: DynamicEntry,
-    /// Its level.
+    /// The level.
     pub level: u8,
     /// Whether the entry counts for the whole /64 of the address.
     pub by_network: bool,

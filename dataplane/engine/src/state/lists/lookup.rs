@@ -19,11 +19,11 @@ pub(crate) struct Membership {
 }
 
 /// The result of a lookup, and the period in which it is valid.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Lookup {
     pub(crate) membership: Membership,
     /// The begin of the period. An entry of the set does not exist before this time.
-    from: Time,
+    pub(super) from: Time,
     /// The end of the period. At this time an entry of the set expires, or another entry begins.
     pub(crate) until: Time,
     /// The version of the shard at the lookup.
@@ -39,16 +39,19 @@ pub struct ShardVersion {
 }
 
 impl Lookup {
+    /// No list, always valid.
+    pub(crate) const EMPTY: Lookup = Lookup {
+        membership: Membership { lists: ListSet::EMPTY, has_other_entries: false },
+        from: Time::from_nanos(0),
+        until: Time::NEVER,
+        version: ShardVersion { shard: 0, version: 0 },
+    };
+
     /// Adds lists that contain the address by other sources, valid in this period.
     pub(crate) fn add(&mut self, set: ListSet, time: Range<Time>) {
         self.membership.lists.insert_all(set);
         self.from = self.from.max(time.start);
         self.until = self.until.min(time.end);
-    }
-
-    fn add_all(&mut self, (membership, time): (Membership, Range<Time>)) {
-        self.add(membership.lists, time);
-        self.membership.has_other_entries |= membership.has_other_entries;
     }
 }
 
@@ -65,26 +68,32 @@ impl Lists {
         self.lookup(address.into(), peer_tag, now).membership.lists
     }
 
-    /// As [`Lists::membership`], with the period in which the result is valid. For a key in a VLAN: the entries of the
-    /// VLAN for the peer of this tag, and the entries that count in all VLANs for all peers.
+    /// As [`Lists::membership`], with the period in which the result is valid.
     pub(crate) fn lookup(&self, within: Key, peer_tag: u32, now: Time) -> Lookup {
+        let mut lookup = Lookup::EMPTY;
+        self.look_up(within, peer_tag, now, &mut lookup);
+        lookup
+    }
+
+    /// As [`Lists::lookup`], in place, because a result is large. For a key in a VLAN: the entries of the VLAN for the peer
+    /// of this tag, and the entries that count in all VLANs for all peers.
+    pub(crate) fn look_up(&self, within: Key, peer_tag: u32, now: Time, lookup: &mut Lookup) {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
         let hash = self.secret.hash(key);
         let net = self.net(key);
         let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
         let LockedShard { version, shard } = &*self.shards[index];
+        *lookup = Lookup::EMPTY;
         let shard = lock(shard);
-        let (membership, time) = shard.membership(hash, key, to_all, now);
-        let version = version.load(Ordering::Relaxed);
-        let mut lookup =
-            Lookup { membership, from: time.start, until: time.end, version: ShardVersion { shard: index, version } };
+        lookup.version = ShardVersion { shard: index, version: version.load(Ordering::Relaxed) };
+        shard.look_up(hash, key, to_all, now, lookup);
         if let Some((net, hash)) = net {
-            lookup.add_all(shard.membership(hash, net, to_all, now));
+            shard.look_up(hash, net, to_all, now, lookup);
         }
         if within.is_in_vlan() {
-            lookup.add_all(shard.membership(self.secret.hash(within), within, peer_tag, now));
+            shard.look_up(self.secret.hash(within), within, peer_tag, now, lookup);
             if let Some((net, hash)) = self.net(within) {
-                lookup.add_all(shard.membership(hash, net, peer_tag, now));
+                shard.look_up(hash, net, peer_tag, now, lookup);
             }
         }
         // Read under the lock that a change of the static entries takes: a lookup with the version after the change
@@ -92,7 +101,6 @@ impl Lists {
         if let Some((set, time)) = self.in_static_entries(|entries| entries.find(key, now)) {
             lookup.add(set, time);
         }
-        lookup
     }
 
     /// Whether a new lookup of these lists would have the same result now.

@@ -11,7 +11,7 @@
 //!   entry of a higher level than its own. If there is no such entry, the addition is refused. A flood of first knocks
 //!   therefore evicts only first knocks. A shard is full as soon as the addresses that hash to it fill it. The module
 //!   `shard` documents the order of eviction.
-//! - [`Lists::membership`] is one lookup, whatever the number of lists.
+//! - [`Lists::membership`] is one lookup for any number of lists.
 //! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An
 //!   address can be in a list for 8 peers at once. Then the entry that expires first is evicted.
 //! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN returns its own entries and those
@@ -160,7 +160,7 @@ impl Lists {
         let refused =
             |problem| CapacityError { capacity, bytes: (capacity as u64).saturating_mul(SLOT_BYTES as u64), problem };
         if capacity == 0 {
-            return Err(refused("nobody could ever knock; set at least 1"));
+            return Err(refused("no source could knock; set at least 1"));
         }
         if capacity > MAX_CAPACITY {
             return Err(refused("set at most 1,073,741,824 entries"));

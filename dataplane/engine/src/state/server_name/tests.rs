@@ -76,7 +76,7 @@ proptest! {
     }
 }
 
-/// A segment without flags of its own but ACK.
+/// A segment with the ACK flag alone.
 fn segment(sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     packet.extend([0, 1, 0, 2]);

@@ -73,6 +73,12 @@ impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
         answers.map()
     }
 
+    /// Whether all addresses have the default value.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// The value of the address.
     pub(super) fn find(&self, address: T) -> V {
         let value = || self.different.get(*self.values.get(self.starts.find(address)?)? as usize).copied();
@@ -165,7 +171,7 @@ mod tests {
     }
 
     proptest! {
-        /// Separate ranges in order, some of them adjacent, up to the last address.
+        /// Uses separate ranges in order, some of them adjacent, up to the last address.
         #[test]
         fn ranges_that_are_apart_are_what_they_say(
             gaps in prop::collection::vec((0..3_u32, 0..3_u32, 0..4_u64), 0..100),
@@ -188,7 +194,7 @@ mod tests {
             }
         }
 
-        /// Trees of several levels, of both families.
+        /// Uses trees of several levels, of both families.
         #[test]
         fn it_says_what_the_ranges_say(
             ranges in prop::collection::vec((0..60_000_u32, 0..400_u32, 0..5_u64), 0..600),

@@ -121,6 +121,12 @@ impl StaticEntries {
         StaticEntries { timed: timed.collect(), permanent: Both::build::<InLists>(permanent) }
     }
 
+    /// Whether there are no entries. Most rule files have none, and a lookup need not search for them.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.timed.is_empty() && self.permanent.v4.is_empty() && self.permanent.v6.is_empty()
+    }
+
     /// The lists that contain the address now, and the period in which this answer is valid.
     pub(crate) fn find(&self, key: Key, now: Time) -> (ListSet, ops::Range<Time>) {
         let (mut from, mut until) = (Time::default(), Time::NEVER);

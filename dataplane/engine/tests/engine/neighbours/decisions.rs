@@ -33,7 +33,7 @@ fn protecting() -> Settings {
     }
 }
 
-/// The decision about a single frame from this side, in a batch of its own.
+/// The decision about a batch with this single frame from this side.
 fn decide(settings: &Settings, side: Side, frame: &[u8]) -> (Verdict, Reason) {
     let decision = Engine::new(RuleSet::default(), settings).decide(side, &[frame], seconds(1))[0];
     (decision.verdict, decision.reason)

@@ -1,4 +1,4 @@
-//! ARP and IPv6 neighbour discovery: which frames are well-formed, and which are refused.
+//! ARP and IPv6 neighbour discovery: well-formed frames, and frames that the reader refuses.
 //!
 //! [`oracle`] compares the readers with a second implementation; [`decided`] tests the engine's decisions about such
 //! frames.
@@ -24,7 +24,7 @@ fn reason(frame: &[u8]) -> Option<Reason> {
     reasons[0]
 }
 
-/// Changed in one place.
+/// A copy with one change.
 fn with<T: Clone>(base: &T, change: impl FnOnce(&mut T)) -> T {
     let mut changed = base.clone();
     change(&mut changed);
@@ -64,7 +64,7 @@ fn arp_that_no_host_sends_is_malformed() {
     let reply = Arp::reply("192.0.2.7", "192.0.2.5");
     let address = |text: &str| text.parse().unwrap();
     let mut frames = vec![
-        // Lengths: bytes behind the packet, or a packet that is cut off.
+        // Lengths: bytes behind the packet, or a truncated packet.
         with(&request, |arp| arp.padding = vec![0; 19]),
         with(&request, |arp| arp.padding = vec![0; 1400]),
         with(&request, |arp| (arp.tags, arp.padding) = (vec![VLAN], vec![0; 19])),
@@ -76,13 +76,13 @@ fn arp_that_no_host_sends_is_malformed() {
         with(&request, |arp| arp.operation = 0),
         with(&request, |arp| arp.operation = 3),
         with(&request, |arp| arp.operation = 0x101),
-        // A sender that is not the frame's, or is no station.
+        // A sender that differs from the frame's source, or is no station.
         with(&request, |arp| arp.sender.0 = INSIDE_MAC),
         with(&request, |arp| arp.from = INSIDE_MAC),
         with(&request, |arp| (arp.from, arp.sender.0) = ([3, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 1])),
         with(&request, |arp| (arp.from, arp.sender.0) = ([0; 6], [0; 6])),
         with(&request, |arp| (arp.from, arp.sender.0) = (BROADCAST, BROADCAST)),
-        // To a group other than broadcast, and with target MACs that no host writes.
+        // A frame to a group other than broadcast, and target MACs that no host writes.
         with(&request, |arp| arp.to = [0x01, 0, 0x5e, 0, 0, 1]),
         with(&request, |arp| arp.target.0 = *b"secret"),
         with(&reply, |arp| arp.target.0 = *b"secret"),
@@ -122,7 +122,7 @@ fn messages() -> Vec<(Discovery, Reason)> {
         Discovery::advertisement(CLIENT, "ff02::1", CLIENT),
         // Announces a new address to routers.
         Discovery::advertisement(CLIENT, "ff02::2", CLIENT),
-        // A proxy.
+        // A proxy advertises the address of another host.
         Discovery::advertisement("fe80::9", SERVER, CLIENT),
     ];
     let to_one = Discovery { to: INSIDE_MAC, destination: v6("fe80::5"), ..Discovery::router_advertisement(ROUTER) };
@@ -144,7 +144,7 @@ fn neighbour_discovery_that_hosts_send_has_its_class() {
         for tags in [vec![VLAN], vec![[0x88, 0xa8, 0, 8], VLAN]] {
             assert_eq!(reason(&Discovery { tags, ..message.clone() }.frame()), Some(class), "{message:?}");
         }
-        // To one station, as access points do with multicast frames.
+        // A multicast packet to one station, as access points send it.
         assert_eq!(reason(&Discovery { to: INSIDE_MAC, ..message.clone() }.frame()), Some(class), "{message:?}");
         // No option, and an unknown option.
         assert_eq!(reason(&Discovery { options: vec![], ..message.clone() }.frame()), Some(class), "{message:?}");
@@ -165,13 +165,13 @@ fn what_no_message_has_is_malformed_in_each_of_them() {
             with(&message, |message| message.code = 1),
             with(&message, |message| message.checksum_error = 1),
             with(&message, |message| message.checksum_error = 0x8000),
-            // No extension header may stand in front of the message or behind it.
+            // No extension header may precede the message, and no bytes may follow it.
             extension(0, &[58, 0, 5, 2, 0, 0, 1, 0]),
             extension(60, &[58, 0, 1, 4, 0, 0, 0, 0]),
             extension(44, &[58, 0, 0, 0, 0, 0, 0, 1]),
             with(&message, |message| message.behind = vec![0]),
             with(&message, |message| message.behind = vec![0; 400]),
-            // Options: none of length 0, all complete, known ones of their length.
+            // Options: an option of length 0, an incomplete one, and known ones of another length.
             option(&[0, 0]),
             option(&[1, 0, 0, 0, 0, 0, 0, 0]),
             option(&[253, 2, 0, 0, 0, 0, 0, 0]),
@@ -182,7 +182,7 @@ fn what_no_message_has_is_malformed_in_each_of_them() {
             option(&[&[3, 1][..], &[0; 6]].concat()),
             option(&[&[5, 2][..], &[0; 14]].concat()),
             option(&[&[4, 5][..], &[0; 38]].concat()),
-            // The addresses of the Ethernet header.
+            // Wrong addresses in the Ethernet header.
             with(&message, |message| message.from = [3, 0, 0, 0, 0, 1]),
             with(&message, |message| message.from = [0; 6]),
             with(&message, |message| message.to = BROADCAST),
@@ -225,7 +225,7 @@ fn what_its_kind_forbids_is_malformed() {
         target(&advertisement, "::"),
         target(&redirect, "2001:db8::9"),
         target(&redirect, "ff02::9"),
-        // The destination is all nodes, a group that is not the target's, or another host than the target.
+        // The destination is all nodes, the group of another target, or another host than the target.
         group(&solicitation, "ff02::1"),
         group(&solicitation, "ff02::1:ff00:6"),
         with(&solicitation, |message| (message.to, message.destination) = (INSIDE_MAC, v6("2001:db8::6"))),

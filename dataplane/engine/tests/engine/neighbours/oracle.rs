@@ -1,8 +1,8 @@
 //! The readers of ARP and neighbour discovery against a second implementation: smoltcp reads the frames, and this file
 //! states the rules of the RFCs a second time, on smoltcp's reading.
 //!
-//! Frames begin as messages that are right, or wrong in one mandatory field. Half of them are then damaged byte by
-//! byte, and half of those get the right checksum, so that the checksum alone does not refuse them.
+//! Frames begin as valid messages, or as messages with one wrong mandatory field. The test then changes bytes in half
+//! of them, and corrects the checksum of half of those, so that the checksum is not the only reason to refuse them.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -179,7 +179,7 @@ fn mac_at(frame: &[u8], at: usize) -> Mac {
     frame[at..at + 6].try_into().unwrap()
 }
 
-/// The reason for a frame that is certainly ARP or neighbour discovery; `None` for any other frame.
+/// The expected reason for a frame that is certainly ARP or neighbour discovery; `None` for any other frame.
 fn expected(frame: &[u8]) -> Option<Reason> {
     match layers(frame)? {
         (0x0806, at) => Some(if arp_is_valid(frame, &frame[at..]) { Reason::Arp } else { Reason::ArpMalformed }),
@@ -313,7 +313,7 @@ fn options_are_valid(options: &[u8], unnamed: bool) -> bool {
     true
 }
 
-/// Passes so many frames to both, and prints how many were well-formed.
+/// Passes `times` frames to both implementations, and prints the number of well-formed ones.
 fn compare(name: &str, times: u32, frames: impl Strategy<Value = Vec<u8>>) {
     let (begin, well_formed, refused) = (Instant::now(), Cell::new(0_u64), Cell::new(0_u64));
     let outcome = TestRunner::new(cases(times)).run(&frames, |frame| {

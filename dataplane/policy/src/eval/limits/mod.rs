@@ -32,19 +32,19 @@ impl MatcherState {
         MatcherState { limits, dst_limits, counts, scans, random: Random(seed) }
     }
 
-    /// Removes expired state. Scans are few, and reset themselves.
+    /// Removes expired state, except that of scans, which are few and reset after a pause.
     pub(super) fn sweep(&mut self, now: Time) {
         self.dst_limits.retain(|_, (_, expiry)| now < *expiry);
         self.scans.retain(|_, scan| now <= scan.until);
     }
 
-    /// `limit`: whether the bucket holds the packet's cost, which is then taken.
+    /// `limit`: whether the bucket contains enough tokens for the packet. If so, removes these tokens.
     pub(super) fn limit(&mut self, id: MatcherId, rate: &Rate, packet: &Packet<'_>, now: Time) -> bool {
         self.limits.entry(id).or_insert_with(|| Bucket::full(rate, now)).take(rate, packet.ip_length, now)
     }
 
-    /// `dst-limit`: the same with one bucket for each address or pair. A bucket without packets for `expire` is
-    /// removed; the next one is full. Missing ports count as 0. Source: RouterOS manual, Filter, `dst-limit`.
+    /// `dst-limit`: as `limit`, with one bucket for each address or pair. A bucket without packets for `expire` is
+    /// removed, and a new bucket is full. Missing ports count as 0. Source: RouterOS manual, Filter, `dst-limit`.
     pub(super) fn dst_limit(
         &mut self,
         id: MatcherId,
@@ -79,10 +79,10 @@ impl MatcherState {
         *count
     }
 
-    /// `psd`: the weight of the ports that the source has tried, this one included. Each port of TCP or UDP counts
-    /// once, low ones (below 1024) with the first weight. A pause longer than the delay resets the record; every packet
-    /// of the source ends a pause. The number of sources and ports is not limited here; RouterOS stops at 256 and 21.
-    /// `None` without ports. Source: RouterOS manual, Filter, `psd`; RouterOS's kernel modules.
+    /// `psd`: the weight of the ports that the source has tried, including this one. Each port of TCP or UDP counts
+    /// once; ports below 1024 have the first weight. A pause longer than the delay resets the record. Every packet of
+    /// the source ends a pause. The number of sources and ports is not limited; the limits of RouterOS are 256 and 21.
+    /// `None` if the packet has no ports. Source: RouterOS manual, Filter, `psd`; RouterOS's kernel modules.
     pub(super) fn scan(
         &mut self,
         id: MatcherId,
@@ -109,12 +109,12 @@ impl MatcherState {
 struct Scan {
     ports: HashSet<(u8, u16)>,
     weight: u64,
-    /// Until this time, included, the next packet belongs to the same scan.
+    /// The last time at which the next packet still belongs to the same scan.
     until: Time,
 }
 
-/// A token bucket. Tokens are stored in parts, as many per token as the rate's time has nanoseconds, so that no
-/// fractions are needed.
+/// A token bucket. The bucket stores parts of tokens, so that no fractions are needed: a token has as many parts as the
+/// rate's time has nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     parts: u128,
@@ -123,7 +123,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A bucket that holds its burst.
+    /// A full bucket: it contains the burst.
     pub fn full(rate: &Rate, now: Time) -> Bucket {
         Bucket { parts: Bucket::most(rate), refill: refill(now) }
     }
@@ -133,7 +133,7 @@ impl Bucket {
         u128::from(rate.burst.max(1)).saturating_mul(rate.per.as_nanos())
     }
 
-    /// The whole tokens that it holds now.
+    /// The number of whole tokens in the bucket now.
     pub fn tokens(&self, rate: &Rate, now: Time) -> u64 {
         let tokens = self.refilled(rate, now).checked_div(rate.per.as_nanos()).unwrap_or_default();
         u64::try_from(tokens).unwrap_or(u64::MAX)
@@ -145,7 +145,8 @@ impl Bucket {
         self.parts.saturating_add(gained).min(Bucket::most(rate))
     }
 
-    /// Whether it holds the packet's cost: one token, or one for each bit of the IP packet. If so, takes it.
+    /// Whether the bucket contains enough tokens for the packet: one, or one for each bit of the IP packet. If so,
+    /// removes these tokens.
     pub fn take(&mut self, rate: &Rate, ip_length: u32, now: Time) -> bool {
         self.parts = self.refilled(rate, now);
         self.refill = self.refill.max(refill(now));

@@ -13,7 +13,7 @@ fn a_bucket_is_full_at_first_and_refilled_each_ten_milliseconds() {
     let rate = rate(200, 1, 2, RateUnit::Packet);
     let mut bucket = Bucket::full(&rate, at(7));
     assert!(bucket.take(&rate, 40, at(7)) && bucket.take(&rate, 40, at(9)) && !bucket.take(&rate, 40, at(9)));
-    // Two per refill.
+    // Each refill adds two tokens.
     assert!(bucket.take(&rate, 40, at(10)) && bucket.take(&rate, 40, at(19)) && !bucket.take(&rate, 40, at(19)));
 }
 
@@ -31,7 +31,7 @@ fn bits_are_those_of_the_ip_packet() {
     let rate = rate(8_000, 1, 1_600, RateUnit::Bit);
     let mut bucket = Bucket::full(&rate, at(0));
     assert!(bucket.take(&rate, 150, at(0)) && !bucket.take(&rate, 51, at(0)) && bucket.take(&rate, 50, at(0)));
-    // Ten bytes per refill.
+    // Each refill adds tokens for ten bytes.
     assert!(!bucket.take(&rate, 100, at(99)) && bucket.take(&rate, 100, at(100)));
     // A packet larger than the burst never passes.
     assert!(!bucket.take(&rate, 201, at(1_000_000)));
@@ -44,6 +44,6 @@ fn long_pauses_and_large_rates_do_not_overflow() {
     assert!(bucket.take(&rate, u32::MAX, at(0)) && bucket.take(&rate, u32::MAX, Time::from_nanos(u64::MAX - 1)));
     let rate = Rate { per: Duration::MAX, ..rate };
     assert!(Bucket::full(&rate, at(0)).take(&rate, u32::MAX, at(0)));
-    // A clock that goes back refills nothing.
+    // A clock that moves backwards refills nothing.
     assert!(bucket.take(&rate, 40, at(0)));
 }

@@ -14,7 +14,8 @@ use crate::packet::{Family, Packet, protocol};
 const TTL: u8 = 64;
 /// Precedence "internetwork control", which ICMP errors have. Source: RFC 1812, 4.3.2.5.
 const CONTROL: u8 = 0xc0;
-/// The longest ICMP error: it quotes as much of the packet as fits. Source: RFC 1812, 4.3.2.3.
+/// Maximum length of an ICMP error in bytes of the IP packet. It quotes as much of the packet as fits. Source: RFC
+/// 1812, 4.3.2.3.
 const LONGEST_IPV4: usize = 576;
 /// The smallest MTU of IPv6. Source: RFC 4443, 2.4 (c).
 const LONGEST_IPV6: usize = 1280;
@@ -107,7 +108,7 @@ fn put_checksum(bytes: &mut [u8], at: usize, more: u32) {
     bytes[at..at + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// 16-bit words; a last odd byte is the upper half of one.
+/// The sum of the 16-bit words. A last odd byte is the upper half of a word.
 fn sum(bytes: &[u8]) -> u32 {
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
     bytes.chunks(2).map(word).sum()

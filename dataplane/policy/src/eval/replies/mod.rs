@@ -1,7 +1,6 @@
-//! The replies of `reject` and `tarpit`: IP packets, sent out of the side on which the packet arrived.
+//! The replies of `reject` and `tarpit`: IP packets that leave on the side on which the packet arrived.
 //!
-//! A reply has the packet's destination as its source: the filter has no address of its own, so a sender cannot notice
-//! it.
+//! The source of a reply is the packet's destination: the filter has no address, so replies do not reveal it.
 
 mod bytes;
 #[cfg(test)]
@@ -16,12 +15,12 @@ use crate::packet::{Family, FragmentPart, Packet, TcpFlag, protocol};
 use crate::rule::{Rate, RateUnit, RejectWith};
 use crate::word::Set;
 
-/// Limit on ICMP errors, to all senders together. Hosts and routers must limit them (RFC 1812, 4.3.2.8; RFC 4443, 2.4
-/// (f)), so that an attacker cannot direct a flood to a forged source. One per 10 ms is RouterOS's `icmp-rate-limit`;
-/// the burst is one second's number, for sources that try many ports.
+/// The rate limit of ICMP errors to all senders together. Hosts and routers must limit them (RFC 1812, 4.3.2.8; RFC
+/// 4443, 2.4 (f)), so that an attacker cannot direct a flood to a forged source. One error each 10 ms is RouterOS's
+/// `icmp-rate-limit`. The burst is the number of one second, for sources that try many ports.
 pub const ICMP_ERRORS: Rate = Rate { count: 100, per: Duration::from_secs(1), burst: 100, unit: RateUnit::Packet };
 
-/// Limit on a tarpit's answers to ACKs of one peer. Source: RouterOS's kernel modules.
+/// Minimum time between a tarpit's answers to ACKs of one peer. Source: RouterOS's kernel modules.
 pub const TARPIT_ACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The window of a tarpit's SYN-ACK: small, and enough to establish the connection. All later windows are 0. Source:
@@ -42,10 +41,10 @@ pub enum Answer {
     Tcp(Segment),
 }
 
-/// The fields of a TCP header to send that do not follow from the answered packet.
+/// The fields of the TCP header of a reply that do not follow from the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Its flags.
+    /// The flags.
     pub flags: Set<TcpFlag>,
     /// Sequence number.
     pub sequence: u32,
@@ -62,7 +61,7 @@ impl Segment {
 }
 
 impl RuleEvaluation<'_, '_> {
-    /// Whether an answer is within its limit. Resets have no limit: they are not larger than the packet that they
+    /// Whether the limit admits this reply. Resets have no limit, because they are not larger than the packet that they
     /// answer.
     pub(super) fn may_reject(&mut self, with: RejectWith) -> bool {
         with == RejectWith::TcpReset || self.evaluator.icmp_errors.take(&ICMP_ERRORS, 0, self.now)
@@ -85,9 +84,9 @@ impl RuleEvaluation<'_, '_> {
     }
 }
 
-/// The answer of a tarpit: to a SYN, a SYN-ACK; to an ACK, an ACK without a window, at most once a second for each peer
-/// address, so that the peer keeps asking; to a SYN-ACK, a reset; to FIN and RST nothing. Data of the peer is never
-/// acknowledged. Source: RouterOS's kernel modules.
+/// The answer of a tarpit. It answers a SYN with a SYN-ACK, a SYN-ACK with a reset, and FIN and RST with nothing. It
+/// answers an ACK with an ACK with window 0, at most once a second for each peer address, so that the peer continues to
+/// probe. It never acknowledges data. Source: RouterOS's kernel modules.
 pub fn tarpit(packet: &Packet<'_>, secret: [u64; 2], may_acknowledge: impl FnOnce() -> bool) -> Option<Answer> {
     let flags = packet.tcp_flags()?;
     let (sequence, acknowledgement) = (packet.tcp_sequence()?, packet.tcp_acknowledgement()?);
@@ -112,8 +111,8 @@ pub(super) fn reject(packet: &Packet<'_>, with: RejectWith) -> Option<Vec<u8>> {
     bytes::of(packet, &rejection(packet, with)?)
 }
 
-/// The answer to a rejected packet. `None` if there is none: a reset to another protocol than TCP, an error of the
-/// other family, and packets that must not be answered.
+/// The answer to a rejected packet. `None` for a reset to another protocol than TCP, for an error of the other family,
+/// and for packets that must not be answered.
 pub fn rejection(packet: &Packet<'_>, with: RejectWith) -> Option<Answer> {
     if !may_answer(packet) {
         return None;
@@ -152,7 +151,7 @@ fn may_answer(packet: &Packet<'_>) -> bool {
         IpAddr::V4(address) => !address.is_loopback() && address.octets()[0] < 224 && !address.is_unspecified(),
         IpAddr::V6(address) => !address.is_loopback() && !address.is_multicast() && !address.is_unspecified(),
     };
-    // An Ethernet group address: several receivers, whatever the IP address is.
+    // A frame to an Ethernet group address has several receivers, independent of the IP address.
     let to_group = packet.frame.first().is_some_and(|first| first & 1 == 1);
     to_one && from_one && !to_group && packet.fragment().is_some_and(|part| part != FragmentPart::Later)
 }

@@ -131,7 +131,7 @@ fn packets_that_must_not_be_answered_get_no_answer() {
     ] {
         assert_eq!(answered(&rules, &frame), None, "{frame:02x?}");
     }
-    // Such a fragment meets only rules with `fragment=yes`.
+    // Only rules with `fragment=yes` are evaluated for such a fragment.
     let later = fragment(datagram(CLIENT, SERVER), 1, 1, false);
     let matchers = vec![Matcher { negated: false, condition: Condition::Fragment(true) }];
     let of_fragments = |rule: &Rule| Rule { matchers: matchers.clone(), ..rule.clone() };

@@ -1,4 +1,5 @@
-//! Any rules and any bytes: nothing panics, and an explanation has the same result as an evaluation.
+//! Checks for any rules and any bytes that nothing panics, and that an explanation has the same result as an
+//! evaluation.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -95,7 +95,7 @@ fn a_server_name_is_found_in_a_segmented_hello() {
         (0, one),
         (40, &hello[40..80]),
         (80, three),
-        // And so does later data.
+        // Later data does not change the result either.
         (hello.len() as u32, b"more"),
     ];
     assert_eq!(says(&mut evaluator, &order), [false, false, false, false, false, true, true]);

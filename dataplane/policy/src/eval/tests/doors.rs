@@ -1,4 +1,4 @@
-//! Doors: packets that open them, packets that do not, and connections after they close.
+//! Packets that open a door, packets that do not, and connections after a door closes.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -12,7 +12,7 @@ use crate::packet::Vlan;
 use crate::reason::{Reason, Verdict};
 
 const OTHER: &str = "203.0.113.2";
-/// Three steps, which no port scan meets in this order.
+/// A knock of three steps, which no port scan meets in this order.
 const SSH: &str = r#""name":"ssh","knock":["tcp/7000","udp/4321","tcp/1234"],"opens":["tcp/22"]"#;
 
 /// Doors with these keys, and no other rule that accepts packets.
@@ -21,7 +21,7 @@ fn with(json: &[&str]) -> (RuleSet, Settings) {
     (door::rules(&settings, RuleSet::default()), settings)
 }
 
-/// A packet from this source port; a SYN, if it is TCP.
+/// A packet from this source port. A TCP packet is a SYN.
 fn packet(from: (&str, u16), step: &str, to: &str) -> Vec<u8> {
     let (protocol, port) = step.split_once('/').unwrap_or((step, "0"));
     let port = port.parse().unwrap();
@@ -32,7 +32,7 @@ fn packet(from: (&str, u16), step: &str, to: &str) -> Vec<u8> {
     }
 }
 
-/// Each packet advances time by a tenth of a second and has its own source port, as packets of knock clients do.
+/// A knock client. Each packet advances the time by a tenth of a second and has a different source port.
 struct Knocker<'r> {
     evaluator: Evaluator<'r>,
     now: u64,
@@ -147,7 +147,7 @@ fn an_established_connection_outlives_the_grant_unless_it_is_cut() {
         assert_eq!(evaluator.outside(&data, at(4)).verdict, Verdict::Forward);
         let kept = if cut { Verdict::Drop } else { Verdict::Forward };
         assert_eq!(evaluator.outside(&data, at(11_000)).verdict, kept, "cut: {cut}");
-        // The client begins it again.
+        // The client begins the connection again.
         let again = tcp(client, server, "S", (900, 0), b"");
         assert_eq!(evaluator.outside(&again, at(11_000)).verdict, kept, "cut: {cut}");
         let answer = evaluator.inside(&tcp(server, client, "A", (2, 3), b"a"), at(11_000));
@@ -173,7 +173,7 @@ fn scans_open_nothing() {
         })
     };
     assert!(!opened((1..=1_000).collect()) && !opened((1..=1_000).rev().collect()), "also in the door's own order");
-    // A generator of all ports up to 256, in another order each time.
+    // A generator of all ports up to 256, in a different order for each seed.
     for seed in 0..50_u16 {
         assert!(!opened((0..256_u16).map(|place| (place * (2 * seed + 1) + seed) % 256).collect()));
     }
@@ -203,7 +203,7 @@ fn packets_to_open_ports_restart_no_knock() {
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.send("udp/2"), [What::Opened]);
     assert!(!knock_around(&mut knocker, "udp/61001"), "a grant of one door does not help to scan another one");
-    // A step stays a step, although another door opens its port.
+    // A port that another door opens is still a step.
     let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/22","tcp/9"],"opens":["tcp/22"]"#]);
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.knock(&["tcp/7", "tcp/22", "tcp/9"]), Some(What::Opened));
@@ -240,7 +240,7 @@ fn progress_belongs_to_one_source() {
         for from in [CLIENT, "198.51.100.8"] {
             assert!(knocker.send_from(from, step, SERVER).doors.iter().all(|it| !matches!(it.what, What::Failed(_))));
         }
-        // Between them, packets of a source that does not know the knock.
+        // In between, a source that does not know the knock sends packets.
         knocker.send_from("198.51.100.9", "tcp/80", SERVER);
     }
     assert!(knocker.gets_in("tcp/22"));
@@ -286,12 +286,12 @@ fn the_same_knock_may_open_and_close() {
     for what in [What::Opened, What::Closed, What::Opened, What::Closed] {
         assert_eq!(knocker.knock(&["udp/1", "udp/2"]), Some(what));
         if what == What::Opened {
-            // Retransmissions close nothing.
+            // Retransmissions close no door.
             assert!(knocker.send("udp/2").iter().all(|what| *what == What::Failed(Failure::HeldOff)));
             knocker.wait(5);
         }
     }
-    // A retransmission of the last one does not open what it closed.
+    // A retransmission of the last packet does not open the door again.
     assert_eq!(knocker.send("udp/2"), []);
 }
 
@@ -402,7 +402,8 @@ fn an_explanation_shows_the_effect_of_a_packet_at_a_door() {
 proptest! {
     #![proptest_config(cases(200))]
 
-    /// A source with a grant of a strict door has sent the door's knock as its last packets, apart from repeated steps.
+    /// Checks that a source with a grant of a strict door has sent the door's knock as its last packets, apart from
+    /// repeated steps.
     #[test]
     fn a_strict_door_opens_only_to_its_knock(
         knock in prop::collection::vec(1_u16..5, 1..5),
@@ -416,7 +417,7 @@ proptest! {
             if !told.iter().any(|event| event.what == What::Opened) {
                 continue;
             }
-            // Backwards from here, every packet is the expected step or one of the two before it.
+            // From the last packet backwards, every packet is the expected step or one of the two steps before it.
             let mut left = knock.len();
             for (port, other) in sent[..=place].iter().rev() {
                 prop_assert_eq!(other, to);

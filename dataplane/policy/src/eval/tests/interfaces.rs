@@ -1,5 +1,5 @@
-//! Interface names that the configuration does not have: the printed section, pasted unchanged, accepts no further
-//! packets.
+//! Interface names that are not in the configuration: an operator who pastes the printed section unchanged accepts no
+//! further packets.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -100,7 +100,7 @@ fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     })
 }
 
-/// A section pasted into a configuration.
+/// A configuration with the printed section.
 #[derive(serde::Deserialize)]
 struct Pasted {
     policy: PastedPolicy,
@@ -134,7 +134,7 @@ fn is_about(matcher: &Matcher, test: impl Fn(&Matcher) -> bool) -> bool {
 proptest! {
     #![proptest_config(crate::cases::cases(2_000))]
 
-    /// No packet is accepted that the file would not accept without the rules about unmapped names.
+    /// Checks that no packet is accepted that the file would not accept without the rules about unmapped names.
     #[test]
     fn the_printed_section_pasted_unchanged_accepts_no_further_packets(
         list in some_rules(),

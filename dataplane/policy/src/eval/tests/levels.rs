@@ -79,7 +79,7 @@ proptest! {
     }
 }
 
-/// As above with every sequence of packets, for rules that are easily misjudged: the level is exact.
+/// Checks with every sequence of packets that the level is exact, for rules that are difficult to analyse.
 #[test]
 fn levels_are_exact() {
     for (text, expected) in [
@@ -107,7 +107,7 @@ fn levels_are_exact() {
     }
 }
 
-/// The fewest packets that lead into the list, less one, of all sequences of up to three.
+/// The minimum number of packets that lead into the list, less one, over all sequences of up to three packets.
 fn least(rules: &RuleSet, list: &str) -> usize {
     let (settings, source) = (Settings::default(), CLIENT.parse().unwrap());
     let leads = |ports: &[u16]| {

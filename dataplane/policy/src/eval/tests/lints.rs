@@ -63,7 +63,7 @@ fn conditions() -> Vec<Condition> {
     all
 }
 
-/// Rules with similar matchers: each has some of a few. Often one of them matches the list that earlier rules add to.
+/// Rules with similar matchers, from a small set. Often a rule matches a list that earlier rules add to.
 fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     let matcher = (any::<bool>(), select(conditions())).prop_map(|(negated, condition)| Matcher { negated, condition });
     let listed = Matcher { negated: false, condition: Condition::SrcAddressList("a".to_owned()) };
@@ -88,7 +88,7 @@ fn a_rule(few: Vec<Matcher>) -> impl Strategy<Value = Rule> {
     let action = prop_oneof![4 => select(often.to_vec()), 1 => select(actions())];
     (place, prop::collection::vec(select(few), 0..3), action).prop_map(|((table, chain), matchers, action)| {
         let action = match action {
-            // No cycles: they would be refused.
+            // No jumps in this chain: a cycle would be refused.
             Action::Jump(_) if chain == "other" => Action::Log,
             Action::Jump(target) if target != "other" => Action::Log,
             action => action,
@@ -134,7 +134,7 @@ proptest! {
                     || lint.sentence.contains("never matches")
             })
             .collect();
-        // Lists are filled by hand here, too.
+        // The test also adds entries to the lists.
         let mut evaluator = Evaluator::new(&rules, &settings, 7);
         evaluator.lists_mut().add("b", CLIENT.parse().unwrap(), ListTimeout::NoneDynamic, ms(0));
         let silent: Vec<_> = silent.into_iter().filter(|lint| lint.code != Code::EmptyList).collect();
@@ -150,8 +150,8 @@ proptest! {
     }
 }
 
-/// An empty set matches every packet, negated or not. In `raw`, a packet has no connection state yet, and both are true
-/// there as well.
+/// Checks that an empty set matches every packet, negated or not. In `raw`, a packet has no connection state yet, and
+/// both matchers are true there as well.
 #[test]
 fn empty_sets_exclude_each_other_in_no_table() {
     let empty_sets = [
@@ -175,7 +175,7 @@ fn empty_sets_exclude_each_other_in_no_table() {
     }
 }
 
-/// The names above are those of the words' positions.
+/// Checks that the names above have the order of the words.
 #[test]
 fn states_and_types_are_in_this_order() {
     assert_eq!(ConnectionState::ALL[4], ConnectionState::Untracked);

@@ -16,14 +16,14 @@ fn rate(count: u64, seconds: u64, burst: u64) -> Rate {
     Rate { count, per: Duration::from_secs(seconds), burst, unit: RateUnit::Packet }
 }
 
-/// How many of this number of packets at one time match.
+/// The number of matching packets, out of `packets` packets at one time.
 fn matches(evaluator: &mut Evaluator<'_>, packets: usize, now: Time) -> usize {
     (0..packets).filter(|_| evaluator.outside(&knock(1), now).matched == [0]).count()
 }
 
 #[test]
 fn a_token_is_spent_only_if_everything_before_it_matched() {
-    // In the opposite order in the file: the limit still comes last.
+    // The file has the opposite order. The limit is still evaluated last.
     let rules = rules(vec![rule(vec![Condition::Limit(rate(1, 3_600, 1)), port(1)], Action::Accept)]);
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
@@ -146,12 +146,12 @@ fn the_weight_of_a_scan_lasts_until_the_source_pauses() {
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     let mut knock = |port: u16, now| evaluator.outside(&knock(port), ms(now)).matched == [0];
-    // 3, the same again, 6, 7, and then every packet.
+    // The weights are 3, 3 for a repeated port, 6 and 7. Then every packet matches.
     assert_eq!(
         [knock(22, 0), knock(22, 1), knock(23, 2), knock(2_000, 3_002), knock(22, 6_002)],
         [false, false, false, true, true]
     );
-    // A pause longer than the delay.
+    // A pause longer than the delay resets the scan.
     assert_eq!([knock(25, 9_003), knock(26, 9_003), knock(2_001, 9_003)], [false, false, true]);
 }
 

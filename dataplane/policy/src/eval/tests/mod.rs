@@ -50,13 +50,13 @@ pub(in crate::eval) fn add_src(list: &str, seconds: u64) -> Action {
     Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout })
 }
 
-/// Settings that forward packets which no rule decides about.
+/// Settings that forward packets which no rule decides.
 pub(in crate::eval) fn open() -> Settings {
     let chain_default = ChainDefaults { input: Choice::Accept, ..ChainDefaults::default() };
     Settings { chain_default, ..Settings::default() }
 }
 
-/// This many milliseconds after the clock's zero.
+/// The time `ms` milliseconds after the clock's zero.
 pub(in crate::eval) fn ms(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
 }
@@ -178,12 +178,12 @@ impl Evaluator<'_> {
     }
 }
 
-/// The answer of a stateless condition to a frame from outside; `None` if it is false also when negated.
+/// The result of a stateless condition for a frame from outside; `None` if the condition is false also when negated.
 pub(in crate::eval) fn answer(condition: Condition, frame: &[u8]) -> Option<bool> {
     answer_with(&RuleSet::default(), &Settings::default(), condition, frame)
 }
 
-/// As above, with further configuration.
+/// As [`answer`], with further configuration.
 pub(in crate::eval) fn answer_with(
     rules: &RuleSet,
     settings: &Settings,

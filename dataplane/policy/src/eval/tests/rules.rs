@@ -35,7 +35,7 @@ fn an_address_that_a_rule_adds_is_in_the_list_for_the_next_one() {
     assert_eq!(evaluator.outside(&knock(2), ms(0)).reason, Reason::ChainDefault);
     let knocked = evaluator.outside(&knock(1), ms(0));
     assert_eq!((knocked.verdict, knocked.reason, knocked.matched), (Verdict::Forward, Reason::Rule, vec![0, 1, 2]));
-    // The second rule renews its own timeout while the entry of the first one lasts.
+    // The second rule renews its own entry until the entry of the first rule expires.
     assert_eq!(evaluator.outside(&knock(2), ms(9_999)).matched, [1, 2]);
     assert_eq!(evaluator.outside(&knock(2), ms(19_998)).matched, [2]);
     assert_eq!(evaluator.outside(&knock(2), ms(19_999)).verdict, Verdict::Drop);
@@ -56,7 +56,7 @@ fn entries_of_the_file_count_from_the_time_the_rules_are_applied() {
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1).at_wall(ms(1_000), Duration::ZERO);
     assert_eq!(evaluator.outside(&knock(1), ms(5_999)).matched, [0]);
-    // A set contained it, so it got no entry of its own.
+    // A set contained the address, so it got no separate entry.
     assert!(evaluator.outside(&knock(1), ms(6_000)).matched.is_empty());
 }
 
@@ -231,7 +231,7 @@ fn an_explanation_lists_the_tried_rules_and_changes_state_as_an_evaluation() {
     );
     let again = evaluator.explain(&packet, ms(0)).tried.swap_remove(0).outcome;
     assert_eq!(again, matched(Some("kept 198.51.100.7 in temporary for 10s")));
-    // The protocol comes first whatever the written order; its index is the written one.
+    // The protocol is evaluated first in any written order. Its index is that of the written order.
     let syn = tcp((CLIENT, 1), (SERVER, 2), "S", (1, 0), b"");
     let outcome = evaluator.explain(&view(Side::Outside, &syn), ms(0)).tried.swap_remove(0).outcome;
     assert_eq!(outcome, missed(1, "protocol is tcp"));

@@ -1,7 +1,7 @@
-//! Scans that open a knock, against the lints about the rules.
+//! Compares scans that complete a knock with the lints about the rules.
 //!
-//! Limits, as in `lint::scan`: in random order, scans that succeed less than once in 1,000 times, and rules that count
-//! ports or packets if the scan is short or pauses; the speeds between those that the lint tries.
+//! Not covered, as in `lint::scan`: scans in random order that succeed less than once in 1,000 times, rules that count
+//! ports or packets if the scan is short or pauses, and speeds between those that the lint tries.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -15,7 +15,7 @@ use crate::rsc;
 /// The scanned ports.
 const PORTS: u16 = 48;
 
-/// A knock, its opening, and rules that may detect a scan, each at some place.
+/// A knock, its opening, and rules that may detect a scan, in some order.
 #[derive(Clone, Debug)]
 struct Script {
     rules: String,
@@ -119,7 +119,7 @@ fn gets_in(rules: &RuleSet, number: u8, manner: Manner, dice: &mut TestRng) -> b
             _ => udp(source, (SERVER, port), b""),
         };
         evaluator.outside(&frame, ms(now));
-        // The scanner tries the port behind the knock as soon as it could be open.
+        // The scanner tries the port behind the knock as soon as the port could be open.
         let door = |list: &str| evaluator.lists().contains(list, CLIENT.parse().unwrap(), ms(now));
         let last = (1..=3)
             .rev()
@@ -147,8 +147,8 @@ proptest! {
     // Failing cases are short enough; shrinking takes minutes.
     #![proptest_config(ProptestConfig { max_shrink_iters: 100, ..crate::cases::cases(1_000) })]
 
-    /// A scan that succeeds has a lint. In random order, rules without a lint are scanned several times: one success
-    /// may be chance.
+    /// Checks that rules with a successful scan have a lint. Scans in random order run several times for rules without
+    /// a lint, because one success may be chance.
     #[test]
     fn a_scan_that_succeeds_has_a_lint(script in some_script(), seed in any::<[u8; 32]>()) {
         let reading = rsc::read(script.rules.as_bytes());

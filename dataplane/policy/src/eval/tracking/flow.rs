@@ -20,12 +20,12 @@ pub(in crate::eval) struct Flow {
     pub(super) both_ways: bool,
     pub(super) tcp: Option<TcpConnection>,
     pub(super) expiry: Time,
-    /// Packets and IP bytes so far, both directions.
+    /// Packets and IP bytes so far, in both directions.
     pub(super) packets: u64,
     pub(in crate::eval) bytes: u64,
     /// A second of the clock, its bytes so far, and the bytes of the second before it.
     second: (u64, u64, u64),
-    /// Payloads of the first packets, both directions, without NULs.
+    /// Payloads of the first packets in both directions, without NULs.
     buffer: Vec<u8>,
     /// Length of the buffer after each of them.
     lengths: Vec<usize>,
@@ -95,13 +95,13 @@ impl Flow {
         timeout(settings, number, self.tcp.map(|tcp| tcp.state()), self.both_ways)
     }
 
-    /// Whether both sides have closed it, or one has aborted it.
+    /// Whether both ends have closed the connection, or one end has aborted it.
     pub(in crate::eval) fn is_closed(&self) -> bool {
         self.tcp.is_some_and(|tcp| tcp.is_closed())
     }
 
-    /// Whether the pattern matches the payloads up to one of the first packets. After them the answer no longer
-    /// changes, and does not depend on the time of the question. Source: RouterOS manual, Layer7.
+    /// Whether the pattern matches the payloads up to one of the first packets. After these packets, the result does
+    /// not change any more. Source: RouterOS manual, Layer7.
     pub(in crate::eval) fn matches_pattern(&self, regexp: &str) -> bool {
         self.lengths.iter().any(|length| layer7::matches(regexp, &self.buffer[..*length]))
     }

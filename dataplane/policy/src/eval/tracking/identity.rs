@@ -1,4 +1,4 @@
-//! Finds the connection that a packet's headers identify, and the one that an ICMP error is about.
+//! Finds the connection that a packet's headers identify, and the connection that an ICMP error reports about.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,13 +10,13 @@ pub type End = (IpAddr, u16);
 /// The key of a connection, the same for both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
-    /// The network that it is in.
+    /// The network of the connection.
     pub vlan: Vlan,
     /// The IP protocol.
     pub protocol: u8,
     /// Type and code of an ICMP query.
     pub query: (u8, u8),
-    /// In order; for ICMP the end that asks comes first.
+    /// Both ends, in order; for ICMP, the end that sends the query is first.
     pub ends: [End; 2],
 }
 
@@ -38,16 +38,16 @@ pub enum Identity {
     },
     /// The packet has no connection and needs none.
     Untracked,
-    /// The packet could only belong to a connection that it does not identify.
+    /// The packet does not contain the fields that identify its connection.
     Unknown,
 }
 
-/// The packet that an ICMP error quotes.
+/// The packet in an ICMP error.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted {
     /// The key of its connection.
     pub key: FlowKey,
-    /// The end that sent it.
+    /// The end that sent the packet.
     pub source: End,
     /// The sequence number, for TCP only.
     pub sequence: Option<u32>,
@@ -175,7 +175,8 @@ impl Headers {
     }
 }
 
-/// The query that an ICMP message is or answers, and whether it is an answer. Source: RFC 792, RFC 950, RFC 4443.
+/// The type of the query that an ICMP message sends or answers, and whether the message is an answer. Source: RFC 792,
+/// RFC 950, RFC 4443.
 const fn query(family: Family, kind: u8) -> Option<(u8, bool)> {
     Some(match (family, kind) {
         (Family::Ipv4, 8) => (8, false),

@@ -1,9 +1,9 @@
 //! Connection tracking: finds a packet's connection and keeps its state.
 //!
-//! A connection is known from the time its first packet is forwarded until no packet arrives for its timeout. A dropped
+//! A connection is known from the forwarding of its first packet until no packet arrives for its timeout. A dropped
 //! packet begins no connection, so that there can be no answers to it and no errors about it. Both directions are one
-//! connection: TCP and UDP by addresses and ports, ICMP queries by addresses, type, code and identifier, everything
-//! else by addresses and protocol. Each VLAN and PPPoE session has connections of its own, unless the settings say
+//! connection: TCP and UDP by addresses and ports, ICMP queries by addresses, type, code and identifier, all other
+//! protocols by addresses and protocol. Each VLAN and PPPoE session has separate connections, unless the settings say
 //! otherwise. The side is not part of the key.
 //!
 //! | state         | packets |
@@ -15,10 +15,10 @@
 //! | `untracked`   | exempt by `notrack`; also neighbour discovery and multicast listener discovery, which have no connections |
 //!
 //! With `loose-tcp-tracking`, an ACK of an unknown connection begins a connection with the timeout of an established
-//! one. The packet itself is `new`, because the other direction has not been seen: otherwise any stranger's ACK would
+//! one. The packet itself is `new`, because the other end has sent no packet: otherwise the ACK of any stranger would
 //! match a rule that accepts `established`. The connection is established when the other end sends a packet.
 //!
-//! An invalid packet changes nothing of a connection, and a packet that may be forged never shortens the time until a
+//! An invalid packet does not change a connection. A packet that may be forged never shortens the time until a
 //! connection expires, see [`tcp`].
 //!
 //! Not implemented: `tcp-max-retrans-timeout` and `tcp-unacked-timeout` are not used.
@@ -48,15 +48,15 @@ use crate::reason::Verdict;
 use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
 use crate::time::Time;
 
-/// How long later fragments belong to their first fragment. Source: RFC 8200, 4.5.
+/// The time for which later fragments belong to their first fragment. Source: RFC 8200, 4.5.
 pub const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether connections are tracked: if `enabled` is `yes`, or if it is `auto` and a running rule needs it.
 ///
 /// `connection-state`, `-bytes`, `-rate`, `-limit`, `-door` and `fasttrack-connection` need it. `tls-host` needs it,
 /// because a ClientHello may have several segments. `connection-nat-state` does not, because the filter translates no
-/// addresses. `layer7-protocol` does not either: a passphrase comes in one packet, and a connection for every sender
-/// would be a table that floods can fill. Without tracking a pattern inspects each packet alone.
+/// addresses. `layer7-protocol` does not either: a passphrase is in one packet, and a flood could fill a table with a
+/// connection for every sender. Without tracking, a pattern inspects each packet alone.
 pub fn is_needed(rules: &RuleSet) -> bool {
     let needs = |condition: &Condition| {
         matches!(
@@ -95,14 +95,14 @@ pub struct FirstFragment {
     pub key: FlowKey,
     /// The end that sent it.
     pub source: End,
-    /// Whether it counts for its connection.
+    /// Whether the fragment counts for its connection.
     pub counts: bool,
     /// For TCP, the sequence number of the datagram's first byte.
     pub base: Option<u32>,
 }
 
-/// The fields that fragments of a datagram have in common. They include the network whatever the settings are: a
-/// datagram must not share the verdict on a datagram of another network.
+/// The fields that fragments of a datagram have in common. They include the network under all settings: a datagram must
+/// not share the verdict on a datagram of another network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Datagram {
     vlan: Vlan,
@@ -112,7 +112,7 @@ pub(super) struct Datagram {
     identification: u32,
 }
 
-/// The datagram of a packet that is a fragment, or could be one.
+/// The datagram of a packet that is a fragment or could be fragmented.
 pub(super) fn datagram(packet: &Packet<'_>) -> Option<Datagram> {
     Some(Datagram {
         vlan: packet.vlan(),
@@ -139,14 +139,14 @@ pub(super) struct TrackedPacket {
 pub enum Stays {
     /// Until its timeout.
     Yes,
-    /// Only if the packet is forwarded, because the connection begins with it.
+    /// Only if the packet is forwarded, because the connection begins with this packet.
     IfForwarded,
     /// No: the connection ends with the packet.
     No,
 }
 
 impl Stays {
-    /// Whether it stays known after this verdict on the packet.
+    /// Whether the connection stays known after this verdict on the packet.
     pub fn after(self, verdict: Verdict) -> bool {
         match self {
             Stays::Yes => true,
@@ -176,7 +176,7 @@ impl<'r> Tracker<'r> {
         self.flows.get_mut(key).filter(|flow| now < flow.expiry)
     }
 
-    /// All known connections, and whether each was seen in both directions.
+    /// All known connections, and whether both ends of each have sent packets.
     pub(super) fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
         let known = self.flows.iter().filter(|(_, flow)| now < flow.expiry);
         known.map(|(key, flow)| (*key, flow.both_ways)).collect()
@@ -261,8 +261,8 @@ impl<'r> Tracker<'r> {
         TrackedPacket { state: flow.state(), flow: Some(key), source: Some(source), stays: Stays::Yes }
     }
 
-    /// Advances the connection of a packet that is not TCP; the packet may begin it. `None` if the packet cannot belong
-    /// to it.
+    /// Advances the connection of a packet that is not TCP, which the packet may begin. `None` if the packet cannot
+    /// belong to the connection.
     fn advance(&mut self, packet: &Packet<'_>, key: FlowKey, source: End, opens: bool, now: Time) -> Option<Advanced> {
         let is_known = self.flow(&key, now).is_some();
         if !is_known && !opens {
@@ -304,7 +304,7 @@ impl<'r> Tracker<'r> {
             Some((TcpStep::Impossible, ..)) => return None,
             Some((step @ (TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge), flow, back)) => {
                 flow.tcp.as_mut()?.take(segment, back, step);
-                // The answer to a SYN has the state `established`, though it accepts nothing.
+                // An ACK in reply to a SYN has the state `established`, although it does not accept the connection.
                 let state = if step == TcpStep::Challenge { ConnectionState::Established } else { flow.state() };
                 return Some(Advanced { state, stays: Stays::Yes, counts: false });
             }
@@ -340,6 +340,6 @@ impl<'r> Tracker<'r> {
 struct Advanced {
     state: ConnectionState,
     stays: Stays,
-    /// Whether its bytes and its time count.
+    /// Whether the bytes and the time of the packet count.
     counts: bool,
 }

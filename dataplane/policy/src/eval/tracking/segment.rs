@@ -9,7 +9,7 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 
-/// The options of most segments with options: two of padding, then timestamps. Source: RFC 7323, appendix A.
+/// The options of most segments with options: two padding options, then timestamps. Source: RFC 7323, appendix A.
 const TIMESTAMPS_ALONE: [u8; 4] = [1, 1, 8, 10];
 
 /// The kind of a segment, by its flags.
@@ -17,13 +17,13 @@ const TIMESTAMPS_ALONE: [u8; 4] = [1, 1, 8, 10];
 pub enum SegmentKind {
     /// SYN: a connection begins.
     Syn,
-    /// SYN-ACK: it is accepted.
+    /// SYN-ACK: the connection is accepted.
     SynAck,
     /// FIN: the sender has no more data.
     Fin,
-    /// ACK: everything else within a connection.
+    /// ACK: all other segments of a connection.
     Ack,
-    /// RST: there is no such connection, or no longer.
+    /// RST: the connection does not exist, or not any more.
     Rst,
 }
 
@@ -31,16 +31,16 @@ pub enum SegmentKind {
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'p> {
     pub(super) kind: SegmentKind,
-    /// The side on which it arrived.
+    /// The side on which the segment arrived.
     pub(super) side: Side,
     pub(super) sequence: u32,
     /// The sequence number after its data. A SYN and a FIN count one each. For a first fragment only its own data
     /// counts.
     pub(super) end: u32,
-    /// 0 without the ACK flag.
+    /// The acknowledgement number; 0 without the ACK flag.
     pub(super) acknowledgement: u32,
     pub(super) acknowledges: bool,
-    /// Not scaled.
+    /// The window field, not scaled.
     pub(super) window: u16,
     options: &'p [u8],
     /// Bytes of the header, with options.
@@ -124,12 +124,12 @@ impl<'p> Segment<'p> {
         self.sequence.wrapping_add(u32::from(syn)).wrapping_sub(self.header)
     }
 
-    /// Whether it carries data or a FIN.
+    /// Whether the segment has neither data nor a FIN.
     pub(super) const fn is_empty(&self) -> bool {
         self.sequence == self.end
     }
 
-    /// The highest number that its sender acknowledges: the acknowledgement number, or a later right edge of a SACK
+    /// The highest number that the sender acknowledges: the acknowledgement number, or a later right edge of a SACK
     /// block. Source: RFC 2018, 3.
     pub(super) fn highest(&self) -> u32 {
         if self.options.is_empty() || self.options.len() == 12 && self.options.starts_with(&TIMESTAMPS_ALONE) {

@@ -14,17 +14,17 @@
 //! | SYN-ACK, RST that answers a SYN | it acknowledges that SYN | invalid |
 //! | RST | it has exactly the number that its receiver expects | ignored inside the window, so that the receiver can challenge it (RFC 5961); invalid outside |
 //! | FIN | nothing before it is missing, or it is acknowledged | treated as data until then |
-//! | SYN in a connection | the connection has ended | ignored, and remembered |
+//! | SYN in a connection | the connection has ended | ignored; its number is stored |
 //!
-//! A segment that may belong to a connection which the two ends see differently is forwarded and ignored: an end that
-//! disagrees sends a RST. The sequence number of a SYN in a connection is remembered: the SYN-ACK that acknowledges it,
-//! from the other side of the filter, begins the connection again. So a sender on one side alone can neither end a
-//! connection nor occupy its place, before the connection begins or while it lasts. One attack remains for senders
-//! outside: only the last SYN from there is remembered, so forged SYNs can delay a client outside that begins a
-//! connection again from the same port while the old one is still known.
+//! The two ends may have different states of a connection. A segment that may belong to such a connection is forwarded
+//! and ignored: an end with another state sends a RST. The sequence number of a SYN in a known connection is stored:
+//! the SYN-ACK that acknowledges it, from the other side of the filter, begins the connection again. So a sender on one
+//! side alone can neither end a connection nor occupy its place, before the connection begins or while it lasts. One
+//! attack remains for senders outside: only the last SYN from there is stored, so forged SYNs can delay a client
+//! outside that begins a connection again from the same port while the old one is still known.
 //!
-//! Source: RFC 9293, 3.3.2 and 3.10; RFC 5961, 3 and 4; Linux's netfilter for ignored segments. docs/nftables.md tests
-//! this against netfilter and lists where this is stricter.
+//! Source: RFC 9293, 3.3.2 and 3.10; RFC 5961, 3 and 4; Linux's netfilter for ignored segments. docs/nftables.md
+//! describes the comparison with netfilter, and the cases in which this module is stricter.
 
 use super::segment::{Segment, SegmentKind, SynOptions};
 use super::timeout;
@@ -37,17 +37,17 @@ use crate::word::words;
 words! {
     /// The state of a connection. The names are those of the timeouts.
     TcpState {
-        /// A SYN was seen.
+        /// A SYN has arrived.
         SynSent = "syn-sent",
-        /// A SYN was seen from each end: a simultaneous open.
+        /// A SYN has arrived from each end: a simultaneous open.
         BothSyn = "both-syn",
-        /// A SYN-ACK was seen.
+        /// A SYN-ACK has arrived.
         SynReceived = "syn-received",
-        /// The ACK of the SYN-ACK was seen.
+        /// The ACK of the SYN-ACK has arrived.
         Established = "established",
         /// One end has sent its FIN.
         FinWait = "fin-wait",
-        /// The other end has acknowledged it.
+        /// The other end has acknowledged the FIN.
         CloseWait = "close-wait",
         /// Both ends have sent their FIN.
         LastAck = "last-ack",
@@ -67,13 +67,13 @@ pub enum TcpStep {
     Cross,
     /// The segment is ignored.
     Aside,
-    /// The segment is ignored; it is the challenge of an end that has another connection, as an answer to a SYN.
+    /// The segment is ignored. It is a challenge: an end with another connection answers a SYN.
     Challenge,
-    /// The segment is ignored, and its number remembered: it may begin the connection again.
+    /// The segment is ignored, and its number is stored, because the segment may begin the connection again.
     Remember,
-    /// The segment has other numbers than a connection that was never answered; they replace them.
+    /// The numbers of the segment replace those of a connection that was never answered.
     Learn,
-    /// The segment acknowledges the remembered SYN: the connection begins again.
+    /// The segment acknowledges the stored SYN: the connection begins again.
     Reopen,
     /// Another connection of the same addresses and ports begins.
     Anew,
@@ -88,25 +88,26 @@ pub enum TcpStep {
 pub struct TcpConnection {
     state: TcpState,
     /// The sides on which segments of the originator arrived, one bit each. A packet that a router sends back over the
-    /// same wire arrives on both.
+    /// same wire arrives on both sides.
     sides: u8,
     windows: Windows,
     remembered: Option<Remembered>,
 }
 
-/// An ignored SYN.
+/// A stored SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Remembered {
     sequence: u32,
     window: u16,
     options: SynOptions,
-    /// Whether the responder sent it.
+    /// Whether the responder sent the SYN.
     back: bool,
     side: Side,
 }
 
 impl TcpConnection {
-    /// The connection that begins with this segment. For a connection already in progress, only an ACK is evidence.
+    /// The connection that begins with this segment. If the connection is already in progress, the segment must be an
+    /// ACK.
     pub fn begin(segment: &Segment<'_>, loose: bool) -> Option<TcpConnection> {
         let (state, windows) = match segment.kind {
             SegmentKind::Syn => (TcpState::SynSent, Windows::opened(segment)),
@@ -121,7 +122,7 @@ impl TcpConnection {
         self.state
     }
 
-    /// Whether both sides have closed it, or one has aborted it.
+    /// Whether both ends have closed the connection, or one end has aborted it.
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, TcpState::TimeWait | TcpState::Close)
     }
@@ -133,8 +134,8 @@ impl TcpConnection {
 
     /// The effect of a segment that may be forged. `back` means that the responder sent it, `answered` that the
     /// responder has sent a segment before. A segment that shortens the time until the connection expires must have the
-    /// right checksum. With a wrong one it is impossible; if the checksum cannot be verified, it is ignored. Checksums
-    /// of other segments are not computed.
+    /// right checksum. With a wrong checksum the segment is impossible. If the checksum cannot be verified, the segment
+    /// is ignored. Checksums of other segments are not computed.
     #[inline]
     pub fn step(
         &self,
@@ -168,7 +169,7 @@ impl TcpConnection {
             (SegmentKind::Ack, TcpState::SynSent | TcpState::BothSyn) if back => TcpStep::Challenge,
             (SegmentKind::Ack | SegmentKind::Fin, TcpState::SynSent | TcpState::BothSyn) => TcpStep::Impossible,
             (SegmentKind::Ack | SegmentKind::Fin, _) if back && !answered => {
-                // A sender on one side alone does not answer itself.
+                // An answer must arrive from the other side: a sender on one side alone cannot answer itself.
                 let answers = self.may_send(segment, back) && self.windows.answers(from, segment);
                 if answers { self.after_text(segment, from) } else { TcpStep::Aside }
             }
@@ -222,7 +223,7 @@ impl TcpConnection {
         let from = usize::from(back);
         let refuses = || self.windows.acknowledges_syn(from, segment) || self.acknowledges_remembered(segment, back);
         let (counts, is_aside) = match self.state {
-            // No process listens there.
+            // No process listens on the port.
             TcpState::SynSent if back => (refuses(), false),
             // The originator withdraws its SYN, or was challenged and resets the old connection.
             TcpState::SynSent => (self.windows.takes_back(segment), true),
@@ -256,14 +257,14 @@ impl TcpConnection {
         })
     }
 
-    /// Whether an end may send a segment from the side on which it arrived: the originator from a side where it was
-    /// seen before, the responder from another side. A sender on one side alone does not answer itself.
+    /// Whether an end may send a segment from the side on which the segment arrived: the originator from a side where
+    /// it has sent before, the responder from another side. So a sender on one side alone cannot answer itself.
     fn may_send(&self, segment: &Segment<'_>, back: bool) -> bool {
         let here = bit(segment.side);
         if back { self.sides & !here != 0 } else { self.sides & here != 0 }
     }
 
-    /// Whether the segment answers the remembered SYN and arrived from the other side.
+    /// Whether the segment answers the stored SYN and arrived from the other side.
     fn acknowledges_remembered(&self, segment: &Segment<'_>, back: bool) -> bool {
         self.remembered.is_some_and(|syn| {
             segment.acknowledges
@@ -304,7 +305,7 @@ impl TcpConnection {
             }
             (TcpStep::Reopen, _) => return self.reopen(segment, from),
             (TcpStep::Over, _) => self.state = TcpState::Close,
-            // The same SYN, sent back over the wire.
+            // A router has sent the same SYN back over the wire.
             (TcpStep::Aside, SegmentKind::Syn) if !back => self.sides |= bit(segment.side),
             (TcpStep::Aside | TcpStep::Challenge | TcpStep::Anew | TcpStep::Impossible, _) => {}
         }
@@ -320,19 +321,20 @@ impl TcpConnection {
         from == 0
     }
 
-    /// Whether an ICMP error may be about a segment with this number; to the originator, if `back`.
+    /// Whether an ICMP error may report about a segment with this number. `back` means that the responder sent the
+    /// segment.
     pub fn may_have_sent(&self, back: bool, sequence: u32) -> bool {
         let remembered = self.remembered.is_some_and(|syn| syn.back == back && syn.sequence == sequence);
         remembered || self.windows.is_on_its_way(usize::from(back), sequence)
     }
 
-    /// Whether the connection has ended, whatever the ends' own states are.
+    /// Sets the state to closed, independent of the states of the ends.
     pub fn close(&mut self) {
         self.state = TcpState::Close;
     }
 
-    /// The two numbers one of which the peer of this end expects next: the number that the peer has acknowledged, and
-    /// the number after everything sent to it without a gap.
+    /// Two numbers, one of which the peer of this end expects next: the number that the peer has acknowledged, and the
+    /// number after all data that was sent to the peer without a gap.
     pub fn reset_numbers(&self, back: bool) -> [u32; 2] {
         self.windows.expected(usize::from(back))
     }

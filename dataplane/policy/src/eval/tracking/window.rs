@@ -1,5 +1,5 @@
-//! The sequence numbers of a TCP connection, as an observer between its ends knows them. Arithmetic only: `tcp` derives
-//! the effects.
+//! The sequence numbers of a TCP connection, as an observer between its ends derives them. This module is arithmetic
+//! only; `tcp` derives the effects.
 //!
 //! ```text
 //!            acknowledged        next             end                      limit
@@ -8,22 +8,23 @@
 //!   the peer has  │  sent without │ sent, but with │   the peer has room     │
 //!   this          │  gaps         │ a gap before   │   for this              │
 //! ```
-//! A segment is **in the window** if it begins at or before `limit`, and ends not further behind `acknowledged` than the
-//! peer's largest window; and if what it acknowledges was sent, and is not further back than its own end's largest window.
-//! Nothing but segments in the window moves these numbers, and they only go up. They count modulo 2³²: a number is after
-//! another one if it is ahead of it by less than half of that.
+//! A segment is **in the window** under two conditions. It begins at or before `limit`, and ends at most the peer's
+//! largest window before `acknowledged`. And the number that it acknowledges was sent, and is at most its own end's
+//! largest window before the last acknowledgement. Only segments in the window change these numbers, and the numbers
+//! only increase. They count modulo 2³²: a number is after another one if it is ahead by less than half of 2³².
 //!
-//! For a connection that was picked up in the middle, the window scale is not known: the largest possible windows are
-//! assumed. Data after the window is accepted there: numbers from a forged segment must not lock out the real ends.
+//! If tracking begins in the middle of a connection, the window scale is not known: the largest possible windows are
+//! assumed. Such a connection accepts data after the window, because numbers from a forged segment must not lock out
+//! the real ends.
 //!
 //! Source: RFC 9293, 3.4 and 3.10; RFC 7323 for window scaling; Guido van Rooij, "Real Stateful TCP Packet Filtering in
 //! IP Filter", 2000, for the conditions; RFC 5961, 3 for resets; RFC 5927, 4.1 for ICMP errors.
 
 use super::segment::{Segment, SegmentKind, SynOptions};
 
-/// Smallest distance that a segment may lie in the past: recently acknowledged data may be retransmitted or arrive
-/// late. About the largest window without scaling. A larger value accepts more forgeries, a smaller one fewer late
-/// segments. Netfilter and pf use a similar value.
+/// Minimum distance by which a segment may be in the past, because recently acknowledged data may be retransmitted or
+/// arrive late. It is about the largest window without scaling. A larger value would accept more forgeries, a smaller
+/// one fewer late segments. Netfilter and pf use a similar value.
 const SLACK: u32 = 66_000;
 
 /// The largest window scale: assumed if the scale is not known. Source: RFC 7323, 2.3.
@@ -38,18 +39,19 @@ const fn later(number: u32, other: u32) -> u32 {
     if is_after(number, other) { number } else { other }
 }
 
-/// The known numbers of one end. Its window is 0 until one of its segments is seen.
+/// The known numbers of one end. Its window is 0 until one of its segments arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sender {
-    /// Everything that it has sent is before this.
+    /// The number after all data that this end has sent.
     end: u32,
-    /// Everything before this it has sent without a gap: its peer expects this next, if it received everything.
+    /// The number after all data that this end has sent without a gap. The peer expects it next, if it received all
+    /// data.
     next: u32,
-    /// Its peer has acknowledged everything before this.
+    /// The number up to which the peer has acknowledged data.
     acknowledged: u32,
-    /// The highest number at which it may begin a segment.
+    /// The highest number at which this end may begin a segment.
     limit: u32,
-    /// The largest window that it has offered, in bytes.
+    /// The largest window that this end has offered, in bytes.
     window: u32,
     /// The window scale; for an unanswered SYN, the offered one.
     scale: u8,
@@ -58,13 +60,13 @@ struct Sender {
 
 /// Flags of a [`Sender`].
 mod flag {
-    /// Its SYN offers window scaling.
+    /// The SYN of this end offers window scaling.
     pub(super) const SCALES: u8 = 1;
-    /// It supports SACK.
+    /// This end supports SACK.
     pub(super) const READS_SACK: u8 = 2;
-    /// The byte before its `end` is a FIN.
+    /// The byte before `end` is a FIN.
     pub(super) const FIN: u8 = 4;
-    /// Its SYN is not acknowledged.
+    /// The SYN of this end is not acknowledged.
     pub(super) const SYN: u8 = 8;
 }
 
@@ -72,20 +74,20 @@ mod flag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Windows {
     ends: [Sender; 2],
-    /// Whether the connection was picked up in the middle.
+    /// Whether tracking began in the middle of the connection.
     learned: bool,
 }
 
 /// Progress of closing, by the FINs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// One end has sent everything and its FIN.
+    /// One end has sent all data and its FIN.
     One,
-    /// The other end has acknowledged that.
+    /// The other end has acknowledged the FIN.
     OneKnown,
-    /// Both ends have sent everything.
+    /// Both ends have sent all data and their FINs.
     Both,
-    /// Both ends have acknowledged that.
+    /// Both ends have acknowledged the FINs.
     BothKnown,
 }
 
@@ -132,7 +134,7 @@ impl Sender {
         }
     }
 
-    /// Records that its peer acknowledges this number and offers this window.
+    /// Records that the peer acknowledges this number and offers this window.
     fn hear(&mut self, acknowledgement: u32, room: u32) {
         self.acknowledged = later(acknowledgement, self.acknowledged);
         self.next = later(self.next, acknowledgement);
@@ -144,7 +146,7 @@ impl Sender {
         self.flags &= !flag::SYN;
     }
 
-    /// Whether it has sent everything and its FIN.
+    /// Whether this end has sent all data and its FIN.
     const fn has_finished(&self) -> bool {
         self.flags & flag::FIN != 0 && self.next == self.end
     }
@@ -161,7 +163,7 @@ impl Windows {
         Windows { ends: [Sender::asks(sequence, window, options), Sender::default()], learned: false }
     }
 
-    /// The numbers of a connection picked up at this segment.
+    /// The numbers of a connection whose tracking begins at this segment.
     pub(super) fn learned(segment: &Segment<'_>) -> Windows {
         let (window, ack) = (Sender::offered(LARGEST_SCALE, segment), segment.acknowledgement);
         let known = Sender { scale: LARGEST_SCALE, flags: flag::READS_SACK, ..Sender::default() };
@@ -177,7 +179,7 @@ impl Windows {
         Windows { ends: [sender, peer], learned: true }
     }
 
-    /// Simultaneous open: this is the SYN of the responder.
+    /// Records the SYN of the responder in a simultaneous open.
     pub(super) fn cross(&mut self, segment: &Segment<'_>) {
         self.ends[1] = Sender::opened(segment);
         self.ends[1].limit = segment.end.wrapping_add(self.ends[0].window);
@@ -201,7 +203,8 @@ impl Windows {
             && sender.acknowledged != segment.sequence
     }
 
-    /// This end accepts with a SYN-ACK. Windows are scaled only if both ends offer it. Source: RFC 7323, 2.2.
+    /// Records that this end accepts the connection with a SYN-ACK. Windows are scaled only if both ends offer it.
+    /// Source: RFC 7323, 2.2.
     pub(super) fn accept(&mut self, from: usize, segment: &Segment<'_>) {
         let mut sender = Sender::opened(segment);
         let peer = &mut self.ends[1 - from];
@@ -213,7 +216,7 @@ impl Windows {
         self.ends[from] = sender;
     }
 
-    /// Whether a SYN from this end could be a late one of this connection: its number was used.
+    /// Whether a SYN from this end could be a late segment of this connection, because its number was used.
     pub(super) const fn has_used(&self, from: usize, sequence: u32) -> bool {
         let sender = &self.ends[from];
         !is_after(sequence, sender.end) && !is_after(sender.acknowledged.wrapping_sub(SLACK), sequence)
@@ -237,11 +240,11 @@ impl Windows {
         let (sender, peer) = (&self.ends[from], &self.ends[1 - from]);
         let highest = if peer.flags & flag::READS_SACK != 0 { segment.highest() } else { segment.acknowledgement };
         if self.learned {
-            // Data of its peer from before the first seen segment is within the window that this end offered.
+            // Data of the peer from before the first received segment is within the window that this end offered.
             return !is_after(highest, peer.end.wrapping_add(sender.window));
         }
         let back = if peer.flags & flag::SYN != 0 {
-            // Nothing of the peer was acknowledged yet, so this must be a first acknowledgement.
+            // No data of the peer was acknowledged yet, so this must be a first acknowledgement.
             peer.acknowledged.wrapping_add(1)
         } else {
             peer.acknowledged.wrapping_sub(if sender.window > SLACK { sender.window } else { SLACK })
@@ -273,12 +276,12 @@ impl Windows {
             && !is_after(peer.acknowledged.wrapping_sub(window.max(SLACK)), ack)
     }
 
-    /// The first segment of an end of which only the peer's acknowledgements are known.
+    /// Records the first segment of an end whose numbers were known only from the peer's acknowledgements.
     fn learn_answer(&mut self, from: usize, segment: &Segment<'_>) {
         let room = Sender::offered(LARGEST_SCALE, segment);
         let sender = &mut self.ends[from];
         sender.window = room;
-        // The data in between was sent before the first seen segment.
+        // The data in between was sent before the first received segment.
         sender.next = later(segment.sequence, sender.next);
         sender.end = sender.next;
         sender.send(segment);
@@ -287,22 +290,22 @@ impl Windows {
         peer.hear(segment.acknowledgement, room);
     }
 
-    /// Whether a RST from this end has the number that its peer expects: after the data that the peer acknowledged, or
-    /// after the data sent to it. Source: RFC 5961, 3.2.
+    /// Whether a RST from this end has a number that the peer may expect: after the data that the peer acknowledged, or
+    /// after the data that was sent to the peer. Source: RFC 5961, 3.2.
     pub(super) fn resets(&self, from: usize, segment: &Segment<'_>) -> bool {
         let sender = &self.ends[from];
         (segment.sequence == sender.next || segment.sequence == sender.acknowledged)
             && self.reset_acknowledges(from, segment)
     }
 
-    /// The number that the peer of this end has acknowledged, and the number after everything sent to it without a gap:
-    /// it expects one of the two next.
+    /// The number that the peer of this end has acknowledged, and the number after all data that was sent to the peer
+    /// without a gap. The peer expects one of the two next.
     pub(super) const fn expected(&self, from: usize) -> [u32; 2] {
         [self.ends[from].acknowledged, self.ends[from].next]
     }
 
-    /// Whether its peer challenges a RST from this end: it is in the window, but not exactly the next number. Source:
-    /// RFC 5961, 3.2.
+    /// Whether the peer challenges a RST from this end: the number of the RST is in the window, but not exactly the
+    /// next one. Source: RFC 5961, 3.2.
     pub(super) fn challenges(&self, from: usize, segment: &Segment<'_>) -> bool {
         let sender = &self.ends[from];
         !is_after(sender.acknowledged, segment.sequence)
@@ -310,12 +313,13 @@ impl Windows {
             && self.reset_acknowledges(from, segment)
     }
 
-    /// Many stacks set the ACK flag of a RST and acknowledge nothing.
+    /// Whether the acknowledgement number of a RST is valid: a number that the end may acknowledge, or 0, because many
+    /// stacks set the ACK flag of a RST and acknowledge nothing.
     fn reset_acknowledges(&self, from: usize, segment: &Segment<'_>) -> bool {
         segment.acknowledgement == 0 || self.may_acknowledge(from, segment)
     }
 
-    /// Whether a RST from the originator withdraws its SYN.
+    /// Whether a RST from the originator has the number after its SYN, and so withdraws the SYN.
     pub(super) const fn takes_back(&self, segment: &Segment<'_>) -> bool {
         segment.sequence == self.ends[0].end
     }

@@ -1,9 +1,10 @@
 //! Knocks that a port scan completes by chance.
 //!
 //! A scan sends a SYN or an empty datagram to every port of one address: in ascending order, in descending order, or in
-//! random order, as scanners do by default. The reference evaluator runs it through the rules, so all effects of the
-//! rules count: their order, lists that block the source, port scan detection, limits. Scans of several speeds are tried,
-//! with and without waiting until their source is no longer blocked, and with a begin shortly before the knock.
+//! random order, as scanners do by default. The reference evaluator evaluates its packets, so all effects of the rules
+//! count: their order, lists that block the source, port scan detection, limits. The lint tries scans of several
+//! speeds, scans that wait while their source is blocked and scans that do not, and scans that begin shortly before the
+//! knock.
 //!
 //! | module  | owns |
 //! |---------|------|
@@ -11,9 +12,9 @@
 //! | `trial` | one scan in the reference evaluator |
 //!
 //! Not covered: scans of TCP and UDP together, scans of fewer than 1,000 ports in random order, scans from several
-//! addresses or of some ports twice, speeds between those that are tried, pauses where rules count ports or packets,
-//! more than `MOST_RULES` rules that a scan can match, and steps that need more of a packet than a port (a source port,
-//! flags other than SYN, a payload).
+//! addresses or of some ports twice, speeds between the tried ones, pauses if rules count ports or packets, more than
+//! `MOST_RULES` rules that a scan can match, and steps with other conditions than a port (a source port, flags other
+//! than SYN, a payload).
 
 mod trial;
 
@@ -29,12 +30,12 @@ use crate::packet::{Family, protocol};
 use crate::rule::{Condition, Rule};
 use crate::time::format_duration;
 
-/// Highest speed of a scan in ports per second. One machine can be much faster; a knock that only faster scans complete
-/// is distinguished by its timeout.
+/// Maximum speed of a scan in ports per second. A machine can be much faster, but only a knock with very short timeouts
+/// needs a faster scan.
 const FASTEST: u64 = 10_000;
 
-/// Time between two ports of the scans that are tried: 10,000 ports a second down to one in eight seconds. Slower scans
-/// than the first succeed only if rules count ports or packets, or block a source for some time.
+/// Time between two ports of the tried scans: from 10,000 ports a second to one port in eight seconds. A slower scan
+/// than the first succeeds only if rules count ports or packets, or block a source for some time.
 const INTERVALS: [Duration; 7] = [
     Duration::from_nanos(1_000_000_000 / FASTEST),
     Duration::from_millis(1),
@@ -48,13 +49,13 @@ const INTERVALS: [Duration; 7] = [
 /// Budget of rule evaluations for one file and one kind of scan.
 const MOST_TRIED: usize = 2_000_000;
 
-/// Highest number of steps of a knock for scans in random order.
+/// Maximum number of steps of a knock for scans in random order.
 const MOST_STEPS: usize = 8;
 
 /// Number of ports of a scan in random order: nmap's default. Source: nmap manual, Port specification.
 const RANDOM_PORTS: u32 = 1_000;
 
-/// Scans in random order succeed by luck. Fewer than one success in this number is ignored.
+/// Minimum probability of success of a scan in random order that is reported.
 const LEAST_LUCK: f64 = 1.0 / 1_000.0;
 
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
@@ -104,15 +105,15 @@ struct Course {
     /// Time between two ports.
     interval: Duration,
     manner: Manner,
-    /// The port with which it begins; `None` if it tries all ports.
+    /// The port with which the scan begins; `None` if it tries all ports.
     begin: Option<u16>,
 }
 
-/// The remaining budgets of one file: one for each kind of scan, so that none takes from another.
+/// The remaining budgets of one file, one for each kind of scan.
 struct Budgets {
     all_ports: Budget,
     later_begin: Budget,
-    /// For the search for knocks that a scan in random order completes.
+    /// The budget of the search for knocks that a scan in random order completes.
     search: Budget,
 }
 
@@ -145,8 +146,8 @@ impl Scan<'_, '_> {
         found
     }
 
-    /// Scans that begin shortly before the port of a first knock. Where rules count ports or packets, they may not yet
-    /// detect such a scan; and which of its packets exceed a limit depends on the port with which it begins.
+    /// Tries scans that begin shortly before the port of a first knock. Rules that count ports or packets may not yet
+    /// detect such a scan. The packets that exceed a limit depend on the port with which the scan begins.
     fn try_later_begins(&self, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
         for order in [Order::Ascending, Order::Descending] {
             for begin in self.later_begins(order, budget) {
@@ -158,7 +159,7 @@ impl Scan<'_, '_> {
         }
     }
 
-    /// The ports of first knocks, and as many ports before each as rules count; in the order of the scan.
+    /// The ports of first knocks, each with the ports before it, as many as rules count, in the order of the scan.
     fn later_begins(&self, order: Order, budget: &mut Budget) -> Vec<u16> {
         let ports = self.ports(order);
         let mut ports_left = 0;
@@ -176,7 +177,7 @@ impl Scan<'_, '_> {
         begins
     }
 
-    /// Runs the scan if a door is left that no scan has opened.
+    /// Runs the scan if there is a door that no scan has opened.
     fn try_course(&self, course: Course, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
         if found.len() == self.knocks.doors.len() {
             return;
@@ -236,7 +237,7 @@ impl Scan<'_, '_> {
         Some(self.lint(&way, sentence))
     }
 
-    /// If a single packet opens it.
+    /// The lint if a single packet opens the door.
     fn at_once(&self, door: &str, way: &[&Entered]) -> Option<Lint> {
         let ([first, ..], [.., last]) = (way, way) else { return None };
         if first.port != last.port {
@@ -260,7 +261,7 @@ impl Scan<'_, '_> {
         Lint::new(Code::ScanOpens, rule(last), sentence, remedy).at("dst-port").also(rule(first), what)
     }
 
-    /// The steps up to the door, in order.
+    /// The steps that lead to the door, in order.
     fn way<'e>(&self, door: &str, entered: &'e [Entered]) -> Option<Vec<&'e Entered>> {
         let mut wanted: HashSet<&str> = HashSet::from([door]);
         let mut way: Vec<&Entered> = Vec::new();
@@ -274,7 +275,7 @@ impl Scan<'_, '_> {
         (!way.is_empty()).then_some(way)
     }
 
-    /// Ports per second at which each knock arrives while the one before it counts.
+    /// The minimum speed in ports per second at which each knock arrives before the previous one expires.
     fn rate(&self, way: &[&Entered]) -> u64 {
         let needed = way.windows(2).map(|pair| {
             let [before, next] = pair else { return 1 };
@@ -295,8 +296,8 @@ struct Search {
     opened: BTreeMap<String, Outcome>,
 }
 
-/// Scans in random order: finds the knock by trying ports one after the other, and then the number of ports in between
-/// that would prevent it.
+/// Scans in random order. The search tries ports one after the other to find the knock, and then determines the number
+/// of ports in between that would prevent it.
 impl Scan<'_, '_> {
     fn in_random_order(&self, budgets: &mut Budgets) -> Vec<(String, Lint)> {
         let mut search = Search { ports: self.ports_by_use(), knock: Vec::new(), opened: BTreeMap::new() };
@@ -324,8 +325,8 @@ impl Scan<'_, '_> {
         found
     }
 
-    /// The ports to try in a knock, each with the rules that match it. A port is used once: ports that few steps need
-    /// come first, so that the other steps keep theirs.
+    /// The ports to try in a knock, each with the rules that match it. A knock uses each port once. Ports that few
+    /// steps need come first, so that ports of several steps remain for the other steps.
     fn ports_by_use(&self) -> Vec<(u16, Vec<usize>)> {
         let ports = self.trial.ports().into_iter();
         let mut ports: Vec<(u16, Vec<usize>)> = ports.map(|(port, _)| (port, self.trial.rules_for(port))).collect();
@@ -333,7 +334,7 @@ impl Scan<'_, '_> {
         ports
     }
 
-    /// Continues a knock with this result by each port that leads into another list, until every door is opened.
+    /// Continues a knock with this result by each port that adds the source to another list, until every door is open.
     fn search(&self, search: &mut Search, result: &Outcome, budget: &mut Budget) {
         for door in result.opened.keys() {
             search.opened.entry(door.clone()).or_insert_with(|| result.clone());
@@ -344,7 +345,7 @@ impl Scan<'_, '_> {
                 return;
             }
             let (port, rules) = &search.ports[place];
-            // Ports that the same rules match lead into the same lists.
+            // Ports that match the same rules add the source to the same lists.
             if search.knock.contains(port) || tried.contains(rules) {
                 continue;
             }
@@ -364,7 +365,7 @@ impl Scan<'_, '_> {
         self.trial.run(&shots(knock, gap), Manner::Steady, budget)
     }
 
-    /// The share of scans in random order that complete the knock before a port that blocks the source.
+    /// The fraction of scans in random order that complete the knock before they reach a port that blocks the source.
     fn luck(&self, door: &str, knock: &[u16], way: &[&Entered], budget: &mut Budget) -> f64 {
         if self.trial.counts && !self.is_unnoticed(door, knock, budget) {
             return 0.0;
@@ -418,7 +419,7 @@ impl Scan<'_, '_> {
     }
 }
 
-/// Ports in this order, at equal intervals.
+/// The ports in this order, at equal intervals.
 fn shots(ports: &[u16], interval: Duration) -> Vec<Shot> {
     let shot = |(place, port): (usize, &u16)| Shot { port: *port, at: interval * place as u32, stands_for: 1 };
     ports.iter().enumerate().map(shot).collect()

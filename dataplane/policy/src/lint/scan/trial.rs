@@ -1,7 +1,7 @@
 //! A port scan in the reference evaluator.
 //!
-//! Only rules that may match a packet of the scan are kept, and only ports at which a rule begins or ceases to match,
-//! with some in between: they decide a scan of all ports in the same order.
+//! The trial uses only rules that may match a packet of the scan, and only ports at which a rule begins or ceases to
+//! match, with some ports in between. A scan of all ports in the same order has the same result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,21 +19,22 @@ use crate::rule::{Action, Condition, Rule, RuleSet};
 use crate::settings::Settings;
 use crate::time::Time;
 
-/// Rule sets and ports beyond this are not tested, because the work grows with their product.
+/// Maximum number of rules and of ports. Larger files are not tested, because the work grows with the product.
 const MOST_RULES: usize = 300;
 const MOST_PORTS: usize = 16_000;
 
-/// Number of ports before and after each edge that are tried; more if rules count ports or packets.
+/// Number of tried ports before and after each edge; more if rules count ports or packets.
 const BETWEEN: usize = 3;
 const MOST_BETWEEN: usize = 64;
 
-/// Number of accepts, from the first of the file, that are tried at an open door.
+/// Maximum number of accepts that are tried at an open door, from the first of the file on.
 const MOST_ENTRIES: usize = 8;
 
-/// When an open door is tried, after the last knock. The later times outlast the counts of rules.
+/// Times after the last knock at which an open door is tried. The later times are longer than the memory of rules that
+/// count.
 const DELAYS: [Duration; 3] = [Duration::from_millis(1), Duration::from_secs(1), Duration::from_secs(5)];
 
-/// The port that scans are sent from.
+/// The source port of scans.
 const SOURCE_PORT: u16 = 40_077;
 
 /// The remaining budget of rule evaluations of one file: some seconds at most.
@@ -54,12 +55,12 @@ impl Budget {
 /// The behaviour of a scan between two ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// Nothing.
+    /// The scan does not wait.
     Steady,
-    /// It waits while its source is in a list that blocks it.
+    /// The scan waits while its source is in a list that blocks it.
     Patient,
-    /// It waits in the same way, but only before the ports of a knock: a source that is blocked elsewhere is not added to
-    /// lists that block it for longer.
+    /// The scan waits in the same way, but only before the ports of a knock. At other ports, a blocked source is then
+    /// not added to lists that block it for longer.
     PatientAtKnocks,
 }
 
@@ -67,9 +68,9 @@ pub(super) enum Manner {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shot {
     pub(super) port: u16,
-    /// Time since the beginning, without the waiting time.
+    /// Time since the begin of the scan, without waits.
     pub(super) at: Duration,
-    /// The number of equal ports that it stands for: a patient scan waits for each of them.
+    /// The number of equal ports that this one represents: a patient scan waits for each of them.
     pub(super) stands_for: u32,
 }
 
@@ -114,7 +115,7 @@ pub(super) struct Trial<'k, 'r> {
 }
 
 impl<'k, 'r> Trial<'k, 'r> {
-    /// `None` if there are too many rules or ports.
+    /// Prepares trials. `None` if there are too many rules or ports.
     pub(super) fn new(
         view: &View<'r>,
         knocks: &'k Knocks<'r>,
@@ -181,14 +182,14 @@ impl<'k, 'r> Trial<'k, 'r> {
         (trial.edges.len() * 2 * trial.between <= MOST_PORTS).then_some(trial)
     }
 
-    /// The ports of a scan, ascending, each with the number of ports that it stands for.
+    /// The ports of a scan in ascending order, each with the number of ports that it represents.
     pub(super) fn ports(&self) -> Vec<(u16, u32)> {
         let mut ports = Vec::new();
         for (place, edge) in self.edges.iter().enumerate() {
             ports.push((*edge, 1));
             let next = self.edges.get(place + 1).copied().unwrap_or(*edge);
             let between = edge.saturating_add(1).min(next)..next;
-            // At both ends, because the counts of rules depend on the ports directly before.
+            // Keeps ports at both ends, because the counts of rules depend on the ports directly before.
             let skipped = between.len().saturating_sub(2 * self.between);
             ports.extend(between.clone().take(self.between).map(|port| (port, 1)));
             if let Some((_, stands_for)) = ports.last_mut().filter(|_| skipped > 0) {
@@ -273,7 +274,7 @@ impl<'k, 'r> Trial<'k, 'r> {
         !self.traps.is_empty()
     }
 
-    /// How long the source stays in lists that block it, plus a millisecond.
+    /// The time until no list blocks the source, plus a millisecond.
     fn kept_out_for(&self, evaluator: &Evaluator<'_>, now: Time) -> Duration {
         if self.traps.is_empty() {
             return Duration::ZERO;
@@ -284,7 +285,7 @@ impl<'k, 'r> Trial<'k, 'r> {
         longest.map_or(Duration::ZERO, |left| left + Duration::from_millis(1))
     }
 
-    /// Whether some packet is accepted after these shots because the source is in the list. Tested in a run of its own,
+    /// Whether some packet is accepted after these shots because the source is in the list. The test is a separate run,
     /// because the packet changes the state of rules.
     fn opens(&self, shots: &[Shot], manner: Manner, door: &str, budget: &mut Budget) -> bool {
         let Some(last) = shots.last() else { return false };
@@ -344,7 +345,7 @@ fn edges(rules: &[&Rule]) -> Vec<u16> {
     edges.into_iter().collect()
 }
 
-/// Packets that the accepts of the rules may accept, as far as they name protocols and ports.
+/// Packets with the protocols and ports of the accepts.
 fn entries(rules: &[&Rule], source: IpAddr, destination: IpAddr) -> Vec<Probe> {
     let mut wanted: Vec<(u8, u16)> = Vec::new();
     for rule in rules.iter().filter(|rule| rule.action == Action::Accept) {

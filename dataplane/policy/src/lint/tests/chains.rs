@@ -1,4 +1,4 @@
-//! Chains, jumps, packets that no rule decides about, and lists that are never filled.
+//! Chains, jumps, packets that no rule decides, and lists that are never filled.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn chains_that_the_settings_leave_no_packets() {
     }
     let raw = "/ip firewall raw\nadd chain=prerouting action=drop\nadd chain=output action=drop\n";
     assert_eq!(found_with(raw, &protecting(&[])), [("dead-chain", 3)]);
-    // Its rules get no further lints, nor do chains that only it leads to.
+    // The rules of the chain get no further lints, and neither do chains that only this chain leads to.
     let text = "/ip firewall filter\nadd chain=forward action=jump jump-target=a\nadd chain=forward src-address-list=x\n\
                 add chain=a action=drop\nadd chain=a action=drop\n";
     assert_eq!(found_with(text, &Settings::default()), [("dead-chain", 2)]);

@@ -3,7 +3,7 @@
 use super::scans::knock_rules;
 use super::*;
 
-/// A knock of UDP datagrams with a content each, which no scan completes, and its door.
+/// A knock of UDP datagrams with contents, which no scan completes, and its door.
 fn knock(first: &str, second: &str) -> Vec<(&'static str, u32)> {
     found(&format!(
         "add chain=input protocol=udp content=a action=add-src-to-address-list address-list=step {first}\n\
@@ -45,7 +45,7 @@ fn the_easiest_way_into_a_list_counts() {
     assert_eq!(more(&format!("{step} address-list-timeout=1m\n{refresh} address-list-timeout=1m\n")), []);
 }
 
-/// Stages of a blacklist may have any timeout, and so may lists that open something themselves.
+/// Checks that stages of a blacklist and lists that are doors may have any timeout.
 #[test]
 fn lists_that_lead_to_no_door_have_no_lint() {
     let ladder = "add chain=input src-address-list=black action=drop\n\

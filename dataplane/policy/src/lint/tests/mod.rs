@@ -1,4 +1,4 @@
-//! Rule sets with a lint, and similar ones without. Another test runs the examples of `docs/lints.md`.
+//! Rule sets with a lint, and similar rule sets without. Another test runs the examples of `docs/lints.md`.
 
 mod chains;
 mod knocks;
@@ -13,8 +13,8 @@ fn protecting(nets: &[&str]) -> Settings {
     Settings { protect: nets.iter().map(|net| net.parse().unwrap()).collect(), ..Settings::default() }
 }
 
-/// The lints of a rule file: code and line. Lints about path MTU discovery are left out, because nearly every short
-/// rule set has one.
+/// The lints of a rule file: code and line. Lints about path MTU discovery are omitted, because nearly every short rule
+/// set has one.
 fn found_with(text: &str, settings: &Settings) -> Vec<(&'static str, u32)> {
     let lints = all_with(text, settings).into_iter().filter(|lint| lint.code != Code::NoPathMtu);
     lints.map(|lint| (crate::word::Word::name(lint.code), lint.line)).collect()
@@ -41,7 +41,7 @@ fn of(rule: &str) -> Vec<&'static str> {
     found(&format!("add chain=input {rule}\n")).into_iter().map(|(code, _)| code).collect()
 }
 
-/// Rule sets that would take minutes if every rule were compared with every other in full.
+/// Uses rule sets for which a full comparison of each pair of rules would take minutes.
 #[test]
 fn many_rules_are_checked_in_bounded_time() {
     const MANY: usize = 2_000;

@@ -1,4 +1,4 @@
-//! Rules that drop the ICMP errors that path MTU discovery needs, and similar ones that do not.
+//! Rules that drop the ICMP errors that path MTU discovery needs, and similar rules that do not.
 
 use super::*;
 

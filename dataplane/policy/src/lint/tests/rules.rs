@@ -1,4 +1,4 @@
-//! Single rules, and rules that another one makes unreachable.
+//! Single rules, and rules that another rule makes unreachable.
 
 use super::*;
 
@@ -92,7 +92,7 @@ fn other_menus_of_the_file_make_a_difference() {
     assert_eq!(found_with(forward, &protecting(&["192.0.2.0/24"])), [("never-matches", 3)]);
 }
 
-/// The second rule follows the first; the test states whether it is unreachable.
+/// Checks for pairs of rules whether the second one is unreachable.
 #[test]
 fn rules_after_an_earlier_rule() {
     let pair = |first: &str, second: &str| {
@@ -157,7 +157,7 @@ fn rules_after_an_earlier_rule() {
     }
 }
 
-/// A knock that jumps over the first rule, which has not seen the source in the list yet.
+/// A packet adds its source to the list after the first rule, so it can match the second one.
 #[test]
 fn a_rule_is_reachable_if_a_list_grows_in_between() {
     let around = |between: &str| {

@@ -50,7 +50,7 @@ fn ports_that_a_scan_tries_in_this_order() {
     }
 }
 
-/// The success of a scan in random order, and its frequency.
+/// Checks whether a scan in random order succeeds, and with which probability.
 #[test]
 fn ports_that_go_up_and_down_are_scanned_in_random_order() {
     let often = |steps: &[&str], more: &str| {
@@ -75,7 +75,8 @@ fn ports_that_go_up_and_down_are_scanned_in_random_order() {
     assert_eq!(often(&three, &trap("5000-5099")), None);
 }
 
-/// Ports 2 and 25 both complete the first step; with port 2, none is left for the second.
+/// Ports 2 and 25 both complete the first step. If the search used port 2 for it, no port would remain for the second
+/// step.
 #[test]
 fn a_port_of_several_steps_is_left_for_the_step_that_has_no_other() {
     let steps = ["protocol=tcp dst-port=25,2", "protocol=tcp dst-port=2", "protocol=tcp dst-port=25,19"];
@@ -145,7 +146,7 @@ fn knocks_in_chains_of_their_own() {
     assert_eq!(with("src-mac-address=00:11:22:33:44:55"), [""; 0]);
 }
 
-/// The jump needs the first knock; the accepts of the chain need the second.
+/// The jump needs the first knock, and the accepts of the chain need the second one.
 #[test]
 fn a_jump_that_needs_a_knock_is_not_a_door_by_itself() {
     let rules = |accept: &str| {
@@ -160,7 +161,7 @@ fn a_jump_that_needs_a_knock_is_not_a_door_by_itself() {
     assert_eq!(found(&rules("protocol=udp")), [("scan-opens", 2)]);
 }
 
-/// While the source is blocked for a second, the port that would block it for two hours is not noticed.
+/// While the source is blocked for a second, the port that would block it for two hours has no effect.
 #[test]
 fn a_source_that_is_blocked_for_a_short_time_avoids_a_longer_one() {
     let steps = ["protocol=tcp dst-port=1", "protocol=tcp dst-port=31-32"];
@@ -176,7 +177,7 @@ fn a_source_that_is_blocked_for_a_short_time_avoids_a_longer_one() {
     assert_eq!(found(&rules).iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["scan-opens"]);
 }
 
-/// Carries out the scan of the lint: at this speed the source is in the list.
+/// Runs the scan of the lint, and checks that the source is in the list at this speed.
 #[test]
 fn the_scan_of_the_lint_opens() {
     use crate::eval::Evaluator;
@@ -214,7 +215,7 @@ fn the_scan_of_the_lint_opens() {
     }
 }
 
-/// A rule that detects scans counts only if a scan meets it before the rules that it should protect.
+/// Checks that a rule that detects scans counts only if a scan meets it before the rules that it should protect.
 #[test]
 fn the_order_of_the_rules_counts() {
     let steps = ["protocol=tcp dst-port=1234", "protocol=tcp dst-port=5678", "protocol=tcp dst-port=9012"];
@@ -231,7 +232,7 @@ fn the_order_of_the_rules_counts() {
     let aside = |rules: &str| rules.replace("chain=input", "chain=aside");
     let jump = "add chain=input action=jump jump-target=aside\n";
     assert!(!opens(&format!("{jump}{knock}{}", aside(psd))) && opens(&format!("{knock}{jump}{}", aside(psd))));
-    // Before the knock, and out of reach.
+    // The rules are before the knock, but scans do not reach them.
     let shield = "add chain=input protocol=tcp dst-port=1024-65535 action=jump jump-target=aside\n";
     let rules = format!("{shield}{psd}{}", knock.replace("chain=input", "chain=aside"));
     assert!(opens(
@@ -239,8 +240,8 @@ fn the_order_of_the_rules_counts() {
     ));
 }
 
-/// The bucket of a limit is full at the begin of a scan, and then every second packet passes: which ones depends on the
-/// port with which the scan begins.
+/// The bucket of a limit is full at the begin of a scan, and then every second packet passes. The port with which the
+/// scan begins determines the packets that pass.
 #[test]
 fn a_scan_may_begin_shortly_before_the_knock() {
     let scans = |first: u16, second: u16, guard: &str| {

@@ -1,4 +1,4 @@
-//! Fields that are read from a packet's bytes when a rule needs them.
+//! The fields that a rule reads from a packet's bytes when it needs them.
 //!
 //! ```text
 //! frame                       network           transport          network + ip_length
@@ -35,7 +35,7 @@ words! {
         Syn = "syn",
         /// The connection is refused or aborted.
         Rst = "rst",
-        /// Data to be handed on at once.
+        /// The receiver passes the data on at once.
         Psh = "psh",
         /// The acknowledgement number counts.
         Ack = "ack",
@@ -83,17 +83,17 @@ words! {
         Timestamp = "timestamp",
         /// Router alert (148, RFC 2113).
         RouterAlert = "router-alert",
-        /// Any other, or one with an impossible length.
+        /// Any other option, or an option with an impossible length.
         Other = "other",
     }
 }
 
-/// Which part of a datagram a packet holds.
+/// The part of a datagram that a packet contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentPart {
-    /// All of it.
+    /// The whole datagram.
     Whole,
-    /// Its beginning, with the transport header.
+    /// The beginning of the datagram, with the transport header.
     First,
     /// A later part, without the transport header.
     Later,
@@ -148,7 +148,7 @@ impl<'a> Packet<'a> {
         Some(self.tos()? >> 2)
     }
 
-    /// Which part of a datagram it is.
+    /// The part of a datagram that the packet contains.
     pub fn fragment(&self) -> Option<FragmentPart> {
         let (offset, more) = match self.family() {
             Family::Ipv4 => {
@@ -254,13 +254,13 @@ impl<'a> Packet<'a> {
         Some(u32::from(units) * 8 + self.transport()?.len() as u32)
     }
 
-    /// From the TCP header on. Later fragments have none.
+    /// The bytes from the TCP header on. Later fragments have none.
     pub(super) fn tcp(&self) -> Option<&'a [u8]> {
         self.ports?;
         if self.protocol == protocol::TCP { self.transport() } else { None }
     }
 
-    /// From the IP header to the transport header.
+    /// The length from the IP header to the transport header, in bytes.
     fn header_length(&self) -> Option<usize> {
         self.transport.checked_sub(self.network).map(usize::from)
     }
@@ -292,7 +292,7 @@ const FRAGMENT: u8 = 44;
 /// The authentication header.
 const AUTHENTICATION: u8 = 51;
 
-/// The bytes from here on, if there are this many.
+/// `N` bytes from offset `at` on; `None` if there are fewer.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }

@@ -1,14 +1,14 @@
 //! Writes rules in the form of a RouterOS export: compact, without defaults.
 //!
-//! Reading the text gives the same rules, except for their lines. Invalid rules are written with all of their matchers.
-//! The form is that of RouterOS 6.43 and later: the order of menus and properties, quotes, and line breaks; a router
+//! The text reads as the same rules, except for their lines. Invalid rules are written with all of their matchers. The
+//! form is that of RouterOS 6.43 and later: the order of menus and properties, quotes, and line breaks. A router
 //! accepts it.
 //!
-//! Menus are written one after the other, so rules keep their order within a menu; their order relative to other menus
-//! is lost, and has no meaning. An export differs from one of RouterOS in these points: it has no comments at its head
-//! and no menus that are not supported; values have one form (`10.0.0.0/8` for `10.1.2.3/8`, `15m` for `900s`,
-//! addresses in lower case, `\\xE1` for `\E1` in patterns); and defaults are left out (`log-prefix=""`, `disabled=no`,
-//! `dynamic=no`, a `netmask` beside its address), as is `creation-time`. Rules of doors are not written: a comment
+//! Menus are written one after the other, so rules keep their order within a menu. Their order relative to other menus
+//! is lost, but has no meaning. An export differs from an export of RouterOS in these points. It has no comments at its
+//! head and no menus that are not supported. Values have one form (`10.0.0.0/8` for `10.1.2.3/8`, `15m` for `900s`,
+//! addresses in lower case, `\\xE1` for `\E1` in patterns). Defaults are omitted (`log-prefix=""`, `disabled=no`,
+//! `dynamic=no`, a `netmask` beside its address), and so is `creation-time`. Rules of doors are not written: a comment
 //! names the doors.
 
 mod wrap;
@@ -26,8 +26,8 @@ use crate::rule::{
 };
 use crate::time::format_duration;
 
-/// The rules as text of a rule file, in ASCII, if reading it gives these rules. Rules of a file can always be written.
-/// Rules in JSON may not: for example, a content that begins with `!` would mean the opposite.
+/// The rules as the text of a rule file, in ASCII. The text must read as these rules. Rules of a file always have such
+/// a text. Rules in JSON may have none: for example, a content that begins with `!` would mean the opposite.
 ///
 /// # Errors
 /// The part that cannot be written.

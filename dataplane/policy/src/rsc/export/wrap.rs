@@ -1,4 +1,4 @@
-//! Lines as a terminal of 80 columns gets them: where RouterOS ends them, and how it goes on.
+//! Wraps lines as RouterOS does for a terminal of 80 columns.
 //!
 //! ```text
 //! add action=drop chain=input comment="drop invalid" connection-state=\
@@ -14,13 +14,14 @@ use std::mem::take;
 
 use super::super::wording::{Property, pieces};
 
-/// How many bytes a line may have, with the `\` that says that it goes on; one more where a string ends just there.
+/// Maximum number of bytes of a line, including the `\` that continues it. A line may have one more byte if a string
+/// ends there.
 const LONGEST: usize = 79;
 
-/// What a line has less than that unless it ends within a string: room for ` \`.
+/// Maximum number of bytes of a line that does not end within a string: it needs room for ` \`.
 const FITTING: usize = LONGEST - 2;
 
-/// What the rest of a command stands behind.
+/// The indent of continued lines.
 const INDENT: &str = "    ";
 
 /// The lines of an export.
@@ -52,7 +53,7 @@ impl Lines {
         }
     }
 
-    /// Everything written so far.
+    /// The text of all lines.
     pub(super) fn text(self) -> String {
         self.done
     }
@@ -78,7 +79,8 @@ impl Lines {
         }
     }
 
-    /// A string over several lines. The reader drops the indent, so a blank at the beginning is escaped.
+    /// Writes a string over several lines. The reader drops the indent, so a blank at the beginning of a line is
+    /// escaped.
     fn break_up(&mut self, value: &str) {
         for piece in pieces(value) {
             if self.line.len() + piece.len() + 1 > LONGEST {

@@ -10,7 +10,7 @@ use super::action::Kind;
 use crate::packet::{Family, protocol};
 use crate::rule::{Condition, ListTimeout, RejectWith, protocol_name};
 
-/// The chain, and the properties that the action needs.
+/// Checks the chain, and the properties that the action needs.
 pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, problems: &mut Problems) {
     if given.is_missing("chain") {
         let complaint = Complaint::new("the rule has no chain")
@@ -36,16 +36,16 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
             .help("add `jump-target=` and the chain's name");
         problems.add(action_span, complaint);
     }
-    // An action with an error may be one that needs these.
+    // An action with an error may be an action that needs these properties.
     if given.complete {
         check_useless(draft, action, given, problems);
     }
 }
 
-/// Properties of other actions must be absent.
+/// Checks that properties of other actions are absent.
 fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Problems) {
     const ADDING: &str = "it only with `add-src-to-address-list` or `add-dst-to-address-list`";
-    // Exports may have the default in every rule.
+    // Exports may contain the default in every rule.
     let is_default_timeout = draft.timeout == Some(ListTimeout::NoneDynamic);
     for (name, is_useful, expected) in [
         ("address-list", action.adds(), ADDING),
@@ -62,7 +62,7 @@ fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Prob
     }
 }
 
-/// Ports, flags, ICMP options and TCP resets need their protocol.
+/// Checks the protocol of ports, flags, ICMP options and TCP resets.
 pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Problems) {
     let asked = draft.matchers.iter().find_map(|matcher| match matcher.condition {
         Condition::Protocol(number) => Some((number, matcher.negated)),
@@ -78,7 +78,7 @@ pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Pr
         Family::Ipv4 => (protocol::ICMP, "icmp"),
         Family::Ipv6 => (protocol::ICMPV6, "icmpv6"),
     };
-    // `tcp-flags=""`, as in exports, has no flags.
+    // Exports may contain `tcp-flags=""`, which has no flags.
     let asks_flags = draft.matchers.iter().any(|matcher| match matcher.condition {
         Condition::TcpFlags { set, clear } => !set.is_empty() || !clear.is_empty(),
         _ => false,

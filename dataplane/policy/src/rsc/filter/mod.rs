@@ -7,7 +7,7 @@
 //! | `between` | relations between the properties of one rule |
 //!
 //! A condition that is not supported, such as a mark that no rule sets, is not an error of the file: the rule is kept
-//! unchanged, marked invalid with the reason, and never run. `check` has the relations between rules.
+//! unchanged, marked invalid with the reason, and never runs. `check` checks the relations between rules.
 
 mod action;
 mod between;
@@ -29,20 +29,20 @@ use crate::rule::{
 };
 use crate::word::Word;
 
-/// The result of an `add`, as far as it was understood: other rules may reference it even if it is refused.
+/// The result of an `add`, with all parts that could be parsed: other rules may reference a refused rule.
 #[derive(Debug)]
 pub(super) struct RuleDraft {
-    /// The rule, if it has no errors.
+    /// The rule; `None` if it has errors.
     pub(super) rule: Option<Rule>,
     pub(super) table: Table,
     pub(super) family: Family,
     pub(super) chain: Option<String>,
     pub(super) disabled: bool,
-    /// The target of its jump, and the position of that.
+    /// The target of the rule's jump, and its position.
     pub(super) jump: Option<(String, Range<usize>)>,
-    /// The pattern that it references, and the position of that.
+    /// The pattern that the rule references, and its position.
     pub(super) pattern: Option<(String, Range<usize>)>,
-    /// The positions of its properties.
+    /// The positions of the rule's properties.
     pub(super) spans: SourceSpans,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Draft {
     answer: Option<RejectWith>,
     matchers: Vec<Matcher>,
     inert: Inert,
-    /// Why it is not supported, if so.
+    /// The reasons that the rule is invalid.
     reasons: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Draft {
         }
     }
 
-    /// A draft without problems has everything that its action needs; otherwise there would be no rule.
+    /// The rule of the draft; `None` if the action has not all of its properties, which is a problem.
     fn finish(mut self, line: u32) -> Option<Rule> {
         let timeout = self.timeout.unwrap_or(ListTimeout::NoneDynamic);
         let kind = self.action.unwrap_or_default();
@@ -136,7 +136,7 @@ impl Draft {
             Kind::Tarpit => Action::Tarpit,
         };
         let logs = self.log == Some(true) || kind == Kind::Log;
-        // By rank, then by name, so that the order of words does not matter.
+        // The order is by rank, then by name, so that the order of words has no effect.
         self.matchers.sort_by(|one, other| {
             let place = |matcher: &Matcher| matcher.condition.rank();
             place(one).cmp(&place(other)).then_with(|| one.condition.name().cmp(other.condition.name()))
@@ -159,12 +159,12 @@ impl Draft {
         })
     }
 
-    /// The action, of those of this menu.
+    /// Parses an action of this menu.
     fn read_action(&mut self, value: &[u8]) -> Parsed<()> {
         set(&mut self.action, Kind::parse(&value::text(value), self.table, self.family))
     }
 
-    /// The answer, of those of this family.
+    /// Parses an answer of this family.
     fn read_answer(&mut self, value: &[u8]) -> Parsed<()> {
         set(&mut self.answer, action::reject_with(&value::text(value), self.family))
     }
@@ -181,17 +181,17 @@ impl Draft {
         Ok(())
     }
 
-    /// The same for text.
+    /// As [`Draft::ask_bytes`], for text.
     fn ask(&mut self, value: &[u8], parse: impl FnOnce(&str) -> Parsed<Condition>) -> Parsed<()> {
         self.ask_bytes(value, |plain| parse(&value::text(plain)))
     }
 
-    /// The same for a value that several matchers have.
+    /// As [`Draft::ask`], for a value that several matchers have.
     fn ask_as<T>(&mut self, value: &[u8], parse: fn(&str) -> Parsed<T>, make: fn(T) -> Condition) -> Parsed<()> {
         self.ask(value, |text| parse(text).map(make))
     }
 
-    /// The same for a value that depends on the family.
+    /// As [`Draft::ask`], for a value that depends on the family.
     fn ask_by_family<T>(
         &mut self,
         value: &[u8],
@@ -202,7 +202,7 @@ impl Draft {
         self.ask(value, |text| parse(text, family).map(make))
     }
 
-    /// A matcher that RouterOS cannot negate.
+    /// Adds a matcher that RouterOS cannot negate.
     fn ask_plain(&mut self, value: &[u8], parse: fn(&str) -> Parsed<Condition>) -> Parsed<()> {
         if value.starts_with(b"!") {
             let complaint = Complaint::new("this matcher cannot be negated").expected("a value without `!`");
@@ -213,19 +213,19 @@ impl Draft {
         self.ask(value, parse)
     }
 
-    /// A matcher in which each item has a `!` of its own.
+    /// Adds a matcher in which each item can have a `!`.
     fn ask_each(&mut self, value: &[u8], parse: fn(&str) -> Parsed<Condition>) -> Parsed<()> {
         let condition = parse(&value::text(value))?;
         self.matchers.push(Matcher { negated: false, condition });
         Ok(())
     }
 
-    /// A matcher about interfaces.
+    /// Adds a matcher of interfaces.
     fn ask_interface(&mut self, value: &[u8], direction: Direction, kind: InterfaceKind) -> Parsed<()> {
         self.ask(value, |text| value::interface_name(text).map(|name| Condition::Interface { direction, kind, name }))
     }
 
-    /// A matcher about marks. No rule sets marks, so no packet has any.
+    /// Adds a matcher of marks. No rule sets marks, so no packet has a mark.
     fn ask_mark(&mut self, value: &[u8], mark: Mark) -> Parsed<()> {
         match value.strip_prefix(b"!").unwrap_or(value) {
             b"no-mark" => self.ask(value, |_| Ok(Condition::NoMark(mark))),
@@ -233,14 +233,14 @@ impl Draft {
         }
     }
 
-    /// A matcher that is not supported. The rule is kept with it and never run.
+    /// Adds a matcher that is not supported. The rule is kept with the matcher and never runs.
     fn keep(&mut self, name: &str, value: &[u8], why: &str) -> Parsed<()> {
         self.ask(value, |text| Ok(Condition::Other { name: name.to_owned(), value: text.to_owned() }))?;
         self.refuse(format!("`{name}={}` is not supported: {why}", show(value)));
         Ok(())
     }
 
-    /// A property without effect, if it is well-formed.
+    /// Stores a property without effect, if it is well-formed.
     fn keep_inert<T>(&mut self, name: &str, value: &[u8], parse: fn(&str) -> Parsed<T>) -> Parsed<()> {
         let text = value::text(value);
         parse(&text)?;

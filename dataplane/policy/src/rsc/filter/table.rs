@@ -186,7 +186,7 @@ pub(in crate::rsc) const PROPERTIES: &[Row] = &[
         .says("As `limit`, with a bucket for each address or flow; it is removed after `expire`, by default 10s.",
             LIMITS, "10/1m,5,src-address/1m40s"),
 
-    // Conditions that have no meaning here.
+    // Conditions that have no meaning in this filter.
     Row::matcher("hotspot", |rule, value| rule.keep("hotspot", value, "there is no hotspot here"))
         .says("The client's state in the hotspot.", "[!]auth|from-client|http|local-dst|to-client,…", "auth")
         .only(Family::Ipv4).never_run(NEVER_RUN),
@@ -218,7 +218,7 @@ const LIMITS: &str = "count[/time],burst,mode[/expire]; mode: dst-address|dst-ad
 const PORTS: &str = "[!]port[-port],…, at most 16";
 const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
 
-const FRAGMENTS: &str = "RouterOS puts fragments together before it compares. Here each fragment is decided about by itself: a \
+const FRAGMENTS: &str = "RouterOS reassembles fragments before it compares. Here each fragment is decided separately: a \
     size above the MTU matches nothing, and the MTU itself the first fragment of every longer packet.";
 const HELPERS: &str = "there are no connection helpers here";
 const LOCAL: &str = "`/ip address` and `/ipv6 address` define which addresses are `local` and `broadcast`; there are no `blackhole` routes.";

@@ -1,16 +1,16 @@
 //! Splits bytes into commands and words, and removes quotes and escapes.
 //!
-//! Owns the lexical rules of the RouterOS language, and no meaning of commands. A command ends at a line end (LF, CRLF
-//! or CR) or `;`. A `\` before a line end joins the lines, and the next line's indent is dropped, also inside strings
-//! and words. Every byte is read a bounded number of times, nothing recurses, and no input panics.
+//! Owns the lexical rules of the RouterOS language, and not the meaning of commands. A command ends at a line end (LF,
+//! CRLF or CR) or `;`. A `\` before a line end joins the lines, and the next line's indent is dropped, also inside
+//! strings and words. Every byte is read a bounded number of times, nothing recurses, and no input panics.
 //!
-//! Forms that the language has but a rule must not have (a variable, a `[…]` body, an unknown escape) become a [`Flaw`]
-//! of the command; the caller decides whether they matter.
+//! Forms of the language that a rule must not have (a variable, a `[…]` body, an unknown escape) become a [`Flaw`] of
+//! the command. The caller decides whether a flaw is an error.
 //!
 //! ```text
 //! add  chain=input  comment="a \"b\""      one Command
 //! ^^^  ^^^^^ ^^^^^                         Words: a name, perhaps a value;
-//!                   ^^^^^^^ ^^^^^^^^^      each a Text that remembers where its bytes stood
+//!                   ^^^^^^^ ^^^^^^^^^      each a Text with the positions of its bytes
 //! ```
 //!
 //! | module   | owns |
@@ -28,7 +28,7 @@ pub(super) use self::text::Text;
 use super::flaw::Flaw;
 use super::incomplete::is_mark;
 
-/// Highest number of words of a command that are kept. Rules of verbose exports have fewer than a hundred.
+/// Maximum number of words of a command that are stored. Rules of verbose exports have fewer than a hundred.
 pub(super) const MOST_WORDS: usize = 1_000;
 
 /// A command: its words and the flaws of their form.
@@ -37,12 +37,12 @@ pub(super) struct Command {
     pub(super) words: Vec<Word>,
     pub(super) flaws: Vec<Flaw>,
     pub(super) span: Range<usize>,
-    /// Whether it begins an indented line directly below the line of the previous command: possibly a continuation of
-    /// it, whose `\` was lost.
+    /// Whether the command begins an indented line directly below the line of the previous command. It may be a
+    /// continuation of that command, whose `\` was lost.
     pub(super) hangs: bool,
 }
 
-/// `name`, `name=` or `name=value`.
+/// A word: `name`, `name=` or `name=value`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Word {
     pub(super) span: Range<usize>,
@@ -60,18 +60,18 @@ pub(super) struct Lexer<'a> {
     after_line_end: bool,
     /// A `\` at the end of the last line, with no line after it.
     cut_off: Option<usize>,
-    /// Comments about missing parts of the export, up to here; the caller takes them.
+    /// Comments about missing parts of the export, up to the present position. The caller takes them.
     pub(super) marks: Vec<Range<usize>>,
 }
 
 impl<'a> Lexer<'a> {
-    /// Skips a UTF-8 byte order mark at the start.
+    /// Begins at the start of the text. Skips a UTF-8 byte order mark.
     pub(super) fn new(text: &'a [u8]) -> Self {
         let at = if text.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
         Lexer::from(text, at)
     }
 
-    /// Begins at the start of a command or a string.
+    /// Begins at this position, the start of a command or a string.
     pub(super) fn from(text: &'a [u8], at: usize) -> Self {
         Lexer { text, at, after_line_end: false, cut_off: None, marks: Vec::new() }
     }
@@ -81,8 +81,8 @@ impl<'a> Lexer<'a> {
         self.at
     }
 
-    /// The next command. When a string or bracket continues over a line end, `one_line` decides, from the words read so
-    /// far, whether that is an error (in rules) or usual (in scripts of other menus).
+    /// The next command. If a string or bracket continues over a line end, `one_line` decides, from the words so far,
+    /// whether this is an error (in rules) or valid (in scripts of other menus).
     pub(super) fn next(&mut self, one_line: impl Fn(&[Word]) -> bool) -> Option<Command> {
         let hangs = self.skip_to_command();
         self.peek()?;
@@ -125,7 +125,7 @@ impl<'a> Lexer<'a> {
         &rest[..length]
     }
 
-    /// Skips to the line end, but not over it.
+    /// Skips the bytes up to the line end.
     fn skip_line(&mut self) {
         while self.peek().is_some_and(|byte| !is_line_end(byte)) {
             self.at += 1;
@@ -136,7 +136,7 @@ impl<'a> Lexer<'a> {
         self.at += if self.text[self.at..].starts_with(b"\r\n") { 2 } else { 1 };
     }
 
-    /// Skips a `\`, a line end and the indent after it, if they are next.
+    /// Skips a `\`, a line end and the indent after it, if they follow. Returns whether they did.
     fn join(&mut self) -> bool {
         let joins = self.peek() == Some(b'\\') && self.text.get(self.at + 1).copied().is_some_and(is_line_end);
         if joins {
@@ -154,7 +154,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The words of a part of a text that was read before; a word begins there.
+/// The words of a part of a text that was already read. The part begins with a word.
 pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
     let text = text.get(..part.end).unwrap_or(text);
     let mut lexer = Lexer::from(text, part.start);

@@ -6,16 +6,17 @@ use super::super::flaw::{Flaw, FlawKind, MAX_NESTING};
 use super::text::{Quotes, Text};
 use super::{Command, Lexer, MOST_WORDS, Word, is_blank, is_line_end};
 
-/// Highest number of flaws of a command that are kept, and again of those that break the text. One flaw is enough to
-/// refuse it.
+/// Maximum number of flaws of a command that are stored, and separately of flaws that break the text. One flaw is
+/// enough to refuse the command.
 const MOST_FLAWS: usize = 100;
 
 /// Reads one command, from the start of a word.
 pub(super) struct CommandReader<'l, 'a, F> {
     one_line: F,
     command: Command,
-    /// Numbers of words and flaws, including those that are not kept.
+    /// The number of words, including those that are not stored.
     words: usize,
+    /// The number of flaws, including those that are not stored.
     flaws: usize,
     lexer: &'l mut Lexer<'a>,
 }
@@ -55,7 +56,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         self.command
     }
 
-    /// Reads a string from its opening quote, and returns its flaws.
+    /// Reads a string from its opening quote into `text`, and returns its flaws.
     pub(super) fn only_string(mut self, text: &mut Text) -> Vec<Flaw> {
         self.string(text);
         self.command.flaws
@@ -133,7 +134,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             None => self.flaw(at..at + 1, FlawKind::CutOff),
             Some(_) => self.flaw(at..at + 1, FlawKind::Backslash),
         }
-        // The escaped character, even a quote, begins nothing.
+        // The escaped character has no special meaning, also if it is a quote.
         if let Some(next) = self.lexer.peek().filter(|next| !is_blank(*next)) {
             text.push(next, at + 1);
             self.lexer.at += 1;

@@ -6,23 +6,23 @@ use std::ops::Range;
 #[derive(Clone, Debug, Default)]
 pub(in crate::rsc) struct Text {
     pub(in crate::rsc) bytes: Vec<u8>,
-    /// The position of the first byte. The others follow it up to the first run of `runs`.
+    /// The position of the first byte. The next bytes follow it in the file, up to the first run of `runs`.
     origin: usize,
     /// Index and position of the first byte of each further run, after an escape or a joined line. Most texts have
     /// none.
     runs: Vec<(usize, usize)>,
-    /// Whether it includes quotes.
+    /// The bytes in the file, including quotes.
     pub(in crate::rsc) span: Range<usize>,
     pub(super) quotes: Quotes,
 }
 
-/// The relation of a word to its quotes: they enclose all of it, or it has none.
+/// The quotes of a word: they enclose the whole word, or there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Quotes {
     #[default]
     None,
     Around,
-    /// Neither; the flaw is reported already.
+    /// Neither of the two; a flaw reports it.
     Spoiled,
 }
 
@@ -32,7 +32,7 @@ impl Text {
         Text { span: place..place, ..Text::default() }
     }
 
-    /// A text that is not in the file, in place of the bytes at `span`.
+    /// A generated text in place of the bytes at `span`.
     pub(in crate::rsc) fn made(bytes: &[u8], span: Range<usize>) -> Text {
         Text { bytes: bytes.to_vec(), origin: usize::MAX, span, quotes: Quotes::Spoiled, ..Text::default() }
     }
@@ -50,7 +50,7 @@ impl Text {
             Some(run) => self.runs[run],
             None => (0, self.origin),
         };
-        // A generated text has no positions of its own.
+        // A generated text has no positions for its bytes.
         let known = index < self.bytes.len() && self.span.contains(&origin);
         known.then(|| origin + (index - first))
     }

@@ -1,7 +1,7 @@
 //! The menus of RouterOS 6 and 7 with all packages: `known.txt`, one path per line, sorted.
 //!
-//! A menu that is not among them is misspelt, or newer than this list. Sources: the command trees that RouterOS 7.10 to
-//! 7.24 print (`/console inspect`), and the manual of version 6.
+//! Any other menu is misspelt, or newer than this list. Sources: the command trees that RouterOS 7.10 to 7.24 print
+//! (`/console inspect`), and the manual of version 6.
 
 use std::sync::LazyLock;
 
@@ -12,9 +12,9 @@ use super::super::problem::nearest;
 pub(in crate::rsc) enum Standing {
     /// A menu with commands.
     Menu,
-    /// Only menus below it.
+    /// A path without commands, but with menus below it.
     Directory,
-    /// Unknown.
+    /// An unknown path.
     Unknown,
 }
 
@@ -46,7 +46,7 @@ pub(in crate::rsc) fn standing(path: &str) -> Standing {
     let below = |menu: &&&str| menu.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
     match MENUS.get(at) {
         Some(menu) if *menu == name => Standing::Menu,
-        // Paths below it follow directly, except for names that continue with a `-`.
+        // In the sorted list, paths below this one follow it, except for names that continue with a `-`.
         _ if MENUS[at..].iter().take_while(|menu| menu.starts_with(name)).any(|menu| below(&menu)) => {
             Standing::Directory
         }
@@ -59,7 +59,7 @@ pub(in crate::rsc) fn has_chains(path: &str) -> bool {
     WITH_CHAINS.contains(&path)
 }
 
-/// The most similar menu, if there is one: names of menus are lower case.
+/// The most similar menu, if there is one. Names of menus are lower case.
 pub(in crate::rsc) fn meant(path: &str) -> Option<&'static str> {
     let name = path.trim_start_matches('/').to_lowercase();
     nearest(&name, MENUS.iter().copied())

@@ -1,12 +1,12 @@
 //! Finds the menu of a command.
 //!
-//! Owns the current menu and the forms of a path: `/ip firewall filter`, `/ip/firewall/filter`, either of them with the
-//! command on the same line, `..`, and no `/` in front. A line with only a path changes the current menu; a path with a
-//! command does not.
+//! Owns the current menu and the forms of a path: `/ip firewall filter`, `/ip/firewall/filter`, each with or without
+//! the command on the same line, `..`, and a path without a leading `/`. A line with only a path changes the current
+//! menu; a path with a command does not.
 //!
 //! A list of verbs distinguishes commands from menus. Inside a supported menu, every word that is not the beginning of
-//! a path is a verb. Other menus are skipped, if RouterOS has them: `known` is the list of those. A path that is
-//! similar to that of a supported menu is an error, because skipping it would lose its rules.
+//! a path is a verb. Other menus of RouterOS, which `known` lists, are skipped. A path that is similar to that of a
+//! supported menu is an error, because a skip would lose its rules.
 
 pub(super) mod known;
 
@@ -67,7 +67,7 @@ impl Menu {
         }
     }
 
-    /// All of them.
+    /// All supported menus.
     pub(super) fn all() -> impl Iterator<Item = Menu> {
         UNDERSTOOD.iter().map(|(.., menu)| *menu)
     }
@@ -84,8 +84,8 @@ pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     UNDERSTOOD.iter().map(|(_, path, _)| *path)
 }
 
-/// Words that are commands in every menu. Source: RouterOS manual, Command Line Interface, and the menus of system,
-/// interface and tool.
+/// Words that are always commands. Source: RouterOS manual, Command Line Interface, and the menus of system, interface
+/// and tool.
 #[rustfmt::skip]
 const VERBS: &[&str] = &[
     "add", "beep", "blink", "cancel", "check-for-updates", "clear", "comment", "connect", "copy", "delay", "disable",
@@ -104,7 +104,7 @@ const ROOTS: &[&str] = &[
     "user-manager", "zerotier",
 ];
 
-/// Greatest depth of a menu; it bounds the work for a line.
+/// Maximum depth of a menu. It bounds the work for a line.
 const MAX_DEPTH: usize = 8;
 
 /// A path as segments.
@@ -124,11 +124,11 @@ pub(super) enum Place {
 /// The kind of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// It changed the current menu.
+    /// The line changed the current menu.
     Enter,
     /// A command.
     Command(Invocation),
-    /// Its path is wrong.
+    /// The path of the line is wrong.
     Wrong(Range<usize>, Complaint),
 }
 
@@ -136,7 +136,7 @@ pub(super) enum Line {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invocation {
     pub(super) place: Place,
-    /// Whether its path is on the same line.
+    /// Whether the path of the menu is on the same line.
     pub(super) path_given: bool,
     /// Its verb and position; `None` if the line begins with another word.
     pub(super) verb: Option<(String, Range<usize>)>,
@@ -148,9 +148,10 @@ pub(super) struct Invocation {
 #[derive(Debug, Default)]
 pub(super) struct Menus {
     current: Path,
-    /// The last command had the path of another supported menu. A command without a path would now be ambiguous.
+    /// Whether the last command had the path of another supported menu. The menu of a command without a path is then
+    /// ambiguous.
     astray: bool,
-    /// The last menu that was found in RouterOS's list: files have many commands of the same menu.
+    /// The last menu that was found in RouterOS's list, as a cache: files have many commands of the same menu.
     well_spelt: String,
 }
 
@@ -165,7 +166,7 @@ impl Menus {
         let enters = found.verb.is_none() && found.arguments == words.len();
         if let Some((meant, complaint)) = self.misspelt(&found.path, &place) {
             if enters {
-                // So that errors in the rules of this menu are reported in the same run.
+                // The intended menu becomes the current one, so that errors in its rules are reported in the same run.
                 self.current = meant;
                 self.astray = false;
             }
@@ -198,7 +199,7 @@ impl Menus {
         if *written == self.well_spelt {
             return None;
         }
-        // Also in lower case: other capitals alone are not a similarity.
+        // Compares the path in lower case as well, because capitals alone do not make it similar.
         let is_known =
             matches!(place_of_lower(path), Place::Other(lower) if known::standing(&lower) != Standing::Unknown);
         let found = if is_known { None } else { nearly_understood(path, written) };
@@ -297,7 +298,7 @@ fn place_of(path: &[String]) -> Place {
     }
 }
 
-/// As above, for a path that may be in capitals.
+/// The menu of a path that may contain capitals.
 fn place_of_lower(path: &[String]) -> Place {
     place_of(&path.iter().map(|segment| segment.to_ascii_lowercase()).collect::<Path>())
 }
@@ -312,10 +313,10 @@ fn leads_on(path: &[String], segment: &str) -> bool {
     UNDERSTOOD.iter().any(|(understood, ..)| behind(understood) && understood.get(path.len()) == Some(&segment))
 }
 
-/// Highest number of wrong letters for which a path counts as similar.
+/// Maximum number of wrong letters of a path that counts as similar.
 const MOST_TYPOS: usize = 2;
 
-/// As above, for a path that is abbreviated or misspelt from a supported one.
+/// The supported path that this path abbreviates or misspells.
 fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)> {
     let lower = written.to_ascii_lowercase();
     let nearness = |(understood, full, _): &(&[&str], &str, Menu)| {

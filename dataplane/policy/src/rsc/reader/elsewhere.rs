@@ -1,7 +1,7 @@
 //! Commands of unsupported menus, and commands in the wrong menu.
 //!
-//! Other menus of RouterOS are skipped and counted. A rule, pattern or list entry must not be lost with them: a command
-//! that looks like one is reported with the menu that it needs.
+//! Other menus of RouterOS are skipped and counted. A rule, pattern or list entry must not be lost in the skip: a
+//! command that looks like one of them is reported with the menu that it needs.
 
 use std::ops::Range;
 
@@ -14,11 +14,12 @@ use super::{PRINTED, Reader, expected_verb, is_script};
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// Highest number of skipped menus that are named. RouterOS has some hundreds.
+/// Maximum number of skipped menus with their names. RouterOS has some hundreds.
 const MOST_SKIPPED: usize = 1_000;
 
 impl Reader<'_> {
-    /// The error about an `add` that belongs in another menu: one for the command, not one for each property.
+    /// The error about an `add` that belongs in another menu. There is one error for the command, not one for each
+    /// property.
     pub(super) fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<Complaint> {
         let given = || words.iter().filter(|word| word.value.is_some());
         if given().all(|word| self.menu(menu).knows(&word.name) || word.name.bytes == b"place-before") {
@@ -50,7 +51,7 @@ impl Reader<'_> {
             (_, None) if words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
-            // Both may change the supported menus in any way.
+            // Both forms may change the supported menus in any way.
             (Place::Other(_), Some((verb, _))) if verb == "do" && words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
@@ -79,7 +80,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A line of a supported menu that does not begin with a command.
+    /// Handles a line of a supported menu that does not begin with a command.
     fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
         let Some(word) = words.first() else { return };
         let name = &word.name.bytes;
@@ -95,7 +96,8 @@ impl Reader<'_> {
         self.problems.add(word.span.clone(), complaint);
     }
 
-    /// A command of an unsupported menu. It must not be a rule: a lost rule may be one that drops packets.
+    /// Skips a command of an unsupported menu, unless it looks like a rule: a lost rule may be a rule that drops
+    /// packets.
     fn pass_over(&mut self, path: String, verb: Option<(String, Range<usize>)>, command: &Command) {
         let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
         let standing = known::standing(&path);
@@ -146,7 +148,7 @@ fn is_of_rules(name: &[u8]) -> bool {
     matches!(name, b"chain" | b"action" | b"jump-target")
 }
 
-/// Whether this menu may be meant for rules or list entries.
+/// Whether an operator may have intended this menu for rules or list entries.
 fn may_have(path: &str) -> bool {
     Menu::all().any(|menu| menu.path() == path) || ["nat", "mangle"].iter().any(|name| path.ends_with(name))
 }
@@ -161,7 +163,7 @@ fn is_firewalls(words: &[Word]) -> bool {
         || asks.into_iter().any(has)
 }
 
-/// The menu of a rule that is in another menu.
+/// The menu to which a rule in another menu belongs.
 fn menu_of_rule(here: Menu, words: &[Word]) -> Menu {
     let value = |name: &[u8]| words.iter().find(|word| word.name.bytes == name).and_then(|word| word.value.as_ref());
     let is = |name: &[u8], wanted: &[u8]| value(name).is_some_and(|value| value.bytes == wanted);

@@ -23,10 +23,10 @@ use super::{Reading, SkippedMenu, check, filter, interface, layer7, tracking};
 use crate::packet::Family;
 use crate::rule::{ListEntry, RuleSet, Table, Tracking};
 
-/// Highest number of comments about missing menus that are kept. Fewer menus than this affect rules.
+/// Maximum number of comments about missing menus that are stored. Rules depend on fewer menus than this number.
 const MOST_GAPS: usize = 100;
 
-/// The file is a script, which must be run before it can be read.
+/// The file is a script, which must be expanded before it can be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IsScriptError;
 
@@ -45,14 +45,14 @@ trait Entries {
     /// Whether entries have this property.
     fn knows(&self, name: &Text) -> bool;
 
-    /// Carries out a command.
+    /// Executes a command.
     fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work);
 
     /// Assigns numbers to the entries, as `print` does.
     fn print(&mut self, _: &Work) {}
 
-    /// Whether an indented line continues the `add` above it, whose `\` was lost: it begins with a property of the
-    /// menu, and has only `name=value` words. No command of RouterOS has this form.
+    /// Whether an indented line continues the `add` above it, whose `\` was lost. Such a line begins with a property of
+    /// the menu, and has only `name=value` words. No command of RouterOS has this form.
     fn continues(&self, next: &Command) -> bool {
         next.hangs
             && next.words.first().is_some_and(|word| self.knows(&word.name))
@@ -80,7 +80,7 @@ type Both<T> = [T; 2];
 /// The state of reading one file.
 pub(super) struct Reader<'a> {
     text: &'a [u8],
-    /// The file and the expansion, if the file is a script and the text its expansion.
+    /// The file and its expansion, if the file is a script. The text is then the expansion.
     script: Option<(&'a [u8], &'a Expansion)>,
     cursor: Cursor<'a>,
     menus: Menus,
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the text to its end, unless it is a script that was not run.
+    /// Reads the text to its end, unless the text is a script without expansion.
     pub(super) fn read(mut self) -> Result<Reading, IsScriptError> {
         let mut lexer = Lexer::new(self.text);
         let mut upcoming = self.next(&mut lexer);
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         Ok(self.finish())
     }
 
-    /// The next command; records comments about missing parts before it.
+    /// The next command. Records comments about missing parts before it.
     fn next(&mut self, lexer: &mut Lexer<'_>) -> Option<Command> {
         let next = lexer.next(|words| self.menus.understands(words));
         let marks = std::mem::take(&mut lexer.marks).into_iter();
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The kind of a line, or `None` if it needs no more work.
+    /// The kind of a line; `None` if the line is already handled.
     fn follow(&mut self, command: &Command) -> Option<Line> {
         match command.words.first() {
             Some(_) if !script::begins(&command.words) => {
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A command of a supported menu.
+    /// Handles a command of a supported menu.
     fn order(&mut self, command: &Command, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
         let Some(verb) = Verb::from_name(&name).filter(|verb| menu != Menu::Tracking || *verb == Verb::Set) else {
             self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         let order = Order { text: self.text, command, verb, at, head, line };
         let told: Vec<_> = order.flaws().filter_map(|flaw| self.flaw_complaint(flaw)).collect();
         told.into_iter().for_each(|(span, complaint)| self.problems.add(span, complaint));
-        // Each menu has its own entries, so borrowing one leaves the rest of the reader free.
+        // Takes the other fields first, because the entries of the menu borrow the reader.
         let (mut problems, work) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.work));
         self.menu(menu).carry_out(&order, &mut problems, &work);
         (self.problems, self.work) = (problems, work);
@@ -257,7 +257,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The problem of a flaw: why a value is not known, if one is expected; `None` if that was reported already.
+    /// The problem of a flaw. If a value is expected, this is the reason that the value is not known. `None` if the
+    /// problem was already reported.
     fn flaw_complaint(&self, flaw: &Flaw) -> Option<(Range<usize>, Complaint)> {
         match self.script.and_then(|(_, expansion)| expansion.why(flaw.span.start)) {
             Some((span, complaint)) => Some((span, complaint?)),

@@ -1,14 +1,14 @@
-//! Commands in brackets whose value follows from their arguments.
+//! Evaluates commands in brackets whose value follows from their arguments.
 
 use super::super::problem::{Complaint, show};
 use super::expression::{Expression, Fail, Variables};
 use super::value::Value;
 
-/// Those commands.
+/// The names of these commands.
 const KNOWN: &[&[u8]] = &[b":len", b":pick", b":tostr", b":tonum", b":toarray", b":typeof"];
 
 impl<V: Variables> Expression<'_, V> {
-    /// `[:len …]` and similar commands. The values of all others are known only to the router.
+    /// Evaluates `[:len …]` and similar commands. Only a router can evaluate other commands.
     pub(super) fn command(&mut self) -> Result<Value, Fail> {
         let open = self.at;
         self.at += 1;

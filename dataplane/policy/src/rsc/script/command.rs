@@ -1,4 +1,4 @@
-//! Commands that a script carries out: as in the file, with values in place of variables and expressions.
+//! Writes the commands that a script executes, with values in place of variables and expressions.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::expression::{Fail, operand, string, variable};
 use super::run::Run;
 use super::value::Value;
 
-/// Highest ratio of the expanded text to its file.
+/// Maximum size of the expanded text in bytes, beyond the size of its file.
 const MOST_OUTPUT: usize = 4 << 20;
 
 impl Run<'_> {
@@ -62,7 +62,7 @@ impl Run<'_> {
         Some(())
     }
 
-    /// Adds the value of a word, or the reason why it is not known.
+    /// Adds the value of a word, or the reason that the value is not known.
     fn target(&mut self, word: &Word, target: &Text) {
         let span = target.span.clone();
         let start = self.expansion.text.len();
@@ -70,7 +70,7 @@ impl Run<'_> {
         let looks_for_entries = matches!(raw.first(), Some(b'[' | b'(')) && mentions_find(raw);
         let done = if looks_for_entries { self.inside(span.clone()) } else { self.evaluated(word, span.clone()) };
         if let Err(fail) = done {
-            // Unchanged; the reader of the expansion decides whether it matters.
+            // The text is unchanged. The reader of the expansion decides whether this is an error.
             self.expansion.give_up(start, self.file, span, fail);
         }
     }

@@ -1,7 +1,7 @@
-//! Expressions: evaluates a part of the file, given the values of variables.
+//! Evaluates expressions: parts of the file, with the values of variables.
 //!
-//! Where RouterOS's operator precedence is not documented (`.` beside `+`, `&&` beside `||`), parentheses are required.
-//! For the same reason, values of different types are not compared.
+//! RouterOS does not document some operator precedences (`.` beside `+`, `&&` beside `||`). Such expressions need
+//! parentheses. For the same reason, values of different types cannot be compared.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::super::select::Refusal;
 use super::super::work::Work;
 use super::value::{LONGEST_TEXT, Value};
 
-/// Greatest depth of expressions.
+/// Maximum depth of expressions.
 const MAX_DEPTH: usize = 32;
 
 /// The values of variables.
@@ -19,7 +19,7 @@ pub(super) trait Variables {
     fn value(&self, name: &[u8]) -> Option<Value>;
 }
 
-/// Why there is no value; `None` if it was reported already.
+/// The reason that there is no value; `None` if it was already reported.
 pub(super) type Fail = Option<Refusal>;
 
 /// An expression that is parsed and evaluated in one pass.
@@ -29,7 +29,7 @@ pub(super) struct Expression<'a, V> {
     pub(super) variables: &'a V,
     pub(super) work: &'a Work,
     depth: usize,
-    /// Whether words are literal: not between operators.
+    /// Whether any word is a literal, which is not the case between operators.
     pub(super) words: bool,
 }
 
@@ -110,7 +110,7 @@ impl<V: Variables> Expression<'_, V> {
         Ok(value)
     }
 
-    /// `a, b`: arrays and values as one array.
+    /// Evaluates `a, b`: one array of all arrays and values.
     fn list(&mut self) -> Result<Value, Fail> {
         let first = self.any()?;
         if !self.takes(b",") {
@@ -142,7 +142,7 @@ impl<V: Variables> Expression<'_, V> {
         Ok(Value::Truth(truth))
     }
 
-    /// `&&` or `and`: true; `||` or `or`: false.
+    /// Skips a logical operator: true for `&&` or `and`, false for `||` or `or`.
     fn logic(&mut self) -> Option<bool> {
         if self.takes(b"&&") || self.takes_word(b"and") {
             Some(true)
@@ -195,7 +195,7 @@ impl<V: Variables> Expression<'_, V> {
         Ok(Value::Truth(truth))
     }
 
-    /// Sums, or texts joined by `.`.
+    /// Evaluates sums, and texts joined by `.`.
     fn sum(&mut self) -> Result<Value, Fail> {
         let mut value = self.product()?;
         let mut joins = None;

@@ -8,12 +8,12 @@ use super::super::problem::{Complaint, Problems, line_end};
 /// Bytes of the text with one origin.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
-    /// Their position in the text.
+    /// The position of the bytes in the text.
     at: usize,
-    /// Their position and length in the file.
+    /// The position and length of their origin in the file.
     source: usize,
     length: usize,
-    /// Whether they are bytes of the file instead of a value.
+    /// Whether the bytes are a copy of the file instead of a value.
     copied: bool,
     /// Index of the note with the values of the loops around them.
     note: usize,
@@ -22,12 +22,12 @@ struct Piece {
 /// The expansion of a script.
 #[derive(Debug)]
 pub(in crate::rsc) struct Expansion {
-    /// Commands.
+    /// The commands.
     pub(in crate::rsc) text: Vec<u8>,
     pieces: Vec<Piece>,
     notes: Vec<String>,
-    /// Why parts of the text are unchanged, with variables: each with its position in the text and in the file. Without
-    /// a complaint if it was reported where the variable was set.
+    /// The reasons that parts of the text still contain variables, each with the position in the text and in the file.
+    /// There is no complaint if the reason was reported at the assignment of the variable.
     reasons: Vec<(Range<usize>, Range<usize>, Option<Complaint>)>,
     /// The positions of the file's lines.
     lines: Vec<usize>,
@@ -59,7 +59,7 @@ impl Expansion {
         }
     }
 
-    /// Sets the values of the loops from now on.
+    /// Sets the values of the loops for the following text.
     pub(super) fn note(&mut self, note: String) {
         if self.notes.last() != Some(&note) {
             self.notes.push(note);
@@ -82,7 +82,8 @@ impl Expansion {
         self.pieces.push(Piece { at: self.text.len(), source, length, copied, note: self.notes.len() - 1 });
     }
 
-    /// Adds bytes of the file in place of everything from here on that could not be evaluated, and stores the reason.
+    /// Replaces the text from `start` on by the bytes of the file, because it could not be evaluated, and stores the
+    /// reason.
     pub(super) fn give_up(
         &mut self,
         start: usize,
@@ -121,15 +122,15 @@ impl Expansion {
         u32::try_from(self.lines.partition_point(|line| *line <= source)).unwrap_or(u32::MAX)
     }
 
-    /// Why the text is unchanged at this position, if a value is expected: its position in the text, and the complaint,
-    /// if it was not reported elsewhere.
+    /// The reason that the text is unchanged at a position where a value is expected: the position in the text, and the
+    /// complaint, if it was not reported elsewhere.
     pub(in crate::rsc) fn why(&self, at: usize) -> Option<(Range<usize>, Option<Complaint>)> {
         let after = self.reasons.partition_point(|(text, ..)| text.start <= at);
         let (text, _, complaint) = self.reasons[..after].last().filter(|(text, ..)| text.contains(&at))?;
         Some((text.clone(), complaint.clone()))
     }
 
-    /// Maps problems from the text to the file, each with the values of the loops around it; equal problems at the same
+    /// Maps problems from the text to the file, each with the values of the loops around it. Equal problems at the same
     /// position are reported once.
     pub(in crate::rsc) fn locate(&self, problems: Problems) -> Problems {
         let mut told = HashSet::new();

@@ -1,9 +1,9 @@
-//! Runs scripts whose result follows from the file alone: variables, loops over literal arrays, conditions on known
-//! values.
+//! Runs scripts whose result follows from the file alone: scripts with variables, loops over literal arrays, and
+//! conditions on known values.
 //!
-//! [`expand`] runs the script of a file and returns the expansion: the commands that it carries out, in order, with
-//! values in place of variables. The expansion is read like any other text. The origin of its bytes is stored, so that
-//! every finding about a rule has a position in the file and the values of the loops around it.
+//! [`expand`] runs the script of a file and returns the expansion: the commands that the script executes, in order,
+//! with values in place of variables. The expansion is read like any other text. The origin of its bytes is stored, so
+//! that every finding about a rule has a position in the file and the values of the loops around it.
 //!
 //! ```text
 //! /ip firewall filter                                    /ip firewall filter
@@ -12,8 +12,8 @@
 //! }
 //! ```
 //!
-//! Values that depend on the router (`[/system clock get time]`) and all other constructs are refused by name. Running
-//! uses up a budget, as searching entries does, and the expansion has a size limit.
+//! Values that depend on the router (`[/system clock get time]`) and all other constructs are refused by name. A run
+//! spends a budget, as searches of entries do, and the expansion has a size limit.
 //!
 //! | module       | owns |
 //! |--------------|------|
@@ -37,7 +37,7 @@ pub(super) use self::map::Expansion;
 pub(super) use self::run::expand;
 use super::lexer::Word;
 
-/// Statements that may be written without a `:`. No menu or command has such a name.
+/// Statements that may have no leading `:`. No menu or command has such a name.
 const PLAIN_STATEMENTS: &[&[u8]] = &[b"local", b"global", b"foreach", b"for", b"if", b"while", b"put"];
 
 /// Whether a command with this beginning belongs to a script: `:if`, `$x`, a block, or the end of one.

@@ -1,4 +1,4 @@
-//! Operands: strings, variables, arrays, and literal words.
+//! Evaluates operands: strings, variables, arrays, and literal words.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use super::expression::{Expression, Fail, Variables};
 use super::value::{MOST_ITEMS, Value};
 
 impl<V: Variables> Expression<'_, V> {
-    /// A string, with the values of its variables.
+    /// Evaluates a string, with the values of its variables.
     pub(super) fn string(&mut self) -> Result<Vec<u8>, Fail> {
         let open = self.at;
         let (string, flaws, end) = string_at(self.text, open);
@@ -47,7 +47,7 @@ impl<V: Variables> Expression<'_, V> {
         Ok(bytes)
     }
 
-    /// `$name` or `$"name"`.
+    /// Evaluates `$name` or `$"name"`.
     pub(super) fn variable(&mut self) -> Result<Value, Fail> {
         let start = self.at;
         self.at += 1;
@@ -77,7 +77,7 @@ impl<V: Variables> Expression<'_, V> {
         Err(Some((start..self.at, complaint)))
     }
 
-    /// A literal: any word, or between operators a number and few other words.
+    /// Evaluates a literal: any word, or between operators a number or one of a few words.
     pub(super) fn bare(&mut self) -> Result<Value, Fail> {
         let start = self.at;
         let rest = &self.text[start..];
@@ -100,7 +100,7 @@ impl<V: Variables> Expression<'_, V> {
         Ok(Value::bare(word))
     }
 
-    /// `{a;b}`.
+    /// Evaluates `{a;b}`.
     pub(super) fn array(&mut self) -> Result<Value, Fail> {
         self.at += 1;
         let words = std::mem::replace(&mut self.words, true);
@@ -141,7 +141,7 @@ impl<V: Variables> Expression<'_, V> {
         Ok(Value::Array(Rc::from(items)))
     }
 
-    /// `array->0`.
+    /// Evaluates `array->0`.
     pub(super) fn item(&self, value: &Value, index: &Value, start: usize) -> Result<Value, Fail> {
         match (value, index) {
             (Value::Unknown, _) | (_, Value::Unknown) => Err(None),

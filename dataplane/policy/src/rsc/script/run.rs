@@ -1,4 +1,4 @@
-//! Statements: blocks with their variables, loops, conditions.
+//! Runs statements: blocks with their variables, loops, conditions.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -13,10 +13,10 @@ use super::expression::{Fail, Variables, operand};
 use super::map::Expansion;
 use super::value::Value;
 
-/// Greatest depth of blocks.
+/// Maximum depth of blocks.
 const MAX_DEPTH: usize = 32;
 
-/// Highest number of variables at a time.
+/// Maximum number of variables at a time.
 const MOST_VARIABLES: usize = 10_000;
 
 /// Runs the script of a file.
@@ -80,14 +80,14 @@ pub(super) struct Run<'a> {
     /// The variables of the loops around a statement, with their values.
     loops: Vec<(String, String)>,
     pub(super) menus: Menus,
-    /// A block changed the menu and has ended, so that the menu of a command without a path is ambiguous.
+    /// Whether a block changed the menu and has ended, so that the menu of a command without a path is ambiguous.
     pub(super) is_lost: bool,
     depth: usize,
-    /// Positions of refused statements. Loops reach the same position again.
+    /// Positions of refused statements, each of which is reported once. Loops reach a position several times.
     told: HashSet<Range<usize>>,
 }
 
-/// Whether the budget remains: `None` ends the script.
+/// `None` ends the script, because the budget is exhausted.
 type Goes = Option<()>;
 
 impl Run<'_> {
@@ -140,7 +140,7 @@ impl Run<'_> {
         self.work.spend(units).then_some(())
     }
 
-    /// Reports why a statement could not be run, once for each position.
+    /// Reports the reason that a statement could not run, once for each position.
     pub(super) fn refuse(&mut self, fail: Fail) {
         if let Some((span, complaint)) = fail
             && self.told.insert(span.clone())
@@ -187,7 +187,7 @@ impl Run<'_> {
         }
     }
 
-    /// `:local name value`, `:global name value`.
+    /// Runs `:local name value` or `:global name value`.
     fn declare(&mut self, words: &[Word], is_global: bool) -> Result<(), Fail> {
         let name = self.name(words, 1)?;
         if let Some(word) = words.get(2).filter(|word| word.value.is_some()) {
@@ -195,7 +195,7 @@ impl Run<'_> {
             self.scopes.declare(&name, Value::Unknown);
             return Err(Some((word.span.clone(), complaint.expected("a value"))));
         }
-        // An error is reported once, and not again where the variable is used.
+        // An error is reported once, and not again at each use of the variable.
         let value = words.get(2).map_or(Ok(Value::Nothing), |word| self.value(&word.name.span));
         let value = match (value, words.get(3)) {
             (Ok(_), Some(stray)) => Err(Some(one_value(stray))),
@@ -251,7 +251,7 @@ impl Run<'_> {
         }
     }
 
-    /// `:foreach x in={…} do={…}`.
+    /// Runs `:foreach x in={…} do={…}`.
     fn each(&mut self, words: &[Word]) -> Result<Goes, Fail> {
         let name = self.name(words, 1)?;
         only(words, 2, &["in", "do"])?;
@@ -269,7 +269,7 @@ impl Run<'_> {
         Ok(self.turns(&name, &range, items.iter().cloned()))
     }
 
-    /// `:for i from=1 to=3 step=1 do={…}`.
+    /// Runs `:for i from=1 to=3 step=1 do={…}`.
     fn count(&mut self, words: &[Word]) -> Result<Goes, Fail> {
         let name = self.name(words, 1)?;
         only(words, 2, &["from", "to", "step", "do"])?;
@@ -297,7 +297,7 @@ impl Run<'_> {
         Ok(self.turns(&name, &range, std::iter::successors(Some(from), next).map(Value::Number)))
     }
 
-    /// `:do {…}`. The block of `on-error=` is ignored, because a file in which a command fails is refused.
+    /// Runs `:do {…}`. The block of `on-error=` is ignored, because a file in which a command fails is refused.
     fn once(&mut self, words: &[Word]) -> Result<Goes, Fail> {
         if let Some(word) = words.iter().find(|word| word.name.bytes == b"while") {
             return Err(Some(unread(word, b"do while")));
@@ -363,7 +363,7 @@ fn one_value(stray: &Word) -> Refusal {
     (stray.span.clone(), complaint.help("`(\"a\" . $b)` joins texts"))
 }
 
-/// Whether the following words are arguments with these names, each once.
+/// Checks that the following words are arguments with these names, each at most once.
 fn only(words: &[Word], from: usize, names: &[&str]) -> Result<(), Fail> {
     let mut seen = HashSet::new();
     let is_wrong = |word: &&Word| {

@@ -61,7 +61,7 @@ fn loops_run_over_arrays_and_numbers() {
          add chain=c2 protocol=tcp\nadd chain=c2 protocol=udp\nadd chain=d priority=5\nadd chain=d priority=3\n\
          add chain=d priority=1\n",
     );
-    // A sequence of knocks: each step needs the list of the step before.
+    // A sequence of knocks in which each step needs the list of the previous step.
     same(
         ":local steps {{7001;\"10s\"};{7002;\"20s\"}}\n:local before \"\"\n:local n 0\n:foreach s in=$steps do={\n\
          \t:set n ($n + 1)\n\t:local to \"k$n\"\n\t:if ([:len $before] = 0) do={\n\
@@ -155,7 +155,7 @@ fn values_that_depend_on_the_router_are_refused_by_name() {
         let [(2, at, message)] = &found[..] else { panic!("{script}: {found:?}") };
         assert_eq!((at.as_str(), message.contains(name)), (text, true), "{script}: {message}");
     }
-    // Reported once, at the origin of the value, and not where it is used.
+    // The problem is reported once, at the origin of the value, and not at its uses.
     let used = ":local t [/system clock get time]\nadd chain=input comment=$t\n:if ($t = 1) do={ add chain=x }\n";
     assert_eq!(problems(used).len(), 1);
     let statements = ":put \"a $x\"; :log info \"b\"\nadd chain=input\n";
@@ -225,7 +225,7 @@ fn scripts_end_within_their_bounds() {
     assert_eq!(problems(&nested).len(), 1);
 }
 
-/// Pieces of scripts, so that many combinations are valid.
+/// Pieces of scripts. Many of their combinations are valid.
 const PIECES: &[&str] = &[
     ":local a ",
     ":global a ",

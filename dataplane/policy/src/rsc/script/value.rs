@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use super::super::problem::show;
 
-/// The longest text, in bytes, and the most items of an array.
+/// Maximum length of a text, in bytes.
 pub(super) const LONGEST_TEXT: usize = 64 * 1024;
+/// Maximum number of items of an array.
 pub(super) const MOST_ITEMS: usize = 10_000;
 
 /// A value.
@@ -13,7 +14,7 @@ pub(super) const MOST_ITEMS: usize = 10_000;
 pub(super) enum Value {
     /// A variable that was declared and not set.
     Nothing,
-    /// The value is not known; the reason was reported already.
+    /// The value is not known. The reason was already reported.
     Unknown,
     Truth(bool),
     Number(i64),
@@ -42,7 +43,7 @@ impl Value {
         }
     }
 
-    /// Its form in a text; `None` if it is not a single value.
+    /// The form in a text; `None` if it is not a single value.
     pub(super) fn written(&self) -> Option<Vec<u8>> {
         match self {
             Value::Text(bytes) => Some(bytes.to_vec()),
@@ -63,7 +64,7 @@ impl Value {
         }
     }
 
-    /// Its text in messages.
+    /// The text in messages.
     pub(super) fn shown(&self) -> String {
         match self {
             Value::Array(items) => format!("an array of {}", items.len()),

@@ -2,9 +2,9 @@
 //!
 //! One of the found entries may be taken by its index: `([find …]->0)`, `[:pick [find …] 0]`.
 //!
-//! Owns the conditions and their combination: `name=value`, `name!=value`, `name~"expression"`, a name alone for a
-//! property that is set, `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. All other expressions of
-//! RouterOS are refused at their position. The store provides the properties of entries.
+//! Owns the conditions and their combination: `name=value`, `name!=value`, `name~"expression"`, a name alone (the
+//! property is set), `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. All other expressions of RouterOS
+//! are refused at their position. The store provides the properties of entries.
 //!
 //! ```text
 //! set [find where list=guests and comment~"^tmp"] disabled=yes
@@ -34,9 +34,9 @@ pub(super) enum Query {
     Test(Test),
     /// The negation.
     Not(Box<Query>),
-    /// All of these; true for every entry if there are none.
+    /// All of these queries; true for every entry if there are none.
     All(Vec<Query>),
-    /// One of these.
+    /// At least one of these queries.
     Any(Vec<Query>),
 }
 
@@ -52,17 +52,17 @@ pub(super) struct Test {
 /// The comparison of a property.
 #[derive(Debug)]
 pub(super) enum Ask {
-    /// Whether it is set; for `yes` or `no`, whether it is `yes`.
+    /// Whether the property is set; for a property with the values `yes` and `no`, whether it is `yes`.
     Given,
-    /// Whether it has this value.
+    /// Whether the property has this value.
     Is(Vec<u8>),
-    /// Whether the expression matches a part of it.
+    /// Whether the expression matches a part of the value.
     Like(Regex),
 }
 
 impl Query {
-    /// Parses `[find …]`, or one of the entries that it finds, brackets included, at `span` in the text. `menu` is the
-    /// path of the menu in which it is used.
+    /// Parses `[find …]`, or the choice of one of the found entries, at `span` in the text, which includes the
+    /// brackets. `menu` is the path of the menu of the command.
     pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<(Query, Option<usize>), Refusal> {
         match taken(text, span) {
             Some((find, number)) => Ok((Query::find(text, &find, menu)?, Some(number))),
@@ -94,7 +94,7 @@ impl Query {
         }
     }
 
-    /// The value that a property must have for the query to be true, if the query states it directly.
+    /// The value that a property must have for the query to be true, if the query contains it directly.
     pub(super) fn demands(&self, name: &str) -> Option<&[u8]> {
         match self {
             Query::Test(Test { name: tested, ask: Ask::Is(value) }) if tested.bytes == name.as_bytes() => Some(value),

@@ -10,15 +10,16 @@ use super::super::problem::{Complaint, show};
 use super::super::value;
 use super::{Ask, Query, Refusal, Test};
 
-/// Greatest depth of parentheses.
+/// Maximum depth of parentheses.
 const MAX_DEPTH: usize = 16;
 
-/// Highest number of conditions. Real files have fewer than ten.
+/// Maximum number of conditions. Real files have fewer than ten.
 const MOST_CONDITIONS: usize = 100;
 
-/// Longest expression, and its compiled size, in bytes: those of real files take some kilobytes. Each command compiles
-/// its own, and a file may have a million of them.
+/// Maximum length of an expression in bytes. Each command compiles its own expression, and a file may have a million
+/// commands.
 const LONGEST_REGEX: usize = 1_000;
+/// Maximum size of a compiled expression in bytes. Expressions of real files take some kilobytes.
 const MAX_REGEX: usize = 1 << 17;
 
 /// The `[find …]` in `([find …]->0)` or `[:pick [find …] 0]`, and the index.
@@ -42,12 +43,12 @@ pub(super) struct Reader<'a> {
     pub(super) text: &'a [u8],
     pub(super) at: usize,
     pub(super) menu: &'a str,
-    /// Number of conditions so far.
+    /// The number of conditions so far.
     pub(super) conditions: usize,
 }
 
 impl Reader<'_> {
-    /// `find`, optionally after the menu's path and before `where`.
+    /// Reads `find`, optionally after the menu's path and before `where`.
     pub(super) fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
         self.skip_blanks();
         let mut path = String::new();
@@ -268,7 +269,8 @@ fn one_or(mut queries: Vec<Query>, several: fn(Vec<Query>) -> Query) -> Query {
     }
 }
 
-/// The meaning of POSIX extended expressions is the same here, except for back references.
+/// Compiles an expression. POSIX extended expressions have the same meaning in this library, except for back
+/// references.
 fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, Refusal> {
     let refuse = |complaint: Complaint| (span.clone(), complaint);
     if bytes.is_empty() {

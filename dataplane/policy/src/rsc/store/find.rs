@@ -12,12 +12,12 @@ use super::super::work::Work;
 use super::Store;
 
 impl<K: Kind> Store<K> {
-    /// The selected entries: at least one, except for `remove [find …]`.
+    /// The selected entries. There must be at least one, except for `remove [find …]`.
     pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
             Selector::Find(query) => {
                 let found = self.find(order.text, query, work)?;
-                // A script that installs rules begins by removing those of its last run.
+                // A script that installs rules first removes the rules of its previous run.
                 if order.verb == Verb::Remove {
                     return Ok(found);
                 }
@@ -49,7 +49,7 @@ impl<K: Kind> Store<K> {
         Ok(selected)
     }
 
-    /// The one entry before which another one is placed.
+    /// The single entry before which another one is placed.
     pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, Refusal> {
         let selected = self.select(order, chosen, work)?;
         match selected[..] {
@@ -97,7 +97,7 @@ impl<K: Kind> Store<K> {
         }
         match &mut test.ask {
             Ask::Is(value) => self.kind.normalize(&test.name.bytes, value),
-            // The cost of compiling it.
+            // The cost of the compilation.
             Ask::Like(_) => _ = work.spend(20_000),
             Ask::Given => {}
         }
@@ -151,8 +151,8 @@ impl<K: Kind> Store<K> {
     }
 
     /// The entry with a number. RouterOS keeps the numbers of the last `print`, or of their first use, until the next
-    /// `print`; when it drops them is not documented. So a number is valid only if it means the same entry in both
-    /// cases.
+    /// `print`; the time at which it drops them is not documented. So a number is valid only if it selects the same
+    /// entry in both cases.
     fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, Complaint> {
         self.compact(work);
         let now = self.order.get(number).copied();

@@ -1,13 +1,13 @@
 //! The entries of one menu during reading: added, changed, moved and removed, in RouterOS's order.
 //!
-//! Owns the effect of commands on entries of any kind; a [`Kind`] defines the contents. A changed entry is parsed again
+//! Owns the effect of commands on entries of any kind. A [`Kind`] defines the contents. A changed entry is parsed again
 //! as a whole, with its new words in place of the old ones, so that the checks of an `add` apply to it too. The words
-//! are not stored but found in the text again: a file may have a million entries, of which few are changed.
+//! are not stored, but read from the text again: a file may have a million entries, of which few change.
 //!
-//! Time is bounded: a command that searches entries uses up [`Work`], a budget in proportion to the file's size.
-//! Removing a list by name costs nothing, because lists are indexed.
+//! Time is bounded: a command that searches entries spends [`Work`], a budget in proportion to the file's size. The
+//! removal of a list by name needs no budget, because lists are indexed.
 //!
-//! `find` has the selection of entries.
+//! `find` selects entries.
 
 mod find;
 
@@ -22,14 +22,14 @@ use super::property::Add;
 use super::select::Refusal;
 use super::work::Work;
 
-/// Highest number of entries with problems that one command reports. They have the same problems.
+/// Maximum number of entries with problems that one command reports, because all have the same problems.
 const MOST_BAD_CHANGES: usize = 20;
 
 /// An entry and its origin.
 #[derive(Debug)]
 pub(super) struct Record<E> {
     pub(super) entry: E,
-    /// Its `add`. Empty for predefined entries, whose line is their index in [`Kind::BUILTIN`].
+    /// The `add` of the entry. Empty for predefined entries, whose line is their index in [`Kind::BUILTIN`].
     source: Range<usize>,
     line: u32,
     /// The number of words of the `add` up to its verb.
@@ -54,9 +54,9 @@ pub(super) struct Store<K: Kind> {
     records: Vec<Record<K::Entry>>,
     /// The entries in their order, some of which may have been removed.
     order: Vec<u32>,
-    /// The number of removed ones.
+    /// The number of removed entries in `order`.
     removed: usize,
-    /// Their order when a number was first used.
+    /// The order of the entries at the first use of a number.
     numbers: Option<Vec<u32>>,
     changes: HashMap<u32, Vec<Change>>,
 }
@@ -74,7 +74,7 @@ impl<K: Kind> Store<K> {
         store
     }
 
-    /// Carries out a command.
+    /// Executes a command.
     pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
         let mut intact = order.flaws().next().is_none();
         if let Some((span, complaint)) = order.twice() {
@@ -118,7 +118,7 @@ impl<K: Kind> Store<K> {
         };
         let add = Add { words, verb: order.at.clone(), line: order.line, intact };
         let entry = self.kind.read(&add, problems);
-        // Found before the new entry is among them.
+        // The search precedes the addition, so that it does not find the new entry.
         let place = place.filter(|_| intact && !work.is_over()).map(|text| self.one(order, text, work));
         let index = self.push(Record {
             entry,
@@ -173,7 +173,7 @@ impl<K: Kind> Store<K> {
         Ok(())
     }
 
-    /// Whether the menu has the command, and the command only properties that it knows.
+    /// Checks that the menu has the command, and that the command has only known properties.
     fn check_verb(&self, order: &Order<'_>) -> Result<(), Refusal> {
         let has = |property: &str| self.kind.knows(&Text::made(property.as_bytes(), 0..0));
         let works = match order.verb {
@@ -213,7 +213,7 @@ impl<K: Kind> Store<K> {
         self.removed += selected.len();
     }
 
-    /// Removes the removed ones from the order.
+    /// Drops removed entries from the order.
     fn compact(&mut self, work: &Work) {
         if self.removed > 0 {
             work.spend(self.order.len());
@@ -302,8 +302,8 @@ impl<K: Kind> Store<K> {
         self.records.into_iter().filter(|record| !record.removed).map(|record| record.entry)
     }
 
-    /// The remaining entries, in their order, each with the position in the file of the entry that had this turn: so
-    /// entries that were moved within their menu keep their place among those of other menus.
+    /// The remaining entries, in their order, each with a position in the file. The positions are those of the entries
+    /// in the order of addition, so that a move within a menu does not change the order relative to other menus.
     pub(super) fn into_ordered(mut self) -> Vec<(usize, K::Entry)> {
         self.compact(&Work::default());
         let mut places: Vec<u32> = self.order.clone();

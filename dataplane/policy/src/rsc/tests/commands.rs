@@ -105,7 +105,7 @@ fn a_set_reads_the_entry_again() {
     assert_eq!(at(&four("set 0 nothing=22")), "nothing");
     // An error that was reported already is not reported again.
     assert_eq!(places(&four("add chain=input dst-port=x protocol=tcp\nset 4 disabled=yes\nset 4 comment=x")).len(), 1);
-    // And it stays refused.
+    // The rule is still refused.
     assert_eq!(read(four("add chain=input dst-port=x protocol=tcp\nset 4 dst-port=1").as_bytes()).problems.len(), 1);
 }
 
@@ -133,7 +133,7 @@ fn an_empty_selection_is_reported() {
     assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=y]`");
 }
 
-/// Scripts that may run again remove the entries that they are about to add, whether these exist or not.
+/// A script that may run again first removes the entries that it adds, which may not exist yet.
 #[test]
 fn nothing_is_removed_where_nothing_is_found() {
     for command in [
@@ -192,14 +192,14 @@ fn commands_that_are_not_clear_are_refused() {
         ("move 0 [find]", "[find]"),
         ("add chain=input place-before=[find]", "[find]"),
         ("set [find color=red] disabled=yes", "color"),
-        // Validity is not a property in files: none is found.
+        // Validity is not a property in files, so no entry is found.
         ("set [find invalid] disabled=yes", "[find invalid]"),
         ("set [:find x] disabled=yes", "[:find x]"),
         ("set [find comment=$x] disabled=yes", "$"),
         ("set $x disabled=yes", "$"),
         ("set 0 comment=[find]", "[find]"),
         ("set [/ip firewall nat find comment=a] disabled=yes", "[/ip firewall nat find comment=a]"),
-        // Two entries have been number 0.
+        // The number 0 is ambiguous: two entries had it.
         ("remove 0\nremove 0", "0"),
         ("add chain=input place-before=0\nadd chain=input place-before=0", "0"),
     ] {

@@ -1,4 +1,4 @@
-//! Damaged files, without an external fuzzer: the same numbered cases on every machine.
+//! Tests of damaged files, without an external fuzzer: every machine runs the same numbered cases.
 //!
 //! `KNOCKPLANE_FUZZ_SECONDS=600` continues for this time; `KNOCKPLANE_FUZZ_FROM=123` begins with another case than the
 //! first; `KNOCKPLANE_FUZZ_FILES=directory` also damages the files there.
@@ -12,7 +12,7 @@ use super::*;
 /// Number of cases of a test run.
 const CASES: u64 = 4_000;
 
-/// A slower case hangs, even on a slow machine.
+/// Maximum time of a case. A slower case counts as hung, even on a slow machine.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Pieces of files, so that damaged files reach more of the reader.
@@ -92,7 +92,7 @@ const TOKENS: &[&str] = &[
     "Flags: X\n",
 ];
 
-/// A number generator, good enough for choices.
+/// A simple generator of random numbers.
 struct Choice(u64);
 
 impl Choice {
@@ -129,7 +129,7 @@ impl Choice {
     }
 }
 
-/// The file with this number: some lines of a real one under their menu, damaged in at most a dozen places.
+/// The file with this number: some lines of a real file under their menu, damaged in at most twelve places.
 fn damaged(case: u64, files: &[Vec<u8>]) -> Vec<u8> {
     let mut choice = Choice::new(case);
     let file = &files[choice.below(files.len())];
@@ -171,7 +171,7 @@ fn damaged(case: u64, files: &[Vec<u8>]) -> Vec<u8> {
     text
 }
 
-/// Properties of the reading of any file.
+/// Checks the properties of the result for any file.
 fn check(text: &[u8], draws: bool) {
     let start = Instant::now();
     let reading = read(text);

@@ -1,4 +1,4 @@
-//! Large files, most of them hostile: the limits on time and memory hold, and are reported.
+//! Large files, most of them hostile: checks that the limits of time and memory hold and are reported.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn too_many_problems_are_reported() {
     let last = reading.problems.last().unwrap();
     let message = "more than 10000 problems: the rest of the file was not read";
     assert_eq!((&*last.message, last.line), (message, 10_002));
-    // With the highest reported number, the whole file is read.
+    // With the maximum number of reported problems, the reader still reads the whole file.
     let text = format!("{}add chain=input\n", "x\n".repeat(10_000));
     let reading = read(&filter(&text));
     assert_eq!((reading.problems.len(), reading.rules.rules.len()), (10_000, 1));
@@ -32,7 +32,7 @@ fn too_many_words_are_refused() {
     let words = " chain=input".repeat(100_000);
     assert_eq!(messages(&filter(&format!("add{words}"))), ["`chain` is given twice", too_long]);
     assert!(messages(&filter(&format!("add{}", " a".repeat(100_000)))).contains(&too_long.to_owned()));
-    // In other menus they are skipped.
+    // In other menus, these words are skipped.
     assert_eq!(messages(format!("/ip firewall nat\nadd{words}").as_bytes()), [""; 0]);
     // Lines whose `\` was lost do not bypass the limit.
     let lines = "\n  dst-port=1".repeat(100_000);
@@ -44,7 +44,7 @@ fn too_many_words_are_refused() {
 fn at_most_a_hundred_flaws_are_reported() {
     let told = read(&filter(&format!("add chain=input comment=\"{}\"", "$".repeat(100_000)))).problems;
     assert_eq!(told.len(), 100);
-    // Errors that break the text are reported after them as well, and in other menus too.
+    // Errors that break the text are reported after many flaws as well, and also in other menus.
     let text = format!("/system script add source=\"{}\" b=\"", "$".repeat(100_000));
     assert_eq!(messages(text.as_bytes()), ["this string never ends"]);
 }

@@ -1,4 +1,4 @@
-//! The supported menus, in every form that exports have had.
+//! The supported menus, in every form of exports.
 
 use std::net::IpAddr;
 
@@ -210,7 +210,7 @@ fn the_routers_own_addresses() {
     assert_eq!(places(refused).len(), 6);
 }
 
-/// Lines in handwritten form: in columns, with comments and blank lines, in any order.
+/// Reads lines in handwritten form: in columns, with comments and blank lines, in any order.
 #[test]
 fn columns_and_blanks_make_no_difference() {
     let text = "\n# by hand\n\n/ipv6 firewall address-list\n\

@@ -110,7 +110,7 @@ fn a_command_in_another_menu_is_reported_once_with_the_menu_that_it_needs() {
         assert!(message.contains(&format!("the current menu is `{menu}`")), "{text}: {message}");
         assert_eq!(help, &format!("put `{meant}` before it"), "{text}");
     }
-    // An error in a rule of its own menu is reported as such.
+    // An error in a rule in the right menu is reported as an error of the rule.
     let (problems, _) = told("/ip firewall filter\nadd chian=input action=drop\n");
     assert_eq!(problems.iter().map(|(_, help)| help.as_str()).collect::<Vec<_>>(), ["did you mean `chain`?"]);
 }

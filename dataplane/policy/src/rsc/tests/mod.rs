@@ -17,7 +17,7 @@ mod misplaced;
 mod names;
 mod parseil;
 
-/// A line break without `\` in the patterns, `\` after `=` in the rules.
+/// Patterns with a line break without `\`, and rules with a `\` after `=`.
 const PASSPHRASES: &str = r#"/ip firewall layer7-protocol
 add comment="" name=knock1
     regexp="^supersecretpassword1\$"
@@ -257,7 +257,7 @@ fn many_problems_are_all_reported() {
     assert_eq!(report(&[], "a.rsc", text.as_bytes(), false), "");
 }
 
-/// Pieces that are meaningful to the reader, so that random files reach more of it than random bytes.
+/// Pieces with a meaning for the reader. Random files of these pieces cover more of the reader than random bytes.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let known = [
         "/ip firewall filter\n",
@@ -331,7 +331,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Properties of the reading of any bytes.
+/// Checks the properties of the result for any bytes.
 fn check_reading(text: &[u8]) -> Result<(), TestCaseError> {
     let reading = read(text);
     let mut last = 0;
@@ -353,7 +353,8 @@ fn check_reading(text: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Line and column in the simplest way: all of the text before, split at line ends, characters of the last part.
+/// Computes line and column in the simplest way: splits all text before the position at line ends, and counts the
+/// characters of the last part.
 fn place(text: &[u8], offset: usize) -> (u32, u32) {
     let mut before = &text[..offset];
     // Between CR and LF no line has ended yet.
@@ -420,7 +421,7 @@ proptest! {
         check_reading(&text)?;
     }
 
-    /// If a word is removed from a line, the rule is refused or has all remaining matchers.
+    /// Checks that a rule from a line without one word is refused, or has all remaining matchers.
     #[test]
     fn a_rule_has_all_matchers_of_its_line(words in proptest::sample::subsequence(vec![
         "action=drop", "chain=input", "comment=\"a b\"", "dst-port=1", "protocol=tcp", "src-address=192.0.2.0/24",

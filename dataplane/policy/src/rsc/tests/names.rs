@@ -30,7 +30,7 @@ fn names_are_equal_if_their_bytes_are() {
         joined.contains("src-address-list=\"administra\\E7\\E3o\"") && joined.contains("comment=\"\\C3\\A9 \\E9\"")
     );
     assert_eq!(export(&read(written.as_bytes()).rules).unwrap(), written);
-    // A name that only looks the same is another one.
+    // A name that only looks the same is a different name.
     let other =
         b"/ip firewall address-list\nadd list=\"a\\E1\" address=192.0.2.1\nadd list=\"a\\\\E1\" address=192.0.2.1\n\
         remove [find list=\"a\\\\E1\"]\nadd list=\"b\\E1\" address=192.0.2.1\nremove [find list~\"^b\" comment=\"\"]\n";
@@ -55,7 +55,7 @@ fn utf16_reads_as_utf8_does() {
         assert_eq!(read(&file), plain);
         assert!(report(&plain.problems, "a.rsc", &utf8(&file), false).contains("dst-prot=1"));
     }
-    // Without the mark it is one problem, not one for each line.
+    // Without the mark, the file has one problem, not one for each line.
     let unmarked: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
     let told = read(&unmarked).problems;
     assert_eq!(told.len(), 1);

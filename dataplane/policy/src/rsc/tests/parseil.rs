@@ -1,4 +1,5 @@
-//! Compares our words with those of RouterOS: the output of its `:parse` for an export, command by command.
+//! Compares the words of this reader with those of RouterOS: the output of RouterOS's `:parse` for an export, command
+//! by command.
 //!
 //! `:parse` prints a program. In it, `(evl /path/verb…)` is a command with its properties in alphabetical order,
 //! separated by `;`. A `;` also separates the parts of a value, and precedes the first part of a value that may be
@@ -73,7 +74,7 @@ fn theirs(parsed: &str) -> Vec<CommandWords> {
     commands
 }
 
-/// Our words in the same form.
+/// The words of this reader in the same form.
 fn ours(text: &[u8]) -> Vec<CommandWords> {
     let (mut lexer, mut menus) = (Lexer::new(text), Menus::default());
     let mut commands = Vec::new();
@@ -113,7 +114,7 @@ fn said_as_theirs(name: &str, value: &str) -> String {
     }
 }
 
-/// Compares the words, and the rules with the words: a rule has exactly these properties.
+/// Compares the words, and checks that each rule has exactly the properties in its words.
 fn compare(text: &[u8], parsed: &str) {
     let (ours, theirs) = (ours(text), theirs(parsed));
     assert!(!theirs.is_empty());

@@ -69,12 +69,12 @@ fn looks_like<A: std::str::FromStr>(value: &str) -> bool {
     value.split(['/', '-']).next().is_some_and(|address| address.parse::<A>().is_ok())
 }
 
-/// `local,broadcast`, or nothing.
+/// Parses `local,broadcast`, or an empty value.
 pub(in crate::rsc) fn address_types(value: &str) -> Parsed<Set<AddressType>> {
     words_or_none(value, "an address type")
 }
 
-/// `00:11:22:AA:BB:CC`.
+/// Parses `00:11:22:AA:BB:CC`.
 pub(in crate::rsc) fn mac_address(value: &str) -> Parsed<Condition> {
     value.parse().map(Condition::SrcMacAddress).map_err(|_| {
         bad(value, "an Ethernet address").expected("six pairs of hexadecimal digits, such as `00:11:22:AA:BB:CC`")

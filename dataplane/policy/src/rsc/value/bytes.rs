@@ -4,7 +4,7 @@ use super::super::problem::Complaint;
 use super::{Parsed, bad};
 use crate::rule::{Bytes, Condition};
 
-/// Any bytes, at least one.
+/// Parses a content: any bytes, at least one.
 pub(in crate::rsc) fn content(bytes: &[u8]) -> Parsed<Condition> {
     if bytes.is_empty() {
         return Err(Complaint::new("the value is empty")
@@ -14,7 +14,7 @@ pub(in crate::rsc) fn content(bytes: &[u8]) -> Parsed<Condition> {
     Ok(Condition::Content(Bytes(bytes.to_vec())))
 }
 
-/// The expression of a pattern, with every byte above 0x7f as `\xHH`, so that it stands for this byte and not for a
+/// The expression of a pattern, in which every byte above 0x7f is `\xHH`, so that it matches this byte and not a
 /// character.
 pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
     if bytes.is_empty() {
@@ -33,7 +33,7 @@ pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
         match (byte.is_ascii(), escaped) {
             (true, _) => regexp.push(char::from(*byte)),
             (false, false) => regexp.push_str(&format!("\\x{byte:02X}")),
-            // It has a backslash before it already.
+            // There is a backslash before the byte already.
             (false, true) => regexp.push_str(&format!("x{byte:02X}")),
         }
         escaped = *byte == b'\\' && !escaped;
@@ -41,8 +41,8 @@ pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
     Ok(regexp)
 }
 
-/// The name of a server with `*` and `?`. Characters that a name cannot have are refused, above all brackets: such a
-/// literal would never match, and after `!` always.
+/// Parses the name of a server with `*` and `?`. Characters that a name cannot have are refused, in particular
+/// brackets: such a literal would never match, and after `!` always.
 pub(in crate::rsc) fn tls_host(value: &str) -> Parsed<Condition> {
     const EXPECTED: &str = "a server's name such as `www.example.com` or `*.example.com`";
     let of_name = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_' | '*' | '?');

@@ -1,21 +1,21 @@
-//! Conditions on connections, and the distribution of packets.
+//! Conditions on connections, and the matchers that select a part of the packets.
 
 use super::super::problem::Complaint;
 use super::{Parsed, bad, number, scaled, word, words, words_or_none};
 use crate::packet::Family;
 use crate::rule::{Condition, Direction};
 
-/// `established,related`, or nothing.
+/// Parses `established,related`, or an empty value.
 pub(in crate::rsc) fn connection_states(value: &str) -> Parsed<Condition> {
     words_or_none(value, "a connection state").map(Condition::ConnectionState)
 }
 
-/// `srcnat,dstnat`.
+/// Parses `srcnat,dstnat`.
 pub(in crate::rsc) fn nat_states(value: &str) -> Parsed<Condition> {
     words(value, "a state of address translation").map(Condition::ConnectionNatState)
 }
 
-/// `from-to` in bytes, both included; a `to` of 0 is no limit.
+/// Parses `from-to` in bytes, both included. A `to` of 0 is no limit.
 pub(in crate::rsc) fn connection_bytes(value: &str) -> Parsed<Condition> {
     let parsed = value.split_once('-').and_then(|(from, to)| number::<u64>(from).zip(number::<u64>(to)));
     match parsed {
@@ -25,7 +25,7 @@ pub(in crate::rsc) fn connection_bytes(value: &str) -> Parsed<Condition> {
     }
 }
 
-/// `0-100k`, in bits per second.
+/// Parses `0-100k`, in bits per second.
 pub(in crate::rsc) fn connection_rate(value: &str) -> Parsed<Condition> {
     let parsed = value.split_once('-').and_then(|(from, to)| scaled(from).zip(scaled(to)));
     match parsed {
@@ -34,7 +34,7 @@ pub(in crate::rsc) fn connection_rate(value: &str) -> Parsed<Condition> {
     }
 }
 
-/// `30,32`: the number of connections, and the length of the source's prefix.
+/// Parses `30,32`: the number of connections, and the length of the source's prefix.
 pub(in crate::rsc) fn connection_limit(value: &str, family: Family) -> Parsed<Condition> {
     let (longest, expected) = match family {
         Family::Ipv4 => (32, "a number of connections and the length of a prefix, 0 to 32: `30,32`"),
@@ -48,7 +48,7 @@ pub(in crate::rsc) fn connection_limit(value: &str, family: Family) -> Parsed<Co
         .ok_or_else(|| bad(value, "a limit of connections").expected(expected))
 }
 
-/// `both-addresses:2/0`: fields, denominator, remainder.
+/// Parses `both-addresses:2/0`: fields, denominator, remainder.
 pub(in crate::rsc) fn classifier(value: &str) -> Parsed<Condition> {
     let Some((fields, share)) = value.split_once(':') else {
         return Err(bad(value, "a share of the connections").expected("fields, `:`, and a share: `both-addresses:2/0`"));
@@ -63,7 +63,7 @@ pub(in crate::rsc) fn classifier(value: &str) -> Parsed<Condition> {
     }
 }
 
-/// `in,none`: the direction, and whether it is `ipsec`.
+/// Parses `in,none`: the direction, and `ipsec` or `none`.
 pub(in crate::rsc) fn ipsec_policy(value: &str) -> Parsed<Condition> {
     const EXPECTED: &str = "`in,none`, `in,ipsec`, `out,none` or `out,ipsec`";
     let (direction, ipsec) = match value {
@@ -76,7 +76,7 @@ pub(in crate::rsc) fn ipsec_policy(value: &str) -> Parsed<Condition> {
     Ok(Condition::IpsecPolicy { direction, ipsec })
 }
 
-/// `1` to `99`.
+/// Parses a percentage from `1` to `99`.
 pub(in crate::rsc) fn random(value: &str) -> Parsed<Condition> {
     number(value)
         .filter(|percent| (1..=99).contains(percent))
@@ -84,7 +84,7 @@ pub(in crate::rsc) fn random(value: &str) -> Parsed<Condition> {
         .ok_or_else(|| bad(value, "a share in percent").expected("a number from 1 to 99"))
 }
 
-/// `3` or `3,2`: of every three packets the first, or the second.
+/// Parses `3` or `3,2`: the first or the second of every three packets.
 pub(in crate::rsc) fn nth(value: &str) -> Parsed<Condition> {
     let parsed = match value.split_once(',') {
         Some((every, packet)) => number(every).zip(number(packet)),

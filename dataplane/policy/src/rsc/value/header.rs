@@ -6,7 +6,7 @@ use crate::packet::TcpFlag;
 use crate::rule::{Comparison, Condition, PROTOCOLS, PortSet, Relation, protocol_number};
 use crate::word::{Set, Word};
 
-/// `80`, `1000-2000`, or a comma list of them.
+/// Parses `80`, `1000-2000`, or a comma list of them.
 pub(in crate::rsc) fn ports(value: &str) -> Parsed<PortSet> {
     const EXPECTED: &str = "a port from 0 to 65535, a range such as `1000-2000`, or a list such as `22,80-90`";
     let mut ports = Vec::new();
@@ -22,19 +22,19 @@ pub(in crate::rsc) fn ports(value: &str) -> Parsed<PortSet> {
     Ok(PortSet(ports))
 }
 
-/// `174` or `128-65535`, in bytes.
+/// Parses `174` or `128-65535`, in bytes.
 pub(in crate::rsc) fn packet_size(value: &str) -> Parsed<Condition> {
     const EXPECTED: &str = "bytes of the IP packet, 0 to 65535, or a range such as `128-65535`";
     range(value).map(Condition::PacketSize).ok_or_else(|| bad(value, "a packet size").expected(EXPECTED))
 }
 
-/// `1460` or `0-1300`, in bytes.
+/// Parses `1460` or `0-1300`, in bytes.
 pub(in crate::rsc) fn tcp_mss(value: &str) -> Parsed<Condition> {
     const EXPECTED: &str = "bytes, 0 to 65535, or a range such as `0-1300`";
     range(value).map(Condition::TcpMss).ok_or_else(|| bad(value, "a maximum segment size").expected(EXPECTED))
 }
 
-/// `8`, `8:0` or `8:0-255`. A type without codes stands for all of its codes.
+/// Parses `8`, `8:0` or `8:0-255`. A type without codes includes all of its codes.
 pub(in crate::rsc) fn icmp_options(value: &str) -> Parsed<Condition> {
     let parsed = match value.split_once(':') {
         Some((kind, codes)) => number(kind).zip(range(codes)),
@@ -46,7 +46,7 @@ pub(in crate::rsc) fn icmp_options(value: &str) -> Parsed<Condition> {
     })
 }
 
-/// A protocol by name or number.
+/// Parses a protocol by name or number.
 pub(in crate::rsc) fn protocol(value: &str) -> Parsed<u8> {
     let is_number = value.starts_with(|char: char| !char.is_ascii_alphabetic());
     let number = if is_number { number(value) } else { protocol_number(value) };
@@ -97,7 +97,7 @@ fn six_bits(value: &str, what: &str) -> Parsed<u8> {
     number(value).filter(|number| *number < 64).ok_or_else(|| bad(value, what).expected("a number from 0 to 63"))
 }
 
-/// `16` or `16/28`: value and mask.
+/// Parses `16` or `16/28`: value and mask.
 pub(in crate::rsc) fn tos(value: &str) -> Parsed<Condition> {
     let parsed = match value.split_once('/') {
         Some((bits, mask)) => number(bits).zip(number(mask)),
@@ -117,8 +117,8 @@ pub(in crate::rsc) fn tos(value: &str) -> Parsed<Condition> {
     }
 }
 
-/// `fin,!syn`, or empty: the flags that are set, and those that are clear. A flag may be both, as in some exports; then
-/// no packet matches.
+/// Parses `fin,!syn`, or an empty value: the flags that must be set, and the flags that must be clear. Some exports
+/// contain a flag in both forms; then no packet matches.
 pub(in crate::rsc) fn tcp_flags(value: &str) -> Parsed<Condition> {
     let (mut set, mut clear) = (Set::EMPTY, Set::EMPTY);
     for (place, item) in items(value).filter(|_| !value.is_empty()) {
@@ -137,13 +137,13 @@ pub(in crate::rsc) fn fragment(value: &str) -> Parsed<Condition> {
     yes_no(value).map(Condition::Fragment)
 }
 
-/// `any`, `none`, an option, or `no-` and one of some options.
+/// Parses `any`, `none`, an option, or `no-` and one of some options.
 pub(in crate::rsc) fn ipv4_options(value: &str) -> Parsed<Condition> {
     word(value, "a question about IPv4 options").map(Condition::Ipv4Options)
 }
 
-/// `hop,frag:contains`: the headers, and whether others are allowed. Without `:exact` or `:contains` it is exact, as
-/// ip6tables' `ipv6header` without `--soft`.
+/// Parses `hop,frag:contains`: the headers, and whether others are allowed. Without `:exact` or `:contains` the meaning
+/// is exact, as in ip6tables' `ipv6header` without `--soft`.
 pub(in crate::rsc) fn headers(value: &str) -> Parsed<Condition> {
     let (list, how) = value.split_once(':').unwrap_or((value, "exact"));
     let exact = match how {

@@ -13,7 +13,7 @@
 //! | `time`       | timeouts, times of day |
 //! | `bytes`      | contents of payloads |
 //!
-//! The common parts are here: names, numbers, ranges, words and lists.
+//! This file has the common parts: names, numbers, ranges, words and lists.
 
 mod address;
 mod bytes;
@@ -45,17 +45,18 @@ use crate::word::{Set, Word};
 /// The result of a value parser.
 pub(super) type Parsed<T> = Result<T, Complaint>;
 
-/// Bytes as text; bytes that are not UTF-8 as in `encoding`.
+/// Bytes as text. `encoding` defines the form of bytes that are not UTF-8.
 pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     readable(bytes)
 }
 
-/// A comment: any text.
+/// Parses a comment, which may be any text.
 pub(super) fn comment(bytes: &[u8]) -> String {
     readable(bytes).into_owned()
 }
 
-/// The prefix of log lines: as a comment, but without characters that end the line or move the cursor of a terminal.
+/// Parses the prefix of log lines: as a comment, but without characters that end the line or move the cursor of a
+/// terminal.
 pub(super) fn log_prefix(bytes: &[u8]) -> Parsed<String> {
     match bytes.iter().position(u8::is_ascii_control) {
         Some(at) => Err(Complaint::new("a control character in the prefix of log lines")
@@ -74,7 +75,7 @@ pub(super) fn yes_no(value: &str) -> Parsed<bool> {
     }
 }
 
-/// A name; `what` is the kind of thing, for the message.
+/// Parses a name. `what` names the kind of object in messages.
 pub(super) fn name(value: &str, what: &str) -> Parsed<String> {
     if value.is_empty() {
         return Err(Complaint::new(format!("the name of the {what} is empty")).expected("a name"));
@@ -103,7 +104,7 @@ pub(super) fn pattern_name(value: &str) -> Parsed<String> {
     name(value, "pattern")
 }
 
-/// The name of one thing where several could be listed, so without a comma.
+/// A name in a value that can also be a list, and therefore a name without a comma.
 fn single_name(value: &str, what: &str) -> Parsed<String> {
     match value.find(',') {
         Some(comma) => Err(Complaint::new(format!("more than one {what}"))
@@ -124,7 +125,7 @@ pub(super) fn interface_name(value: &str) -> Parsed<String> {
     single_name(value, "interface")
 }
 
-/// One word of a kind. `what` is the kind, for the message.
+/// Parses one word of a kind. `what` names the kind in messages.
 pub(super) fn word<T: Word>(value: &str, what: &str) -> Parsed<T> {
     T::from_name(value).ok_or_else(|| not_a_word(value, what, T::ALL))
 }
@@ -141,7 +142,8 @@ pub(super) fn words<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
         .collect()
 }
 
-/// A list of words separated by commas, or empty: RouterOS exports `""` for a list that was emptied. It is always true.
+/// Parses a list of words separated by commas, or an empty value, which is always true: RouterOS exports `""` for a
+/// list without words.
 pub(super) fn words_or_none<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
     if value.is_empty() { Ok(Set::EMPTY) } else { words(value, what) }
 }
@@ -156,12 +158,12 @@ fn one_of<T: Word>(words: &[T]) -> String {
     }
 }
 
-/// Digits only, in the range of the type.
+/// Parses a number of digits only, in the range of the type.
 fn number<T: TryFrom<u64>>(text: &str) -> Option<T> {
     digits(text).and_then(|value| T::try_from(value).ok())
 }
 
-/// A number that may end in `k`, `M` or `G`, as in RouterOS's rates: thousands, not 1,024.
+/// Parses a number that may end in `k`, `M` or `G`, as in RouterOS's rates: powers of 1,000, not of 1,024.
 fn scaled(text: &str) -> Option<u64> {
     let scales = [('k', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)];
     let scale = scales.into_iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
@@ -169,7 +171,7 @@ fn scaled(text: &str) -> Option<u64> {
     number::<u64>(text)?.checked_mul(scale)
 }
 
-/// `5` or `5-9`.
+/// Parses `5` or `5-9`.
 fn range<T: TryFrom<u64> + PartialOrd + Copy>(text: &str) -> Option<RangeInclusive<T>> {
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
@@ -178,7 +180,7 @@ fn range<T: TryFrom<u64> + PartialOrd + Copy>(text: &str) -> Option<RangeInclusi
     (first <= last).then_some(first..=last)
 }
 
-/// Whether it is `9-5`, which has a message of its own.
+/// Whether the value is a reversed range such as `9-5`, which has a separate message.
 fn is_reversed(text: &str) -> bool {
     text.split_once('-')
         .is_some_and(|(first, last)| matches!((scaled(first), scaled(last)), (Some(first), Some(last)) if first > last))

@@ -13,13 +13,13 @@ use super::time::duration;
 use super::{Parsed, bad, items, number, scaled, word};
 use crate::rule::{Condition, Rate, RateUnit};
 
-/// More bits than any link transports in the time of a bucket; keeps sums within 64 bits.
+/// Maximum rate: more bits than any link transports in the time of a bucket. The limit keeps sums within 64 bits.
 const LARGEST_RATE: u64 = 1_000_000_000_000;
 
-/// How long `dst-limit` keeps a bucket by default: as iptables' `hashlimit`.
+/// The default time for which `dst-limit` keeps a bucket, as in iptables' `hashlimit`.
 const DEFAULT_EXPIRE: Duration = Duration::from_secs(10);
 
-/// `limit`, in all forms in exports of RouterOS 5 to 7. The unit is packets, unless it ends with `:bit`.
+/// Parses `limit`, in all forms in exports of RouterOS 5 to 7. The unit is packets, unless the value ends with `:bit`.
 pub(in crate::rsc) fn limit(value: &str) -> Parsed<Condition> {
     let parts: Vec<_> = items(value).collect();
     let [(rate_at, rate), (burst_at, burst)] = &parts[..] else {
@@ -37,7 +37,7 @@ pub(in crate::rsc) fn limit(value: &str) -> Parsed<Condition> {
     Ok(Condition::Limit(Rate { count, per, burst: self::burst(number, &at)?, unit }))
 }
 
-/// `dst-limit`: the rate, the key of a bucket, and how long it is kept.
+/// Parses `dst-limit`: the rate, the key of a bucket, and the lifetime of a bucket.
 pub(in crate::rsc) fn dst_limit(value: &str) -> Parsed<Condition> {
     let parts: Vec<_> = items(value).collect();
     let [(rate_at, rate), (burst_at, burst), (mode_at, mode)] = &parts[..] else {
@@ -59,7 +59,7 @@ pub(in crate::rsc) fn dst_limit(value: &str) -> Parsed<Condition> {
     Ok(Condition::DstLimit { rate: Rate { count, per, burst, unit: RateUnit::Packet }, mode, expire })
 }
 
-/// `10` a second or `10/1m`.
+/// Parses `10` (a second) or `10/1m`.
 fn count_per(value: &str, at: &Range<usize>) -> Parsed<(u64, Duration)> {
     let (count, per) = match value.split_once('/') {
         Some((count, per)) => (count, duration(per)),
@@ -76,7 +76,7 @@ fn burst(value: &str, at: &Range<usize>) -> Parsed<u64> {
     scaled(value).filter(|burst| *burst <= LARGEST_RATE).ok_or_else(complaint)
 }
 
-/// `21,3s,3,1`: threshold, delay, weight of low ports, weight of high ports.
+/// Parses `21,3s,3,1`: threshold, delay, weight of low ports, weight of high ports.
 pub(in crate::rsc) fn psd(value: &str) -> Parsed<Condition> {
     let parts: Vec<_> = value.split(',').collect();
     let parsed = match parts[..] {
@@ -84,7 +84,7 @@ pub(in crate::rsc) fn psd(value: &str) -> Parsed<Condition> {
         _ => None,
     };
     match parsed {
-        // A threshold of 0 would be exceeded before the first port.
+        // A threshold of 0 would be reached before the first port.
         Some(((weight, delay), (low_weight, high_weight))) if weight > 0 => {
             Ok(Condition::Psd { weight, delay, low_weight, high_weight })
         }

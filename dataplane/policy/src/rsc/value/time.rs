@@ -7,8 +7,8 @@ use super::{Parsed, bad, words};
 use crate::rule::{Condition, ListTimeout};
 use crate::time::{LONGEST_TIMEOUT, is_timeout, parse_duration};
 
-/// `none-dynamic`, `none-static`, or a duration. RouterOS before 6.36 wrote zero for `none-dynamic`. Source: RouterOS
-/// manual, Filter, `address-list-timeout`.
+/// Parses `none-dynamic`, `none-static`, or a duration. RouterOS before 6.36 wrote zero for `none-dynamic`. Source:
+/// RouterOS manual, Filter, `address-list-timeout`.
 pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
     match value {
         "none-dynamic" => Ok(ListTimeout::NoneDynamic),
@@ -28,13 +28,13 @@ pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
     }
 }
 
-/// A duration that is neither zero nor longer than any timeout.
+/// Parses a duration that is neither zero nor longer than the longest timeout.
 pub(super) fn duration(value: &str) -> Option<Duration> {
     parse_duration(value).filter(|duration| is_timeout(*duration))
 }
 
-/// `8h-17h,mon,tue`: times of day and the days on which they begin. The days are required, because RouterOS's meaning
-/// of none is not documented.
+/// Parses `8h-17h,mon,tue`: times of day and the days on which they begin. The days are required, because RouterOS does
+/// not document a value without days.
 pub(in crate::rsc) fn time_of_week(value: &str) -> Parsed<Condition> {
     const DAY: Duration = Duration::from_secs(86_400);
     let (times, days) = value.split_once(',').unwrap_or((value, ""));

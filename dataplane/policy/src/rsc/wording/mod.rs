@@ -1,7 +1,7 @@
 //! Writes rules in RouterOS's form: the values of properties, and their quotes.
 //!
-//! It is the inverse of the parser, so its output reads as the same rule. Exports and all output for operators use it:
-//! matchers and actions look the same everywhere.
+//! This module is the inverse of the parser, so its output reads as the same rule. Exports and all output for operators
+//! use it, so matchers and actions have the same form everywhere.
 //!
 //! | module  | owns |
 //! |---------|------|
@@ -17,11 +17,11 @@ use crate::rule::{Action, ListAdd, ListTimeout, Matcher, Rule};
 use crate::time::format_duration;
 use crate::word::Word as _;
 
-/// A property and its value, as written.
+/// A property and its written value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Property {
     pub(super) name: String,
-    /// With quotes, if it needs them.
+    /// The value, with quotes if it needs them.
     pub(super) value: String,
 }
 
@@ -67,8 +67,8 @@ pub fn action(action: &Action) -> String {
     }
 }
 
-/// A rule as `print` shows it, property by property: chain and action, the action's arguments, the matchers in order of
-/// evaluation, and the log. Without comment and without the states disabled and invalid.
+/// A rule in the form of `print`, property by property: chain and action, the action's arguments, the matchers in order
+/// of evaluation, and the log. The comment and the states disabled and invalid are omitted.
 pub fn rule(rule: &Rule) -> Vec<String> {
     let text = |name: &str, value: &str| Property::new(name, &Value::text(value), Alphabet::Any);
     let mut properties = vec![text("chain", &rule.chain), text("action", rule.action.name())];
@@ -79,7 +79,7 @@ pub fn rule(rule: &Rule) -> Vec<String> {
 }
 
 /// All properties of a rule, as in an export: the action, then the rest by name. The action is always written, as in
-/// RouterOS since version 6.36, and so are the defaults of an action; other defaults are not.
+/// RouterOS since version 6.36, and so are the defaults of an action. Other defaults are omitted.
 pub(super) fn properties(rule: &Rule) -> Vec<Property> {
     let alphabet = Alphabet::Ascii;
     let text = |name: &str, value: &str| Property::new(name, &Value::text(value), alphabet);

@@ -11,7 +11,7 @@ pub(in crate::rsc) enum Alphabet {
     Any,
 }
 
-/// A value as written after the `=`. The `!` of a negated value is inside the quotes.
+/// The written form of a value after the `=`. The `!` of a negated value is inside the quotes.
 pub(super) fn written(negated: bool, value: &Value, alphabet: Alphabet) -> String {
     let not = if negated { "!" } else { "" };
     let (bytes, marks) = match value {
@@ -27,7 +27,7 @@ pub(super) fn written(negated: bool, value: &Value, alphabet: Alphabet) -> Strin
     }
 }
 
-/// A value as written between quotes.
+/// The written form of a value between quotes.
 fn escaped(bytes: &[u8], alphabet: Alphabet) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

@@ -14,9 +14,9 @@ use crate::word::{Set, Word};
 /// A value and its kind in RouterOS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::rsc) enum Value {
-    /// Chosen by an operator: names, comments, contents.
+    /// Text of an operator: names, comments, contents.
     Text(Vec<u8>),
-    /// Words and numbers of the language. In these `,` and `!` need no quotes.
+    /// Words and numbers of the language. In these, `,` and `!` need no quotes.
     Code(Vec<u8>),
 }
 
@@ -93,7 +93,7 @@ pub(super) fn of_condition(condition: &Condition) -> Value {
     Value::code(text)
 }
 
-/// `address-list-timeout`.
+/// The value of `address-list-timeout`.
 pub(super) fn list_timeout(timeout: ListTimeout) -> String {
     match timeout {
         ListTimeout::NoneDynamic => "none-dynamic".to_owned(),
@@ -124,7 +124,7 @@ fn port_set(ports: &PortSet) -> String {
     join(ports.0.iter().map(range))
 }
 
-/// `5`, or `5-9`.
+/// Writes `5` or `5-9`.
 fn range<T: PartialEq + ToString>(range: &RangeInclusive<T>) -> String {
     if range.start() == range.end() {
         return range.start().to_string();
@@ -140,7 +140,7 @@ fn join(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(",")
 }
 
-/// `10,5`, or `10/1m,5`: one second is left out.
+/// Writes `10,5` or `10/1m,5`. A time of one second is omitted.
 fn rate_and_burst(rate: &Rate) -> String {
     let number = |number: u64| match rate.unit {
         RateUnit::Packet => number.to_string(),
@@ -150,7 +150,7 @@ fn rate_and_burst(rate: &Rate) -> String {
     format!("{}{per},{}", number(rate.count), number(rate.burst))
 }
 
-/// Bits in the largest unit that gives a whole number.
+/// Writes a number in the largest unit that gives a whole number.
 fn scaled(number: u64) -> String {
     let scales = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
     match scales.into_iter().find(|(scale, _)| number > 0 && number.is_multiple_of(*scale)) {

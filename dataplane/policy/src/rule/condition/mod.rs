@@ -16,7 +16,7 @@ use crate::word::{Set, Word};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matcher {
-    /// Whether it is written with `!`.
+    /// Whether the matcher has a `!`.
     pub negated: bool,
     /// The condition.
     pub condition: Condition,
@@ -33,9 +33,9 @@ pub enum Condition {
     SrcMacAddress(MacAddress),
     /// `in-interface`, `out-bridge-port-list` and so on. `Interfaces::sides` maps the name to sides of the filter.
     Interface {
-        /// Whether it is about the side of arrival or of departure.
+        /// The side of arrival or of departure.
         direction: Direction,
-        /// Whether the name is one of an interface or of a list.
+        /// Whether the name is that of an interface or of a list.
         kind: InterfaceKind,
         /// The name on the router.
         name: String,
@@ -46,9 +46,9 @@ pub enum Condition {
     DstAddress(AddressSet),
     /// `protocol`.
     Protocol(u8),
-    /// `src-address-type`: one of these. Exports may have an empty set, which is always true.
+    /// `src-address-type`: one of these types. Exports may have an empty set, which is always true.
     SrcAddressType(Set<AddressType>),
-    /// `dst-address-type`. As above.
+    /// `dst-address-type`: as `src-address-type`.
     DstAddressType(Set<AddressType>),
     /// `src-address-list`: a list that no rule and no entry fills is empty.
     SrcAddressList(String),
@@ -80,13 +80,13 @@ pub enum Condition {
         /// Whether no other header may be present.
         exact: bool,
     },
-    /// `fragment`: whether it is a later fragment. IPv4.
+    /// `fragment`: whether the packet is a later fragment. IPv4.
     Fragment(bool),
     /// `src-port`. False, also when negated, for packets without ports.
     SrcPort(PortSet),
-    /// `dst-port`. As above.
+    /// `dst-port`: as `src-port`.
     DstPort(PortSet),
-    /// `port`: either of the two. As above.
+    /// `port`: the source or the destination port. As `src-port`.
     AnyPort(PortSet),
     /// `tcp-flags`. Exports may have an empty set, which is always true. False, also when negated, for packets without
     /// a TCP header.
@@ -96,7 +96,7 @@ pub enum Condition {
         /// Flags that must be clear, each written with `!`.
         clear: Set<TcpFlag>,
     },
-    /// `tcp-mss`, in bytes. False, also when negated, for packets that offer none: only SYNs do.
+    /// `tcp-mss`, in bytes. False, also when negated, for packets without this option: only SYNs have it.
     TcpMss(RangeInclusive<u16>),
     /// `icmp-options`: type and codes. False, also when negated, for packets that are not ICMP.
     IcmpOptions {
@@ -105,40 +105,40 @@ pub enum Condition {
         /// ICMP codes.
         codes: RangeInclusive<u8>,
     },
-    /// `connection-mark=no-mark` and similar. The filter sets no marks, so it is true.
+    /// `connection-mark=no-mark` and similar. The filter sets no marks, so the condition is true.
     NoMark(Mark),
-    /// `priority`, 0 to 63: the priority of the VLAN tag, because the filter sets no other one; 0 without a tag.
+    /// `priority`, 0 to 63: the priority of the VLAN tag, because the filter sets no other priority; 0 without a tag.
     Priority(u8),
-    /// `ingress-priority`. As above.
+    /// `ingress-priority`: as `priority`.
     IngressPriority(u8),
     /// `ipsec-policy`. The filter has no IPsec, so `none` is true and `ipsec` false.
     IpsecPolicy {
         /// Before or after IPsec.
         direction: Direction,
-        /// Whether it is `ipsec` instead of `none`.
+        /// Whether the value is `ipsec` and not `none`.
         ipsec: bool,
     },
     /// `time`: the time of arrival, on the clock of `Settings::time_zone`.
     Time {
-        /// First time of day, since midnight.
+        /// The first time of day, since midnight.
         from: Duration,
-        /// Last time of day, since midnight, up to 24 h. If it is before `from`, it is on the next day.
+        /// The last time of day, since midnight, up to 24 h. If it is before `from`, it is on the next day.
         to: Duration,
-        /// The days on which it begins.
+        /// The days on which the time begins.
         days: Set<Weekday>,
     },
-    /// `connection-state`: one of these. Exports may have an empty set, which is always true.
+    /// `connection-state`: one of these states. Exports may have an empty set, which is always true.
     ConnectionState(Set<ConnectionState>),
-    /// `connection-nat-state`: one of these. The filter translates no addresses, so it is false.
+    /// `connection-nat-state`: one of these states. The filter translates no addresses, so the condition is false.
     ConnectionNatState(Set<NatState>),
-    /// `connection-bytes`: IP bytes of the connection so far, both directions. Untracked packets have no connection.
+    /// `connection-bytes`: IP bytes of the connection so far, in both directions. Untracked packets have no connection.
     ConnectionBytes {
         /// At least this number.
         from: u64,
         /// At most this number; `None` without a limit.
         to: Option<u64>,
     },
-    /// `connection-rate`, in bits per second, both directions, in the last whole second.
+    /// `connection-rate`: the rate in both directions in the last whole second, in bits per second.
     ConnectionRate(RangeInclusive<u64>),
     /// `connection-limit`: more than this number of connections of the source's prefix have reached this rule. False,
     /// also when negated, for untracked packets.
@@ -150,8 +150,8 @@ pub enum Condition {
     },
     /// `content`: the payload contains these bytes, case-sensitive.
     Content(Bytes),
-    /// `psd`: port scan detection. The ports that a source tries have weights; it matches from the threshold on, until
-    /// the source pauses for the delay. False, also when negated, for packets without ports.
+    /// `psd`: port scan detection. The ports that a source tries have weights. The condition is true from the threshold
+    /// on, until the source pauses for the delay. False, also when negated, for packets without ports.
     Psd {
         /// The threshold.
         weight: u32,
@@ -182,7 +182,7 @@ pub enum Condition {
         /// The remainder, less than the divisor.
         remainder: u32,
     },
-    /// `limit`: whether the rule's bucket holds a token, which is then taken.
+    /// `limit`: whether the rule's bucket contains a token, which the condition then removes.
     Limit(Rate),
     /// `dst-limit`: as `limit`, with one bucket for each address or flow.
     DstLimit {
@@ -190,14 +190,14 @@ pub enum Condition {
         rate: Rate,
         /// The key of a bucket.
         mode: LimitMode,
-        /// How long a bucket lasts after its last packet.
+        /// The lifetime of a bucket after its last packet.
         expire: Duration,
     },
-    /// `connection-door`: whether the packet's connection began through the door with this name. Not a matcher of
-    /// RouterOS, so not in [`MATCHERS`]: only doors generate such rules.
+    /// `connection-door`: whether the packet's connection began through the door with this name. This is not a matcher
+    /// of RouterOS, and so not in [`MATCHERS`]: only doors generate such rules.
     ConnectionDoor(String),
-    /// A matcher that is not supported, such as `p2p`, `hotspot`, or a mark other than `no-mark`. It is kept so that
-    /// the rule can be shown and exported. The rule is invalid and never runs; the matcher is false, also when negated.
+    /// A matcher that is not supported, such as `p2p`, `hotspot`, or a mark other than `no-mark`. It is stored so that
+    /// the rule can be shown and exported. The rule is invalid and never runs. The matcher is false, also when negated.
     Other {
         /// The name in rules.
         name: String,
@@ -206,8 +206,8 @@ pub enum Condition {
     },
 }
 
-/// The names of all of RouterOS's matchers in their order of evaluation. The order matters for matchers with state: a
-/// token is taken only if everything before it matched.
+/// The names of all of RouterOS's matchers in their order of evaluation. The order is relevant for stateful matchers: a
+/// limit takes a token only if all matchers before it are true.
 #[rustfmt::skip]
 pub const MATCHERS: &[&str] = &[
     "src-mac-address", "in-interface", "in-interface-list", "out-interface", "out-interface-list", "in-bridge-port",
@@ -286,8 +286,8 @@ impl Condition {
         MATCHERS.iter().position(|matcher| *matcher == name).unwrap_or(MATCHERS.len())
     }
 
-    /// Whether it is an empty set, which exports may have. Such a matcher is true for every packet, also if it is
-    /// negated.
+    /// Whether the condition is an empty set, which exports may have. Such a matcher is true for every packet, also if
+    /// it is negated.
     pub fn asks_nothing(&self) -> bool {
         match self {
             Condition::SrcAddressType(types) | Condition::DstAddressType(types) => types.is_empty(),
@@ -297,9 +297,9 @@ impl Condition {
         }
     }
 
-    /// Whether the condition makes sense for this packet. If not, the matcher is false, negated or not: a rule about
-    /// ports must not match a packet without ports. (`connection-limit` for untracked packets is decided elsewhere,
-    /// because it needs the connection.)
+    /// Whether the condition applies to this packet. If not, the matcher is false, negated or not: a rule about ports
+    /// must not match a packet without ports. The evaluators handle `connection-limit` for untracked packets, because
+    /// this check needs the connection.
     pub fn applies(&self, packet: &Packet<'_>) -> bool {
         match self {
             Condition::SrcPort(_) | Condition::DstPort(_) | Condition::AnyPort(_) | Condition::Psd { .. } => {

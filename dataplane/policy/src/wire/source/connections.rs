@@ -22,25 +22,25 @@ pub struct SourceConnections {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceConnection {
-    /// The VLAN that it is in.
+    /// The VLAN of the connection.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// Its IP protocol.
+    /// The IP protocol.
     pub protocol: u8,
     /// Address and port, or ICMP identifier, of the originator.
     pub from: (IpAddr, u16),
     /// Address and port, or ICMP identifier, of the responder.
     pub to: (IpAddr, u16),
-    /// Its state: `new` until both ends have sent packets, then `established`.
+    /// The state: `new` until both ends have sent packets, then `established`.
     pub state: ConnectionState,
-    /// Whether both sides have closed it, or one has aborted it.
+    /// Whether both ends have closed the connection, or one end has aborted it.
     pub closed: bool,
     /// Whether its packets bypass the rules.
     pub fasttracked: bool,
-    /// The door through which it began.
+    /// The door through which the connection began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<String>,
-    /// IP bytes so far, both directions.
+    /// IP bytes so far, in both directions.
     pub bytes: u64,
     /// Time left, if no packet arrives.
     pub time_left: Duration,

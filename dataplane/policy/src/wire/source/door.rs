@@ -23,7 +23,7 @@ pub struct SourceDoor {
     pub steps: u8,
     /// Whether a step has a passphrase, so that a port scan cannot open the door even if it is not strict.
     pub has_passphrase: bool,
-    /// Whether the source may knock here, by the door's `sources`.
+    /// Whether the door's `sources` admit the source.
     pub admitted: bool,
     /// Progress of its knock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,27 +31,27 @@ pub struct SourceDoor {
     /// Progress of its closing knock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<SourceProgress>,
-    /// Its grants.
+    /// The grants.
     pub grants: Vec<SourceGrant>,
-    /// How long its knocks are ignored because it opened the door: `hold-off`.
+    /// The time for which knocks are still ignored because the source opened the door: `hold-off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_off: Option<Duration>,
-    /// Its first steps, if the door has `max-attempts`.
+    /// The first steps, if the door has `max-attempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<SourceAttempts>,
-    /// Why its knocks are ignored now, the reason that lasts longest first. [`Failure::Source`] lasts as long as the
-    /// configuration.
+    /// The reasons that knocks are ignored now, the one with the longest time left first. [`Failure::Source`] does not
+    /// expire.
     pub ignored: Vec<IgnoredFor>,
-    /// Its recent failed steps, by reason; the latest first.
+    /// The recent failed steps, by reason; the latest first.
     pub failures: Vec<SourceFailure>,
 }
 
-/// Why a source's knocks are ignored, and for how long.
+/// A reason that a source's knocks are ignored, with its time left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredFor {
     /// The reason.
     pub reason: Failure,
-    /// Time left; `None` if it does not end by itself.
+    /// Time left; `None` if the reason does not expire.
     pub time_left: Option<Duration>,
 }
 
@@ -74,10 +74,10 @@ pub struct SourceProgress {
 /// A grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceGrant {
-    /// Its destination, as in [`ListEntry`](crate::wire::ListEntry); `None` for all.
+    /// The destination, as in [`ListEntry`](crate::wire::ListEntry); `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
-    /// Time left; `None` if it does not end.
+    /// Time left; `None` if the grant does not expire.
     pub time_left: Option<Duration>,
 }
 
@@ -86,9 +86,9 @@ pub struct SourceGrant {
 pub struct SourceAttempts {
     /// Number taken, including refused ones.
     pub used: u64,
-    /// Highest number that counts.
+    /// Maximum number of first steps that count.
     pub limit: u8,
-    /// The time for that number.
+    /// The time for this number.
     pub per: Duration,
     /// Time until the count restarts; zero if none was taken.
     pub time_left: Duration,
@@ -116,11 +116,11 @@ pub struct SourcePorts {
     pub vlan: Vlan,
     /// Approximate number of different ports.
     pub tried: u32,
-    /// Highest number before knocks are ignored.
+    /// Maximum number of ports before knocks are ignored.
     pub budget: u8,
-    /// The time for that number.
+    /// The time for this number.
     pub within: Duration,
-    /// How long knocks are ignored.
+    /// The time for which knocks are ignored.
     pub ignore_for: Duration,
     /// Whether knocks are ignored now.
     pub ignored: bool,

@@ -14,13 +14,13 @@ use crate::reason::Reason;
 pub struct SourcePacket {
     /// The side on which it arrived.
     pub side: Side,
-    /// Its VLAN.
+    /// The VLAN.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// Its IP protocol; `None` if the frame could not be parsed that far.
+    /// The IP protocol; `None` if the frame could not be parsed that far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u8>,
-    /// Its destination port, if it has one.
+    /// The destination port, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
@@ -51,7 +51,7 @@ pub struct SourceDrop {
     /// The rule that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-    /// Whether the rule is no longer running, so that nothing is known of it.
+    /// Whether the rule does not run any more, so that its details are not known.
     #[serde(default)]
     pub rule_is_gone: bool,
     /// The count.

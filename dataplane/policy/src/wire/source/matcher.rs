@@ -1,4 +1,4 @@
-//! The state that rule matchers keep of a source.
+//! The state of rule matchers for a source.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RuleRef;
 
-/// The state that a rule's matcher keeps of a source.
+/// The state of a rule's matcher for a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceMatcher {
     /// The rule.
@@ -24,7 +24,7 @@ pub enum MatcherMemory {
     Psd {
         /// The weight of the ports that the source has tried.
         weight: u64,
-        /// Weight from which on it is a scan.
+        /// The minimum weight of a scan.
         threshold: u32,
         /// Time until the state expires, if no packet arrives.
         time_left: Duration,
@@ -42,7 +42,7 @@ pub enum MatcherMemory {
     ConnectionLimit {
         /// Connections of the source's prefix, including some closed ones.
         connections: u32,
-        /// The number beyond which the rule matches.
+        /// The rule matches above this number.
         limit: u32,
         /// The length of the prefix.
         prefix_length: u8,

@@ -1,4 +1,4 @@
-//! Everything that the filter knows of one source address: the answer to [`Request::Source`](super::Request::Source).
+//! All state of one source address in the filter: the answer to [`Request::Source`](super::Request::Source).
 //!
 //! Times are time left or time elapsed; the processes share no clock.
 
@@ -20,7 +20,7 @@ pub use self::matcher::{MatcherMemory, SourceMatcher};
 use super::ListEntry;
 use crate::rule::{RuleId, RuleNumber};
 
-/// Highest number of entries, connections and records of each kind in one answer.
+/// Maximum number of entries, connections and records of each kind in one answer.
 pub const MAX_SOURCE_ITEMS: usize = 1_000;
 
 /// The longest watch.
@@ -31,29 +31,29 @@ pub const LONGEST_WATCH: Duration = Duration::from_secs(3_600);
 pub struct SourceQuery {
     /// The address.
     pub address: IpAddr,
-    /// Highest number of items of each kind.
+    /// Maximum number of items of each kind.
     pub limit: usize,
-    /// Watch the source for this time, in place of the source watched before.
+    /// Begins a watch of the source for this time, which replaces the previous watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Duration>,
 }
 
-/// Everything that is known of a source.
+/// All state of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// The address.
     pub address: IpAddr,
-    /// The prefix of `protect` that contains it, if `protect` is restricted: then the source is behind the filter, and
-    /// its packets are no knocks.
+    /// The prefix of `protect` that contains the address, if `protect` is restricted. Then the source is behind the
+    /// filter, and its packets are no knocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected: Option<IpNet>,
-    /// The /64 of an IPv6 address. Hold-off, attempts and tried ports are recorded for all of it.
+    /// The /64 of an IPv6 address. Hold-off, attempts and tried ports are recorded for the whole /64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<IpNet>,
     /// Whether first steps are recorded for that /64 as well (`ipv6-first-steps`).
     #[serde(default)]
     pub first_steps_by_network: bool,
-    /// The lists that contain it, ordered by list.
+    /// The lists that contain the address, ordered by list.
     pub lists: Vec<SourceList>,
     /// Whether there are more.
     pub lists_truncated: bool,
@@ -66,22 +66,22 @@ pub struct Source {
     /// First steps of its prefix; `None` without a quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<SourceQuota>,
-    /// Its connections; `None` if no rule and no door needs tracking.
+    /// The connections; `None` if no rule and no door needs tracking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<SourceConnections>,
-    /// The state that matchers of rules keep of it.
+    /// The state of rule matchers for the source.
     pub matchers: Vec<SourceMatcher>,
-    /// Its dropped packets.
+    /// The dropped packets.
     pub drops: SourceDrops,
-    /// Capacity in sources of the records of hold-off, attempts and tried ports; the record that expires first is
-    /// replaced. 0 if there was no door since start.
+    /// Capacity of the records of hold-off, attempts and tried ports, in sources. A new record replaces the one that
+    /// expires first. 0 if there was no door since start.
     pub doors_remember: u64,
     /// Time since the dataplane started.
     pub uptime: Duration,
 }
 
 impl Source {
-    /// Whether anything is known of the address itself. Records of its prefix or /64 alone do not count.
+    /// Whether there is state of the address itself. Records of its prefix or /64 alone do not count.
     pub fn is_known(&self) -> bool {
         let at_door = |door: &SourceDoor| {
             door.progress.is_some()
@@ -136,15 +136,15 @@ pub enum Origin {
 /// A running rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRef {
-    /// Its id.
+    /// The id.
     pub id: RuleId,
-    /// Its number in `show rules`.
+    /// The number in `show rules`.
     pub number: RuleNumber,
-    /// Its line in the rule file; 0 without one, as for a door's rules.
+    /// The line in the rule file; 0 without one, as for a door's rules.
     pub line: u32,
-    /// Its chain.
+    /// The chain.
     pub chain: String,
-    /// Its comment.
+    /// The comment.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
 }
@@ -156,7 +156,7 @@ pub struct SourceQuota {
     pub prefix: IpNet,
     /// Present entries.
     pub used: u32,
-    /// Highest number of entries, beyond which first steps of the prefix are refused.
+    /// Maximum number of entries. Above it, first steps of the prefix are refused.
     pub limit: u32,
 }
 

@@ -146,13 +146,13 @@ impl Adding<'_> {
         let source = self.source;
         match permanent {
             Permanent::Rules(line) => format!(
-                "{address} is in {list} for good, by line {line} of the rules ({source}): change it there, and apply them"
+                "{address} is a static entry of {list}, by line {line} of the rules ({source}): change it there, and apply them"
             ),
             Permanent::Operator => {
-                format!("{address} is in {list} for good: remove it first, to add it with a timeout")
+                format!("{address} is a static entry of {list}: remove it first, to add it with a timeout")
             }
             Permanent::Packets => format!(
-                "{address} is in {list} for good, by a rule that adds without a timeout: remove it first, to add it with one"
+                "{address} is a static entry of {list}, by a rule that adds without a timeout: remove it first, to add it with one"
             ),
         }
     }

@@ -66,13 +66,13 @@ fn a_timeout_for_what_is_in_for_good_is_refused_with_what_to_do() {
     let refusals = [
         (
             "secured 10.0.0.1 60",
-            "10.0.0.1 is in secured for good, by a rule that adds without a timeout: remove it first",
+            "10.0.0.1 is a static entry of secured, by a rule that adds without a timeout: remove it first",
         ),
-        ("secured 10.0.0.2 60", "10.0.0.2 is in secured for good: remove it first"),
-        ("secured 10.9.0.0/16 60", "10.9.0.0/16 is in secured for good: remove it first"),
+        ("secured 10.0.0.2 60", "10.0.0.2 is a static entry of secured: remove it first"),
+        ("secured 10.9.0.0/16 60", "10.9.0.0/16 is a static entry of secured: remove it first"),
         (
             "friends 192.0.2.0/24 60",
-            "192.0.2.0/24 is in friends for good, by line 2 of the rules (rules.rsc): change it",
+            "192.0.2.0/24 is a static entry of friends, by line 2 of the rules (rules.rsc): change it",
         ),
     ];
     for (line, told) in refusals {

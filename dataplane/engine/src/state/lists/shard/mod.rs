@@ -22,7 +22,6 @@
 //! An address in a VLAN has another key than the address alone. The VLANs of entries are beside the slab, in memory
 //! that uses no page before the first such entry: networks without VLANs have no cost.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use knockplane_policy::event::EventKind;
@@ -36,7 +35,7 @@ use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Kind, Secret};
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, boxed};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, Lookup, MAX_LISTS, boxed};
 
 mod buckets;
 mod ended;
@@ -135,16 +134,16 @@ impl Shard {
         self.quota = Some(quota);
     }
 
-    /// The lists that contain the address for the peer of this tag, and the period in which this is valid without
-    /// changes. `hash` is the secret's hash of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
-        let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
+    /// Adds the lists that contain the address for the peer of this tag to a lookup, and bounds the period in which the
+    /// lookup is valid without changes. `hash` is the secret's hash of the key, here and below.
+    pub(crate) fn look_up(&self, hash: u64, key: Key, peer_tag: u32, now: Time, lookup: &mut Lookup) {
+        let Lookup { membership, from, until, .. } = lookup;
         for (slot, entry) in self.bucket(hash) {
             if !self.has_key(slot, entry, key) {
                 continue;
             }
             if !entry.is_live(now) {
-                from = from.max(entry.expiry);
+                *from = (*from).max(entry.expiry);
                 continue;
             }
             if !entry.counts_for_peer(peer_tag) {
@@ -154,15 +153,14 @@ impl Shard {
             // A packet that arrived before the packet that added the address is processed later only because another
             // worker was faster.
             if now < { entry.since } {
-                until = until.min(entry.since);
+                *until = (*until).min(entry.since);
                 membership.has_other_entries = true;
             } else {
                 membership.lists.insert(entry.list);
-                from = from.max(entry.since);
-                until = until.min(entry.expiry);
+                *from = (*from).max(entry.since);
+                *until = (*until).min(entry.expiry);
             }
         }
-        (membership, from..until)
     }
 
     /// Adds the address to the list until `expiry`, or sets the expiry of its entry.

@@ -1,4 +1,4 @@
-//! Forged segments have no effect on a connection; real ones of the same kind have.
+//! Checks that forged segments have no effect on a connection, and that real segments of the same kind have.
 
 use etherparse::TcpHeader;
 
@@ -21,7 +21,7 @@ impl<'r> Session<'r> {
         Session { wire, scale: 0 }
     }
 
-    /// With options in the SYN and in the SYN-ACK: a window scale each, if any.
+    /// Begins a session with these window scales in the SYN and in the SYN-ACK; `None` for no option.
     fn with_scales(settings: &'r Tracking, scales: [Option<u8>; 2]) -> Session<'r> {
         let mut wire = Wire::new(settings);
         for (from, flags) in [(0, "S"), (1, "SA")] {
@@ -38,7 +38,7 @@ impl<'r> Session<'r> {
         Session { wire, scale: 0 }
     }
 
-    /// A segment with numbers this far ahead of the next ones, of sender and receiver.
+    /// Sends a segment whose sequence and acknowledgement numbers exceed the next ones by `ahead`.
     fn ahead(&mut self, from: usize, flags: &str, ahead: (u32, u32)) -> ConnectionState {
         let frame = self.frame(from, flags, ahead, b"");
         self.sees(from, &frame)
@@ -51,12 +51,12 @@ impl<'r> Session<'r> {
         tcp(ends[from], ends[1 - from], flags, numbers, payload)
     }
 
-    /// From the side of that end.
+    /// Tracks a frame from the side of this end.
     fn sees(&mut self, from: usize, frame: &[u8]) -> ConnectionState {
         self.wire.sees_from([Side::Outside, Side::Inside][from], frame)
     }
 
-    /// Data that is sent in order.
+    /// Sends data in order.
     fn send(&mut self, from: usize, payload: &[u8]) -> ConnectionState {
         let frame = self.frame(from, "A", (0, 0), payload);
         self.wire.next[from] = self.wire.next[from].wrapping_add(payload.len() as u32);
@@ -71,12 +71,12 @@ impl<'r> Session<'r> {
         self.flow().tcp.expect("of TCP").state()
     }
 
-    /// Every part of the connection that an attacker could shorten, end or move.
+    /// The state of the connection that an attack could change.
     fn seen(&self) -> String {
         format!("{:?}", self.flow())
     }
 
-    /// The session continues in both directions.
+    /// Checks that the session continues in both directions.
     fn works(&mut self) {
         for from in ENDS {
             assert_eq!(self.send(from, b"still here"), Established, "from {from}");
@@ -85,7 +85,7 @@ impl<'r> Session<'r> {
     }
 }
 
-/// Sets a segment's window, and its checksum again.
+/// Sets a segment's window, and corrects its checksum.
 fn with_window(frame: Vec<u8>, window: u16) -> Vec<u8> {
     rebuilt(frame, |header| header.window_size = window)
 }
@@ -139,7 +139,8 @@ fn a_reset_counts_only_at_exactly_the_next_number() {
         for flags in ["R", "RA"] {
             let mut session = Session::begun(&settings);
             let before = session.seen();
-            // In the window, for the other end to challenge it; then outside.
+            // The first numbers are in the window, so that the other end challenges the segment; the last ones are
+            // outside.
             for ahead in [1, 2, 1_000] {
                 assert_eq!(session.ahead(from, flags, (ahead, 0)), Established);
             }
@@ -151,7 +152,7 @@ fn a_reset_counts_only_at_exactly_the_next_number() {
             assert_eq!(session.ahead(from, flags, (0, 0)), Established);
             assert_eq!(session.state(), TcpState::Close);
         }
-        // Data in flight that is not acknowledged: before it, and after it.
+        // Numbers before and after data in flight that is not acknowledged.
         for number in [0, 10] {
             let mut session = Session::begun(&settings);
             session.send(from, b"0123456789");
@@ -177,7 +178,7 @@ fn a_wrong_checksum_shortens_nothing() {
             session.sees(from, &frame);
             assert_ne!(session.state(), TcpState::Established, "{flags}");
         }
-        // The checksum of an ordinary segment is not computed.
+        // Tracking does not compute the checksum of an ordinary segment.
         let mut session = Session::begun(&settings);
         let frame = session.frame(from, "A", (0, 0), b"data");
         assert_eq!(session.sees(from, &broken(frame)), Established);
@@ -234,13 +235,13 @@ fn a_syn_or_a_syn_ack_in_a_connection_is_ignored() {
 #[test]
 fn an_answer_to_a_syn_in_a_connection_begins_it_anew_if_it_comes_from_the_other_side() {
     let settings = Tracking::default();
-    // A client that has lost the connection, and so has the server.
+    // Client and server have both lost the connection.
     let mut session = Session::begun(&settings);
     let syn = segment(0, "S", (500_000, 0));
     let answer = segment(1, "SA", (900_000, 500_001));
     let next = session.wire.next;
     assert_eq!(session.sees(0, &syn), Established);
-    // The sender of the forged SYN forges its answer.
+    // The sender of the forged SYN also forges the answer to it.
     assert_eq!(session.wire.sees_from(Side::Outside, &answer), Established);
     session.works();
     assert_eq!(session.wire.sees_from(Side::Outside, &segment(1, "SA", (900_000, 500_002))), Established);
@@ -259,7 +260,7 @@ fn a_real_connection_replaces_one_of_forged_segments() {
     let settings = Tracking::default();
     type Forged = (usize, &'static str, (u32, u32));
     let forged: [&[Forged]; 5] = [
-        // Before the client's first packet: its SYN, its ACK, a server's; a whole handshake.
+        // Forged segments before the client's first packet: a SYN, an ACK, a segment of the server, a whole handshake.
         &[(0, "S", (7, 0))],
         &[(0, "A", (7, 7))],
         &[(1, "A", (7, 7))],
@@ -269,7 +270,7 @@ fn a_real_connection_replaces_one_of_forged_segments() {
     for segments in forged {
         let mut wire = Wire::new(&settings);
         for (from, flags, numbers) in segments {
-            // All from outside.
+            // All of them arrive from outside.
             wire.sees(&segment(*from, flags, *numbers));
         }
         assert_ne!(wire.say("S"), Invalid, "{segments:?}");
@@ -283,7 +284,7 @@ fn a_real_connection_replaces_one_of_forged_segments() {
 fn a_sender_on_one_side_alone_cannot_answer_a_syn() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // A whole handshake from outside, and a byte that it acknowledges.
+    // A whole forged handshake from outside, and an acknowledged byte.
     wire.sees(&segment(0, "S", (7, 0)));
     assert_eq!(wire.sees(&segment(1, "SA", (70, 8))), Invalid);
     assert_eq!(wire.sees(&segment(0, "A", (8, 71))), Invalid);
@@ -315,13 +316,13 @@ fn an_answer_may_come_from_the_side_a_router_sent_the_syn_to() {
 fn a_forged_syn_and_its_reset_end_no_connection_that_opens() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // The client is inside here.
+    // In this case, the client is inside.
     wire.sees_from(Side::Inside, &segment(0, "S", (CLIENT_ISN, 0)));
     wire.sees(&segment(1, "S", (70, 0)));
     for flags in ["R", "RA"] {
         wire.sees(&segment(1, flags, (71, 0)));
     }
-    // The client does not accept a SYN that it did not get.
+    // The client does not answer a SYN that it did not receive.
     assert_eq!(wire.sees(&segment(0, "SA", (5, 71))), Invalid);
     assert_eq!(wire.sees(&segment(1, "SA", (SERVER_ISN, CLIENT_ISN + 1))), Established);
     let ack = segment(0, "A", (CLIENT_ISN + 1, SERVER_ISN.wrapping_add(1)));
@@ -333,7 +334,7 @@ fn a_forged_syn_and_its_reset_end_no_connection_that_opens() {
 #[test]
 fn a_forged_syn_from_outside_does_not_replace_one_from_inside() {
     let settings = Tracking::default();
-    // The client is inside. It and the server have lost the connection.
+    // The client is inside. Client and server have lost the connection.
     let mut wire = Wire::new(&settings);
     for (from, flags, numbers) in [(0, "S", (7, 0)), (1, "SA", (70, 8)), (0, "A", (8, 71))] {
         wire.sees_from([Side::Inside, Side::Outside][from], &segment(from, flags, numbers));
@@ -356,7 +357,7 @@ fn a_refusal_must_acknowledge_the_syn() {
         assert_eq!(format!("{:?}", wire.tracker.flows), before);
         assert_eq!(wire.say("sa"), Established);
     }
-    // An acceptance must do so too, and so must the segment after it.
+    // The SYN-ACK and the segment after it must do so too.
     let mut wire = Wire::new(&settings);
     wire.say("S");
     for number in [CLIENT_ISN, CLIENT_ISN + 2, CLIENT_ISN.wrapping_sub(10), 1 << 31] {
@@ -375,7 +376,7 @@ fn a_refusal_must_acknowledge_the_syn() {
 fn a_challenged_client_resets_the_servers_old_connection() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // The server has another connection; the client resets that one and tries again.
+    // The server has another connection. The client resets it and tries again.
     assert_eq!(wire.say("S"), New);
     let state = format!("{:?}", wire.tracker.flows);
     assert_eq!(wire.sees_from(Side::Inside, &segment(1, "A", (5, 77_777))), Established);
@@ -424,7 +425,7 @@ fn a_connection_is_over_when_both_fins_are_acknowledged() {
     assert_eq!(session.state(), TcpState::LastAck);
     session.wire.say("A");
     assert_eq!(session.state(), TcpState::TimeWait);
-    // Ports may be used again, with numbers above the old ones or not; a segment with a wrong checksum begins no
+    // Ports may be used again, with numbers above or below the old ones. A segment with a wrong checksum begins no
     // connection.
     for isn in [500_000, 1] {
         assert_eq!(session.sees(0, &broken(segment(0, "S", (isn, 0)))), Invalid);
@@ -441,7 +442,7 @@ fn windows_are_scaled_if_both_ends_want_that() {
     {
         for from in ENDS {
             let mut session = Session::with_scales(&settings, scales);
-            // A window of 1,024 of the receiver, scaled or not.
+            // The receiver offers a window of 1,024, scaled or not.
             assert_eq!(session.ahead(1 - from, "A", (0, 0)), Established);
             let expected = if fits { Established } else { Invalid };
             let frame = session.frame(from, "A", (100_000, 0), b"data");
@@ -464,13 +465,13 @@ fn segments_of_real_ends_are_in_the_window() {
     let settings = Tracking::default();
     for from in ENDS {
         let mut session = Session::begun(&settings);
-        // Keep-alives, without and with a byte of garbage, and their answers.
+        // Keep-alives without data and with one byte, and their answers.
         for payload in [&b""[..], b"x"] {
             let probe = session.frame(from, "A", (0_u32.wrapping_sub(1), 0), payload);
             assert_eq!(session.sees(from, &probe), Established);
             assert_eq!(session.ahead(1 - from, "A", (0, 0)), Established);
         }
-        // A zero window, and a byte that probes it; then it opens.
+        // A zero window and a probe of one byte; then a larger window.
         let closed = with_window(session.frame(1 - from, "A", (0, 0), b""), 0);
         assert_eq!(session.sees(1 - from, &closed), Established);
         session.send(from, &[0; 1024]);
@@ -478,7 +479,7 @@ fn segments_of_real_ends_are_in_the_window() {
         assert_eq!(session.sees(1 - from, &closed), Established);
         assert_eq!(session.send(from, b"p"), Established);
         assert_eq!(session.ahead(1 - from, "A", (0, 0)), Established);
-        // Retransmissions, in order and not.
+        // Retransmissions, in order and out of order.
         session.send(from, &[1; 500]);
         session.send(from, &[1; 500]);
         for back in [1_000, 500, 1_000] {
@@ -495,7 +496,7 @@ fn numbers_wrap_around() {
     let mut session = Session::with_scales(&settings, [Some(14), Some(14)]);
     session.ahead(1, "A", (0, 0));
     session.ahead(0, "A", (0, 0));
-    // Five gibibytes in each direction: only the beginning and the end of each half mebibyte are seen.
+    // Five gibibytes in each direction. The filter receives only the beginning and the end of each half mebibyte.
     let jump = 1 << 19;
     for _ in 0..(5_u64 << 30) / u64::from(jump) {
         for from in ENDS {
@@ -555,7 +556,7 @@ fn errors_are_related_if_the_quoted_segment_can_be_in_flight() {
         for (number, expected) in [
             (0, Related),
             (99, Related),
-            // Sent and not acknowledged; an earlier keep-alive.
+            // Data that was sent and not acknowledged, and an earlier keep-alive.
             (0_u32.wrapping_sub(1), Related),
             (100, Related),
             (101, Invalid),
@@ -581,7 +582,7 @@ fn errors_are_related_if_the_quoted_segment_can_be_in_flight() {
 fn a_connection_picked_up_in_the_middle_has_windows_too() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // Both ends are far on; the server has sent data that the client has not acknowledged.
+    // Both ends have sent much data. The server has sent data that the client has not acknowledged.
     wire.next = [3_000_000_000, 10];
     assert_eq!(wire.talk(&["A"]), [New]);
     wire.next[1] = 5_010;
@@ -610,7 +611,7 @@ fn a_sender_that_picks_up_a_connection_from_one_side_cannot_answer_itself() {
     let mut wire = Wire::new(&settings);
     assert_eq!(wire.sees(&segment(0, "A", (7, 7))), New);
     assert_eq!(wire.sees(&segment(1, "A", (7, 7))), New);
-    // The real ends are elsewhere.
+    // The real ends have other numbers.
     wire.next = [3_000_000_000, 2_000_000_000];
     assert_eq!(wire.talk(&["a", "A", "a", "A"]), [New, New, Established, Established]);
     Session { wire, scale: 14 }.works();

@@ -9,7 +9,7 @@ use crate::rule::{Matcher, Rule};
 use crate::settings::Settings;
 use ConnectionState::{Established, Invalid, New, Related, Untracked};
 
-/// Tracking alone.
+/// The tracker without rules.
 struct Wire<'r> {
     tracker: Tracker<'r>,
     now: u64,
@@ -18,7 +18,7 @@ struct Wire<'r> {
 }
 
 const CLIENT_ISN: u32 = 1_000;
-/// Close to 2³².
+/// An initial sequence number close to 2³².
 const SERVER_ISN: u32 = u32::MAX - 1;
 
 impl<'r> Wire<'r> {
@@ -57,7 +57,7 @@ impl<'r> Wire<'r> {
     }
 }
 
-/// From the client (0) or the server (1).
+/// A segment from the client (0) or the server (1).
 fn segment(from: usize, flags: &str, numbers: (u32, u32)) -> Vec<u8> {
     let ends = [(CLIENT, 40_000), (SERVER, 22)];
     tcp(ends[from], ends[1 - from], flags, numbers, b"")
@@ -101,7 +101,7 @@ fn udp_is_new_until_it_is_seen_both_ways() {
     wire.wait(179_999);
     assert_eq!(wire.sees(&back()), Established);
     wire.wait(180_000);
-    // The next packet begins it, whichever end sends it.
+    // The next packet of either end begins the connection.
     assert_eq!([wire.sees(&back()), wire.sees(&back()), wire.sees(&there())], [New, New, Established]);
     let mut wire = Wire::new(&settings);
     wire.sees(&there());
@@ -169,14 +169,14 @@ fn impossible_segments_are_invalid_and_change_nothing() {
         assert!(wire.tracker.flows.is_empty());
     }
     let mut wire = Wire::new(&settings);
-    // Data before the answer, and before anything.
+    // Data before the answer to the SYN, and data before any other segment.
     assert_eq!(wire.talk(&["S", "A", "fa", "SF", "sa", "A"])[..5], [New, Invalid, Invalid, Invalid, Established]);
     // The responder sends no SYN, and the originator no SYN-ACK.
     let next = wire.next;
     assert_eq!(wire.talk(&["s", "SA"]), [Invalid; 2]);
     wire.next = next;
     assert_eq!(wire.talk(&["a", "A"]), [Established; 2]);
-    // ECN's flags of a SYN.
+    // A SYN with the flags of ECN.
     assert_eq!(Wire::new(&settings).talk(&["SEC", "saE", "A"])[0], New);
 }
 
@@ -227,12 +227,12 @@ fn a_dropped_packet_begins_no_connection() {
     let rules = rules(vec![rule(vec![known(&[Established, Related])], Action::Accept)]);
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
-    // A packet of a stranger, and its report that the answer did not arrive.
+    // A packet of a stranger, and an ICMP error of the stranger about the answer.
     evaluator.outside(&there(), ms(0));
     let error = icmp(CLIENT, SERVER, (3, 3), [0; 4], &back()[14..][..28]);
     assert!(evaluator.outside(&error, ms(0)).matched.is_empty());
     assert_eq!(evaluator.connections(ms(0)), []);
-    // Once the server has sent a packet, both belong to that connection.
+    // After the server has sent a packet, both belong to the connection.
     evaluator.inside(&back(), ms(0));
     assert_eq!(evaluator.outside(&error, ms(0)).matched, [0]);
     assert_eq!(evaluator.outside(&there(), ms(0)).matched, [0]);
@@ -265,7 +265,7 @@ fn icmp_queries_are_connections_by_code_and_identifier() {
         wire.sees(&icmp(SERVER, CLIENT, (9, 0), [0; 4], b"")),
     ];
     assert_eq!(states, [Invalid, New, Invalid, New, Established, Established, Invalid, Invalid]);
-    // Other codes are other connections.
+    // Packets with other codes belong to other connections.
     assert_eq!(wire.sees(&icmp(CLIENT, SERVER, (8, 1), [0, 1, 0, 1], b"ping")), New);
     wire.wait(10_000);
     assert_eq!(wire.sees(&echo(SERVER, CLIENT, 0, 1)), Invalid);
@@ -319,7 +319,7 @@ fn errors_about_a_known_connection_to_its_sender_are_related() {
     assert_eq!(wire.sees(&error(CLIENT, &echo(CLIENT, SERVER, 8, 1))), Related);
     let datagram = udp((CLIENT6, 1), (SERVER6, 2), b"");
     wire.sees(&datagram);
-    // After the header of a first fragment.
+    // The error quotes the header of a first fragment.
     let quoted =
         [&datagram[14..20], &[44, 64], &datagram[22..54], &[17, 0, 0, 1, 0, 0, 0, 9], &datagram[54..]].concat();
     assert_eq!(wire.sees(&icmp(SERVER6, CLIENT6, (2, 0), [0; 4], &quoted)), Related);
@@ -360,7 +360,7 @@ fn bytes_and_rate_count_both_directions() {
     ]);
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     let mut at = |now| evaluator.outside(&there(), ms(now)).matched;
-    // 29 bytes each.
+    // Each packet has 29 bytes.
     let matched = [100, 999, 1_000, 1_999, 2_000, 3_999].map(&mut at);
     assert_eq!(matched, [vec![], vec![], vec![0, 1, 2], vec![1, 2], vec![1, 2], vec![1]]);
     // A second without packets.
@@ -381,9 +381,9 @@ fn a_connection_limit_counts_connections_that_reached_the_rule() {
     };
     assert_eq!([say(CLIENT, 1, "S", 0), say(CLIENT, 1, "S", 0), say("198.51.100.8", 2, "S", 0)], [false; 3]);
     assert_eq!([say(CLIENT, 3, "S", 0), say(CLIENT, 1, "S", 0), say("198.51.101.8", 2, "S", 0)], [true, true, false]);
-    // One is closed, so two remain.
+    // One connection is closed, so two remain.
     assert!(!say(CLIENT, 3, "R", 1));
-    // Two have expired.
+    // Two connections have expired.
     assert_eq!(
         [say(CLIENT, 4, "S", 4_999), say(CLIENT, 5, "S", 5_000), say(CLIENT, 6, "S", 5_000)],
         [true, false, true]

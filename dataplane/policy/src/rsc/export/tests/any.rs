@@ -25,7 +25,7 @@ use crate::rule::{
 use crate::time::LONGEST_TIMEOUT;
 use crate::word::Word;
 
-/// Chains in an order: jumps lead to later ones, so there is no cycle.
+/// Chains in order. Jumps lead only to later chains, so there is no cycle.
 const CHAINS: [&str; 5] = ["input", "knock", "two words", "a,b;\"$c\"", "caf\u{e9}!"];
 
 /// Matchers that RouterOS cannot negate, or whose items have their own `!`.
@@ -75,7 +75,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Of either family. Each strategy is built once, because regular expressions and lists of words take time.
+/// Rules of either family. Each strategy is built once, because regular expressions and lists of words take time.
 fn rule() -> impl Strategy<Value = Rule> {
     prop_oneof![rule_of(Family::Ipv4), rule_of(Family::Ipv6)]
 }
@@ -148,7 +148,7 @@ fn in_menu(name: &str, rule: &Rule) -> bool {
     row.family.is_none_or(|only| only == rule.family) && row.table.is_none_or(|only| only == rule.table)
 }
 
-/// The protocols one of which the rule must have for this matcher, if any.
+/// The protocols of which the rule must have one for this matcher; `None` if it needs none.
 fn needs(condition: &Condition, family: Family) -> Option<&'static [u8]> {
     match condition {
         Condition::SrcPort(_) | Condition::DstPort(_) | Condition::AnyPort(_) => Some(&[6, 17, 132]),

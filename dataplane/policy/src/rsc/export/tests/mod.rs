@@ -85,7 +85,7 @@ fn an_empty_rule_set_has_an_empty_export() {
     assert_eq!(written(&RuleSet::default()), "");
 }
 
-/// Whatever the order of words and whatever defaults are written.
+/// The order of words and written defaults do not change the export.
 #[test]
 fn a_text_has_one_form() {
     let one = "/ip firewall filter add chain=input routing-table=x p2p=all-p2p src-address=192.0.2.7/24 action=accept \
@@ -106,7 +106,7 @@ fn defaults_of_old_exports_are_written() {
     assert_eq!(text, "/ip firewall connection tracking\nset udp-timeout=10s\n");
 }
 
-/// In comments, contents, names and prefixes, at any position of a line.
+/// Covers comments, contents, names and prefixes, at any position of a line.
 #[test]
 fn special_characters_of_the_language_are_escaped() {
     let long = "x".repeat(255);
@@ -160,7 +160,7 @@ fn special_characters_of_the_language_are_escaped() {
             rules.assign_ids();
             let text = written(&rules);
             assert_eq!(rules_of(&text), rules, "{text}");
-            // A value without quotes is not broken, and a string may end where a line is full.
+            // A value without quotes is not divided, and a string may end at the maximum length of a line.
             let is_whole = |line: &str| line.contains(&chain) || line.contains(&long);
             assert!(text.lines().all(|line| line.len() <= 80 || is_whole(line)), "{text}");
         }
@@ -187,7 +187,7 @@ fn rules_that_cannot_be_written_are_not_exported() {
     );
 }
 
-/// It has the form of an export already.
+/// This text already has the form of an export.
 #[test]
 fn an_export_stays_the_same_text() {
     for text in [include_str!("files/gateway.rsc"), include_str!("files/router.rsc")] {

@@ -17,12 +17,12 @@ fn char() -> impl Strategy<Value = char> {
     ]
 }
 
-/// Some are longer than a line.
+/// Texts of these characters, some of them longer than a line.
 fn chars(char: impl Strategy<Value = char> + Clone) -> impl Strategy<Value = String> {
     prop_oneof![16 => vec(char.clone(), 0..12), 1 => vec(char, 0..260)].prop_map(|chars| chars.into_iter().collect())
 }
 
-/// Anything.
+/// Any comment.
 pub(super) fn comment() -> impl Strategy<Value = String> {
     prop_oneof![Just(String::new()), chars(char().boxed()), raw()].prop_map(|text| canonical(&text))
 }
@@ -33,7 +33,7 @@ fn raw() -> impl Strategy<Value = String> {
     bytes.prop_map(|bytes| readable(&bytes).into_owned())
 }
 
-/// In the reader's form, because a generated text may look like an escape.
+/// The text in the reader's form, because a generated text may look like an escape.
 fn canonical(text: &str) -> String {
     readable(&bytes(text)).into_owned()
 }
@@ -43,7 +43,7 @@ pub(super) fn prefix() -> impl Strategy<Value = String> {
     comment().prop_map(|text| text.replace(|char: char| char.is_ascii_control(), " "))
 }
 
-/// A name of something.
+/// Any name.
 pub(super) fn name() -> impl Strategy<Value = String> {
     let named = prop_oneof![4 => chars(char().boxed()).boxed(), 1 => raw().boxed()].prop_map(|text| {
         let text = text.replace(char::is_control, "\u{e9}");
@@ -52,7 +52,7 @@ pub(super) fn name() -> impl Strategy<Value = String> {
     prop_oneof![select(vec!["knock1", "two words", "a"]).prop_map(str::to_owned), named]
 }
 
-/// A name without a comma, which would separate several.
+/// A name without a comma, because a comma separates names.
 pub(super) fn list_name() -> impl Strategy<Value = String> {
     name().prop_map(|name| name.replace(',', ";"))
 }

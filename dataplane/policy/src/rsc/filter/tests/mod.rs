@@ -1,4 +1,4 @@
-//! The rules that the words of one `add` give.
+//! The parser of the words of one `add`.
 
 use std::time::Duration;
 
@@ -215,7 +215,7 @@ fn each_menu_has_its_properties() {
     for name in ["connection-limit", "connection-bytes", "connection-rate", "connection-nat-state", "layer7-protocol"] {
         assert_eq!(read_words(raw, Family::Ipv6, &format!("chain=prerouting {name}=1")).1.len(), 1, "{name}");
     }
-    // More than RouterOS allows.
+    // RouterOS does not allow this combination.
     assert_eq!(told(filter, Family::Ipv6, "chain=input psd=21,3s,3,1 layer7-protocol=p"), "");
     assert_eq!(told(raw, Family::Ipv6, "chain=prerouting psd=21,3s,3,1 limit=1,5 src-address=fe80::/10"), "");
     assert_eq!(
@@ -266,7 +266,7 @@ fn relations_between_properties() {
     one("chain=input log-prefix=\"a\\nb\"");
     one("chain=input bytes=144");
     one("chain=input copy-from=0");
-    // A name that is not understood may be the missing one: one problem, not two.
+    // An unknown name may be the missing one, so this is one problem, not two.
     one("chian=input");
     one("chain=input dst-port=1 protcol=tcp");
     one("chain=input dst-port=1 protocol=tpc");
@@ -283,7 +283,7 @@ fn all_problems_of_one_command_are_reported() {
     );
 }
 
-/// A bad value of each matcher, and its message.
+/// Checks the message for an invalid value of each matcher.
 #[test]
 fn bad_values_are_told() {
     let words = [

@@ -1,9 +1,9 @@
-//! The language reference agrees with the parser.
+//! Checks that the language reference agrees with the parser.
 
 use super::super::super::reference::{PropertyReference, reference};
 use super::*;
 
-/// `export verbose` writes every property of every rule.
+/// Reads rules as `export verbose` writes them, with every property.
 #[test]
 fn rules_of_verbose_exports() {
     let unset: Vec<String> = reference()[0]
@@ -18,7 +18,7 @@ fn rules_of_verbose_exports() {
     assert_eq!(messages("chain=input !log !comment !log-prefix !reject-with !jump-target"), [""; 0]);
 }
 
-/// The parser accepts each example of the reference, alone or with the properties that it needs.
+/// Checks that the parser accepts each example of the reference, alone or with the properties that it needs.
 #[test]
 fn every_example_is_accepted_and_negated_where_possible() {
     for property in &reference()[0].properties {

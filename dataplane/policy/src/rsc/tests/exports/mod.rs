@@ -1,4 +1,4 @@
-//! Exports and scripts in practice: of every version of RouterOS, in every form, and their results.
+//! Real exports and scripts, of every version of RouterOS and in every form, and their results.
 
 use std::fmt::Write as _;
 
@@ -78,7 +78,7 @@ fn said(text: &[u8]) -> (RuleSet, usize) {
     (rules, problems.len())
 }
 
-/// Breaks lines as exports do, but more often: wherever a line may be broken.
+/// Breaks lines as exports do, but at every permitted position.
 fn wrapped(text: &[u8], every: usize, line_end: &str) -> Vec<u8> {
     let mut wrapped = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -102,7 +102,7 @@ fn wrapped(text: &[u8], every: usize, line_end: &str) -> Vec<u8> {
 
 #[test]
 fn line_breaks_do_not_change_the_contents() {
-    // Words of a script are not joined again.
+    // The words of a script cannot be joined again.
     for (name, text) in EXPORTS.iter().filter(|(name, _)| *name != "script.rsc") {
         for every in [1, 2, 7, 60] {
             assert_eq!(said(&wrapped(text, every, "\n")), said(text), "{name}, every {every}");
