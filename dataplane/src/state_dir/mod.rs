@@ -40,7 +40,7 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::Format;
 pub(crate) use self::examine::Examined;
-pub(crate) use self::log::{End, Log, Records};
+pub(crate) use self::log::{Damage, End, Log, Record, Records};
 
 /// The last applied rules.
 pub(crate) const RULES: &str = "rules.state";
