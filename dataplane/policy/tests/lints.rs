@@ -213,7 +213,9 @@ add chain=input action=drop
             "A port scan completes the knock by chance: in ascending or descending order if the ports only rise or \
              fall; in random order, the default of scanners, once in a number of scans. The lint runs the scan \
              through the rules, so the order of the rules counts: a rule that detects scans, or a list of scanners, \
-             has no effect behind the rules that it should protect. The lint does not find scans of TCP and UDP \
+             has no effect behind the rules that it should protect. Where rules count ports or packets, the lint also \
+             tries scans that begin shortly before the first port of the knock, because such rules detect a scan only \
+             after some ports. The lint does not find scans of TCP and UDP \
              together, scans in random order of fewer than 1,000 ports or with fewer than one success in 1,000, \
              scans from several addresses, scans that pause while rules count ports or packets, speeds between \
              10,000, 1,000, 100, 10 and 1 ports a second and one port in 4 or 8 seconds, and rule sets with more \

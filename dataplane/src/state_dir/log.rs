@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! knockplane lists 2 log                   kind and version of the format
-//! length   bytes of the content            4 bytes, big-endian
+//! length   bytes of the content            31 bits behind a bit that is set if the content only adds, big-endian
 //! number   of the record, from 0           4 bytes, big-endian
 //! sum      of number and content           16 bytes: the first half of their BLAKE3 hash
 //! check    of the 24 bytes before it       8 bytes: the beginning of their BLAKE3 hash
@@ -12,9 +12,9 @@
 //! Promises:
 //! - A record counts as a whole or not at all. It is on the disk when [`ChangeLog::append`] returns.
 //! - A file with an incomplete last record is valid up to that record: an append was interrupted before its
-//!   acknowledgement.
-//! - Other damage is distinguished from an interrupted append. The records before the damage are valid; those behind it
-//!   are reported separately.
+//!   acknowledgement. The record ends early, or in zeros from the begin of a sector on.
+//! - Other damage is distinguished from an interrupted append. The reader finds the intact records behind the damage.
+//!   Records before damage that may have contained a removal are not valid any more ([`LogRecords::valid`]).
 //! - A whole new file ([`ChangeLog::replace`]) replaces the old one in one step.
 
 use std::fs::File;
@@ -32,13 +32,28 @@ const HEADER: usize = 32;
 /// Maximum number of bytes of a content: the longest import is a quarter of it.
 const MAX_CONTENT: usize = 1 << 30;
 
+/// The number of bytes that a disk writes as a whole.
+const SECTOR: usize = 512;
+
+/// The bit of a length whose record only adds.
+const ONLY_ADDS: u32 = 1 << 31;
+
+/// The content of a record, whose last byte is not 0, so that a content that is not completely written is recognized.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record<B = Vec<u8>> {
+    pub(crate) content: B,
+    /// Whether the content removes nothing. If such a record is damaged, only its own additions are lost.
+    pub(crate) only_adds: bool,
+}
+
 /// The records of a file.
 #[derive(Debug, Default)]
 pub(crate) struct LogRecords {
     file: Vec<u8>,
-    contents: Vec<Range<usize>>,
-    /// Intact records behind the damage, as far as the reader can find them.
-    behind: Vec<Range<usize>>,
+    /// The intact records in order, before and behind damage.
+    intact: Vec<Record<Range<usize>>>,
+    /// The first of the intact records that is valid. A damaged record may have removed the additions before it.
+    first_valid: usize,
     pub(crate) end: LogEnd,
     /// The bytes up to the last intact record.
     length: usize,
@@ -52,59 +67,156 @@ pub(crate) enum LogEnd {
     Whole,
     /// The last record is incomplete, with this number of bytes.
     Torn(usize),
-    /// A record is damaged.
-    Damaged {
-        /// The first byte of the record, counted from 0.
-        place: usize,
-        /// The number of bytes from there to the end of the file.
-        bytes: usize,
-    },
+    /// Records are damaged.
+    Damaged(Damage),
+}
+
+/// The damaged parts of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// The first damaged byte, counted from 0.
+    pub(crate) place: usize,
+    /// The number of bytes in damaged records.
+    pub(crate) bytes: usize,
+    /// Whether all damaged records only added.
+    pub(crate) only_adds: bool,
 }
 
 impl LogRecords {
     /// Reads the records behind the first line, which ends at `begin`.
     pub(super) fn read(file: Vec<u8>, begin: usize) -> LogRecords {
-        let (contents, mut end) = scan(&file, begin, 0);
-        let length = contents.last().map_or(begin, |content: &Range<usize>| content.end);
-        let mut behind = Vec::new();
-        if let LogEnd::Damaged { place, .. } = end {
-            match header(&file[place..], contents.len() as u32) {
-                // Only the content is damaged, so the reader can find the next record.
-                Some(header) => behind = scan(&file, place + HEADER + header.length, contents.len() as u32 + 1).0,
-                // If the file grew before its content was written, it ends in zeros.
-                None if file[place..].iter().all(|byte| *byte == 0) => end = LogEnd::Torn(file.len() - place),
-                None => {}
-            }
+        let mut records = LogRecords { length: begin, ..LogRecords::default() };
+        let (mut place, mut next) = (begin, 0);
+        while place < file.len() {
+            let rest = &file[place..];
+            let lost = match header(rest).filter(|header| header.number == next) {
+                Some(header) if rest.len() < header.end() => {
+                    records.cut_off(place, rest.len());
+                    break;
+                }
+                Some(header) if header.is_of(rest) => {
+                    records.intact.push(header.record_at(place));
+                    place += header.end();
+                    records.length = place;
+                    next += 1;
+                    continue;
+                }
+                Some(header) if rest.len() == header.end() && is_unwritten(&file, place, header.end()) => {
+                    records.cut_off(place, rest.len());
+                    break;
+                }
+                // The content is damaged, and the header tells where the next record begins.
+                Some(header) => Lost { bytes: header.end(), next: next + 1, only_adds: header.only_adds },
+                None if rest.len() < HEADER || is_unwritten(&file, place, HEADER) => {
+                    records.cut_off(place, rest.len());
+                    break;
+                }
+                None => find_record(rest, next),
+            };
+            records.lose(place, &lost);
+            place += lost.bytes;
+            next = lost.next;
         }
-        LogRecords { file, contents, behind, end, length }
+        LogRecords { file, ..records }
     }
 
-    /// The contents in order, up to the end or the damage.
-    pub(crate) fn contents(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        self.contents.iter().map(|content| &self.file[content.clone()])
+    /// The rest of the file is an incomplete record. Behind damage it may also be the rest of a removal.
+    fn cut_off(&mut self, place: usize, bytes: usize) {
+        match self.end {
+            LogEnd::Damaged(_) => self.lose(place, &Lost { bytes, next: 0, only_adds: false }),
+            _ => self.end = LogEnd::Torn(bytes),
+        }
     }
 
-    /// The contents that are readable behind the damage.
-    pub(crate) fn behind(&self) -> impl Iterator<Item = &[u8]> {
-        self.behind.iter().map(|content| &self.file[content.clone()])
+    /// Records at this place are damaged.
+    fn lose(&mut self, place: usize, lost: &Lost) {
+        let mut damage = match &self.end {
+            LogEnd::Damaged(damage) => damage.clone(),
+            _ => Damage { place, bytes: 0, only_adds: true },
+        };
+        damage.bytes += lost.bytes;
+        damage.only_adds &= lost.only_adds;
+        self.end = LogEnd::Damaged(damage);
+        if !lost.only_adds {
+            self.first_valid = self.intact.len();
+        }
     }
+
+    /// The valid records in order: the intact records, without those before damage that may have contained a removal.
+    /// No damage therefore brings back an addition that was removed.
+    pub(crate) fn valid(&self) -> impl Iterator<Item = Record<&[u8]>> + Clone {
+        let at = |record: &Record<Range<usize>>| Record {
+            content: &self.file[record.content.clone()],
+            only_adds: record.only_adds,
+        };
+        self.intact[self.first_valid..].iter().map(at)
+    }
+}
+
+/// Damaged bytes, and the number of the record behind them.
+struct Lost {
+    bytes: usize,
+    next: u32,
+    only_adds: bool,
 }
 
 /// An intact header.
 struct LogHeader {
     length: usize,
+    only_adds: bool,
+    number: u32,
     sum: [u8; 16],
 }
 
-/// Reads the header at the start of these bytes; `None` if the header is damaged or belongs to another record.
-fn header(bytes: &[u8], number: u32) -> Option<LogHeader> {
+impl LogHeader {
+    /// The number of bytes of the record.
+    fn end(&self) -> usize {
+        HEADER + self.length
+    }
+
+    /// Whether these bytes begin with the header and its intact content.
+    fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.get(HEADER..self.end()).is_some_and(|content| sum(self.number, content) == self.sum)
+    }
+
+    fn record_at(&self, place: usize) -> Record<Range<usize>> {
+        Record { content: place + HEADER..place + self.end(), only_adds: self.only_adds }
+    }
+}
+
+/// Reads the header at the start of these bytes; `None` if it is damaged.
+fn header(bytes: &[u8]) -> Option<LogHeader> {
     let (header, _) = bytes.split_first_chunk::<HEADER>()?;
     let (head, check) = header.split_at(HEADER - 8);
-    if blake3::hash(head).as_bytes()[..8] != *check || head[4..8] != number.to_be_bytes() {
+    if blake3::hash(head).as_bytes()[..8] != *check {
         return None;
     }
-    let length = u32::from_be_bytes(*head.first_chunk()?) as usize;
-    Some(LogHeader { length, sum: *head[8..].first_chunk()? })
+    let [length, number] = [0, 4].map(|place| head[place..].first_chunk().map(|bytes| u32::from_be_bytes(*bytes)));
+    let (length, number) = (length?, number?);
+    let sum = *head[8..].first_chunk()?;
+    Some(LogHeader { length: (length & !ONLY_ADDS) as usize, only_adds: length & ONLY_ADDS != 0, number, sum })
+}
+
+/// Whether the file ends in zeros from a sector within these bytes on, or from their begin: the file grew before its
+/// last sectors were written. No content ends in zero.
+fn is_unwritten(file: &[u8], place: usize, bytes: usize) -> bool {
+    let sectors = (place / SECTOR + 1..).map(|sector| sector * SECTOR).take_while(|sector| *sector < place + bytes);
+    let is_zero = |begin: usize| file.get(begin..).is_some_and(|tail| tail.iter().all(|byte| *byte == 0));
+    std::iter::once(place).chain(sectors).filter(|begin| *begin < file.len()).any(is_zero)
+}
+
+/// The bytes in front of the next intact record, whose number is at least `next`. A removal may be among them.
+fn find_record(bytes: &[u8], next: u32) -> Lost {
+    // Each of the records in front of it has a header.
+    let is_number = |place: usize| {
+        let number = bytes[place..].get(4..8).and_then(|number| number.first_chunk().copied()).map(u32::from_be_bytes);
+        number.is_some_and(|number| (next..=next.saturating_add((place / HEADER) as u32 + 1)).contains(&number))
+    };
+    let found = (0..bytes.len()).filter(|place| is_number(*place)).find_map(|place| {
+        let header = header(&bytes[place..]).filter(|header| header.is_of(&bytes[place..]))?;
+        Some(Lost { bytes: place, next: header.number, only_adds: false })
+    });
+    found.unwrap_or(Lost { bytes: bytes.len(), next, only_adds: false })
 }
 
 fn sum(number: u32, content: &[u8]) -> [u8; 16] {
@@ -113,39 +225,16 @@ fn sum(number: u32, content: &[u8]) -> [u8; 16] {
     *hasher.finalize().as_bytes().first_chunk().expect("32 bytes")
 }
 
-fn encode_header(number: u32, content: &[u8]) -> io::Result<[u8; HEADER]> {
-    let length = u32::try_from(content.len()).ok().filter(|length| *length as usize <= MAX_CONTENT);
+fn encode_header(number: u32, record: &Record) -> io::Result<[u8; HEADER]> {
+    let length = u32::try_from(record.content.len()).ok().filter(|length| *length as usize <= MAX_CONTENT);
     let length = length.ok_or_else(|| io::Error::other("the change is too large: split it"))?;
     let mut header = [0; HEADER];
-    header[..4].copy_from_slice(&length.to_be_bytes());
+    header[..4].copy_from_slice(&(length | if record.only_adds { ONLY_ADDS } else { 0 }).to_be_bytes());
     header[4..8].copy_from_slice(&number.to_be_bytes());
-    header[8..24].copy_from_slice(&sum(number, content));
+    header[8..24].copy_from_slice(&sum(number, &record.content));
     let check = blake3::hash(&header[..24]);
     header[24..].copy_from_slice(&check.as_bytes()[..8]);
     Ok(header)
-}
-
-/// The contents from this byte on, of records with consecutive numbers from `first` on.
-fn scan(file: &[u8], begin: usize, first: u32) -> (Vec<Range<usize>>, LogEnd) {
-    let (mut contents, mut place) = (Vec::new(), begin);
-    for number in first.. {
-        let rest = &file[place..];
-        if rest.is_empty() {
-            break;
-        }
-        if rest.len() < HEADER {
-            return (contents, LogEnd::Torn(rest.len()));
-        }
-        let damaged = LogEnd::Damaged { place, bytes: rest.len() };
-        let Some(LogHeader { length, sum: expected }) = header(rest, number) else { return (contents, damaged) };
-        let Some(content) = rest.get(HEADER..HEADER + length) else { return (contents, LogEnd::Torn(rest.len())) };
-        if sum(number, content) != expected {
-            return (contents, damaged);
-        }
-        contents.push(place + HEADER..place + HEADER + length);
-        place += HEADER + length;
-    }
-    (contents, LogEnd::Whole)
 }
 
 /// A file that grows by records.
@@ -166,7 +255,8 @@ impl ChangeLog {
         ChangeLog { state, name, format, file: None, length: 0, next: 0 }
     }
 
-    /// Continues behind these records, which were read from the file. Truncates the file after the last intact record.
+    /// Continues behind these records, which were read from the file without damage. Truncates the file after the last
+    /// intact record.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -176,7 +266,7 @@ impl ChangeLog {
             file.set_len(records.length as u64)?;
             file.sync_all()?;
         }
-        (self.file, self.length, self.next) = (Some(file), records.length as u64, records.contents.len() as u32);
+        (self.file, self.length, self.next) = (Some(file), records.length as u64, records.intact.len() as u32);
         Ok(())
     }
 
@@ -199,12 +289,12 @@ impl ChangeLog {
     /// Appends a record, and returns when the record is on the disk.
     ///
     /// # Errors
-    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured,
-    /// [`ChangeLog::is_broken`] is true.
-    pub(crate) fn append(&mut self, content: &[u8]) -> io::Result<()> {
+    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured, [`ChangeLog::is_broken`] is
+    /// true.
+    pub(crate) fn append(&mut self, record: &Record) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::Error::other("there is no file to append to")) };
-        let header = encode_header(self.next, content)?;
-        let record = [&header, content].concat();
+        let header = encode_header(self.next, record)?;
+        let record = [&header, &record.content[..]].concat();
         let written = file.write_all_at(&record, self.length);
         let is_written = written.is_ok();
         if let Err(error) = written.and_then(|()| file.sync_data()) {
@@ -225,7 +315,7 @@ impl ChangeLog {
     /// # Errors
     /// If the disk refuses; then the file is unchanged. If only the sync of the directory fails, either file may be
     /// present after a power failure, as the error states.
-    pub(crate) fn replace(&mut self, contents: impl Iterator<Item = Vec<u8>>) -> io::Result<()> {
+    pub(crate) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
         let (mut length, mut next) = (0, 0);
         let line = self.format.log_line();
         let file = self.state.replace(self.name, |file| {
@@ -234,9 +324,9 @@ impl ChangeLog {
                 file.write_all(bytes)
             };
             put(line.as_bytes())?;
-            for content in contents {
-                put(&encode_header(next, &content)?)?;
-                put(&content)?;
+            for record in records {
+                put(&encode_header(next, &record)?)?;
+                put(&record.content)?;
                 next += 1;
             }
             Ok(())

@@ -40,7 +40,7 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::FileFormat;
 pub(crate) use self::examine::Examined;
-pub(crate) use self::log::{ChangeLog, LogEnd, LogRecords};
+pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, Record};
 
 /// The last applied rules.
 pub(crate) const RULES: &str = "rules.state";

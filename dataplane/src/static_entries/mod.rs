@@ -2,17 +2,22 @@
 //!
 //! These entries are not in the slots that packets fill, so that no flood affects them. Entries without a timeout are
 //! static: a change of them is on disk, in `lists.state`, before it is in force. A restart restores them with their
-//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date.
+//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date. Each
+//! change is an event, after it is in force.
 //!
 //! | file          | owns |
 //! |---------------|------|
 //! | this          | the map of the entries, and changes of it |
 //! | `stored.rs`   | the entries as they are stored, read at a start before the map is built, which can wait until frames are forwarded |
+//! | `events.rs`   | the events of changes |
+//! | `recent.rs`   | the changes that the engine keeps separately until it compiles all entries again |
 //! | `record.rs`   | changes as bytes |
 //! | `version1.rs` | the file of an earlier version |
 //! | `check.rs`    | which entries can be stored |
 
 mod check;
+mod events;
+mod recent;
 mod record;
 mod stored;
 mod version1;
@@ -23,14 +28,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyListsError};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::Time;
 
 pub(crate) use self::check::check;
 use self::check::{check_comment, check_list_name};
+use self::events::{Collected, EntryChange};
+use self::recent::{ListEntries, MOST_RECENT, Recent, overlapping_names};
 use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
-use crate::state_dir::ChangeLog;
+use crate::state_dir::{ChangeLog, Record};
 
 /// First and last address of an entry, which are unique in a list.
 pub(crate) type Bounds = (IpAddr, IpAddr);
@@ -40,11 +48,6 @@ const FEW_BYTES: u64 = 64 << 10;
 
 /// The number of bytes of a record in a rewritten file.
 const SNAPSHOT_RECORD: usize = 1 << 20;
-
-/// The maximum number of entries that the engine keeps separately until all are compiled again. The compilation of this
-/// number takes some 100 µs, that of a million a good part of a second: the cost of an addition hardly depends on the
-/// number of existing entries.
-const MOST_RECENT: usize = 1_024;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,15 +84,17 @@ pub(crate) struct NameEntry {
 
 /// The entries.
 pub(crate) struct StaticEntryStore {
-    lists: BTreeMap<String, BTreeMap<Bounds, OperatorEntry>>,
+    lists: BTreeMap<String, ListEntries>,
     /// Entries of host names, which the engine compiles with those of operators.
     names: Vec<NameEntry>,
     /// The earliest possible expiry of an entry.
     next_expiry: Time,
-    /// Entries that the engine keeps separately.
-    recent: Vec<(String, Bounds, Option<Time>)>,
-    /// Entries that the engine does not have yet; `None` if the engine must compile all entries again.
-    new: Option<Vec<(String, Bounds, Option<Time>)>>,
+    /// The changes that the engine keeps separately; `None` if the engine must compile all entries again.
+    recent: Option<Recent>,
+    /// Whether the engine has all changes.
+    is_installed: bool,
+    /// Events of changes that the engine may not have yet.
+    unpublished: Vec<EntryChange>,
     log: ChangeLog,
     /// The size of a file with only these entries, without its headers.
     live_bytes: u64,
@@ -108,11 +113,12 @@ impl StaticEntryStore {
         let entries = lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes);
         let live_bytes = entries.sum::<u64>() + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
         StaticEntryStore {
-            lists,
+            lists: lists.into_iter().map(|(name, entries)| (name, ListEntries::new(entries))).collect(),
             names,
             next_expiry: Time::NEVER,
-            recent: Vec::new(),
-            new: Some(Vec::new()),
+            recent: Some(Recent::default()),
+            is_installed: true,
+            unpublished: Vec::new(),
             log,
             live_bytes,
             next_compaction: 0,
@@ -137,53 +143,99 @@ impl StaticEntryStore {
         let unknown = self.lists.keys().filter(|name| lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (name.as_str(), OPERATOR_LEVEL)).collect();
         lists.bind_all(&unknown)?;
-        if let Some(new) = self.new.take().filter(|new| self.recent.len() + new.len() <= MOST_RECENT) {
-            if !new.is_empty() {
-                self.recent.extend(new);
-                let recent =
-                    self.recent.iter().filter_map(|(list, bounds, until)| Some((lists.id(list)?, *bounds, *until)));
-                lists.add_static_entries(recent);
+        match &self.recent {
+            Some(_) if self.is_installed => {}
+            Some(recent) => recent.install(lists),
+            None => {
+                let of_operators = self.lists().flat_map(|(name, entries)| {
+                    let list = lists.id(name);
+                    entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
+                });
+                lists.set_static_entries(of_operators.chain(of_names(lists, &self.names)));
+                self.recent = Some(Recent::default());
             }
-        } else {
-            self.recent.clear();
-            let of_operators = self.lists.iter().flat_map(|(name, entries)| {
-                let list = lists.id(name);
-                entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
-            });
-            lists.set_static_entries(of_operators.chain(of_names(lists, &self.names)));
         }
-        self.new = Some(Vec::new());
+        self.is_installed = true;
         Ok(())
     }
 
     /// Replaces the entries of host names. They are in force after the next [`StaticEntryStore::install`].
     pub(crate) fn set_names(&mut self, names: Vec<NameEntry>) {
-        self.new = self.new.take().filter(|_| names == self.names);
-        self.names = names;
+        if names != self.names {
+            (self.recent, self.is_installed) = (None, false);
+            self.names = names;
+        }
     }
 
-    /// Changes entries, all or none. The changes are in force after the next [`StaticEntryStore::install`].
+    /// As [`StaticEntryStore::change_with`]; removals are no flush.
+    ///
+    /// # Errors
+    /// As [`StaticEntryStore::change_with`].
+    #[cfg(test)]
+    pub(crate) fn change(&mut self, changes: Vec<OperatorChange>) -> io::Result<()> {
+        self.change_with(changes, EventKind::Removed)
+    }
+
+    /// Changes entries, all or none. The changes are in force after the next [`StaticEntryStore::install`]. The events of
+    /// removals have this kind.
     ///
     /// # Errors
     /// If static entries cannot be stored for the next start; then nothing changed.
-    pub(crate) fn change(&mut self, changes: Vec<OperatorChange>) -> io::Result<()> {
+    pub(crate) fn change_with(&mut self, changes: Vec<OperatorChange>, end: EventKind) -> io::Result<()> {
         let before: Vec<OperatorChange> = changes.into_iter().map(|change| self.put(change)).collect();
         if let Err(error) = self.store(&before) {
             before.into_iter().rev().for_each(|change| _ = self.put(change));
             return Err(error);
         }
-        match &mut self.new {
-            Some(new) if before.iter().all(|change| change.entry.is_none()) => {
-                for OperatorChange { list, bounds, .. } in before {
-                    if let Some(entry) = self.lists.get(&list).and_then(|entries| entries.get(&bounds)) {
-                        new.push((list, bounds, entry.until));
-                    }
-                }
-            }
-            // An entry was removed or replaced.
-            new => *new = None,
+        self.note_events(&before, end);
+        self.is_installed = false;
+        if let Some(recent) = self.recent.take().filter(|_| before.len() <= MOST_RECENT) {
+            self.recent = before.into_iter().try_fold(recent, |recent, undo| self.with_change(recent, undo));
         }
         Ok(())
+    }
+
+    /// Notes the events of changes that `undo` would undo.
+    fn note_events(&mut self, undo: &[OperatorChange], end: EventKind) {
+        let mut changes = Collected::default();
+        for OperatorChange { list, bounds, entry: before } in first_of_each(undo) {
+            let until = |entry: &OperatorEntry| entry.until;
+            let before = before.as_ref().map(until);
+            let now = self.list(list).and_then(|entries| entries.get(bounds)).map(until);
+            if let Some(kind) = events::kind(before, now, end) {
+                changes.push(kind, list, *bounds, now.or(before).flatten());
+            }
+        }
+        self.unpublished.extend(changes.events());
+    }
+
+    /// Publishes the events of changes that are in force.
+    pub(crate) fn publish(&mut self, lists: &Lists, now: Time) {
+        if self.is_installed {
+            events::publish(std::mem::take(&mut self.unpublished), lists, now);
+        }
+    }
+
+    /// Adds a change that was made to the recent changes; `None` if there are too many.
+    fn with_change(&self, mut recent: Recent, undo: OperatorChange) -> Option<Recent> {
+        let OperatorChange { list, bounds, entry: before } = undo;
+        let entries = self.lists.get(&list);
+        let now = entries.and_then(|entries| entries.entries.get(&bounds)).map(|entry| entry.until);
+        match (before.map(|before| before.until), now) {
+            (None, None) => {}
+            (None, Some(until)) => recent.add((list, bounds), until),
+            // Only the comment changed.
+            (Some(before), Some(until)) if before == until => {}
+            (Some(_), _) => {
+                let mut overlapping = match entries {
+                    Some(entries) => entries.overlapping(bounds, MOST_RECENT)?,
+                    None => Vec::new(),
+                };
+                overlapping.extend(overlapping_names(&self.names, &list, bounds));
+                recent.replace((list, bounds), overlapping);
+            }
+        }
+        Some(recent).filter(|recent| recent.len() <= MOST_RECENT)
     }
 
     /// Makes a change and returns the one that undoes it.
@@ -200,10 +252,10 @@ impl StaticEntryStore {
                     self.lists.entry(list.clone()).or_default().insert(bounds, entry)
                 }
             },
-            None => self.lists.get_mut(&list).and_then(|entries| entries.remove(&bounds)),
+            None => self.lists.get_mut(&list).and_then(|entries| entries.entries.remove(&bounds)),
         };
         self.live_bytes -= before.as_ref().map_or(0, OperatorEntry::stored_bytes);
-        if self.lists.get(&list).is_some_and(BTreeMap::is_empty) {
+        if self.lists.get(&list).is_some_and(|entries| entries.entries.is_empty()) {
             self.live_bytes -= list_bytes(&list);
             self.lists.remove(&list);
         }
@@ -212,14 +264,10 @@ impl StaticEntryStore {
 
     /// Stores the static entries that `undo` would change.
     fn store(&mut self, undo: &[OperatorChange]) -> io::Result<()> {
-        let mut keys: Vec<&OperatorChange> = undo.iter().collect();
-        // A stable sort: of two changes of an entry, the first one contains the stored entry.
-        keys.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
-        keys.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
         let mut content = Content::default();
-        for OperatorChange { list, bounds, entry: before } in keys {
+        for OperatorChange { list, bounds, entry: before } in first_of_each(undo) {
             let is_static = |entry: &&OperatorEntry| entry.until.is_none();
-            let now = self.lists.get(list).and_then(|entries| entries.get(bounds)).filter(is_static);
+            let now = self.list(list).and_then(|entries| entries.get(bounds)).filter(is_static);
             match (before.as_ref().filter(is_static), now) {
                 (Some(before), None) => content.push(list, &before.set, None),
                 (None, None) => {}
@@ -230,13 +278,13 @@ impl StaticEntryStore {
         if content.len() == 0 {
             return Ok(());
         }
-        let content = content.into_bytes();
-        if self.log.is_broken() { self.write_anew() } else { self.log.append(&content) }
+        let record = content.into_record();
+        if self.log.is_broken() { self.write_anew() } else { self.log.append(&record) }
     }
 
     fn write_anew(&mut self) -> io::Result<()> {
         let lists = self.lists.iter();
-        let entries = lists.flat_map(|(name, entries)| entries.values().map(move |entry| (name.as_str(), entry)));
+        let entries = lists.flat_map(|(name, list)| list.entries.values().map(move |entry| (name.as_str(), entry)));
         let entries = entries.filter(|(_, entry)| entry.until.is_none());
         self.log.replace(snapshot(entries.map(|(name, entry)| (name, &entry.set, entry.comment.as_str()))))
     }
@@ -256,37 +304,45 @@ impl StaticEntryStore {
     }
 
     /// Removes expired entries. Returns whether there were any. Expired entries are not in force: this call only frees
-    /// their memory.
+    /// their memory, and the engine frees theirs when it compiles all entries again.
     pub(crate) fn expire(&mut self, now: Time) -> bool {
         if now < self.next_expiry {
             return false;
         }
-        let is_live = |entry: &OperatorEntry| entry.until.is_none_or(|until| now < until);
-        self.lists.values_mut().for_each(|entries| entries.retain(|_, entry| is_live(entry)));
+        let mut expired = Collected::default();
+        for (name, list) in &mut self.lists {
+            list.entries.retain(|bounds, entry| {
+                let is_live = entry.until.is_none_or(|until| now < until);
+                if !is_live {
+                    expired.push(EventKind::Expired, name, *bounds, entry.until);
+                }
+                is_live
+            });
+        }
+        self.unpublished.extend(expired.events());
         let live_bytes = &mut self.live_bytes;
-        self.lists.retain(|name, entries| {
-            *live_bytes -= if entries.is_empty() { list_bytes(name) } else { 0 };
-            !entries.is_empty()
+        self.lists.retain(|name, list| {
+            *live_bytes -= if list.entries.is_empty() { list_bytes(name) } else { 0 };
+            !list.entries.is_empty()
         });
-        let left = self.lists.values().flat_map(BTreeMap::values).filter_map(|entry| entry.until);
+        let left = self.lists().flat_map(|(_, entries)| entries.values()).filter_map(|entry| entry.until);
         self.next_expiry = left.min().unwrap_or(Time::NEVER);
-        self.new = None;
         true
     }
 
     /// The lists that have an entry.
     pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &BTreeMap<Bounds, OperatorEntry>)> {
-        self.lists.iter().map(|(name, entries)| (name.as_str(), entries))
+        self.lists.iter().map(|(name, list)| (name.as_str(), &list.entries))
     }
 
     /// The number of entries.
     pub(crate) fn number(&self) -> usize {
-        self.lists.values().map(BTreeMap::len).sum()
+        self.lists().map(|(_, entries)| entries.len()).sum()
     }
 
     /// The entries of a list.
     pub(crate) fn list(&self, name: &str) -> Option<&BTreeMap<Bounds, OperatorEntry>> {
-        self.lists.get(name)
+        self.lists.get(name).map(|list| &list.entries)
     }
 
     /// The path of the file, for messages.
@@ -300,13 +356,22 @@ impl StaticEntryStore {
     }
 }
 
+/// The first change of each entry, in the order of entries: it undoes all changes of the entry.
+fn first_of_each(undo: &[OperatorChange]) -> Vec<&OperatorChange> {
+    let mut changes: Vec<&OperatorChange> = undo.iter().collect();
+    // A stable sort.
+    changes.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
+    changes.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
+    changes
+}
+
 /// Entries of host names in the form of the engine. The engine has their lists already, because rules name them.
 fn of_names<'n>(lists: &'n Lists, names: &'n [NameEntry]) -> impl Iterator<Item = (ListId, Bounds, Option<Time>)> + 'n {
     names.iter().filter_map(|entry| Some((lists.id(&entry.list)?, entry.bounds, entry.until)))
 }
 
 /// Records that contain these entries, which are in order.
-fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)>) -> impl Iterator<Item = Vec<u8>> {
+fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)>) -> impl Iterator<Item = Record> {
     let mut entries = entries.peekable();
     std::iter::from_fn(move || {
         entries.peek()?;
@@ -316,7 +381,7 @@ fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)
         {
             content.push(list, set, Some(comment));
         }
-        Some(content.into_bytes())
+        Some(content.into_record())
     })
 }
 

@@ -7,6 +7,7 @@
 //! L  name (length: 4 bytes)                      the list of the changes that follow
 //! P  address(es)  comment (length: 2 bytes)      an entry is in the list, perhaps in place of one with these addresses
 //! R  address(es)                                 the entry with these addresses is removed
+//! E                                              the end, so that the last byte is not 0; absent in older files
 //!
 //! address(es)
 //!   0…32     4 bytes: an IPv4 prefix of this length
@@ -21,10 +22,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use knockplane_policy::rule::AddressSet;
 
 use super::{check_comment, check_list_name};
+use crate::state_dir::Record;
 
 const LIST: u8 = b'L';
 const PUT: u8 = b'P';
 const REMOVE: u8 = b'R';
+const END: u8 = b'E';
 
 const V6: u8 = 64;
 const RANGE: u8 = 255;
@@ -61,6 +64,7 @@ pub(super) fn list_bytes(name: &str) -> u64 {
 pub(super) struct Content<'l> {
     bytes: Vec<u8>,
     list: &'l str,
+    removes: bool,
 }
 
 impl<'l> Content<'l> {
@@ -72,6 +76,7 @@ impl<'l> Content<'l> {
             self.bytes.extend_from_slice(list.as_bytes());
             self.list = list;
         }
+        self.removes |= comment.is_none();
         self.bytes.push(if comment.is_some() { PUT } else { REMOVE });
         put_address(&mut self.bytes, set);
         if let Some(comment) = comment {
@@ -85,8 +90,9 @@ impl<'l> Content<'l> {
         self.bytes.len()
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    pub(super) fn into_record(mut self) -> Record {
+        self.bytes.push(END);
+        Record { content: self.bytes, only_adds: !self.removes }
     }
 }
 
@@ -217,7 +223,7 @@ impl<'c> Iterator for Changes<'c> {
     type Item = Result<StoredChange<'c>, ContentError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.place >= self.content.len() {
+        if self.place >= self.content.len() || self.content[self.place..] == [END] {
             return None;
         }
         let change = self.read();

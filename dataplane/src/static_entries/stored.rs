@@ -9,10 +9,12 @@ use anyhow::{Context as _, anyhow, bail};
 use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyListsError};
 use knockplane_policy::wire::NewEntry;
 
-use super::record::{Changes, Content, ContentError, StoredChange};
+use super::record::{Changes, ContentError, StoredChange};
 use super::version1::{self, Version1Entries};
 use super::{Bounds, NameEntry, OperatorEntry, StaticEntryStore, check, of_names, snapshot};
-use crate::state_dir::{ChangeLog, FileFormat, LISTS, LogEnd, LogRecords, OLD_LISTS, StateDir, StoredFile, damage};
+use crate::state_dir::{
+    ChangeLog, Damage, FileFormat, LISTS, LogEnd, LogRecords, OLD_LISTS, Record, StateDir, StoredFile, damage,
+};
 
 /// The format of `lists.state`.
 pub(super) const FORMAT: FileFormat = FileFormat { kind: "lists", version: 2 };
@@ -34,10 +36,10 @@ pub(crate) struct StoredEntries {
 }
 
 enum Contents {
-    /// The records of `lists.state`, and removals that follow damage.
-    File(LogRecords, Vec<u8>),
+    /// The records of `lists.state`.
+    File(LogRecords),
     /// The content of a file of an earlier version, or nothing.
-    Memory(Vec<Vec<u8>>),
+    Memory(Vec<Record>),
 }
 
 impl StoredEntries {
@@ -68,15 +70,10 @@ impl StoredEntries {
         let mut found = None;
         let contents = match state.read_log(LISTS, FORMAT, version1::FORMAT)? {
             Some(StoredFile::Records(records)) => {
-                let removals = removals_behind(&records).map_err(|error| damaged(&path, error))?;
-                if let LogEnd::Damaged { place, bytes } = records.end {
-                    found = Some(format!(
-                        "{} is damaged at byte {place}: the entries before it are in force, the {bytes} bytes from there \
-                         on are not",
-                        path.display()
-                    ));
+                if let LogEnd::Damaged(damage) = &records.end {
+                    found = Some(describe(&path, damage));
                 }
-                Contents::File(records, removals)
+                Contents::File(records)
             }
             Some(StoredFile::Whole(content)) => {
                 Contents::Memory(from_version1(&content).map_err(|error| damaged(&path, error))?)
@@ -85,7 +82,7 @@ impl StoredEntries {
         };
         let stored = StoredEntries { path, contents, log, damage: found };
         if let Some(old) = old.filter(|_| compares)
-            && stored.contents().collect::<Vec<_>>() != old.iter().map(Vec::as_slice).collect::<Vec<_>>()
+            && !stored.contents().eq(old.iter().map(|record| &record.content[..]))
         {
             let [new, old] = [LISTS, OLD_LISTS].map(|name| state.file(name).display().to_string());
             bail!("{new} and {old}, which an earlier version wrote, hold different entries: remove one of them")
@@ -97,19 +94,20 @@ impl StoredEntries {
     fn repair(&mut self, state: &StateDir) {
         let shown = self.path.display();
         let done = match &self.contents {
-            Contents::File(records, removals) => match records.end {
+            Contents::File(records) => match records.end {
                 LogEnd::Whole => self.log.resume(records),
                 LogEnd::Torn(bytes) => {
                     tracing::warn!("{shown} ends in a change that was interrupted: its {bytes} bytes are cut off");
                     self.log.resume(records)
                 }
-                LogEnd::Damaged { .. } => {
+                LogEnd::Damaged(_) => {
                     let aside = state.keep_aside(LISTS);
                     let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
                     let told = self.damage.as_deref().unwrap_or_default();
                     tracing::error!("{told}; the file as it was found: {aside}");
-                    let removals = Some(removals.clone()).filter(|removals| !removals.is_empty());
-                    self.log.replace(records.contents().map(<[u8]>::to_vec).chain(removals))
+                    let to_write =
+                        |Record { content, only_adds }: Record<&[u8]>| Record { content: content.to_vec(), only_adds };
+                    self.log.replace(records.valid().map(to_write))
                 }
             },
             Contents::Memory(contents) if contents.is_empty() => Ok(()),
@@ -127,13 +125,12 @@ impl StoredEntries {
 
     /// The contents of all valid records, in order.
     fn contents(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        let (records, memory, removals) = match &self.contents {
-            Contents::File(records, removals) => (Some(records), &[][..], Some(removals.as_slice())),
-            Contents::Memory(contents) => (None, &contents[..], None),
+        let (records, memory) = match &self.contents {
+            Contents::File(records) => (Some(records), &[][..]),
+            Contents::Memory(records) => (None, &records[..]),
         };
-        let removals = removals.filter(|removals| !removals.is_empty());
-        let of_file = records.into_iter().flat_map(LogRecords::contents);
-        of_file.chain(memory.iter().map(Vec::as_slice)).chain(removals)
+        let of_file = records.into_iter().flat_map(LogRecords::valid).map(|record| record.content);
+        of_file.chain(memory.iter().map(|record| &record.content[..]))
     }
 
     fn changes(&self) -> impl Iterator<Item = Result<StoredChange<'_>, ContentError>> + Clone {
@@ -231,16 +228,16 @@ fn damaged(path: &Path, error: ContentError) -> anyhow::Error {
     anyhow::Error::new(error).context(damage(&path.display().to_string()))
 }
 
-/// The removals in the records behind damage: a removed entry must not return. The additions in these records are lost
-/// with the damaged record, which may have contained their removal.
-fn removals_behind(records: &LogRecords) -> Result<Vec<u8>, ContentError> {
-    let mut content = Content::default();
-    for change in records.behind().flat_map(Changes::of) {
-        let change = change?;
-        // An addition may replace an entry whose removal was in the damaged record.
-        content.push(change.list, &change.set, None);
-    }
-    Ok(content.into_bytes())
+/// The damage of a file, and the entries that are lost.
+fn describe(path: &Path, Damage { place, bytes, only_adds }: &Damage) -> String {
+    let lost = match only_adds {
+        true => "the entries in {bytes} bytes from there on are lost, and all others are in force",
+        false => {
+            "{bytes} bytes are lost, which may have removed entries: of the entries, those that were added behind these \
+             bytes are in force"
+        }
+    };
+    format!("{} is damaged at byte {place}: {}", path.display(), lost.replace("{bytes}", &bytes.to_string()))
 }
 
 /// The id of a list that operators fill. Registers the list if no rule has named it.
@@ -249,14 +246,14 @@ fn bind(lists: &Lists, name: &str) -> Result<ListId, TooManyListsError> {
 }
 
 /// The entries of a file with one checksum for each block, as records.
-fn from_version1(content: &[u8]) -> Result<Vec<Vec<u8>>, ContentError> {
+fn from_version1(content: &[u8]) -> Result<Vec<Record>, ContentError> {
     let entries: Vec<_> = Version1Entries::of(content).collect::<Result<_, _>>()?;
     let changes = entries.iter().map(|entry| (entry.list, &entry.set, entry.comment));
     Ok(snapshot(changes).collect())
 }
 
 /// The entries of a file without checksums, as records.
-fn read_json(state: &StateDir) -> anyhow::Result<Option<Vec<Vec<u8>>>> {
+fn read_json(state: &StateDir) -> anyhow::Result<Option<Vec<Record>>> {
     let Some(bytes) = state.read_old(OLD_LISTS)? else { return Ok(None) };
     let shown = state.file(OLD_LISTS).display().to_string();
     let entries: Vec<NewEntry> = serde_json::from_slice(&bytes).with_context(|| damage(&shown))?;

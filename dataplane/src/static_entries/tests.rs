@@ -1,6 +1,9 @@
 use std::fs;
 use std::sync::Arc;
 
+use knockplane_engine::state::events::ring::{Cursor, Received};
+use knockplane_engine::state::events::{Cause, EventEntry, ListEvent};
+use knockplane_policy::event::Origin;
 use tempfile::TempDir;
 
 use super::*;
@@ -22,6 +25,14 @@ fn all(entries: &StaticEntryStore) -> Vec<String> {
         .lists()
         .flat_map(|(list, entries)| entries.values().map(move |entry| format!("{list} {}", entry.set)))
         .collect()
+}
+
+/// The bytes of a file with only these entries.
+fn stored_bytes(entries: &StaticEntryStore) -> u64 {
+    let of_list = |(name, entries): (&str, &BTreeMap<Bounds, OperatorEntry>)| {
+        list_bytes(name) + entries.values().map(OperatorEntry::stored_bytes).sum::<u64>()
+    };
+    entries.lists().map(of_list).sum()
 }
 
 fn open(folder: &TempDir) -> Arc<StateDir> {
@@ -48,7 +59,8 @@ fn places(file: &[u8]) -> Vec<usize> {
     let mut place = file.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let mut places = vec![place];
     while let Some(length) = file.get(place..place + 4) {
-        place += 32 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        // The upper bit is a flag.
+        place += 32 + (u32::from_be_bytes(length.try_into().unwrap()) & u32::MAX >> 1) as usize;
         places.push(place);
     }
     places
@@ -125,15 +137,10 @@ fn a_restart_finds_the_last_state_of_each_entry() {
             stored.map(|(list, entry)| (list.to_owned(), entry.clone())).collect::<Vec<_>>()
         };
         assert_eq!(stored(&again), stored(&entries), "round {round}");
-        assert_eq!(
-            again.live_bytes,
-            again.lists.keys().map(|name| list_bytes(name)).sum::<u64>()
-                + again.lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes).sum::<u64>()
-        );
+        assert_eq!(again.live_bytes, stored_bytes(&again));
         // The load has opened the file again. Both values have the same content.
         entries = StaticEntryStore { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
-        let live = entries.lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes).sum::<u64>();
-        entries.live_bytes = live + entries.lists.keys().map(|name| list_bytes(name)).sum::<u64>();
+        entries.live_bytes = stored_bytes(&entries);
     }
 }
 
@@ -171,36 +178,107 @@ fn an_interrupted_change_is_cut_off() {
     assert_eq!(fs::read(state.file(LISTS)).unwrap(), file);
 }
 
-/// Flips each bit of the second of five records. The entries of the first record remain in force, except those that a
-/// later record removes.
+/// The entries that are in force if these records are damaged, computed from the changes.
+fn in_force(changes: &[(&str, &str, bool)], is_damaged: impl Fn(usize) -> bool, header: bool) -> Vec<String> {
+    let mut entries = Vec::new();
+    for (number, (list, set, adds)) in changes.iter().enumerate() {
+        let entry = format!("{list} {set}");
+        match is_damaged(number) {
+            true if *adds && !header => {}
+            true => entries.clear(),
+            false if *adds => entries.push(entry),
+            false => entries.retain(|other| *other != entry),
+        }
+    }
+    entries.sort();
+    entries
+}
+
+/// Each bit of each of six records: no removed entry returns. Only the entries of the damaged record are lost if it
+/// removed none. The damage is told, and the damaged file is kept.
 #[test]
-fn damage_leaves_what_is_before_it_and_is_told() {
-    let (_folder, state, file, after) = written(five());
+fn damage_brings_no_removed_entry_back() {
+    let changes = [
+        ("a", "192.0.2.1", true),
+        ("b", "198.51.100.0/24", true),
+        ("a", "192.0.2.1", false),
+        ("a", "192.0.2.3-192.0.2.9", true),
+        ("b", "198.51.100.0/24", false),
+        ("b", "192.0.2.0/24", true),
+    ];
+    let of = |(list, set, adds): &(&str, &str, bool)| if *adds { change(list, set, None) } else { removal(list, set) };
+    let (_folder, state, file, _) = written(changes.iter().map(of).collect());
     let places = places(&file);
-    for bit in 8 * places[1]..8 * places[2] {
+    for bit in 8 * places[0]..8 * file.len() {
+        let record = places.iter().rposition(|place| *place <= bit / 8).unwrap();
         let mut damaged = file.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(state.file(LISTS), &damaged).unwrap();
         assert!(StoredEntries::peek(&state).is_ok() && fs::read(state.file(LISTS)).unwrap() == damaged, "unchanged");
         let entries = StaticEntryStore::load(&state).unwrap();
         let found = all(&entries);
-        assert!(found.iter().all(|entry| after[1].contains(entry)), "bit {bit}: {found:?}");
-        // If only the content is damaged, the reader finds the removal of the first entry in a later record.
-        let is_content = bit / 8 >= places[1] + 32;
-        assert_eq!(found.is_empty(), is_content, "bit {bit}: {found:?}");
+        let expected = in_force(&changes, |number| number == record, bit / 8 < places[record] + 32);
+        assert_eq!(found, expected, "bit {bit} in record {record}");
         let told = entries.damage().expect("it is told");
-        assert!(told.contains(&format!("lists.state is damaged at byte {}", places[1])), "{told}");
+        assert!(told.contains(&format!("lists.state is damaged at byte {}: ", places[record])), "{told}");
         let aside = state.file(&format!("{LISTS}.aside-1"));
         assert_eq!(fs::read(&aside).unwrap(), damaged, "the damaged file is kept");
         fs::remove_file(aside).unwrap();
         let again = StaticEntryStore::load(&state).unwrap();
         assert!(again.damage().is_none() && all(&again) == found, "the new file is intact");
     }
-    let mut last = file.clone();
-    *last.last_mut().unwrap() ^= 1;
-    fs::write(state.file(LISTS), &last).unwrap();
-    let entries = StaticEntryStore::load(&state).unwrap();
-    assert!(all(&entries) == after[4] && entries.damage().is_some(), "a last record that is whole and damaged");
+    // Runs of damaged bytes, over the borders of records: in zeros, and cut out of the file.
+    for begin in (places[0]..file.len() - 1).step_by(3) {
+        for end in [begin + 1, begin + 7, begin + 40, begin + 90, file.len() - 1] {
+            let end = end.clamp(begin + 1, file.len() - 1);
+            let mut zeros = file.clone();
+            zeros[begin..end].fill(0);
+            let cut = [&file[..begin], &file[end..]].concat();
+            for damaged in [zeros, cut] {
+                if damaged == file {
+                    continue;
+                }
+                fs::write(state.file(LISTS), &damaged).unwrap();
+                let entries = StaticEntryStore::load(&state).unwrap();
+                let length = fs::metadata(state.file(LISTS)).unwrap().len() as usize;
+                for (entry, removed_by) in [("a 192.0.2.1", 2), ("b 198.51.100.0/24", 4)] {
+                    // Only if all from the removal on is cut off, as after an interrupted change.
+                    let is_cut_off = entries.damage().is_none() && length <= places[removed_by];
+                    let is_there = all(&entries).iter().any(|other| other == entry);
+                    assert!(!is_there || is_cut_off || begin >= places[removed_by + 1], "{begin}..{end}: {entry}");
+                }
+                _ = fs::remove_file(state.file(&format!("{LISTS}.aside-1")));
+            }
+        }
+    }
+}
+
+/// The sectors of a last record, of which the disk wrote only the first ones before a power failure.
+#[test]
+fn a_last_record_that_ends_in_unwritten_sectors_is_cut_off() {
+    // Records of some length, so that the last one is in two sectors, and once its header too.
+    for padding in 0..140 {
+        let folder = tempfile::tempdir().unwrap();
+        let state = open(&folder);
+        let mut entries = StaticEntryStore::load(&state).unwrap();
+        let mut long = change("a", "192.0.2.1", None);
+        long.entry.as_mut().unwrap().comment = "x".repeat(350 + padding);
+        entries.change(vec![long]).unwrap();
+        entries.change(vec![change("a", "192.0.2.2", None)]).unwrap();
+        let before = fs::metadata(state.file(LISTS)).unwrap().len() as usize;
+        entries.change(vec![removal("a", "192.0.2.1")]).unwrap();
+        let mut file = fs::read(state.file(LISTS)).unwrap();
+        let sector = 512;
+        if !(before < sector && sector < file.len()) {
+            continue;
+        }
+        file[sector..].fill(0);
+        fs::write(state.file(LISTS), &file).unwrap();
+        let entries = StaticEntryStore::load(&state).unwrap();
+        assert!(entries.damage().is_none(), "{padding}: {:?}", entries.damage());
+        assert_eq!(all(&entries), ["a 192.0.2.1", "a 192.0.2.2"], "{padding}: as before the removal");
+        assert_eq!(fs::metadata(state.file(LISTS)).unwrap().len() as usize, before);
+    }
 }
 
 #[test]
@@ -228,7 +306,8 @@ fn entries_that_would_not_be_written_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder);
     let mut log = ChangeLog::new(Arc::clone(&state), LISTS, stored::FORMAT);
-    log.replace([b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec()].into_iter()).unwrap();
+    let content = b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec();
+    log.replace([Record { content, only_adds: true }].into_iter()).unwrap();
     let stored = StoredEntries::load(&state).unwrap();
     let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[]).unwrap_err());
     assert!(error.contains("lists.state is damaged") && error.contains("no kind 33"), "{error}");
@@ -362,7 +441,7 @@ fn damage_of_an_earlier_version_is_told_and_not_started_with() {
 }
 
 #[test]
-fn an_entry_expires_and_the_engine_is_told() {
+fn an_entry_expires_to_the_nanosecond() {
     let folder = tempfile::tempdir().unwrap();
     let lists = Lists::new(1).unwrap();
     let mut entries = StaticEntryStore::load(&open(&folder)).unwrap();
@@ -374,8 +453,6 @@ fn an_entry_expires_and_the_engine_is_told() {
     let after = lists.membership([192, 0, 2, 9].into(), 0, Time::from_nanos(5));
     assert!(!after.contains(list), "to the nanosecond, before the entry is removed");
     assert!(entries.expire(Time::from_nanos(5)) && !entries.expire(Time::from_nanos(6)));
-    entries.install(&lists).unwrap();
-    assert!(!is_in([192, 0, 2, 9]));
     assert_eq!(all(&entries), ["a ::/0"]);
 }
 
@@ -399,20 +476,201 @@ fn the_engine_goes_by_every_change() {
     };
     entries.change(vec![change("a", &host(0), None)]).unwrap();
     check(&mut entries, "the first");
-    assert_eq!(entries.recent.len(), 1);
+    let recent = |entries: &StaticEntryStore| entries.recent.as_ref().map(Recent::len);
+    assert_eq!(recent(&entries), Some(1));
     entries.change((7..MOST_RECENT).map(|number| change("a", &host(number), None)).collect()).unwrap();
     check(&mut entries, "many");
-    assert_eq!(entries.recent.len(), MOST_RECENT - 6);
+    assert_eq!(recent(&entries), Some(MOST_RECENT - 6));
     entries.change(vec![removal("a", &host(14))]).unwrap();
     check(&mut entries, "a removal");
-    assert!(entries.recent.is_empty());
+    assert_eq!(recent(&entries), Some(MOST_RECENT - 6), "one entry less, and a removal");
     entries.change((MOST_RECENT..MOST_RECENT + 20).map(|number| change("a", &host(number), None)).collect()).unwrap();
     check(&mut entries, "beside others");
+    assert_eq!(recent(&entries), Some(0), "too many: all are compiled");
     entries.change(vec![removal("a", &host(MOST_RECENT + 5)), change("a", &host(14), None)]).unwrap();
-    check(&mut entries, "a removal of a recent one");
+    check(&mut entries, "a removal of a compiled one");
+    assert_eq!(recent(&entries), Some(2));
     entries
         .change((MOST_RECENT + 20..3 * MOST_RECENT).map(|number| change("a", &host(number), None)).collect())
         .unwrap();
     check(&mut entries, "too many");
-    assert!(entries.recent.is_empty());
+    assert_eq!(recent(&entries), Some(0));
+}
+
+/// Overlapping entries of operators and host names, with and without a timeout, added, changed and removed in any order.
+/// After each change, the lists are those of an engine that compiles all entries.
+#[test]
+fn changes_have_the_result_of_a_compilation() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(100).unwrap();
+    let mut entries = StaticEntryStore::load(&open(&folder)).unwrap();
+    let mut random = 7_u64;
+    let mut dice = move |sides: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % sides
+    };
+    let [mut kept, mut compiled] = [0; 2];
+    for round in 0..500 {
+        if dice(100) == 0 {
+            let name = |address: u64| {
+                let address = IpAddr::from([10, 0, 0, address as u8]);
+                NameEntry { list: "a".to_owned(), bounds: (address, address), until: None }
+            };
+            entries.set_names((0..dice(3)).map(|_| name(dice(32))).collect());
+        }
+        let changes = (0..1 + dice(3)).map(|_| {
+            let list = ["a", "b"][dice(2) as usize];
+            let (host, more) = (dice(32), dice(12));
+            let set = match dice(6) {
+                0 | 1 => format!("10.0.0.{host}"),
+                2 => format!("10.0.0.{}/{}", host, 25 + dice(7)),
+                3 => format!("10.0.0.{host}-10.0.0.{}", host + more + 1),
+                4 => format!("2001:db8::{host:x}/{}", 120 + dice(9)),
+                _ => format!("2001:db8::{host:x}"),
+            };
+            let set = set.parse::<AddressSet>().unwrap().to_string();
+            match dice(2) {
+                0 => removal(list, &set),
+                _ => change(list, &set, [None, Some(dice(3) + 1)][dice(2) as usize]),
+            }
+        });
+        let changes = changes.collect();
+        entries.change(changes).unwrap();
+        *[&mut compiled, &mut kept][usize::from(entries.recent.is_some())] += 1;
+        entries.install(&lists).unwrap();
+        if dice(50) == 0 {
+            entries.recent = None;
+            entries.install(&lists).unwrap();
+        }
+        let fresh = Lists::new(100).unwrap();
+        let all = entries.lists().flat_map(|(name, entries)| {
+            let id = fresh.id(name).map_or_else(|| fresh.bind(name, 0), Ok).unwrap();
+            entries.values().map(move |entry| (id, entry.set.bounds(), entry.until)).collect::<Vec<_>>()
+        });
+        let all: Vec<_> = all.collect();
+        let id = fresh.id("a").map_or_else(|| fresh.bind("a", 0), Ok).unwrap();
+        fresh.set_static_entries(all.into_iter().chain(entries.names.iter().map(|name| (id, name.bounds, name.until))));
+        for host in 0..48_u16 {
+            for address in [IpAddr::from([10, 0, 0, host as u8]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, host])] {
+                for now in (0..4).map(Time::from_nanos) {
+                    for list in ["a", "b"] {
+                        let is_in = |lists: &Lists| {
+                            lists.id(list).is_some_and(|id| lists.membership(address, 0, now).contains(id))
+                        };
+                        assert_eq!(is_in(&lists), is_in(&fresh), "round {round}: {address} in {list} at {now:?}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(kept > 450, "{kept} kept apart, {compiled} compiled");
+}
+
+/// The events after the cursor, none of which may be missed.
+fn received(lists: &Lists, cursor: &mut Cursor) -> Vec<(u64, ListEvent)> {
+    let event = |received| match received {
+        Received::Event(number, event) => (number, event),
+        Received::Gap(gap) => panic!("{gap:?}"),
+    };
+    std::iter::from_fn(|| lists.receive(cursor).map(event)).collect()
+}
+
+#[test]
+fn each_change_by_an_operator_is_an_event_after_it_is_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(100).unwrap();
+    let mut entries = StaticEntryStore::load(&open(&folder)).unwrap();
+    let mut cursor = Cursor::after(0);
+    let now = Time::from_nanos(3);
+    let mut expected_changes = Vec::new();
+    let mut check = |entries: &mut StaticEntryStore, expected: &[(EventKind, &str, Option<u64>)]| {
+        entries.publish(&lists, now);
+        assert_eq!(lists.receive(&mut cursor), None, "not before it is in force");
+        entries.install(&lists).unwrap();
+        entries.publish(&lists, now);
+        let events = received(&lists, &mut cursor);
+        for (_, ListEvent { kind, entry, cause, at }) in &events {
+            let EventEntry { list, level, is_static, origin, since, .. } = *entry;
+            assert_eq!((list, level, is_static), (lists.id("a").unwrap(), OPERATOR_LEVEL, true));
+            assert_eq!((origin, since, *at), (Origin::Operator, now, now));
+            assert_eq!(*cause, (*kind != EventKind::Expired).then_some(Cause::of(Origin::Operator)));
+        }
+        let told = events.iter().map(|(_, ListEvent { kind, entry, .. })| {
+            let set = AddressSet::of_bounds((entry.address, entry.last.unwrap_or(entry.address)));
+            let until = (entry.expiry != Time::NEVER).then(|| entry.expiry.as_nanos());
+            (*kind, set.to_string(), until)
+        });
+        let wanted = expected.iter().map(|(kind, set, until)| (*kind, (*set).to_owned(), *until));
+        assert_eq!(told.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+        expected_changes.extend(events);
+        assert_eq!(lists.static_changes_since(0).unwrap(), expected_changes, "also for a reader with a gap");
+    };
+    let both = vec![change("a", "192.0.2.1", None), change("a", "2001:db8::/32", Some(9))];
+    entries.change(both).unwrap();
+    check(&mut entries, &[(EventKind::Listed, "192.0.2.1", None), (EventKind::Listed, "2001:db8::/32", Some(9))]);
+    let mut comment = change("a", "192.0.2.1", None);
+    comment.entry.as_mut().unwrap().comment = "another".to_owned();
+    entries.change(vec![comment]).unwrap();
+    entries.install(&lists).unwrap();
+    let changes = vec![change("a", "2001:db8::/32", None), change("a", "192.0.2.3-192.0.2.9", Some(5))];
+    entries.change(changes).unwrap();
+    check(
+        &mut entries,
+        &[(EventKind::Listed, "192.0.2.3-192.0.2.9", Some(5)), (EventKind::Refreshed, "2001:db8::/32", None)],
+    );
+    let twice = vec![removal("a", "192.0.2.1"), change("a", "192.0.2.1", None), removal("a", "192.0.2.1")];
+    entries.change(twice).unwrap();
+    check(&mut entries, &[(EventKind::Removed, "192.0.2.1", None)]);
+    entries.change_with(vec![removal("a", "2001:db8::/32")], EventKind::Flushed).unwrap();
+    check(&mut entries, &[(EventKind::Flushed, "2001:db8::/32", None)]);
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    assert!(entries.change(vec![change("a", "192.0.2.1", None)]).is_err());
+    assert!(entries.unpublished.is_empty(), "a refused change is no event");
+    entries.expire(Time::from_nanos(5));
+    entries.publish(&lists, now);
+    let events = received(&lists, &mut cursor);
+    assert!(matches!(&events[..], [(_, event)] if event.kind == EventKind::Expired && event.cause.is_none()));
+}
+
+/// The ring has room for 256 events here.
+#[test]
+fn an_import_displaces_no_event_of_a_packet() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(64).unwrap();
+    let grants = lists.bind("grants", 1).unwrap();
+    let mut entries = StaticEntryStore::load(&open(&folder)).unwrap();
+    let grant = |host: u8| _ = lists.add(grants, [203, 0, 113, host].into(), Time::NEVER, Time::default());
+    grant(1);
+    let mut import: Vec<OperatorChange> = (0..50_000_u32)
+        .map(|number| change("a", &IpAddr::from((0x0a00_0000 + number).to_be_bytes()).to_string(), None))
+        .collect();
+    import.extend([change("a", "2001:db8::/32", None), change("b", "192.0.2.1", None)]);
+    entries.change(import).unwrap();
+    entries.install(&lists).unwrap();
+    entries.publish(&lists, Time::default());
+    grant(2);
+    let mut cursor = Cursor::after(0);
+    let events = received(&lists, &mut cursor);
+    let told: Vec<_> = events
+        .iter()
+        .map(|(_, ListEvent { kind, entry, .. })| (*kind, lists.name(entry.list).unwrap(), entry.address, entry.last))
+        .collect();
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let bulk =
+        |list: &str, first, last: Option<&str>| (EventKind::Bulk, list.to_owned(), address(first), last.map(address));
+    let listed = |text: &str| (EventKind::Listed, "grants".to_owned(), address(text), None);
+    let v6_end = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff";
+    let expected = [
+        listed("203.0.113.1"),
+        bulk("a", "10.0.0.0", Some("10.0.195.79")),
+        bulk("a", "2001:db8::", Some(v6_end)),
+        bulk("b", "192.0.2.1", None),
+        listed("203.0.113.2"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(lists.static_changes_since(1), None, "a reader reads the list");
+    assert_eq!(lists.static_changes_since(4), Some(Vec::new()));
+    let mut changed = Vec::new();
+    assert!(lists.changes_since(1, |change| changed.push(change)).is_some());
+    assert_eq!(changed.len(), 1, "removals of dynamic entries are still known: {changed:?}");
 }

@@ -158,7 +158,7 @@ fn a_damaged_state_file_is_refused_and_can_be_started_without() {
 }
 
 #[test]
-fn damaged_static_entries_leave_those_before_the_damage_and_a_warning() {
+fn damaged_static_entries_leave_the_others_and_a_warning() {
     with(&friends(), |topology, filter| {
         assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
         let path = filter.path("state").join("lists.state");
@@ -166,10 +166,10 @@ fn damaged_static_entries_leave_those_before_the_damage_and_a_warning() {
         assert!(knockctl(filter, &["list", "add", "friends", "192.0.2.1"]).ok());
         filter.dataplane.kill().expect("killed");
         let mut damaged = fs::read(&path).expect("a file");
-        damaged[first + 2] ^= 1;
+        *damaged.last_mut().expect("a record") ^= 1;
         fs::write(&path, &damaged).expect("written");
         filter.restart_dataplane().expect("started");
-        assert!(ping(topology, ""), "the entry before the damage is in force");
+        assert!(ping(topology, ""), "the damaged record only adds, so the entry before it is in force");
         let told = format!("{} is damaged at byte {first}", path.display());
         let shown = knockctl(filter, &["show", "status"]).stdout;
         assert!(shown.contains("warning") && shown.contains(&told), "{told}: {shown}");
@@ -177,6 +177,19 @@ fn damaged_static_entries_leave_those_before_the_damage_and_a_warning() {
         assert!(filter.log().contains(&told), "{}", filter.log());
         assert_eq!(fs::read(filter.path("state").join("lists.state.aside-1")).expect("kept"), damaged);
         assert!(!knockctl(filter, &["list", "show", "friends"]).stdout.contains("192.0.2.1"));
+
+        // The removal of the client's entry, damaged.
+        let removal = fs::metadata(&path).expect("a file").len() as usize;
+        assert!(knockctl(filter, &["list", "remove", "friends", CLIENT]).ok() && !ping(topology, ""));
+        assert!(knockctl(filter, &["list", "add", "friends", "192.0.2.1"]).ok());
+        filter.dataplane.kill().expect("killed");
+        let mut damaged = fs::read(&path).expect("a file");
+        damaged[removal + 40] ^= 1;
+        fs::write(&path, &damaged).expect("written");
+        filter.restart_dataplane().expect("started");
+        assert!(!ping(topology, ""), "the removed entry does not return");
+        assert!(filter.http("/readyz").expect("ready").contains(&format!("damaged at byte {removal}")));
+        assert!(knockctl(filter, &["list", "show", "friends"]).stdout.contains("192.0.2.1"), "added behind the damage");
     });
 }
 

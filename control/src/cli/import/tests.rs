@@ -211,10 +211,10 @@ fn a_check_before_a_rule_changes_nothing() {
         (format!("iptables -C {rule} || iptables -I INPUT -s %IP% -j ACCEPT"), "checks another rule"),
         (format!("iptables -C {rule} && {add}"), "checks another rule"),
         (format!("test -f /run/x || {add}"), "`test`"),
-        (format!("logger a || {add}"), "before `||` fails"),
+        (format!("logger a || {add}"), "the command before it fails"),
         (format!("iptables -C INPUT -s %IP% -p tcp --dport 23 -j ACCEPT || {add}"), "checks another rule"),
         (format!("! {add}"), "`!` that is not before"),
-        (format!("iptables -C {rule}"), "opens nothing"),
+        (format!("iptables -C {rule}"), "effect of the command is unknown"),
         (format!("{add} || iptables -P INPUT ACCEPT"), "`-P`"),
     ] {
         let told = opens(&command);

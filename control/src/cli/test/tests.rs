@@ -139,7 +139,7 @@ fn mistakes_in_a_file_have_their_line_and_are_no_failed_tests() {
         (step(&format!("{packet}\n[[test.step]]\npacket = 'udp'")), "DIR/r.test.toml:7: something is missing"),
         (
             step("from = 'outside'\npacket = 'udp 192.0.2.1 > 192.0.2.2:9 in inside'"),
-            "DIR/r.test.toml:6: the packet is said",
+            "DIR/r.test.toml:6: the packet is given as",
         ),
         (step("packet = 'udp 192.0.2.1 > 192.0.2.2:9 in ether7'"), "no interface that means a side"),
         (

@@ -39,6 +39,13 @@ impl ListSet {
         }
     }
 
+    /// Removes all lists of another set.
+    pub(crate) fn remove_all(&mut self, others: ListSet) {
+        for (mine, other) in self.0.iter_mut().zip(others.0) {
+            *mine &= !other;
+        }
+    }
+
     /// Adds the list to the set.
     pub const fn insert(&mut self, list: ListId) {
         self.0[list.index() / 64] |= 1 << (list.index() % 64);

@@ -19,6 +19,8 @@ fn event(number: u64) -> ListEvent {
         list: ListId(0),
         level: 1,
         address: SOURCE,
+        last: None,
+        is_static: false,
         by_network: false,
         vlan: Vlan::NONE,
         peer_tag: number as u32,

@@ -15,7 +15,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::packet::Vlan;
-use crate::rule::RuleId;
+use crate::rule::{AddressSet, RuleId};
 use crate::word::words;
 
 words! {
@@ -54,6 +54,9 @@ words! {
         Expired = "expired",
         /// The lists are full, and a newer entry evicted the entry.
         Evicted = "evicted",
+        /// An operator changed many static entries of the list at once. The record's addresses contain all of them. A
+        /// reader reads the static entries of the list.
+        Bulk = "bulk",
     }
 }
 
@@ -114,6 +117,13 @@ pub struct GrantRecord {
     pub level: u8,
     /// The address. If `by_network` is true, the lowest address of its IPv6 network of 64 bits.
     pub address: IpAddr,
+    /// The last address of a prefix or range that begins with `address`; `None` if the entry is one address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<IpAddr>,
+    /// The entry is one of an operator that takes no room in the lists: without a timeout, or a prefix or range. Beside
+    /// it, the address can have another entry in the list, which is independent of it.
+    #[serde(default, rename = "static", skip_serializing_if = "is_false")]
+    pub is_static: bool,
     /// Whether the entry counts for the address's whole IPv6 network of 64 bits.
     #[serde(default)]
     pub by_network: bool,
@@ -132,6 +142,19 @@ pub struct GrantRecord {
     pub since_ns: u64,
     /// The expiry, in nanoseconds since 1970, UTC; `None` if the entry does not expire.
     pub expires_ns: Option<u64>,
+}
+
+impl GrantRecord {
+    /// The addresses of the entry, as an address, prefix or range.
+    pub fn addresses(&self) -> AddressSet {
+        AddressSet::of_bounds((self.address, self.last.unwrap_or(self.address)))
+    }
+}
+
+/// Whether a field is left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A change of an entry.
@@ -195,6 +218,8 @@ mod tests {
                 list: "door-ssh".to_owned(),
                 level: 2,
                 address: [198, 51, 100, 7].into(),
+                last: None,
+                is_static: false,
                 by_network: false,
                 network: Vlan::NONE,
                 destination: Some(Destination { address: Some([203, 0, 113, 5].into()) }),
@@ -243,23 +268,35 @@ mod tests {
         let destination = prop::option::of(prop::option::of(addresses()));
         let times = (any::<u64>(), any::<Option<u64>>());
         let origin = prop::sample::select(Origin::ALL);
-        (".{0,12}", any::<u8>(), addresses(), any::<bool>(), networks(), destination, any::<u8>(), origin, times)
-            .prop_map(
-                |(list, level, address, by_network, network, destination, steps, origin, (since_ns, expires_ns))| {
-                    GrantRecord {
-                        list,
-                        level,
-                        address,
-                        by_network,
-                        network,
-                        destination: destination.map(|address| Destination { address }),
-                        steps,
-                        origin,
-                        since_ns,
-                        expires_ns,
-                    }
-                },
-            )
+        let range = (addresses(), prop::option::of(addresses()), any::<bool>());
+        (".{0,12}", any::<u8>(), range, any::<bool>(), networks(), destination, any::<u8>(), origin, times).prop_map(
+            |(
+                list,
+                level,
+                (address, last, is_static),
+                by_network,
+                network,
+                destination,
+                steps,
+                origin,
+                (since_ns, expires_ns),
+            )| {
+                GrantRecord {
+                    list,
+                    level,
+                    address,
+                    last,
+                    is_static,
+                    by_network,
+                    network,
+                    destination: destination.map(|address| Destination { address }),
+                    steps,
+                    origin,
+                    since_ns,
+                    expires_ns,
+                }
+            },
+        )
     }
 
     proptest! {

@@ -21,6 +21,14 @@ impl AddressSet {
         }
     }
 
+    /// The set with this first and last address: a prefix if it is one, else a range.
+    pub fn of_bounds((first, last): (IpAddr, IpAddr)) -> AddressSet {
+        let length = |length| IpNet::new(first, length).ok().map(|net| net.trunc());
+        let mut prefixes = (0..=IpNet::from(first).prefix_len()).filter_map(length);
+        let prefix = prefixes.find(|net| (net.network(), net.broadcast()) == (first, last));
+        prefix.map_or(AddressSet::Range(first, last), AddressSet::Prefix)
+    }
+
     /// The family of its addresses.
     pub fn family(&self) -> Family {
         Family::of(self.bounds().0)

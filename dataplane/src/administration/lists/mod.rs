@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use knockplane_engine::state::lists::{ListId, Lists as Engine};
 use knockplane_log::target;
+use knockplane_policy::event::EventKind;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
@@ -110,11 +111,8 @@ impl ListAdministration {
         let bounds = set.bounds();
         let is_static = self.entries.list(list).is_some_and(|entries| entries.contains_key(&bounds));
         if is_static {
-            change(
-                &mut self.entries,
-                &shared.state.lists,
-                vec![OperatorChange { list: list.to_owned(), bounds, entry: None }],
-            )?;
+            let removal = OperatorChange { list: list.to_owned(), bounds, entry: None };
+            change(&mut self.entries, &shared.state.lists, vec![removal], EventKind::Removed, now)?;
         }
         let added = |id: ListId| set.single().is_some_and(|address| shared.state.lists.remove(id, address, now));
         if id.is_some_and(added) || is_static {
@@ -178,8 +176,8 @@ impl ListAdministration {
         let changes: Vec<_> =
             own.map(|(bounds, _)| OperatorChange { list: list.to_owned(), bounds: *bounds, entry: None }).collect();
         let mut removed = changes.len() as u64;
-        change(&mut self.entries, &shared.state.lists, changes)?;
         let lists = &shared.state.lists;
+        change(&mut self.entries, lists, changes, EventKind::Flushed, now)?;
         removed += lists.flush(id, now);
         tracing::info!(target: target!("operator"), list, removed, "flushed by request");
         Ok(removed)
@@ -189,23 +187,28 @@ impl ListAdministration {
     pub(super) fn keep_house(&mut self, shared: &Shared) {
         self.entries.compact();
         let now = shared.clock.now();
-        if self.entries.expire(now)
-            && let Err(error) = self.entries.install(&shared.state.lists)
-        {
-            tracing::error!(%error, "the entries of operators cannot be renewed");
-        }
+        self.entries.expire(now);
+        self.entries.publish(&shared.state.lists, now);
         self.notes.forget(&shared.state.lists, now);
     }
 }
 
-/// Changes entries, on disk and for the workers. If that fails, nothing changes.
-fn change(entries: &mut StaticEntryStore, lists: &Engine, changes: Vec<OperatorChange>) -> Result<(), RequestError> {
+/// Changes entries, on disk and for the workers, and publishes the events. If that fails, nothing changes.
+fn change(
+    entries: &mut StaticEntryStore,
+    lists: &Engine,
+    changes: Vec<OperatorChange>,
+    end: EventKind,
+    now: Time,
+) -> Result<(), RequestError> {
     if changes.is_empty() {
         return Ok(());
     }
-    entries.change(changes).map_err(|error| {
+    entries.change_with(changes, end).map_err(|error| {
         let kept = entries.path();
         RequestError::Ours(format!("cannot keep the entries in {}: {error}; nothing changed", kept.display()))
     })?;
-    entries.install(lists).map_err(|error| RequestError::Ours(error.to_string()))
+    entries.install(lists).map_err(|error| RequestError::Ours(error.to_string()))?;
+    entries.publish(lists, now);
+    Ok(())
 }

@@ -62,11 +62,27 @@ impl EventNames<'_> {
     }
 
     fn record(&self, entry: &EventEntry) -> GrantRecord {
-        let EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry } = *entry;
+        let EventEntry {
+            list,
+            level,
+            address,
+            last,
+            is_static,
+            by_network,
+            vlan,
+            peer_tag,
+            peer,
+            step,
+            origin,
+            since,
+            expiry,
+        } = *entry;
         GrantRecord {
             list: self.lists.name(list).unwrap_or_default(),
             level,
             address,
+            last,
+            is_static,
             by_network,
             network: vlan,
             destination: (peer_tag != 0).then_some(Destination { address: peer }),

@@ -132,7 +132,7 @@ impl EventLog {
             return;
         }
         let record = &event.record;
-        let (address, list, level) = (record.address, &*record.list, record.level);
+        let (address, list, level) = (record.addresses(), &*record.list, record.level);
         let (vlan, pppoe) = (record.network.tags(), record.network.session());
         if event.kind.is_end() {
             tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
@@ -155,6 +155,12 @@ fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Ve
             found.push((number, event_of(changed, missed.after)));
         }
     })?;
+    // Of a bulk change, the event alone is missing, which has no line.
+    for (number, event) in lists.static_changes_since(since).unwrap_or_default() {
+        if gaps.iter().any(|missed| (missed.gap.first..=missed.gap.last).contains(&number)) {
+            found.push((number, event));
+        }
+    }
     Some(found)
 }
 

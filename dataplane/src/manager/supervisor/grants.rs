@@ -30,7 +30,7 @@ pub(super) fn log_grant(event: &Event, names: &EventNames<'_>) -> bool {
     // The network of the knock counts for the line, even if the lists do not separate networks.
     let network = if reason == "knock" { event.arrived } else { record.network };
     let (vlan, pppoe) = (network.tags(), network.session());
-    let (name, source, open_for) = (&door.name, record.address, format_duration(door.open_for));
+    let (name, source, open_for) = (&door.name, record.addresses(), format_duration(door.open_for));
     let what = if opened { "door opened" } else { "door closed" };
     tracing::info!(target: target!("door"), door = name, %source, %destination, vlan, pppoe, reason, open_for, "{what}");
     true

@@ -1,6 +1,7 @@
 //! The data that leaves the state: events of list entries, and logged packets.
 //!
-//! There is an event when an entry above a first step is added, is refreshed, or ends. The shard that changes the entry takes
+//! There is an event when an entry above a first step is added, is refreshed, or ends, and when an operator changes a
+//! static entry. The shard that changes the entry takes
 //! the number of the event and writes the event into the ring ([`ring`]) under its own lock. The numbers are therefore in the
 //! order of the changes of each entry. First steps cause no events: any source can take them, and a flood takes millions.
 //!
@@ -99,6 +100,11 @@ pub struct EventEntry {
     pub level: u8,
     /// The address; for a network, its lowest address.
     pub address: IpAddr,
+    /// The last address of a prefix or range; `None` for a single address.
+    pub last: Option<IpAddr>,
+    /// Whether the entry is an operator's static entry, or a prefix or range of an operator with a timeout. Another entry
+    /// of the address is independent of it.
+    pub is_static: bool,
     /// The entry counts for the address's whole IPv6 network of 64 bits.
     pub by_network: bool,
     /// The only VLAN of the entry; [`Vlan::NONE`] if the entry counts in all.

@@ -1,12 +1,13 @@
 //! The last removals of a shard, for subscribers that have a gap: an entry that was removed does not contain the number of
 //! its last change any more. The record is bounded: a new removal replaces the oldest one. The record contains the number of
-//! the last removal that it has dropped.
+//! the last removal that it has dropped. Another such record contains the last changes of static entries, which do not
+//! contain the number of their last change either.
 
 use std::collections::VecDeque;
 
 use super::ListEvent;
 
-/// The last removals of a shard.
+/// The last removals of a shard, or the last changes of static entries.
 pub(crate) struct Removals {
     /// Allocated at start, so that no allocation happens under the lock of a shard.
     events: VecDeque<(u64, ListEvent)>,
@@ -31,6 +32,12 @@ impl Removals {
         if self.room > 0 {
             self.events.push_back((number, event));
         }
+    }
+
+    /// Drops all removals up to this number.
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.events.clear();
+        self.forgotten = number;
     }
 
     /// The removals after this number; `None` if some of them were dropped.

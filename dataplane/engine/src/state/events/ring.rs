@@ -138,6 +138,8 @@ mod tests {
             list: ListId(0),
             level: 1,
             address: IpAddr::from([192, 0, 2, 1]),
+            last: None,
+            is_static: false,
             by_network: false,
             vlan: Vlan::NONE,
             peer_tag: 0,

@@ -1,10 +1,15 @@
 //! Subscriptions to the events of entries, and reads of the changes since an event.
 
-use knockplane_policy::event::StartId;
+use std::net::IpAddr;
+use std::sync::PoisonError;
 
-use super::{Lists, STEP, lock};
+use knockplane_policy::event::{EventKind, Origin, StartId};
+use knockplane_policy::packet::Vlan;
+use knockplane_policy::time::Time;
+
+use super::{ListId, Lists, OPERATOR_LEVEL, STEP, lock};
 use crate::state::events::ring::{Cursor, Received};
-use crate::state::events::{EventEntry, ListEvent};
+use crate::state::events::{Cause, EventEntry, ListEvent};
 use crate::state::lists::shard::SlotRange;
 
 /// A change that a subscriber with a gap reads from the lists.
@@ -14,6 +19,19 @@ pub enum Changed {
     Ended(u64, ListEvent),
     /// An entry in its present state: the number of its last event, and the entry.
     Entry(u64, EventEntry),
+}
+
+/// A change of a static entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaticChange {
+    /// The change. With [`EventKind::Bulk`], many entries within `bounds` changed.
+    pub kind: EventKind,
+    /// The list.
+    pub list: ListId,
+    /// The first and the last address.
+    pub bounds: (IpAddr, IpAddr),
+    /// The expiry after the change; for an entry that ended, before it. `None` if the entry has no timeout.
+    pub until: Option<Time>,
 }
 
 impl Lists {
@@ -33,10 +51,48 @@ impl Lists {
         self.events.receive(cursor)
     }
 
-    /// Calls the visitor with the changes after the event of this number: for each part of the lists, first the entries
+    /// Publishes a change of a static entry by an operator, or its expiry, after the change is in force. Returns the
+    /// number of the event.
+    pub fn publish_static(&self, change: StaticChange, now: Time) -> u64 {
+        let StaticChange { kind, list, bounds: (first, last), until } = change;
+        let entry = EventEntry {
+            list,
+            level: OPERATOR_LEVEL,
+            address: first,
+            last: Some(last).filter(|last| *last != first),
+            is_static: true,
+            by_network: false,
+            vlan: Vlan::NONE,
+            peer_tag: 0,
+            peer: None,
+            step: 0,
+            origin: Origin::Operator,
+            since: now,
+            expiry: until.unwrap_or(Time::NEVER),
+        };
+        let cause = (kind != EventKind::Expired).then_some(Cause::of(Origin::Operator));
+        let event = ListEvent { kind, entry, cause, at: now };
+        // Under the lock, so that the changes are in the order of their numbers.
+        let mut changes = self.static_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.events.push(event);
+        match kind {
+            EventKind::Bulk => changes.forget(number),
+            _ => changes.push(number, event),
+        }
+        number
+    }
+
+    /// The events of static entries after this number; `None` if some of them are not kept, or if one is a
+    /// [`EventKind::Bulk`]: the subscriber must then read all static entries, which their owner has.
+    pub fn static_changes_since(&self, number: u64) -> Option<Vec<(u64, ListEvent)>> {
+        let changes = self.static_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.since(number).map(Iterator::collect)
+    }
+
+    /// Calls the visitor with the changes of dynamic entries after the event of this number: for each part of the lists, first the entries
     /// that ended, then the present entries. Returns the number up to which these changes are complete. A subscriber
-    /// that applies them in this order, and then all events after that number, has exactly the entries above a first
-    /// step that the lists have.
+    /// that applies them in this order, and then all events after that number, has exactly the dynamic entries above a
+    /// first step that the lists have. [`Lists::static_changes_since`] has the changes of static entries.
     ///
     /// `None` if the lists no longer have the removals since this number. The subscriber must then discard all changes
     /// and read everything with 0, which always succeeds and visits all entries.

@@ -98,10 +98,9 @@ impl Lists {
         }
         // Read under the lock that a change of the static entries takes: a lookup with the version after the change
         // sees the new entries.
-        self.for_static_entries(|entries| {
-            let (set, time) = entries.find(key, now);
+        if let Some((set, time)) = self.in_static_entries(|entries| entries.find(key, now)) {
             lookup.add(set, time);
-        });
+        }
     }
 
     /// Whether a new lookup of these lists would have the same result now.

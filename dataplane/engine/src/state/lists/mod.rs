@@ -20,13 +20,13 @@
 //! - An attacker cannot choose addresses that share a shard or a bucket: every start draws a new secret. If first steps
 //!   count for the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are replaced as a whole, and no
-//!   packet changes them.
+//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot, and no packet changes them. A lookup sees a
+//!   change of them as a whole.
 //! - Lists are identified by name. A name keeps its id during the lifetime of the process, so entries survive new
 //!   rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -39,21 +39,22 @@ pub use self::changes::AddOutcome;
 pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
-pub use self::events::Changed;
+pub use self::events::{Changed, StaticChange};
 pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
-pub use self::operator::OPERATOR_LEVEL;
+pub use self::operator::{OPERATOR_LEVEL, StaticEntry};
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::vlan::VlanLists;
 use crate::state::events::EventRoom;
+use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{AddressKey, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, VLAN_BYTES};
-use crate::state::static_entries::StaticEntries;
+use crate::state::static_entries::AmendedEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
 mod changes;
@@ -96,12 +97,11 @@ pub struct Lists {
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
-    static_entries: ArcSwapOption<StaticEntries>,
-    /// Static entries that were added after `static_entries` was compiled; see [`Lists::add_static_entries`].
-    recent_static_entries: ArcSwapOption<StaticEntries>,
-    /// One bit for each of the two pointers above that is set. A lookup reads these bits, which is cheaper than a read
-    /// of both pointers.
-    has_static_entries: AtomicU8,
+    static_entries: ArcSwapOption<AmendedEntries>,
+    /// Whether there are any: cheaper to read at every lookup.
+    has_static_entries: AtomicBool,
+    /// The last events of static entries.
+    static_changes: Mutex<Removals>,
     /// The first shard of the next sweep.
     swept: AtomicUsize,
     events: Arc<EventRing>,
@@ -185,8 +185,8 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
-            recent_static_entries: ArcSwapOption::empty(),
-            has_static_entries: AtomicU8::new(0),
+            has_static_entries: AtomicBool::new(false),
+            static_changes: Mutex::new(Removals::new(4 * room.removals).ok_or_else(lack)?),
             swept: AtomicUsize::new(0),
             events,
             start: StartId(Lists::draw_secret()[0]),

@@ -14,42 +14,44 @@ use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, lock};
 use crate::state::events::Cause;
 use crate::state::key::AddressKey;
 use crate::state::lists::shard::{EntryScope, EntryTerms};
-use crate::state::static_entries::StaticEntries;
+use crate::state::static_entries::{AmendedEntries, StaticEntries};
 
 /// The level of lists that only operators fill: no packet adds entries, and first knocks evict no entry.
 pub const OPERATOR_LEVEL: u8 = u8::MAX;
 
-/// Bits of `has_static_entries`.
-const HAS_STATIC_ENTRIES: u8 = 1;
-const HAS_RECENT_STATIC_ENTRIES: u8 = 2;
-
-fn compile(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> Option<Arc<StaticEntries>> {
-    let mut entries = entries.peekable();
-    entries.peek().is_some().then(|| Arc::new(StaticEntries::of(entries)))
-}
+/// A static entry: its list, its first and last address, and its expiry, which is `None` if it has no timeout.
+pub type StaticEntry = (ListId, (IpAddr, IpAddr), Option<Time>);
 
 impl Lists {
-    /// Replaces the static entries. Each entry has a first address, a last address, and an expiry, which is `None` if
-    /// the entry has no timeout. Static entries are never evicted, and no packet changes them.
-    pub fn set_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
-        self.static_entries.store(compile(entries));
-        // Cleared after the replacement, which contains these entries as well: a lookup in between finds them in one of
-        // the two.
-        self.recent_static_entries.store(None);
-        self.static_entries_changed();
+    /// Replaces the static entries. Static entries are never evicted, and no packet changes them.
+    pub fn set_static_entries(&self, entries: impl Iterator<Item = StaticEntry>) {
+        let mut entries = entries.peekable();
+        let entries = entries.peek().is_some().then(|| AmendedEntries::new(StaticEntries::of(entries)));
+        self.static_entries_changed(entries);
     }
 
-    /// Adds static entries to those of [`Lists::set_static_entries`]. These entries replace those of the last such
-    /// call. The cost depends on these entries alone; a lookup searches both.
-    pub fn add_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
-        self.recent_static_entries.store(compile(entries));
-        self.static_entries_changed();
+    /// Changes the static entries of [`Lists::set_static_entries`]. These changes replace those of the last such call.
+    /// In the lists and for the addresses of `replaced`, the recent entries alone count: among them must be all entries of
+    /// the list that overlap. All other recent entries count beside the entries of that call. The cost depends on these
+    /// changes alone.
+    pub fn change_static_entries(
+        &self,
+        recent: impl Iterator<Item = StaticEntry>,
+        replaced: impl Iterator<Item = (ListId, (IpAddr, IpAddr))>,
+    ) {
+        let present = self.static_entries.load();
+        let recent = StaticEntries::of(recent);
+        let changed = match &*present {
+            Some(present) => present.with_changes(recent, replaced),
+            // There is nothing to replace.
+            None => AmendedEntries::new(recent),
+        };
+        self.static_entries_changed(Some(changed));
     }
 
-    fn static_entries_changed(&self) {
-        let kinds = [&self.static_entries, &self.recent_static_entries];
-        let [all, recent] = kinds.map(|entries| entries.load().is_some());
-        self.has_static_entries.store(u8::from(all) | u8::from(recent) << 1, Ordering::Relaxed);
+    fn static_entries_changed(&self, entries: Option<AmendedEntries>) {
+        self.has_static_entries.store(entries.is_some(), Ordering::Relaxed);
+        self.static_entries.store(entries.map(Arc::new));
         // A worker that takes a lock after this sees the new entries. A worker that took the lock before looks up
         // again.
         for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
@@ -58,27 +60,18 @@ impl Lists {
         }
     }
 
-    /// The static entries, in compiled form.
+    /// Reads the static entries, if there are any.
     #[inline]
-    pub(super) fn for_static_entries(&self, mut look: impl FnMut(&StaticEntries)) {
-        let kinds = self.has_static_entries.load(Ordering::Relaxed);
-        if kinds & HAS_STATIC_ENTRIES != 0
-            && let Some(entries) = &*self.static_entries.load()
-        {
-            look(entries);
+    pub(super) fn in_static_entries<T>(&self, find: impl FnOnce(&AmendedEntries) -> T) -> Option<T> {
+        if !self.has_static_entries.load(Ordering::Relaxed) {
+            return None;
         }
-        if kinds & HAS_RECENT_STATIC_ENTRIES != 0
-            && let Some(entries) = &*self.recent_static_entries.load()
-        {
-            look(entries);
-        }
+        self.static_entries.load().as_ref().map(|entries| find(entries))
     }
 
     /// The lists that contain the address by a static entry without a timeout.
     pub(super) fn permanent_static_lists(&self, key: AddressKey) -> ListSet {
-        let mut set = ListSet::default();
-        self.for_static_entries(|entries| set.insert_all(entries.permanent(key)));
-        set
+        self.in_static_entries(|entries| entries.permanent(key)).unwrap_or_default()
     }
 
     /// As [`Lists::add`], for an operator: such an entry outranks all entries of packets.
@@ -122,9 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recent_static_entries_count_beside_the_others_until_all_are_replaced() {
+    fn changes_of_static_entries_count_beside_the_others_until_all_are_replaced() {
         let lists = Lists::new(8).expect("memory");
-        let list = lists.bind("a", OPERATOR_LEVEL).expect("a list");
+        let [list, other] = ["a", "b"].map(|name| lists.bind(name, OPERATOR_LEVEL).expect("a list"));
         let [one, two]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
         let entry = |address: IpAddr| (list, (address, address), None);
         let are_in = |lists: &Lists| {
@@ -134,14 +127,23 @@ mod tests {
                 is_in
             })
         };
+        let nothing = || std::iter::empty();
         let before = lists.lookup(one.into(), 0, Time::default());
-        lists.add_static_entries([entry(one)].into_iter());
-        assert!(!lists.is_current(&before, Time::default()), "a remembered lookup is repeated");
+        lists.change_static_entries([entry(one)].into_iter(), nothing());
+        assert!(!lists.is_current(&before, Time::default()), "a cached lookup is repeated");
         assert_eq!(are_in(&lists), [true, false], "without others");
-        lists.set_static_entries([entry(two)].into_iter());
+        lists.set_static_entries([entry(two), (other, (one, two), None)].into_iter());
         assert_eq!(are_in(&lists), [false, true]);
-        lists.add_static_entries([entry(one)].into_iter());
+        lists.change_static_entries([entry(one)].into_iter(), nothing());
         assert_eq!(are_in(&lists), [true, true]);
+        lists.change_static_entries([entry(one)].into_iter(), [(list, (two, two))].into_iter());
+        assert_eq!(are_in(&lists), [true, false], "removed");
+        assert!(lists.membership(two, 0, Time::default()).contains(other), "from this list alone");
+        let timed = (list, (one, two), Some(Time::from_nanos(5)));
+        lists.change_static_entries([timed].into_iter(), [(list, (two, two))].into_iter());
+        let lookup = lists.lookup(two.into(), 0, Time::default());
+        assert!(lookup.membership.lists.contains(list) && !lists.permanent_static_lists(two.into()).contains(list));
+        assert!(!lists.is_current(&lookup, Time::from_nanos(5)), "the expiry of a recent entry counts");
         lists.set_static_entries(std::iter::empty());
         assert_eq!(are_in(&lists), [false, false]);
     }

@@ -15,10 +15,12 @@ use hashbrown::HashMap;
 use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 
+pub(crate) use self::amended::AmendedEntries;
 use self::map::{Covering, Map, Range};
 use crate::state::key::AddressKey;
 use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 
+mod amended;
 mod map;
 
 /// Static entries of address lists, in compiled form.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use knockplane_engine::state::lists::{AddOutcome, ListId, Lists, OPERATOR_LEVEL};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;
@@ -61,7 +62,7 @@ impl Adding<'_> {
         let Plan { entries, added, replaced, left } = self.plan(entries, &ids, now)?;
         self.check_room(&added, now)?;
         self.check_number(&entries)?;
-        change(self.entries, self.lists, entries)?;
+        change(self.entries, self.lists, entries, EventKind::Removed, now)?;
         for (list, address) in replaced {
             self.lists.remove(list, address, now);
         }

@@ -154,3 +154,21 @@ fn what_makes_no_sense_is_refused_wherever_it_comes_from() {
     }
     assert_eq!(house.add(&[&format!("{of_rules} ::1"), "a ::1 21474836"]), Ok(0), "what the rules name has its name");
 }
+
+/// An address that a packet added becomes static: the end of the dynamic entry is not the end of the static one.
+#[test]
+fn events_tell_a_static_entry_from_a_dynamic_one_of_the_same_address() {
+    use knockplane_engine::state::events::ring::{Cursor, Received};
+    use knockplane_policy::event::EventKind;
+
+    let mut house = house(10);
+    house.lists.add(house.lists.id("secured").unwrap(), [10, 0, 0, 1].into(), at(60), at(0));
+    assert_eq!(house.add(&["secured 10.0.0.1"]), Ok(0));
+    let mut cursor = Cursor::after(0);
+    let told = std::iter::from_fn(|| house.lists.receive(&mut cursor)).map(|received| match received {
+        Received::Event(_, event) => (event.kind, event.entry.is_static),
+        Received::Gap(gap) => panic!("{gap:?}"),
+    });
+    let expected = [(EventKind::Listed, false), (EventKind::Listed, true), (EventKind::Removed, false)];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}

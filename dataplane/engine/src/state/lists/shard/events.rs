@@ -57,7 +57,21 @@ impl Shard {
         let by_network = key.kind.without_vlan() == KeyKind::Net;
         let (address, vlan) = (key.address(), key.vlan());
         let (step, origin) = (mark.step(), mark.origin());
-        EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry }
+        EventEntry {
+            list,
+            level,
+            address,
+            last: None,
+            is_static: false,
+            by_network,
+            vlan,
+            peer_tag,
+            peer,
+            step,
+            origin,
+            since,
+            expiry,
+        }
     }
 
     /// Visits the entries that changed after the event of this number, in these slots. Returns the slot to continue at,
