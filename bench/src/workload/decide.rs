@@ -21,7 +21,7 @@ use knockplane_policy::settings::Settings;
 
 use super::headers::{MAX_FRAME, SOURCE, tcp_to};
 use super::lists::{Size, State, client, knocker, new_source};
-use super::{BATCH, RUNS, Random, Work, Workload};
+use super::{BATCH, Random, Work, Workload};
 
 const TWO_PORTS: &str = include_str!("../../../configs/two-ports.rsc");
 const TWO_PORTS_RULES: u32 = 4;
@@ -68,7 +68,7 @@ fn workload<'a>(size: &'a Size, traffic: Traffic, name: &str, rules: u32) -> Wor
         Batches::new(size, state, traffic, rules)
     };
     let name = format!("decide/{name}/{rules}-rules/{}", size.label);
-    Workload { runs: (RUNS * 25 / rules).clamp(4, RUNS), ..Workload::new(name, prepare) }
+    Workload::new(name, prepare)
 }
 
 /// Batches of frames of one kind, and the state that decides them.

@@ -63,7 +63,7 @@ impl LookupCache {
         if slot.key != key || (slot.table, slot.peer_tag) != (table, peer_tag) || !lists.is_current(&slot.lookup, now) {
             // Written in place, because a lookup is large.
             (slot.key, slot.table, slot.peer_tag) = (key, table, peer_tag);
-            lists.look_up(key, peer_tag, now, &mut slot.lookup);
+            lists.lookup_into(key, peer_tag, now, &mut slot.lookup);
             if !entries.is_empty() {
                 let (set, time) = entries.find(key, now);
                 slot.lookup.add(set, time);

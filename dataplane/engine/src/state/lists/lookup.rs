@@ -71,13 +71,13 @@ impl Lists {
     /// As [`Lists::membership`], with the period in which the result is valid.
     pub(crate) fn lookup(&self, within: AddressKey, peer_tag: u32, now: Time) -> Lookup {
         let mut lookup = Lookup::EMPTY;
-        self.look_up(within, peer_tag, now, &mut lookup);
+        self.lookup_into(within, peer_tag, now, &mut lookup);
         lookup
     }
 
     /// As [`Lists::lookup`], in place, because a result is large. For a key in a VLAN: the entries of the VLAN for the peer
     /// of this tag, and the entries that count in all VLANs for all peers.
-    pub(crate) fn look_up(&self, within: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
+    pub(crate) fn lookup_into(&self, within: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
         let hash = self.secret.hash(key);
         let net = self.net(key);
@@ -86,14 +86,14 @@ impl Lists {
         *lookup = Lookup::EMPTY;
         let shard = lock(shard);
         lookup.version = ShardVersion { shard: index, version: version.load(Ordering::Relaxed) };
-        shard.look_up(hash, key, to_all, now, lookup);
+        shard.add_to_lookup(hash, key, to_all, now, lookup);
         if let Some((net, hash)) = net {
-            shard.look_up(hash, net, to_all, now, lookup);
+            shard.add_to_lookup(hash, net, to_all, now, lookup);
         }
         if within.is_in_vlan() {
-            shard.look_up(self.secret.hash(within), within, peer_tag, now, lookup);
+            shard.add_to_lookup(self.secret.hash(within), within, peer_tag, now, lookup);
             if let Some((net, hash)) = self.net(within) {
-                shard.look_up(hash, net, peer_tag, now, lookup);
+                shard.add_to_lookup(hash, net, peer_tag, now, lookup);
             }
         }
         // Read under the lock that a change of the static entries takes: a lookup with the version after the change

@@ -150,7 +150,7 @@ impl Shard {
 
     /// Adds the lists that contain the address for the peer of this tag to a lookup, and bounds the period in which the
     /// lookup is valid without changes. `hash` is the secret's hash of the key, here and below.
-    pub(crate) fn look_up(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
+    pub(crate) fn add_to_lookup(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
         let Lookup { membership, from, until, .. } = lookup;
         for (slot, entry) in self.bucket(hash) {
             if !self.has_key(slot, entry, key) {

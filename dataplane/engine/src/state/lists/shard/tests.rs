@@ -59,7 +59,7 @@ fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> Ad
 
 fn contains(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
     let mut lookup = Lookup::EMPTY;
-    shard.look_up(shard.secret.hash(key(number)), key(number), 0, now, &mut lookup);
+    shard.add_to_lookup(shard.secret.hash(key(number)), key(number), 0, now, &mut lookup);
     lookup.membership.lists.contains(ListId(level))
 }
 
