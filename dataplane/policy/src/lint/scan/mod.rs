@@ -71,8 +71,8 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
         for number in [protocol::TCP, protocol::UDP] {
             for destination in &destinations {
                 let Some(trial) = Trial::new(view, &knocks, (family, number), source, *destination) else { continue };
-                let scan = ProtocolScans { knocks: &knocks, trial };
-                for (door, lint) in scan.openings(&mut budgets) {
+                let scans = ProtocolScans { knocks: &knocks, trial };
+                for (door, lint) in scans.openings(&mut budgets) {
                     if told.insert(door) {
                         lints.push(lint);
                     }
@@ -98,10 +98,10 @@ impl ScanDirection {
     }
 }
 
-/// A scan in order.
+/// A scan in ascending or descending order.
 #[derive(Clone, Copy)]
-struct Course {
-    order: ScanDirection,
+struct OrderedScan {
+    direction: ScanDirection,
     /// Time between two ports.
     interval: Duration,
     manner: Manner,
@@ -130,10 +130,10 @@ impl ProtocolScans<'_, '_> {
         let depends = self.trial.counts || self.trial.has_traps();
         let intervals = if depends { &INTERVALS[..] } else { &INTERVALS[..1] };
         for interval in intervals {
-            for order in [ScanDirection::Ascending, ScanDirection::Descending] {
+            for direction in [ScanDirection::Ascending, ScanDirection::Descending] {
                 for manner in [Manner::Steady, Manner::Patient, Manner::PatientAtKnocks] {
-                    let course = Course { order, interval: *interval, manner, begin: None };
-                    self.try_course(course, &mut found, &mut budgets.all_ports);
+                    let scan = OrderedScan { direction, interval: *interval, manner, begin: None };
+                    self.try_scan(scan, &mut found, &mut budgets.all_ports);
                 }
             }
         }
@@ -149,19 +149,19 @@ impl ProtocolScans<'_, '_> {
     /// Tries scans that begin shortly before the port of a first knock. Rules that count ports or packets may not yet
     /// detect such a scan. The packets that exceed a limit depend on the port with which the scan begins.
     fn try_later_begins(&self, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
-        for order in [ScanDirection::Ascending, ScanDirection::Descending] {
-            for begin in self.later_begins(order, budget) {
+        for direction in [ScanDirection::Ascending, ScanDirection::Descending] {
+            for begin in self.later_begins(direction, budget) {
                 for interval in INTERVALS {
-                    let course = Course { order, interval, manner: Manner::Steady, begin: Some(begin) };
-                    self.try_course(course, found, budget);
+                    let scan = OrderedScan { direction, interval, manner: Manner::Steady, begin: Some(begin) };
+                    self.try_scan(scan, found, budget);
                 }
             }
         }
     }
 
     /// The ports of first knocks, each with the ports before it, as many as rules count, in the order of the scan.
-    fn later_begins(&self, order: ScanDirection, budget: &mut Budget) -> Vec<u16> {
-        let ports = self.ports(order);
+    fn later_begins(&self, direction: ScanDirection, budget: &mut Budget) -> Vec<u16> {
+        let ports = self.ports(direction);
         let mut ports_left = 0;
         let mut begins: Vec<u16> = Vec::new();
         for (port, _) in ports.iter().rev() {
@@ -178,47 +178,47 @@ impl ProtocolScans<'_, '_> {
     }
 
     /// Runs the scan if there is a door that no scan has opened.
-    fn try_course(&self, course: Course, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
+    fn try_scan(&self, scan: OrderedScan, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
         if found.len() == self.knocks.doors.len() {
             return;
         }
-        let outcome = self.trial.run(&self.shots(course), course.manner, budget);
+        let outcome = self.trial.run(&self.shots(scan), scan.manner, budget);
         for door in outcome.opened.keys() {
             if !found.contains_key(door)
-                && let Some(lint) = self.in_order(door, &outcome, course)
+                && let Some(lint) = self.in_order(door, &outcome, scan)
             {
                 found.insert(door.clone(), lint);
             }
         }
     }
 
-    fn ports(&self, order: ScanDirection) -> Vec<(u16, u32)> {
-        let mut ports = self.trial.ports();
-        if order == ScanDirection::Descending {
+    fn ports(&self, direction: ScanDirection) -> Vec<(u16, u32)> {
+        let mut ports = self.trial.ports.clone();
+        if direction == ScanDirection::Descending {
             ports.reverse();
         }
         ports
     }
 
-    fn shots(&self, course: Course) -> Vec<Shot> {
-        let ports = self.ports(course.order);
-        let is_before = |port: u16| course.begin.is_some_and(|begin| port != begin);
+    fn shots(&self, scan: OrderedScan) -> Vec<Shot> {
+        let ports = self.ports(scan.direction);
+        let is_before = |port: u16| scan.begin.is_some_and(|begin| port != begin);
         let ports: Vec<(u16, u32)> = ports.into_iter().skip_while(|(port, _)| is_before(*port)).collect();
         let first = ports.first().map_or(0, |(port, _)| *port);
         let shot = |(port, stands_for): (u16, u32)| Shot {
             port,
-            at: course.interval.saturating_mul(port.abs_diff(first).into()),
+            at: scan.interval.saturating_mul(port.abs_diff(first).into()),
             stands_for,
         };
         ports.into_iter().map(shot).collect()
     }
 
-    fn in_order(&self, door: &str, outcome: &ScanOutcome, course: Course) -> Option<Lint> {
+    fn in_order(&self, door: &str, outcome: &ScanOutcome, scan: OrderedScan) -> Option<Lint> {
         let way = self.way(door, &outcome.entered)?;
         if let Some(lint) = self.at_once(door, &way) {
             return Some(lint);
         }
-        let Course { order, interval, manner, begin } = course;
+        let OrderedScan { direction, interval, manner, begin } = scan;
         let undetected = if begin.is_none() { ", which the rules do not detect" } else { "" };
         let when = match (manner, interval == INTERVALS[0]) {
             (Manner::Patient | Manner::PatientAtKnocks, _) => "if it pauses while its source is blocked".to_owned(),
@@ -231,7 +231,7 @@ impl ProtocolScans<'_, '_> {
         let begin = begin.map_or_else(String::new, |port| format!(" that begins at port {port}"));
         let sentence = format!(
             "a port scan in {} order{begin} completes this knock by chance ({}) and opens `{door}`, {when}",
-            order.name(),
+            direction.name(),
             ports(&way)
         );
         Some(self.lint(&way, sentence))
@@ -328,8 +328,8 @@ impl ProtocolScans<'_, '_> {
     /// The ports to try in a knock, each with the rules that match it. A knock uses each port once. Ports that few
     /// steps need come first, so that ports of several steps remain for the other steps.
     fn ports_by_use(&self) -> Vec<(u16, Vec<usize>)> {
-        let ports = self.trial.ports().into_iter();
-        let mut ports: Vec<(u16, Vec<usize>)> = ports.map(|(port, _)| (port, self.trial.rules_for(port))).collect();
+        let rules = |(port, _): &(u16, u32)| (*port, self.trial.rules_for(*port).collect());
+        let mut ports: Vec<(u16, Vec<usize>)> = self.trial.ports.iter().map(rules).collect();
         ports.sort_by_key(|(_, rules)| rules.iter().filter(|rule| self.trial.is_step(**rule)).count());
         ports
     }
@@ -392,7 +392,7 @@ impl ProtocolScans<'_, '_> {
     /// depend on the ports directly before and after a knock.
     fn is_unnoticed(&self, door: &str, knock: &[u16], budget: &mut Budget) -> bool {
         let others: Vec<u16> =
-            self.trial.ports().into_iter().map(|(port, _)| port).filter(|port| !knock.contains(port)).collect();
+            self.trial.ports.iter().map(|(port, _)| *port).filter(|port| !knock.contains(port)).collect();
         let slot = RANDOM_PORTS / (knock.len() as u32 + 1);
         let between = slot.min(others.len() as u32 / (knock.len() as u32 + 1));
         let mut others = others.into_iter();

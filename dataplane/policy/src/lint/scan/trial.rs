@@ -104,6 +104,8 @@ pub(super) struct Trial<'k, 'r> {
     destination: IpAddr,
     /// Ports at which rules begin or cease to match.
     pub(super) edges: Vec<u16>,
+    /// The ports of a scan in ascending order, each with the number of ports that it represents.
+    pub(super) ports: Vec<(u16, u32)>,
     /// Whether some rule counts ports or packets.
     pub(super) counts: bool,
     /// Number of ports that are tried before and after each edge.
@@ -165,6 +167,7 @@ impl<'k, 'r> Trial<'k, 'r> {
         let entries = entries(&origins, source, destination);
         let between = origins.iter().flat_map(|rule| &rule.matchers).map(|matcher| counted(&matcher.condition)).max();
         let between = between.unwrap_or_default().clamp(BETWEEN, MOST_BETWEEN);
+        let ports = ports(&edges, between);
         let trial = Trial {
             knocks,
             rules,
@@ -174,30 +177,13 @@ impl<'k, 'r> Trial<'k, 'r> {
             source,
             destination,
             edges,
+            ports,
             counts,
             between,
             traps,
             entries,
         };
         (trial.edges.len() * 2 * trial.between <= MOST_PORTS).then_some(trial)
-    }
-
-    /// The ports of a scan in ascending order, each with the number of ports that it represents.
-    pub(super) fn ports(&self) -> Vec<(u16, u32)> {
-        let mut ports = Vec::new();
-        for (place, edge) in self.edges.iter().enumerate() {
-            ports.push((*edge, 1));
-            let next = self.edges.get(place + 1).copied().unwrap_or(*edge);
-            let between = edge.saturating_add(1).min(next)..next;
-            // Keeps ports at both ends, because the counts of rules depend on the ports directly before.
-            let skipped = between.len().saturating_sub(2 * self.between);
-            ports.extend(between.clone().take(self.between).map(|port| (port, 1)));
-            if let Some((_, stands_for)) = ports.last_mut().filter(|_| skipped > 0) {
-                *stands_for += skipped as u32;
-            }
-            ports.extend(between.skip(self.between + skipped).map(|port| (port, 1)));
-        }
-        ports
     }
 
     /// Runs a scan.
@@ -223,7 +209,7 @@ impl<'k, 'r> Trial<'k, 'r> {
 
     /// Tries a port, and then waits if the scan is patient.
     fn send(&self, evaluator: &mut Evaluator<'_>, shot: &Shot, manner: Manner, waited: &mut Duration) -> Evaluation {
-        if manner == Manner::PatientAtKnocks && self.rules_for(shot.port).into_iter().any(|rule| self.is_step(rule)) {
+        if manner == Manner::PatientAtKnocks && self.rules_for(shot.port).any(|rule| self.is_step(rule)) {
             *waited += self.kept_out_for(evaluator, time(shot.at + *waited));
         }
         let now = time(shot.at + *waited);
@@ -254,14 +240,14 @@ impl<'k, 'r> Trial<'k, 'r> {
     }
 
     /// The rules whose ports contain this port, or that have no ports.
-    pub(super) fn rules_for(&self, port: u16) -> Vec<usize> {
-        let matches = |rule: &Rule| {
+    pub(super) fn rules_for(&self, port: u16) -> impl Iterator<Item = usize> + '_ {
+        let matches = move |rule: &Rule| {
             rule.matchers.iter().all(|matcher| match &matcher.condition {
                 Condition::DstPort(set) | Condition::AnyPort(set) => set.contains(port) != matcher.negated,
                 _ => true,
             })
         };
-        (0..self.origins.len()).filter(|rule| matches(self.origins[*rule])).collect()
+        (0..self.origins.len()).filter(move |rule| matches(self.origins[*rule]))
     }
 
     /// Whether the rule is a step of a knock.
@@ -343,6 +329,25 @@ fn edges(rules: &[&Rule]) -> Vec<u16> {
     }
     edges.remove(&0);
     edges.into_iter().collect()
+}
+
+/// The ports of a scan in ascending order, each with the number of ports that it represents: the edges, and up to
+/// `most` ports behind and before each.
+fn ports(edges: &[u16], most: usize) -> Vec<(u16, u32)> {
+    let mut ports = Vec::new();
+    for (place, edge) in edges.iter().enumerate() {
+        ports.push((*edge, 1));
+        let next = edges.get(place + 1).copied().unwrap_or(*edge);
+        let between = edge.saturating_add(1).min(next)..next;
+        // Keeps ports at both ends, because the counts of rules depend on the ports directly before.
+        let skipped = between.len().saturating_sub(2 * most);
+        ports.extend(between.clone().take(most).map(|port| (port, 1)));
+        if let Some((_, stands_for)) = ports.last_mut().filter(|_| skipped > 0) {
+            *stands_for += skipped as u32;
+        }
+        ports.extend(between.skip(most + skipped).map(|port| (port, 1)));
+    }
+    ports
 }
 
 /// Packets with the protocols and ports of the accepts.
