@@ -158,7 +158,7 @@ impl Adding<'_> {
                 format!("{address} is a static entry of {list}: remove it first, to add it with a timeout")
             }
             Permanent::Packets => format!(
-                "{address} is a static entry of {list}, by a rule that adds without a timeout: remove it first, to add it with one"
+                "{address} is in {list} without a timeout, because a rule adds it so: remove it first, to add it with one"
             ),
         }
     }

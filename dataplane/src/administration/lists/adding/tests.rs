@@ -64,10 +64,7 @@ fn a_timeout_for_what_is_in_for_good_is_refused_with_what_to_do() {
     house.lists.add(house.lists.id("secured").unwrap(), [10, 0, 0, 1].into(), Time::NEVER, at(0));
     assert_eq!(house.add(&["secured 10.0.0.2", "secured 10.9.0.0/16"]), Ok(0));
     let refusals = [
-        (
-            "secured 10.0.0.1 60",
-            "10.0.0.1 is a static entry of secured, by a rule that adds without a timeout: remove it first",
-        ),
+        ("secured 10.0.0.1 60", "10.0.0.1 is in secured without a timeout, because a rule adds it so: remove it first"),
         ("secured 10.0.0.2 60", "10.0.0.2 is a static entry of secured: remove it first"),
         ("secured 10.9.0.0/16 60", "10.9.0.0/16 is a static entry of secured: remove it first"),
         (
