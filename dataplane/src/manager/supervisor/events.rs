@@ -148,19 +148,17 @@ impl EventLog {
 /// Events that replace missed events, from the changes in the lists since the event of this number; `None` if the lists
 /// do not have these changes any more. An entry that occurs twice is the same event.
 fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Vec<(u64, ListEvent)>> {
+    let missed_with = |number: u64| gaps.iter().find(|missed| (missed.gap.first..=missed.gap.last).contains(&number));
     let mut found = Vec::new();
     lists.changes_since(since, |changed| {
         let (Changed::Ended(number, _) | Changed::Entry(number, _)) = changed;
-        if let Some(missed) = gaps.iter().find(|missed| (missed.gap.first..=missed.gap.last).contains(&number)) {
+        if let Some(missed) = missed_with(number) {
             found.push((number, event_of(changed, missed.after)));
         }
     })?;
-    // Of a bulk change, the event alone is missing, which has no line.
-    for (number, event) in lists.static_changes_since(since).unwrap_or_default() {
-        if gaps.iter().any(|missed| (missed.gap.first..=missed.gap.last).contains(&number)) {
-            found.push((number, event));
-        }
-    }
+    // A bulk change is one event, which has no line.
+    let changes = lists.static_changes_since(since).unwrap_or_default();
+    found.extend(changes.into_iter().filter(|(number, _)| missed_with(*number).is_some()));
     Some(found)
 }
 
@@ -194,8 +192,8 @@ impl Supervisor {
 
     fn log_pending(&mut self, now: Time, recovers: bool) {
         let lists = &self.shared.state.lists;
-        // The generations are read after these: the administration may swap them at any time, and the rules and doors of
-        // all events up to here, and of these packets, are then among them.
+        // The generations are read after these: the administration may swap them at any time, and the rules and doors
+        // of all events up to here, and of these packets, are then among them.
         let last = lists.last_event();
         let packets: Vec<LoggedMatch> = std::iter::from_fn(|| self.shared.logged.pop()).take(EVENT_QUEUE).collect();
         let generations = self.generations();
