@@ -60,7 +60,8 @@ struct Arguments {
     config: Option<PathBuf>,
     /// Check the configuration, the rules, the stored state and the interfaces, as a start does. Changes nothing.
     ///
-    /// Exit codes: 0 a start works, 1 a start is refused in the present state of this host, 3 no change of the host helps.
+    /// Exit codes: 0 a start works, 1 a start is refused in the present state of this host, 3 no change of the host
+    /// helps.
     #[arg(long)]
     check: bool,
     /// Write a report on this host, and with --config on a start with that file, as JSON to standard output. Changes nothing.

@@ -130,8 +130,8 @@ impl PeerSockets {
         count
     }
 
-    /// Puts a frame of these bytes into the port's transmit ring. [`PeerSockets::kick`] sends it. Returns false if there is no
-    /// room.
+    /// Puts a frame of these bytes into the port's transmit ring. [`PeerSockets::kick`] sends it. Returns false if
+    /// there is no room.
     pub fn send(&mut self, port: usize, bytes: &[u8]) -> bool {
         let port = &mut self.ports[port];
         if port.room(1) == 0 {

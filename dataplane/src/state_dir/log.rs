@@ -289,8 +289,8 @@ impl ChangeLog {
     /// Appends a record, and returns when the record is on the disk.
     ///
     /// # Errors
-    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured, [`ChangeLog::is_broken`] is
-    /// true.
+    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured,
+    /// [`ChangeLog::is_broken`] is true.
     pub(crate) fn append(&mut self, record: &Record) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::Error::other("there is no file to append to")) };
         let header = encode_header(self.next, record)?;

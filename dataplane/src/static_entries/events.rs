@@ -1,8 +1,8 @@
 //! Events of static entries: one for each changed entry, or a few for a change of many.
 //!
-//! An import of a million entries must not displace the events of packets from the ring of events. If one command changes
-//! more than [`MOST_EVENTS`] entries, there is one event for each list and family, which contains the first and the last
-//! changed address. A reader of events then reads the static entries of the list.
+//! An import of a million entries must not displace the events of packets from the ring of events. If one command
+//! changes more than [`MOST_EVENTS`] entries, there is one event for each list and family, which contains the first and
+//! the last changed address. A reader of events then reads the static entries of the list.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,8 @@ pub(super) struct EntryChange {
     pub(super) until: Option<Time>,
 }
 
-/// The kind of a change between two expiries; each is `None` if the list does not contain the entry. `end` is the kind of
-/// a removal.
+/// The kind of a change between two expiries; each is `None` if the list does not contain the entry. `end` is the kind
+/// of a removal.
 pub(super) fn kind(before: Option<Option<Time>>, now: Option<Option<Time>>, end: EventKind) -> Option<EventKind> {
     match (before, now) {
         (None, Some(_)) => Some(EventKind::Listed),

@@ -2,8 +2,8 @@
 //!
 //! These entries are not in the slots that packets fill, so that no flood affects them. Entries without a timeout are
 //! static: a change of them is on disk, in `lists.state`, before it is in force. A restart restores them with their
-//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date. Each
-//! change is an event, after it is in force.
+//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date.
+//! Each change is an event, after it is in force.
 //!
 //! | file          | owns |
 //! |---------------|------|
@@ -176,8 +176,8 @@ impl StaticEntryStore {
         self.change_with(changes, EventKind::Removed)
     }
 
-    /// Changes entries, all or none. The changes are in force after the next [`StaticEntryStore::install`]. The events of
-    /// removals have this kind.
+    /// Changes entries, all or none. The changes are in force after the next [`StaticEntryStore::install`]. The events
+    /// of removals have this kind.
     ///
     /// # Errors
     /// If static entries cannot be stored for the next start; then nothing changed.

@@ -15,8 +15,9 @@ use knockplane_policy::time::Time;
 
 use super::{Bounds, NameEntry, OperatorEntry};
 
-/// The maximum number of changes until all entries are compiled again. The compilation of this number takes some 100 µs,
-/// that of a million a good part of a second: the cost of a change hardly depends on the number of existing entries.
+/// The maximum number of changes until all entries are compiled again. The compilation of this number takes some 100
+/// µs, that of a million a good part of a second: the cost of a change hardly depends on the number of existing
+/// entries.
 pub(super) const MOST_RECENT: usize = 1_024;
 
 /// An entry of any list.
@@ -35,14 +36,15 @@ impl Recent {
         self.entries.len() + self.replaced.len()
     }
 
-    /// An entry is new.
+    /// Adds a new entry.
     pub(super) fn add(&mut self, key: EntryKey, until: Option<Time>) {
         // An address may be an entry of an operator and of a host name: the longer one counts.
         let longest = |known: Option<Time>| known.zip(until).map(|(known, until)| known.max(until));
         self.entries.entry(key).and_modify(|known| *known = longest(*known)).or_insert(until);
     }
 
-    /// An entry was removed or changed. The entries that overlap it, which include the changed entry, are added.
+    /// Hides the compiled form of an entry that was removed or changed, and adds the entries that overlap it. A changed
+    /// entry is among them.
     pub(super) fn replace(&mut self, key: EntryKey, overlapping: Vec<(Bounds, Option<Time>)>) {
         self.entries.remove(&key);
         for (bounds, until) in overlapping {
@@ -61,7 +63,7 @@ impl Recent {
     }
 }
 
-/// The entries of a list, and what a search for overlapping entries needs.
+/// The entries of a list, and the bound of a search for overlapping entries.
 #[derive(Default)]
 pub(super) struct ListEntries {
     pub(super) entries: BTreeMap<Bounds, OperatorEntry>,

@@ -497,8 +497,8 @@ fn the_engine_goes_by_every_change() {
     assert_eq!(recent(&entries), Some(0));
 }
 
-/// Overlapping entries of operators and host names, with and without a timeout, added, changed and removed in any order.
-/// After each change, the lists are those of an engine that compiles all entries.
+/// Overlapping entries of operators and host names, with and without a timeout, added, changed and removed in any
+/// order. After each change, the lists are those of an engine that compiles all entries.
 #[test]
 fn changes_have_the_result_of_a_compilation() {
     let folder = tempfile::tempdir().unwrap();

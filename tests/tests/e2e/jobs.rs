@@ -1,5 +1,5 @@
-//! Large changes, while the dataplane continues to answer, and small changes beside a large list. The latencies are printed
-//! (`--nocapture`). Only the ratio of those of small changes is asserted.
+//! Large changes, while the dataplane continues to answer, and small changes beside a large list. The latencies are
+//! printed (`--nocapture`). Only the ratio of those of small changes is asserted.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -24,7 +24,8 @@ const CLIENTS: usize = 4;
 /// Small changes of each kind. Each 1,024 changes, the dataplane compiles all entries once.
 const SMALL_CHANGES: usize = 100;
 
-/// The time that a removal may take longer than an addition, on a loaded machine. A compilation of all entries takes longer.
+/// The time that a removal may take longer than an addition, on a loaded machine. A compilation of all entries takes
+/// longer.
 const NOISE: Duration = Duration::from_millis(100);
 
 /// Longest time that a change may take, in a build without optimisation on a loaded machine.
@@ -130,8 +131,8 @@ impl Latencies {
     }
 }
 
-/// Sends changes at once. Several clients request the status and the metrics until the last change is answered and there
-/// are enough answers.
+/// Sends changes at once. Several clients request the status and the metrics until the last change is answered and
+/// there are enough answers.
 fn measure<const N: usize>(filter: &Filter<'_>, changes: [String; N]) -> ([Response; N], Latencies, Duration) {
     let (sent, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {

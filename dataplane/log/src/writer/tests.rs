@@ -141,7 +141,8 @@ impl OpenNonblocking for OpenOptions {
     }
 }
 
-/// Packet lines that the log reports as lost. A writer that starts late reports a part of them before the others are lost.
+/// Packet lines that the log reports as lost. A writer that starts late reports a part of them before the others are
+/// lost.
 fn reported(text: &str) -> u64 {
     text.lines()
         .filter_map(|line| line.strip_prefix("lost packet a "))

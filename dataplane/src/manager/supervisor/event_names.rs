@@ -12,8 +12,8 @@ use knockplane_policy::time::Time;
 
 use crate::generation::Generation;
 
-/// The running generation, and those that workers may still use: all generations whose rules an event or a logged packet
-/// can name.
+/// The running generation, and those that workers may still use: all generations whose rules an event or a logged
+/// packet can name.
 pub(super) struct Generations {
     pub(super) current: Arc<Generation>,
     pub(super) leaving: Vec<Arc<Generation>>,

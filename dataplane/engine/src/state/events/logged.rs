@@ -1,6 +1,7 @@
 //! Packets that rules log: a bounded queue from the workers to the log.
 //!
-//! A worker never waits. If the queue is full, the newest entry is dropped and counted. No verdict depends on log lines.
+//! A worker never waits. If the queue is full, the newest entry is dropped and counted. No verdict depends on log
+//! lines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,9 +1,9 @@
 //! The data that leaves the state: events of list entries, and logged packets.
 //!
 //! There is an event when an entry above a first step is added, is refreshed, or ends, and when an operator changes a
-//! static entry. The shard that changes the entry takes
-//! the number of the event and writes the event into the ring ([`ring`]) under its own lock. The numbers are therefore in the
-//! order of the changes of each entry. First steps cause no events: any source can take them, and a flood takes millions.
+//! static entry. The shard that changes the entry takes the number of the event and writes the event into the ring
+//! ([`ring`]) under its own lock. The numbers are therefore in the order of the changes of each entry. First steps
+//! cause no events: any source can take them, and a flood takes millions.
 //!
 //! Packets that rules log have a queue of their own ([`logged`]): they cannot displace an event of an entry.
 //!
@@ -48,8 +48,8 @@ impl EventRoom {
 }
 
 impl Default for EventRoom {
-    /// 16,384 events, 3 MB: the events of three tenths of a second with 50,000 grants a second. Each of 64 shards keeps 256
-    /// removals, which is the same number together.
+    /// 16,384 events, 3 MB: the events of three tenths of a second with 50,000 grants a second. Each of 64 shards keeps
+    /// 256 removals, which is the same number together.
     fn default() -> EventRoom {
         EventRoom { ring: 16_384, removals: 256 }
     }
@@ -102,8 +102,8 @@ pub struct EventEntry {
     pub address: IpAddr,
     /// The last address of a prefix or range; `None` for a single address.
     pub last: Option<IpAddr>,
-    /// Whether the entry is an operator's static entry, or a prefix or range of an operator with a timeout. Another entry
-    /// of the address is independent of it.
+    /// Whether the entry is an operator's static entry, or a prefix or range of an operator with a timeout. Another
+    /// entry of the address is independent of it.
     pub is_static: bool,
     /// The entry counts for the address's whole IPv6 network of 64 bits.
     pub by_network: bool,

@@ -1,7 +1,7 @@
-//! The last removals of a shard, for subscribers that have a gap: an entry that was removed does not contain the number of
-//! its last change any more. The record is bounded: a new removal replaces the oldest one. The record contains the number of
-//! the last removal that it has dropped. Another such record contains the last changes of static entries, which do not
-//! contain the number of their last change either.
+//! The last removals of a shard, for subscribers that have a gap: an entry that was removed does not contain the number
+//! of its last change any more. The record is bounded: a new removal replaces the oldest one. The record contains the
+//! number of the last removal that it has dropped. Another such record contains the last changes of static entries,
+//! which do not contain the number of their last change either.
 
 use std::collections::VecDeque;
 

@@ -7,13 +7,15 @@
 //! ```
 //!
 //! A writer takes the next number. The number determines the slot, number modulo size, so the numbers have no gaps. The
-//! writer then writes under the slot's lock, which another thread holds only while it copies one event. If the slot contains
-//! a later event, other writers have overtaken this writer by a whole ring, and it leaves the later event in place.
+//! writer then writes under the slot's lock, which another thread holds only while it copies one event. If the slot
+//! contains a later event, other writers have overtaken this writer by a whole ring, and it leaves the later event in
+//! place.
 //!
-//! A subscriber reads under the same lock, so it never reads a torn event. The slot contains the number, so a subscriber
-//! never confuses two events. If the number in the slot is later than the wanted number, the subscriber receives a gap with
-//! the numbers that it missed. If it is earlier, a writer has not finished the wanted event, and the subscriber tries again
-//! later. The events and gaps that a subscriber receives are together all numbers, in order, each once.
+//! A subscriber reads under the same lock, so it never reads a torn event. The slot contains the number, so a
+//! subscriber never confuses two events. If the number in the slot is later than the wanted number, the subscriber
+//! receives a gap with the numbers that it missed. If it is earlier, a writer has not finished the wanted event, and
+//! the subscriber tries again later. The events and gaps that a subscriber receives are together all numbers, in order,
+//! each once.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};

@@ -89,10 +89,11 @@ impl Lists {
         changes.since(number).map(Iterator::collect)
     }
 
-    /// Calls the visitor with the changes of dynamic entries after the event of this number: for each part of the lists, first the entries
-    /// that ended, then the present entries. Returns the number up to which these changes are complete. A subscriber
-    /// that applies them in this order, and then all events after that number, has exactly the dynamic entries above a
-    /// first step that the lists have. [`Lists::static_changes_since`] has the changes of static entries.
+    /// Calls the visitor with the changes of dynamic entries after the event of this number: for each part of the
+    /// lists, first the entries that ended, then the present entries. Returns the number up to which these changes are
+    /// complete. A subscriber that applies them in this order, and then all events after that number, has exactly the
+    /// dynamic entries above a first step that the lists have. [`Lists::static_changes_since`] has the changes of
+    /// static entries.
     ///
     /// `None` if the lists no longer have the removals since this number. The subscriber must then discard all changes
     /// and read everything with 0, which always succeeds and visits all entries.

@@ -75,8 +75,8 @@ impl Lists {
         lookup
     }
 
-    /// As [`Lists::lookup`], in place, because a result is large. For a key in a VLAN: the entries of the VLAN for the peer
-    /// of this tag, and the entries that count in all VLANs for all peers.
+    /// As [`Lists::lookup`], in place, because a result is large. For a key in a VLAN: the entries of the VLAN for the
+    /// peer of this tag, and the entries that count in all VLANs for all peers.
     pub(crate) fn lookup_into(&self, within: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
         let hash = self.secret.hash(key);

@@ -20,8 +20,8 @@
 //! - An attacker cannot choose addresses that share a shard or a bucket: every start draws a new secret. If first steps
 //!   count for the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot, and no packet changes them. A lookup sees a
-//!   change of them as a whole.
+//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot, and no packet changes them. A lookup
+//!   sees a change of them as a whole.
 //! - Lists are identified by name. A name keeps its id during the lifetime of the process, so entries survive new
 //!   rules.
 

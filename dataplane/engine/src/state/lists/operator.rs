@@ -31,9 +31,9 @@ impl Lists {
     }
 
     /// Changes the static entries of [`Lists::set_static_entries`]. These changes replace those of the last such call.
-    /// In the lists and for the addresses of `replaced`, the recent entries alone count: among them must be all entries of
-    /// the list that overlap. All other recent entries count beside the entries of that call. The cost depends on these
-    /// changes alone.
+    /// In the lists and for the addresses of `replaced`, the recent entries alone count: among them must be all entries
+    /// of the list that overlap. All other recent entries count beside the entries of that call. The cost depends on
+    /// these changes alone.
     pub fn change_static_entries(
         &self,
         recent: impl Iterator<Item = StaticEntry>,
