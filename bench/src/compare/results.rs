@@ -242,6 +242,9 @@ pub struct Machine {
     pub cores: usize,
     /// `uname -r`.
     pub kernel: String,
+    /// Caches of the first processor, without those of instructions, from the smallest to the largest; empty if unknown.
+    #[serde(default)]
+    pub caches: Vec<Cache>,
     /// Bytes of memory.
     pub memory: u64,
     /// The Rust compiler and profile.
@@ -252,6 +255,17 @@ pub struct Machine {
 
 /// All results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// A cache of a processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// `L1d`, `L2`, `L3`.
+    pub name: String,
+    /// The size.
+    pub bytes: u64,
+    /// Number of processors that share it.
+    pub cores: usize,
+}
+
 pub struct Results {
     /// The machine.
     pub machine: Machine,

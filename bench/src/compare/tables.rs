@@ -2,7 +2,7 @@
 //! again.
 
 use super::candidate::CandidateKind;
-use super::results::{Arrangement, CoreUse, Latency, Machine, Probe, Results, Series, Throughput, quantile};
+use super::results::{Arrangement, CoreUse, Latency, Probe, Results, Series, Throughput, quantile};
 use super::targets;
 use crate::report::{NONE, ResultTable};
 
@@ -39,13 +39,9 @@ pub fn loss_points(results: &Results) -> ResultTable {
 
 /// The kind of run, and the machine.
 pub fn heading(results: &Results) -> String {
-    let Machine { cpu, cores, kernel, memory, compiler, nftables } = &results.machine;
     let kind = if results.quick { "Quick run" } else { "Full run" };
     let (minutes, seconds) = (results.took as u64 / 60, results.took as u64 % 60);
-    let gibibytes = *memory as f64 / f64::from(1 << 30);
-    format!(
-        "{kind} of {minutes} min {seconds} s on {cores} × {cpu}, {gibibytes:.0} GiB, Linux {kernel}, {compiler}, {nftables}."
-    )
+    format!("{kind} of {minutes} min {seconds} s on {}.", results.machine)
 }
 
 /// Millions of frames a second, with at least three significant digits.
