@@ -30,6 +30,8 @@ impl fmt::Display for Arrangement {
 pub const FORWARD: &str = "forward 60 B";
 /// The main load for dropping: one flow of the shortest frames, which the rules drop.
 pub const DROP: &str = "drop 60 B";
+/// The load of strangers that begin to knock, each of which evicts another one.
+pub const FIRST_KNOCKS: &str = "spoofed first knocks, lists full";
 
 /// The count of a window that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,11 +242,11 @@ pub struct Machine {
     pub cpu: String,
     /// Number of processors.
     pub cores: usize,
-    /// `uname -r`.
-    pub kernel: String,
     /// Caches of the first processor, without those of instructions, from the smallest to the largest; empty if unknown.
     #[serde(default)]
     pub caches: Vec<Cache>,
+    /// `uname -r`.
+    pub kernel: String,
     /// Bytes of memory.
     pub memory: u64,
     /// The Rust compiler and profile.
@@ -253,8 +255,6 @@ pub struct Machine {
     pub nftables: String,
 }
 
-/// All results of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 /// A cache of a processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
@@ -266,6 +266,8 @@ pub struct Cache {
     pub cores: usize,
 }
 
+/// All results of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     /// The machine.
     pub machine: Machine,
