@@ -87,7 +87,7 @@ plots:
 	@tests/setup plots
 	@gnuplot bench/plots.gp
 
-# Time of the engine's work in memory: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten million
+# Time of the engine's work in memory: docs/benchmarks-memory.md. Four minutes; QUICK=1 takes one and leaves out ten million
 # entries; ONLY=lists selects workloads by name.
 .PHONY: bench-memory
 bench-memory:

@@ -16,7 +16,7 @@ use workload::{Size, Work, Workload};
 fn main() {
     let quick = env::var("QUICK").is_ok_and(|value| !matches!(&*value, "" | "0"));
     let sizes = Size::all();
-    let sizes = if quick { &sizes[..2] } else { &sizes };
+    let sizes = if quick { &sizes[..sizes.len() - 1] } else { &sizes };
     let (warm_up, measurement) = if quick { (100, 400) } else { (500, 1500) };
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(warm_up))

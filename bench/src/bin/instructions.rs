@@ -101,7 +101,7 @@ fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
         warn(&baseline.built, &built);
     }
 
-    let [_, size, _] = Size::all();
+    let [_, size, _, _] = Size::all();
     let workloads = workload::all(slice::from_ref(&size));
     let mut counted = BTreeMap::new();
     let mut failed = Vec::new();
@@ -197,7 +197,7 @@ impl CallgrindRun {
 }
 
 fn run(name: &str, runs: u32) -> anyhow::Result<ExitCode> {
-    let [_, size, _] = Size::all();
+    let [_, size, _, _] = Size::all();
     let workloads = workload::all(slice::from_ref(&size));
     let Some(workload) = workloads.iter().find(|workload| workload.name == name) else {
         bail!("there is no workload {name}; these are: {}", names(&workloads));

@@ -1,5 +1,5 @@
 //! The whole decision, by batches: headers, rules, lists, counters. The rules are `configs/two-ports.rsc` after rules
-//! that match no frame of the workload.
+//! that match no frame of the workload, or a strict door with the same knocks and no rules.
 //!
 //! Before each batch, every frame gets another source, which is part of the measurement. `decide/nothing` measures this
 //! part alone.
@@ -13,6 +13,7 @@ use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::table::RuleTable;
+use knockplane_policy::door::Door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc;
@@ -25,6 +26,13 @@ use super::{BATCH, Random, Work, Workload};
 
 const TWO_PORTS: &str = include_str!("../../../configs/two-ports.rsc");
 const TWO_PORTS_RULES: u32 = 4;
+
+/// A strict door with the knocks of `configs/two-ports.rsc`.
+const DOOR: &str = r#"
+name = "two-ports"
+knock = ["tcp/1234", "tcp/4321"]
+for = "1m"
+"#;
 
 /// The time of one round of all knocking sources. It is longer than the lifetime of their entries, so that each knock
 /// is a first one again.
@@ -45,6 +53,8 @@ enum Traffic {
     Knock,
     /// First knocks of new sources, each of which evicts another one from the lists.
     Spoofed,
+    /// As [`Traffic::Spoofed`], at a strict door instead of rules.
+    DoorFirstStep,
     /// As [`Traffic::Unknown`], without decisions.
     Nothing,
 }
@@ -59,7 +69,12 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
     });
     let sequence = workload(size, Traffic::Sequence, "accept-train", TWO_PORTS_RULES);
     let open = of(Traffic::Accept, "accept").chain(of(Traffic::Unknown, "unknown")).chain(of(Traffic::Knock, "knock"));
-    (nothing.into_iter().chain([sequence]).chain(open).collect(), of(Traffic::Spoofed, "spoofed").collect())
+    let door = Workload::new(format!("decide/door-first-step/{}", size.label), || {
+        Batches::new(size, size.full(), Traffic::DoorFirstStep, 0)
+    });
+    // The door comes last, because connections are tracked from then on.
+    let full = of(Traffic::Spoofed, "spoofed").chain([door]);
+    (nothing.into_iter().chain([sequence]).chain(open).collect(), full.collect())
 }
 
 fn workload<'a>(size: &'a Size, traffic: Traffic, name: &str, rules: u32) -> Workload<'a> {
@@ -87,12 +102,16 @@ struct Batches<'a> {
 
 impl<'a> Batches<'a> {
     fn new(size: &Size, state: &'a State, traffic: Traffic, rules: u32) -> Batches<'a> {
-        let rules = rule_set(rules);
+        let (rules, settings) = match traffic {
+            Traffic::DoorFirstStep => (RuleSet::default(), door_settings()),
+            _ => (rule_set(rules), Settings::default()),
+        };
         let port = |index| match traffic {
             Traffic::Accept | Traffic::Sequence | Traffic::Unknown | Traffic::Nothing => 22,
             Traffic::Knock => [1234, 4321][index % 2],
-            Traffic::Spoofed => 1234,
+            Traffic::Spoofed | Traffic::DoorFirstStep => 1234,
         };
+        let table = RuleTable::compile(Arc::new(rules), &settings, &state.engine, state.now()).expect("rules that run");
         let mut batches = Batches {
             traffic,
             frames: std::array::from_fn(|index| tcp_to(port(index))),
@@ -100,9 +119,8 @@ impl<'a> Batches<'a> {
             knockers: size.knockers(),
             knocks: 0,
             state,
-            counters: RuleCounters::new(rules.rules.len()),
-            table: RuleTable::compile(Arc::new(rules), &Settings::default(), &state.engine, state.now())
-                .expect("rules that run"),
+            counters: RuleCounters::new(table.rules().rules.len()),
+            table,
             logged: LoggedPackets::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),
         };
@@ -113,7 +131,7 @@ impl<'a> Batches<'a> {
             let passes = match traffic {
                 Traffic::Accept | Traffic::Sequence => true,
                 Traffic::Knock => index % 2 == 1,
-                Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => false,
+                Traffic::Unknown | Traffic::Spoofed | Traffic::DoorFirstStep | Traffic::Nothing => false,
             };
             assert_eq!(decision.verdict, if passes { Verdict::Forward } else { Verdict::Drop });
         }
@@ -133,7 +151,9 @@ impl<'a> Batches<'a> {
     fn source(&mut self, index: u32) -> Ipv4Addr {
         match self.traffic {
             Traffic::Accept | Traffic::Sequence => client(self.random.below(self.state.clients)),
-            Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => new_source(&mut self.random),
+            Traffic::Unknown | Traffic::Spoofed | Traffic::DoorFirstStep | Traffic::Nothing => {
+                new_source(&mut self.random)
+            }
             Traffic::Knock => knocker((self.knocks + index / 2) % self.knockers),
         }
     }
@@ -165,6 +185,12 @@ impl Work for Batches<'_> {
             self.next_knocks();
         }
     }
+}
+
+fn door_settings() -> Settings {
+    let door: Door = toml::from_str(DOOR).expect("a valid door");
+    assert!(door.strict);
+    Settings { doors: vec![door], ..Settings::default() }
 }
 
 /// A rule set of `count` rules, whose last rules are those of the two knocks.
