@@ -10,7 +10,7 @@ use crate::pipeline::Context;
 use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
-use crate::state::connections::{ConnectionView, TrackingResult};
+use crate::state::connections::{ConnectionView, Storage, TrackingResult};
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{AddressHash, Lookup, Membership};
@@ -132,6 +132,19 @@ impl<'a> PacketFacts<'a> {
     #[inline]
     pub(super) fn own_flow(&self) -> Option<&ConnectionView> {
         self.flow().filter(|flow| flow.back.is_some())
+    }
+
+    /// Stores the connection that begins with this packet, if that was deferred.
+    pub(super) fn store_connection(&mut self) {
+        let Context { table, state, .. } = self.context;
+        let deferred = self.seen.as_mut().filter(|seen| seen.is_deferred);
+        if let (Some(seen), Some(flows)) = (deferred, state.connections()) {
+            seen.is_deferred = false;
+            let prepared = flows.prepare(self.packet, self.vlan);
+            let (part, tracking) = (Some(FragmentPart::Whole), &table.rules().tracking);
+            // If another worker began the same connection meanwhile, the packet is added to it.
+            flows.observe(self.packet, &prepared, part, self.now, tracking, None, Storage::Now);
+        }
     }
 
     /// Whether a connection begins with this packet.

@@ -52,7 +52,7 @@ use crate::pipeline::effects::{FirstEvaluation, ReEvaluation};
 use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::facts::is_fragment;
 use crate::state::State;
-use crate::state::connections::TrackingResult;
+use crate::state::connections::{Storage, TrackingResult};
 use crate::state::events::logged::LoggedPackets;
 use crate::table::RuleTable;
 
@@ -86,16 +86,17 @@ pub struct Context<'a> {
 }
 
 impl RuleEvaluation<'_, FirstEvaluation<'_>> {
-    /// Decides about the packet. Removes its connection if the connection ends with the packet, or if the packet began
-    /// it and is not forwarded.
+    /// Decides about the packet. Stores a connection that begins with the packet if the packet is forwarded. Removes the
+    /// connection if it ends with the packet, or if the packet began it and is not forwarded.
     fn decide(&mut self) -> Decision {
         let decision = self.decide_by_rules();
-        let facts = &self.facts;
+        let facts = &mut self.facts;
         let state = facts.context.state;
         if decision.verdict == Verdict::Forward && facts.begins_connection() {
             state.look_at_checksum(facts.packet);
+            facts.store_connection();
         }
-        let ended = facts.seen.as_ref().filter(|seen| !seen.stays.after(decision.verdict));
+        let ended = facts.seen.as_ref().filter(|seen| !seen.is_deferred && !seen.stays.after(decision.verdict));
         let key = ended.and_then(|seen| Some(seen.flow.as_ref()?.key));
         if let (Some(key), Some(flows)) = (key, state.connections()) {
             flows.forget(&key, facts.now);
@@ -141,7 +142,12 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
                 facts.dependencies.insert(Dependency::Connection);
                 let tracking = &table.rules().tracking;
                 let prepared = flows.prepare(facts.packet, facts.vlan);
-                flows.observe(facts.packet, &prepared, part, facts.now, tracking, table.payload_matchers())
+                let matchers = table.payload_matchers();
+                let storage = match matchers.is_some() || table.connection_limits.is_some() {
+                    true => Storage::Now,
+                    false => Storage::Deferred,
+                };
+                flows.observe(facts.packet, &prepared, part, facts.now, tracking, matchers, storage)
             }
         });
         if let Some(expiry) = facts.flow().map(|flow| flow.expiry) {

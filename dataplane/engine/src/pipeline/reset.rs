@@ -75,7 +75,7 @@ mod tests {
     use knockplane_policy::time::Time;
 
     use super::*;
-    use crate::state::connections::{ConnectionInfo, ConnectionTable};
+    use crate::state::connections::{ConnectionInfo, ConnectionTable, Storage};
     use crate::state::list_set::ListId;
 
     fn at(second: u64) -> Time {
@@ -150,8 +150,15 @@ mod tests {
                 let side = if back { Side::Inside } else { Side::Outside };
                 let packet = crate::headers::read(side, frame, 1_600).unwrap();
                 let prepared = flows.prepare(&packet, Vlan::NONE);
-                let seen =
-                    flows.observe(&packet, &prepared, Some(FragmentPart::Whole), now, &Tracking::default(), None);
+                let seen = flows.observe(
+                    &packet,
+                    &prepared,
+                    Some(FragmentPart::Whole),
+                    now,
+                    &Tracking::default(),
+                    None,
+                    Storage::Now,
+                );
                 if seen.state == ConnectionState::New && !back {
                     flows.set_door(&packet, &seen.flow.unwrap().key, ListId(3), now);
                 }

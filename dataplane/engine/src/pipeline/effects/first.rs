@@ -163,6 +163,7 @@ impl Effects for FirstEvaluation<'_> {
     /// Fasttracks only TCP and UDP. Source: RouterOS manual, FastTrack.
     fn fasttrack(&mut self, facts: &mut PacketFacts<'_>) {
         let is_supported = matches!(facts.packet.protocol, protocol::TCP | protocol::UDP);
+        facts.store_connection();
         if let (Some(flow), Some(flows), true) = (facts.own_flow(), facts.context.state.connections(), is_supported) {
             flows.fasttrack(&flow.key, facts.now);
         }
@@ -177,6 +178,7 @@ impl Effects for FirstEvaluation<'_> {
 
     fn accept_by_door(&mut self, facts: &mut PacketFacts<'_>, open: ListId) {
         facts.dependencies.insert(Dependency::Door);
+        facts.store_connection();
         if let (Some(flow), Some(flows), true) =
             (facts.own_flow(), facts.context.state.connections(), facts.begins_connection())
         {

@@ -70,6 +70,19 @@ pub(crate) struct TrackingResult {
     /// The connection of the packet, or the connection that the packet is related to.
     pub(crate) flow: Option<ConnectionView>,
     pub(crate) stays: Stays,
+    /// Whether the connection is not stored yet: [`ConnectionTable::observe`] without [`Storage::Deferred`] stores it.
+    pub(crate) is_deferred: bool,
+}
+
+/// When [`ConnectionTable::observe`] stores a connection that begins with the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// At once.
+    Now,
+    /// When the packet is accepted, by another call. Most packets that would begin a connection are dropped, and a
+    /// stored connection is some three cache lines. Not for payload inspection and connection limits, which need the
+    /// stored connection.
+    Deferred,
 }
 
 /// The view that rules have of a connection.
@@ -94,7 +107,7 @@ pub(crate) struct ConnectionView {
 
 impl TrackingResult {
     pub(crate) const fn without_connection(state: ConnectionState) -> TrackingResult {
-        TrackingResult { state, flow: None, stays: Stays::Yes }
+        TrackingResult { state, flow: None, stays: Stays::Yes, is_deferred: false }
     }
 }
 
@@ -163,6 +176,7 @@ impl ConnectionTable {
         now: Time,
         tracking: &Tracking,
         payload_matchers: Option<&PayloadMatchers>,
+        storage: Storage,
     ) -> TrackingResult {
         if part == Some(FragmentPart::Later) {
             let seen = self.later_fragment(packet, now, tracking, payload_matchers);
@@ -179,7 +193,8 @@ impl ConnectionTable {
             },
             PreparedConnection::Connection { key, source, opens } => {
                 let is_fragment = part == Some(FragmentPart::First);
-                let arrival = Arrival { packet, key, source: *source, now, tracking, payload_matchers };
+                let storage = if is_fragment { Storage::Now } else { storage };
+                let arrival = Arrival { packet, key, source: *source, now, tracking, payload_matchers, storage };
                 let mut set = self.set_of(key).lock();
                 let advanced = match packet.protocol {
                     protocol::TCP => Segment::of(packet, is_fragment)
@@ -188,6 +203,10 @@ impl ConnectionTable {
                 };
                 let Some(advanced) = advanced else {
                     return TrackingResult::without_connection(ConnectionState::Invalid);
+                };
+                let advanced = match advanced {
+                    Advance::Stored(advanced) => advanced,
+                    Advance::Deferred(flags) => return deferred(flags, &arrival),
                 };
                 if is_fragment {
                     self.remember_fragments(&arrival, advanced.counts);
@@ -258,23 +277,30 @@ impl ConnectionTable {
 
     /// Adds a packet that is not TCP to its connection, which the packet may begin. `None` if the packet cannot belong
     /// to the connection, or if there is no room.
-    fn advance(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, opens: bool) -> Option<Advanced> {
+    fn advance(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, opens: bool) -> Option<Advance> {
         let (place, flags, stays) = match set.find(arrival.key, arrival.now) {
             Some(place) => (place, set.slot(place).flags(), Stays::Yes),
+            None if opens && arrival.storage == Storage::Deferred => return self.defer(set, arrival, None),
             None if opens => {
                 let (place, flags) = self.begin(set, arrival, None)?;
                 (place, flags, Stays::IfForwarded)
             }
             None => return None,
         };
-        Some(set.count(place, flags, arrival, stays))
+        Some(Advance::Stored(set.count(place, flags, arrival, stays)))
     }
 
     /// As `advance`, for a TCP segment.
     #[inline]
-    fn advance_tcp(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, segment: &Segment<'_>) -> Option<Advanced> {
-        let Arrival { packet, key, source, now, tracking, payload_matchers } = *arrival;
-        let Some(place) = set.find(key, now) else { return self.begin_tcp(set, arrival, segment) };
+    fn advance_tcp(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, segment: &Segment<'_>) -> Option<Advance> {
+        let Arrival { packet, key, source, now, tracking, payload_matchers, .. } = *arrival;
+        let Some(place) = set.find(key, now) else {
+            if arrival.storage == Storage::Deferred {
+                let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
+                return self.defer(set, arrival, Some(&tcp));
+            }
+            return self.begin_tcp(set, arrival, segment);
+        };
         let slot = set.slot(place);
         let (flags, expiry) = (slot.flags(), slot.expiry());
         let mut tcp = set.tcp(place, flags);
@@ -296,20 +322,30 @@ impl ConnectionTable {
                 // An ACK in reply to a SYN is forwarded, although it does not accept the connection.
                 let challenged = step == TcpStep::Challenge && !flags.is_cut();
                 let state = if challenged { ConnectionState::Established } else { flags.state() };
-                return Some(Advanced { place, state, stays: Stays::Yes, counts: false });
+                return Some(Advance::Stored(Advanced { place, state, stays: Stays::Yes, counts: false }));
             }
             TcpStep::Reopen => set.restart(place, payload_matchers),
             _ => {}
         }
         let stays = if step == TcpStep::Over { Stays::No } else { Stays::Yes };
-        Some(set.count(place, flags, arrival, stays))
+        Some(Advance::Stored(set.count(place, flags, arrival, stays)))
     }
 
     /// Begins a TCP connection with this segment. The connection replaces a closed one with the same key.
-    fn begin_tcp(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, segment: &Segment<'_>) -> Option<Advanced> {
+    fn begin_tcp(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, segment: &Segment<'_>) -> Option<Advance> {
         let tcp = TcpConnection::begin(segment, arrival.tracking.loose_tcp)?;
         let (place, flags) = self.begin(set, arrival, Some(&tcp))?;
-        Some(set.count(place, flags, arrival, Stays::IfForwarded))
+        Some(Advance::Stored(set.count(place, flags, arrival, Stays::IfForwarded)))
+    }
+
+    /// The flags of a connection that would begin with the packet. `None` if there is no room for it.
+    fn defer(&self, set: &LockedSet<'_>, arrival: &Arrival<'_>, tcp: Option<&TcpConnection>) -> Option<Advance> {
+        if set.room(arrival.now).is_none() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let flags = Flags::begin(&arrival.key.key, arrival.source, arrival.packet.side);
+        Some(Advance::Deferred(tcp.map_or(flags, |tcp| flags.with_tcp_flags(tcp.pack().0.flags))))
     }
 
     /// Begins a connection. The connection replaces one with the same key. Returns its slot and its flags, which the
@@ -347,7 +383,8 @@ impl ConnectionTable {
         let place = set.find(key, now)?;
         let slot = set.slot(place);
         let (mut flags, expiry) = (slot.flags(), slot.expiry());
-        let arrival = Arrival { packet, key, source, now, tracking, payload_matchers };
+        let storage = Storage::Now;
+        let arrival = Arrival { packet, key, source, now, tracking, payload_matchers, storage };
         if !counts {
             let advanced = Advanced { place, state: flags.state(), stays: Stays::Yes, counts };
             return Some(set.result(&advanced, &arrival));
@@ -400,6 +437,31 @@ struct Arrival<'a> {
     now: Time,
     tracking: &'a Tracking,
     payload_matchers: Option<&'a PayloadMatchers>,
+    storage: Storage,
+}
+
+/// A packet of a connection.
+enum Advance {
+    /// It was added to the connection in a slot.
+    Stored(Advanced),
+    /// It begins a connection with these flags, which is not stored.
+    Deferred(Flags),
+}
+
+/// The result for a packet that begins a connection with these flags, which is not stored.
+fn deferred(flags: Flags, arrival: &Arrival<'_>) -> TrackingResult {
+    let flow = ConnectionView {
+        key: *arrival.key,
+        back: Some(false),
+        bytes: arrival.packet.ip_length.into(),
+        last_second: 0,
+        expiry: arrival.now + flags.timeout(arrival.tracking, arrival.key.key.protocol()),
+        fasttracked: false,
+        door: None,
+        patterns: PatternSet::default(),
+        name: ServerName::Unknown,
+    };
+    TrackingResult { state: flags.state(), flow: Some(flow), stays: Stays::IfForwarded, is_deferred: true }
 }
 
 /// A packet that was added to the connection in a slot.
@@ -423,7 +485,7 @@ impl LockedSet<'_> {
     /// Adds the packet to the connection in this slot, and stores the connection's flags.
     #[inline]
     fn count(&mut self, place: usize, flags: Flags, arrival: &Arrival<'_>, stays: Stays) -> Advanced {
-        let Arrival { packet, key, source, now, tracking, payload_matchers } = *arrival;
+        let Arrival { packet, key, source, now, tracking, payload_matchers, .. } = *arrival;
         let is_reply = flags.is_reply(source);
         let flags = flags.with_both_ways(is_reply);
         let slot = self.slot(place);
@@ -440,7 +502,7 @@ impl LockedSet<'_> {
     fn result(&self, advanced: &Advanced, arrival: &Arrival<'_>) -> TrackingResult {
         let Advanced { place, state, stays, .. } = *advanced;
         let flow = Some(self.view(place, arrival.key, Some(arrival.source), arrival.now));
-        TrackingResult { state, flow, stays }
+        TrackingResult { state, flow, stays, is_deferred: false }
     }
 
     /// The view that rules have of a connection; `source` is the source of the packet, if the packet belongs to the
