@@ -126,7 +126,8 @@ bench-rings:
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
 
-# Instructions of the engine's work in memory, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
+# Instructions of the engine's work in memory, and cache misses of large tables, compared with
+# bench/baseline/instructions.toml. Two minutes. UPDATE=1 writes that file.
 .PHONY: bench-check
 bench-check:
 	@tests/setup bench-check

@@ -7,6 +7,7 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
+use knockplane_bench::compare::results::Machine;
 
 #[path = "../src/workload/mod.rs"]
 mod workload;
@@ -15,6 +16,7 @@ use workload::{Size, Work, Workload};
 
 fn main() {
     let quick = env::var("QUICK").is_ok_and(|value| !matches!(&*value, "" | "0"));
+    println!("{}\n", Machine::this());
     let sizes = Size::all();
     let sizes = if quick { &sizes[..sizes.len() - 1] } else { &sizes };
     let (warm_up, measurement) = if quick { (100, 400) } else { (500, 1500) };

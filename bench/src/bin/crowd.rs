@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use knockplane_bench::compare::crowd;
+use knockplane_bench::compare::results::Machine;
 use knockplane_bench::report;
 
 /// A hundred clients knock during a flood of first knocks, at nftables and at knockplane. As root.
@@ -22,6 +23,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { seconds, rates } = Arguments::parse();
+    println!("{}\n", Machine::this());
     let mut floods = Vec::new();
     let measured = rates.into_iter().try_for_each(|rate| {
         crowd::measure(Some(rate).filter(|rate| *rate > 0), Duration::from_secs(seconds), |flood| floods.push(flood))

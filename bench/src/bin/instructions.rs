@@ -1,15 +1,26 @@
-//! Counts the instructions of the engine, which do not depend on the load or speed of the machine: `make bench-check`
-//! compares them with `bench/baseline/instructions.toml` and fails if a workload takes more.
+//! Counts the instructions of the engine, and its accesses to memory beyond a simulated cache. Neither depends on the load
+//! or speed of the machine: `make bench-check` compares them with `bench/baseline/instructions.toml` and fails if a
+//! workload takes more.
 //!
 //! Each workload runs twice under Valgrind's callgrind, in two processes: once with half as many runs. The difference is the
-//! count of these runs, because start, preparation and end cancel out.
+//! count of these runs, because preparation and end cancel out. Counting begins after the preparation, which takes a
+//! fraction of the time without it:
+//!
+//! ```text
+//! check                          run, under callgrind
+//!                                prepares the workload
+//!         ◄── "prepared" ──
+//! vgdb: instrumentation on
+//!         ── end of input ──►    does the runs
+//! ```
 //!
 //! Counts depend on compiler, profile and CPU features. The baseline names its own.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::{env, fs, process, slice};
+use std::{env, fs, process};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
@@ -46,6 +57,9 @@ enum Task {
         workload: String,
         /// Number of runs.
         runs: u32,
+        /// Before the runs, write a line and wait for the end of the input.
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -54,18 +68,30 @@ enum Task {
 const MOST: f64 = 1.10;
 const LEAST: f64 = 0.90;
 
+/// A change of the misses of an operation within this many lines is none, whatever its part. Runs with other addresses of
+/// the stack differ by 0.03.
+const LINES: f64 = 0.1;
+
+/// The simulated caches, the same on every machine: size, associativity and line size of L1 for instructions and for data, and
+/// of the last level. They are those of a small core whose last level it has to itself. A million entries or connections
+/// are far more than the last level. The table of rules, counters and the frames of a batch fit.
+const CACHES: [&str; 4] = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,16,64"];
+
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline/instructions.toml");
 
 const BASELINE_HEADING: &str = "\
-# Instructions of one operation (packet, lookup, addition, slot of a sweep) of each workload, see
-# docs/benchmarks-memory.md. Written by `make bench-check UPDATE=1`.
+# Instructions of one operation (packet, lookup, addition, slot of a sweep) of each workload, and of large ones the misses of
+# the simulated last-level cache, see docs/benchmarks-memory.md. Written by `make bench-check UPDATE=1`.
 
 ";
+
+/// The line of a process whose workload is prepared.
+const PREPARED: &str = "prepared\n";
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Check { update, only } => check(update, &only),
-        Task::Run { workload, runs } => run(&workload, runs),
+        Task::Run { workload, runs, wait } => run(&workload, runs, wait),
     };
     done.unwrap_or_else(|error| {
         eprintln!("instructions: {error:#}");
@@ -79,6 +105,7 @@ fn main() -> ExitCode {
 struct Baseline {
     built: Build,
     instructions: BTreeMap<String, f64>,
+    misses: BTreeMap<String, f64>,
 }
 
 /// The properties of a build on which counts depend.
@@ -93,39 +120,64 @@ struct Build {
     profile: toml::Table,
 }
 
+/// Counts of one operation.
+struct Counts {
+    instructions: f64,
+    /// Lines read or written beyond the simulated caches; only of workloads that are larger than these.
+    misses: Option<f64>,
+}
+
+/// A table of the report and of the baseline.
+struct Metric {
+    name: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    decimals: usize,
+    /// A difference that is none.
+    scatter: f64,
+}
+
+const INSTRUCTIONS: Metric = Metric {
+    name: "instructions",
+    title: "Instructions of one operation",
+    unit: "instructions",
+    decimals: 1,
+    scatter: 0.0,
+};
+
+const MISSES: Metric = Metric {
+    name: "misses",
+    title: "Cache lines of one operation beyond a last-level cache of 1 MiB",
+    unit: "lines",
+    decimals: 2,
+    scatter: LINES,
+};
+
 fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     ensure!(!cfg!(debug_assertions), "this build is not optimized; use `make bench-check`");
-    let built = Build::this()?;
+    let mut counted = Baseline { built: Build::this()?, instructions: BTreeMap::new(), misses: BTreeMap::new() };
     let baseline = if update { None } else { Some(read(Path::new(BASELINE))?) };
-    if let Some(baseline) = baseline.as_ref().filter(|baseline| baseline.built != built) {
-        warn(&baseline.built, &built);
+    if let Some(baseline) = baseline.as_ref().filter(|baseline| baseline.built != counted.built) {
+        warn(&baseline.built, &counted.built);
     }
 
-    let [_, size, _, _] = Size::all();
-    let workloads = workload::all(slice::from_ref(&size));
-    let mut counted = BTreeMap::new();
-    let mut failed = Vec::new();
-    let columns = ["workload", "instructions", "change since the baseline"];
-    let mut table = ResultTable::new("instructions", "Instructions of one operation", &columns);
+    let sizes = counted_sizes();
+    let workloads = workload::all(&sizes);
     for workload in workloads.iter().filter(|workload| is_counted(workload) && workload.name.contains(only)) {
-        let instructions = count(workload).with_context(|| workload.name.clone())?;
-        let before = baseline.as_ref().map(|baseline| baseline.instructions.get(&workload.name).copied());
-        let verdict = before.map_or(Ok(String::new()), |before| compare(instructions, before));
         eprintln!("{}", workload.name);
-        let (name, cell) = (workload.name.clone(), verdict.as_ref().unwrap_or_else(|problem| problem).clone());
-        table.rows.push(vec![name, format!("{instructions:.1}"), cell]);
-        failed.extend(verdict.err().map(|problem| format!("{}: {problem}", workload.name)));
-        counted.insert(workload.name.clone(), instructions);
-    }
-    report::publish(&[table], Path::new(report::FOLDER))?;
-    if let Some(baseline) = &baseline {
-        let missing = baseline.instructions.keys().filter(|name| name.contains(only) && !counted.contains_key(*name));
-        failed
-            .extend(missing.map(|name| format!("{name}: only in the baseline; `make bench-check UPDATE=1` renews it")));
+        let counts = count(workload).with_context(|| workload.name.clone())?;
+        counted.instructions.insert(workload.name.clone(), counts.instructions);
+        counted.misses.extend(counts.misses.map(|misses| (workload.name.clone(), misses)));
     }
 
+    let mut failed = Vec::new();
+    let tables = [
+        INSTRUCTIONS.table(&counted.instructions, baseline.as_ref().map(|it| &it.instructions), only, &mut failed),
+        MISSES.table(&counted.misses, baseline.as_ref().map(|it| &it.misses), only, &mut failed),
+    ];
+    report::publish(&tables, Path::new(report::FOLDER))?;
     if update {
-        let text = toml::to_string(&Baseline { built, instructions: counted }).context("the baseline as TOML")?;
+        let text = toml::to_string(&counted).context("the baseline as TOML")?;
         fs::write(BASELINE, BASELINE_HEADING.to_owned() + &text).context(BASELINE)?;
         println!("written: {BASELINE}");
     }
@@ -135,34 +187,92 @@ fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Not counted: etherparse, which is not part of the engine; a workload with a single run, which cannot be halved; and a
-/// million connections, which take minutes to begin under Valgrind.
-fn is_counted(workload: &Workload<'_>) -> bool {
-    !["/etherparse", "/1M"].iter().any(|name| workload.name.ends_with(name)) && workload.runs > 1
+/// The lists of the counted workloads: of a usual size, and of one beyond the simulated caches.
+fn counted_sizes() -> [Size; 2] {
+    let [_, usual, beyond_caches, _] = Size::all();
+    [usual, beyond_caches]
 }
 
-/// Compares a count with the baseline's. An error fails the check.
-fn compare(now: f64, before: Option<f64>) -> Result<String, String> {
-    let Some(before) = before else {
-        return Err("not in the baseline; `make bench-check UPDATE=1` adds it".to_owned());
-    };
-    let change = format!("{:+.1} %", (now / before - 1.0) * 100.0);
-    if now > before * MOST {
-        Err(format!("{change}: {before:.1} instructions became {now:.1}"))
-    } else if now < before * LEAST {
-        Ok(format!("{change}: better; `make bench-check UPDATE=1` keeps it so"))
-    } else {
-        Ok(change)
+/// Not counted: etherparse, which is not part of the engine; a workload with a single run, which cannot be halved; and the
+/// entries of a rule file, which take a minute to compile under Valgrind.
+fn is_counted(workload: &Workload<'_>) -> bool {
+    !workload.name.ends_with("/etherparse") && !workload.name.starts_with("entries/") && workload.runs > 1
+}
+
+/// Whether the workload's memory is larger than the simulated caches, so that its misses depend on its accesses alone.
+fn is_beyond_caches(workload: &Workload<'_>) -> bool {
+    workload.name.ends_with("/1M")
+}
+
+impl Metric {
+    /// The counts, each with its change since the baseline if there is one. Appends the changes that fail the check.
+    fn table(
+        &self,
+        counted: &BTreeMap<String, f64>,
+        baseline: Option<&BTreeMap<String, f64>>,
+        only: &str,
+        failed: &mut Vec<String>,
+    ) -> ResultTable {
+        let mut table = ResultTable::new(self.name, self.title, &["workload", self.unit, "change since the baseline"]);
+        for (workload, count) in counted {
+            let verdict =
+                baseline.map_or(Ok(String::new()), |baseline| self.compare(*count, baseline.get(workload).copied()));
+            let cell = verdict.as_ref().unwrap_or_else(|problem| problem).clone();
+            table.rows.push(vec![workload.clone(), self.shown(*count), cell]);
+            failed.extend(verdict.err().map(|problem| format!("{workload}: {problem}")));
+        }
+        let missing = baseline.into_iter().flat_map(BTreeMap::keys);
+        let missing = missing.filter(|name| name.contains(only) && !counted.contains_key(*name));
+        failed.extend(missing.map(|name| {
+            format!("{name}: its {} are only in the baseline; `make bench-check UPDATE=1` renews it", self.unit)
+        }));
+        table
+    }
+
+    /// Compares a count with the baseline's. An error fails the check.
+    fn compare(&self, now: f64, before: Option<f64>) -> Result<String, String> {
+        let Some(before) = before else {
+            return Err(format!("no {} in the baseline; `make bench-check UPDATE=1` adds them", self.unit));
+        };
+        let change = if before > 0.0 { format!("{:+.1} %", (now / before - 1.0) * 100.0) } else { String::new() };
+        if now > before * MOST && now > before + self.scatter {
+            Err(format!("{change}: {} {} became {}", self.shown(before), self.unit, self.shown(now)))
+        } else if now < before * LEAST && now < before - self.scatter {
+            Ok(format!("{change}: better; `make bench-check UPDATE=1` keeps it so"))
+        } else {
+            Ok(change)
+        }
+    }
+
+    fn shown(&self, count: f64) -> String {
+        format!("{count:.*}", self.decimals)
+    }
+
+    /// The mean of one of this many operations, rounded as it is shown.
+    fn mean(&self, count: u64, operations: f64) -> f64 {
+        let shown = 10_f64.powi(self.decimals as i32);
+        (count as f64 / operations * shown).round() / shown
     }
 }
 
-/// Instructions of one operation.
-fn count(workload: &Workload<'_>) -> anyhow::Result<f64> {
+/// Counts of one operation.
+fn count(workload: &Workload<'_>) -> anyhow::Result<Counts> {
     let (fewer, more) = (workload.runs / 2, workload.runs);
-    let (less, all) = (CallgrindRun::start(&workload.name, fewer)?, CallgrindRun::start(&workload.name, more)?);
-    let difference = all.end()?.checked_sub(less.end()?).context("more runs took fewer instructions")?;
-    let per_operation = difference as f64 / (f64::from(more - fewer) * f64::from(workload.operations));
-    Ok((per_operation * 10.0).round() / 10.0)
+    let start = |runs| CallgrindRun::start(workload, runs);
+    let (mut less, mut all) = (start(fewer)?, start(more)?);
+    less.begin()?;
+    all.begin()?;
+    let (less, all) = (less.end()?, all.end()?);
+    let operations = f64::from(more - fewer) * f64::from(workload.operations);
+    let more = |event: &str| {
+        let counts = all.get(event).zip(less.get(event)).with_context(|| format!("callgrind did not count {event}"))?;
+        counts.0.checked_sub(*counts.1).with_context(|| format!("more runs, but less {event}"))
+    };
+    let misses = is_beyond_caches(workload).then(|| anyhow::Ok(more("DLmr")? + more("DLmw")?)).transpose()?;
+    Ok(Counts {
+        instructions: INSTRUCTIONS.mean(more("Ir")?, operations),
+        misses: misses.map(|misses| MISSES.mean(misses, operations)),
+    })
 }
 
 /// A process under callgrind.
@@ -172,33 +282,59 @@ struct CallgrindRun {
 }
 
 impl CallgrindRun {
-    fn start(name: &str, runs: u32) -> anyhow::Result<CallgrindRun> {
+    fn start(workload: &Workload<'_>, runs: u32) -> anyhow::Result<CallgrindRun> {
         let report = env::temp_dir().join(format!("knockplane-instructions-{}-{runs}", process::id()));
         let child = Command::new("valgrind")
-            .args(["--quiet", "--tool=callgrind"])
+            // Without messages, because callgrind would mention caches of this machine that it does not use.
+            .args(["--quiet", "--log-file=/dev/null", "--tool=callgrind", "--instr-atstart=no"])
+            .args(CACHES.iter().filter(|_| is_beyond_caches(workload)))
             .arg(format!("--callgrind-out-file={}", report.display()))
             .arg(env::current_exe()?)
-            .args(["run", name, &runs.to_string()])
-            .stdin(Stdio::null())
+            .args(["run", &workload.name, &runs.to_string(), "--wait"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .context("valgrind does not start; install Debian's package valgrind")?;
         Ok(CallgrindRun { child, report })
     }
 
-    /// Instructions of the whole process.
-    fn end(mut self) -> anyhow::Result<u64> {
+    /// Waits until the workload is prepared, and begins to count.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        let mut line = String::new();
+        let stdout = self.child.stdout.take().context("a pipe")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == PREPARED, "the workload was not prepared");
+        let counting = Command::new("vgdb")
+            .arg(format!("--pid={}", self.child.id()))
+            .args(["instrumentation", "on"])
+            .output()
+            .context("vgdb does not start; install Debian's package valgrind")?;
+        ensure!(counting.status.success(), "vgdb: {}", String::from_utf8_lossy(&counting.stderr));
+        // The end of its input starts the process.
+        drop(self.child.stdin.take());
+        Ok(())
+    }
+
+    /// Counts of all runs, by callgrind's names of events.
+    fn end(mut self) -> anyhow::Result<BTreeMap<String, u64>> {
         let status = self.child.wait()?;
         let report = fs::read_to_string(&self.report).unwrap_or_default();
         _ = fs::remove_file(&self.report);
         ensure!(status.success(), "valgrind: {status}");
-        let totals = report.lines().find_map(|line| line.strip_prefix("totals: "));
-        totals.and_then(|count| count.trim().parse().ok()).context("callgrind's report has no totals")
+        totals(&report).context("callgrind's report has no totals")
     }
 }
 
-fn run(name: &str, runs: u32) -> anyhow::Result<ExitCode> {
-    let [_, size, _, _] = Size::all();
-    let workloads = workload::all(slice::from_ref(&size));
+/// The totals in callgrind's report, by the names of events.
+fn totals(report: &str) -> Option<BTreeMap<String, u64>> {
+    let values = |name| Some(report.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace());
+    let counts = values("totals: ")?.map(|count| count.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    Some(values("events: ")?.map(str::to_owned).zip(counts).collect())
+}
+
+fn run(name: &str, runs: u32, wait: bool) -> anyhow::Result<ExitCode> {
+    let sizes = counted_sizes();
+    let workloads = workload::all(&sizes);
     let Some(workload) = workloads.iter().find(|workload| workload.name == name) else {
         bail!("there is no workload {name}; these are: {}", names(&workloads));
     };
@@ -206,6 +342,11 @@ fn run(name: &str, runs: u32) -> anyhow::Result<ExitCode> {
     // The first run includes one-time work, which is not counted.
     work.run();
     work.reset();
+    if wait {
+        print!("{PREPARED}");
+        stdout().flush()?;
+        stdin().read_to_end(&mut Vec::new())?;
+    }
     for _ in 0..runs {
         work.run();
     }
@@ -256,5 +397,33 @@ impl Build {
             target: [env::consts::ARCH].into_iter().chain(features).collect::<Vec<_>>().join(" "),
             profile: workspace.profile.remove("release").unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_have_the_names_of_events() {
+        let report = "# callgrind format\nevents: Ir DLmr DLmw\nfn=(1)\n5 10 1 0\ntotals: 1000 20 3\n";
+        let totals = totals(report).expect("totals");
+        assert_eq!([totals["Ir"], totals["DLmr"], totals["DLmw"]], [1000, 20, 3]);
+        assert!(super::totals("events: Ir\n").is_none());
+    }
+
+    #[test]
+    fn more_lines_fail_the_check() {
+        let compare = |now, before| MISSES.compare(now, Some(before));
+        assert!(compare(5.0, 4.0).is_err(), "another line for each operation");
+        assert_eq!(compare(4.3, 4.0), Ok("+7.5 %".to_owned()));
+        assert_eq!(compare(0.26 + LINES / 2.0, 0.26).map(|_| ()), Ok(()), "a large part of few lines");
+        assert!(compare(3.0, 4.0).is_ok_and(|text| text.contains("UPDATE=1")));
+        assert!(MISSES.compare(1.0, None).is_err(), "not in the baseline");
+    }
+
+    #[test]
+    fn instructions_have_no_scatter() {
+        assert!(INSTRUCTIONS.compare(0.12, Some(0.1)).is_err());
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use knockplane_bench::compare::results::Machine;
 use knockplane_bench::report::{self, ResultTable};
 use knockplane_engine::state::lists::{AddOutcome, ListId, Lists};
 use knockplane_policy::time::Time;
@@ -41,6 +42,7 @@ const SWEEP_MARGIN: usize = 65_536;
 
 fn main() -> anyhow::Result<()> {
     let Arguments { entries, seconds } = Arguments::parse();
+    println!("{}\n", Machine::this());
     let before = resident()?;
     let lists = Lists::new(entries)?;
     let capacity = lists.capacity() as u64;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Parser;
 use knockplane_bench::compare::restart;
+use knockplane_bench::compare::results::Machine;
 use knockplane_bench::report;
 
 /// Kills the dataplane and starts it again at once, with few and with many static entries. As root.
@@ -20,6 +21,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { rounds, entries } = Arguments::parse();
+    println!("{}\n", Machine::this());
     let mut restarts = Vec::new();
     let measured = entries.into_iter().try_for_each(|entries| {
         restarts.push(restart::measure(entries, rounds)?);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Parser;
+use knockplane_bench::compare::results::Machine;
 use knockplane_bench::compare::rings;
 use knockplane_bench::report;
 
@@ -20,5 +21,6 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { rounds, sizes } = Arguments::parse();
+    println!("{}\n", Machine::this());
     report::publish(&[rings::table(&rings::measure(&sizes, rounds)?)], Path::new(report::FOLDER))
 }

@@ -17,6 +17,8 @@ use super::xdp::Xdp;
 pub enum CandidateKind {
     /// This project's dataplane and control process, as installed.
     Knockplane,
+    /// The same, with a strict door instead of the rules of the knocks.
+    KnockplaneDoor,
     /// The smallest AF_XDP program on the same rings, which sleeps in poll() without frames.
     Smallest,
     /// The smallest AF_XDP program, which spins while frames arrive.
@@ -38,6 +40,7 @@ impl CandidateKind {
     pub const fn name(self) -> &'static str {
         match self {
             CandidateKind::Knockplane => "knockplane",
+            CandidateKind::KnockplaneDoor => "knockplane-door",
             CandidateKind::Smallest => "smallest",
             CandidateKind::SmallestSpinning => "smallest-spinning",
             CandidateKind::SmallestXskRs => "smallest-xsk-rs",
@@ -89,6 +92,7 @@ pub fn start<'lab>(
 ) -> Result<Box<dyn Candidate + 'lab>> {
     Ok(match kind {
         CandidateKind::Knockplane => Box::new(Knockplane::start(lab, rules)?),
+        CandidateKind::KnockplaneDoor => Box::new(Knockplane::start_with_door(lab, rules)?),
         CandidateKind::Smallest => Box::new(Smallest::start(lab, Library::Own, role, false)?),
         CandidateKind::SmallestSpinning => Box::new(Smallest::start(lab, Library::Own, role, true)?),
         CandidateKind::SmallestXskRs => Box::new(Smallest::start(lab, Library::XskRs, role, false)?),

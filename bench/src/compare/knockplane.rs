@@ -11,17 +11,27 @@ pub(super) struct Knockplane<'lab>(pub(super) Filter<'lab>);
 
 impl<'lab> Knockplane<'lab> {
     pub(super) fn start(lab: &'lab Lab, rules: &LoadRules) -> Result<Self> {
-        let options = FilterOptions {
-            // One pool holds the entries of both lists.
-            list_capacity: 2 * rules.capacity,
-            dataplane: format!("cores = [{CANDIDATE_CORE}]\n"),
-            ..FilterOptions::from_rules(&rules.routeros())
-        };
-        let filter = Filter::start(&lab.topology, &options)?;
+        let filter = start(lab, rules, &rules.routeros(), String::new())?;
         let listed = filter.knockctl(&["list", "add", "secured", &CLIENT.to_string()])?;
         ensure!(listed.ok(), "knockctl: {}", listed.stderr);
         Ok(Knockplane(filter))
     }
+
+    /// With a door alone. No source may pass without a knock.
+    pub(super) fn start_with_door(lab: &'lab Lab, rules: &LoadRules) -> Result<Self> {
+        Ok(Knockplane(start(lab, rules, "", rules.door())?))
+    }
+}
+
+fn start<'lab>(lab: &'lab Lab, rules: &LoadRules, text: &str, sections: String) -> Result<Filter<'lab>> {
+    let options = FilterOptions {
+        // One pool holds the entries of both lists.
+        list_capacity: 2 * rules.capacity,
+        dataplane: format!("cores = [{CANDIDATE_CORE}]\n"),
+        sections,
+        ..FilterOptions::from_rules(text)
+    };
+    Filter::start(&lab.topology, &options)
 }
 
 impl Candidate for Knockplane<'_> {

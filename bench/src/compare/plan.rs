@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::candidate::{CandidateKind, Role};
-use super::results::{Arrangement, Counted, DROP, FORWARD, Series};
+use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, Series};
 use super::rules::LoadRules;
 use super::throughput::{FILL, Load};
 use crate::generator::{Profile, Spec};
@@ -132,6 +132,9 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
             CandidateKind::Xdp,
         ]),
     }
+    if load.name == FIRST_KNOCKS {
+        kinds.push(CandidateKind::KnockplaneDoor);
+    }
     // The rings of the other library differ in the cost of a small frame. The run has no time for this candidate under
     // other loads.
     if arrangement == Arrangement::S && [FORWARD, DROP].contains(&load.name.as_str()) {
@@ -170,10 +173,7 @@ fn knock() -> Load {
 /// No source sends a second knock, and the lists are full: entries are evicted, or new ones refused.
 fn first_knocks() -> Load {
     let rules = LoadRules { capacity: 1 << 16, ..LoadRules::default() };
-    let mut load = sent(
-        Profile::FirstKnocks,
-        Load { counted: Counted::Decided, rules, ..forward("spoofed first knocks, lists full", 60) },
-    );
+    let mut load = sent(Profile::FirstKnocks, Load { counted: Counted::Decided, rules, ..forward(FIRST_KNOCKS, 60) });
     load.spec.source = prefix(LISTED, 8);
     // Both lists share one pool.
     load.first = Some(Spec { count: Some(1 << 18), ..load.spec.clone() });

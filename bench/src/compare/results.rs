@@ -30,6 +30,8 @@ impl fmt::Display for Arrangement {
 pub const FORWARD: &str = "forward 60 B";
 /// The main load for dropping: one flow of the shortest frames, which the rules drop.
 pub const DROP: &str = "drop 60 B";
+/// The load of strangers that begin to knock, each of which evicts another one.
+pub const FIRST_KNOCKS: &str = "spoofed first knocks, lists full";
 
 /// The count of a window that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,6 +242,9 @@ pub struct Machine {
     pub cpu: String,
     /// Number of processors.
     pub cores: usize,
+    /// Caches of the first processor, without those of instructions, from the smallest to the largest; empty if unknown.
+    #[serde(default)]
+    pub caches: Vec<Cache>,
     /// `uname -r`.
     pub kernel: String,
     /// Bytes of memory.
@@ -248,6 +253,17 @@ pub struct Machine {
     pub compiler: String,
     /// `nft --version`.
     pub nftables: String,
+}
+
+/// A cache of a processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// `L1d`, `L2`, `L3`.
+    pub name: String,
+    /// The size.
+    pub bytes: u64,
+    /// Number of processors that share it.
+    pub cores: usize,
 }
 
 /// All results of a run.

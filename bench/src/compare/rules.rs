@@ -62,6 +62,12 @@ impl LoadRules {
         text
     }
 
+    /// The two knocks as a strict door, which is all of the policy.
+    pub fn door(&self) -> String {
+        debug_assert!(self.in_front == 0 && !self.one_knock, "a door has no other rules");
+        format!("[[door]]\nname = \"knock\"\nknock = [\"tcp/1234\", \"tcp/4321\"]\nfor = \"{OPEN}\"\n")
+    }
+
     /// The rules as a table of nftables of this family (`ip` or `bridge`), in the hook `forward`.
     pub fn nftables(&self, family: &str) -> String {
         let mut text = format!("table {family} knock {{\n");
@@ -131,6 +137,17 @@ mod tests {
             lines
         };
         assert_eq!(words(&LoadRules::default().routeros()), words(configured));
+    }
+
+    #[test]
+    fn the_door_is_strict() {
+        #[derive(serde::Deserialize)]
+        struct Sections {
+            door: Vec<knockplane_policy::door::Door>,
+        }
+        let sections: Sections = toml::from_str(&LoadRules::default().door()).expect("a valid door");
+        assert!(sections.door[0].strict);
+        assert_eq!(sections.door[0].knock.len(), 2);
     }
 
     #[test]

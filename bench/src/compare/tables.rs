@@ -2,7 +2,7 @@
 //! again.
 
 use super::candidate::CandidateKind;
-use super::results::{Arrangement, CoreUse, Latency, Machine, Probe, Results, Series, Throughput, quantile};
+use super::results::{Arrangement, CoreUse, Latency, Probe, Results, Series, Throughput, quantile};
 use super::targets;
 use crate::report::{NONE, ResultTable};
 
@@ -39,13 +39,9 @@ pub fn loss_points(results: &Results) -> ResultTable {
 
 /// The kind of run, and the machine.
 pub fn heading(results: &Results) -> String {
-    let Machine { cpu, cores, kernel, memory, compiler, nftables } = &results.machine;
     let kind = if results.quick { "Quick run" } else { "Full run" };
     let (minutes, seconds) = (results.took as u64 / 60, results.took as u64 % 60);
-    let gibibytes = *memory as f64 / f64::from(1 << 30);
-    format!(
-        "{kind} of {minutes} min {seconds} s on {cores} × {cpu}, {gibibytes:.0} GiB, Linux {kernel}, {compiler}, {nftables}."
-    )
+    format!("{kind} of {minutes} min {seconds} s on {}.", results.machine)
 }
 
 /// Millions of frames a second, with at least three significant digits.
@@ -230,7 +226,9 @@ fn upkeep(results: &Results) -> ResultTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::results::{Counted, DROP, Deafness, FORWARD, LossCurve, LossPoint, Upkeep, Window};
+    use crate::compare::results::{
+        Counted, DROP, Deafness, FIRST_KNOCKS, FORWARD, LossCurve, LossPoint, Upkeep, Window,
+    };
 
     fn row(load: &str, series: Option<Series>, arrangement: Arrangement, kind: CandidateKind, rate: u64) -> Throughput {
         let window = |frames| Window {
@@ -264,6 +262,8 @@ mod tests {
             let rows = &mut results.throughput;
             rows.extend(candidates.map(|(kind, forwarded, _)| row(FORWARD, None, arrangement, kind, forwarded)));
             rows.extend(candidates.map(|(kind, _, dropped)| row(DROP, None, arrangement, kind, dropped)));
+            let knocks = [(CandidateKind::Knockplane, 1_000_000), (CandidateKind::KnockplaneDoor, 750_000)];
+            rows.extend(knocks.map(|(kind, decided)| row(FIRST_KNOCKS, None, arrangement, kind, decided)));
             for rules in [1, 1_000] {
                 let (name, series) = (format!("{rules} rules"), Some(Series::Rules(rules)));
                 rows.extend(candidates.map(|(kind, rate, _)| row(&name, series, arrangement, kind, rate / rules)));
@@ -329,6 +329,7 @@ mod tests {
         assert_eq!(ends(&["drop 60 B, T", "÷ smallest"]), ["0.50", "MISSED"]);
         assert_eq!(ends(&["drop 60 B, T", "÷ nftables"]), ["2.50", "met"]);
         assert_eq!(ends(&["÷ nftables-rps"])[1], "not measured");
+        assert_eq!(ends(&["lists full, T", "knockplane-door ÷ knockplane"]), ["0.75", "MISSED"]);
         assert_eq!(ends(&["one-way p50", "T:"]), ["1.50", "MISSED"]);
         assert_eq!(ends(&["one-way p50", "S:"])[1], "not measured");
         assert_eq!(ends(&["resident memory without"]), ["60.0 MiB", "met"]);

@@ -1,7 +1,7 @@
 //! The targets of a run with the measured values, and the loads under which nftables is faster.
 
 use super::candidate::CandidateKind;
-use super::results::{Arrangement, Counted, DROP, FORWARD, Latency, Probe, Results};
+use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, Latency, Probe, Results};
 use super::tables::{mebibytes, mpps};
 use crate::report::{NONE, ResultTable};
 
@@ -44,19 +44,23 @@ pub(super) fn table(results: &Results) -> ResultTable {
         rows.push(vec![name, bound.text(shown), value.map_or_else(|| NONE.to_owned(), shown), verdict.to_owned()]);
     };
     let ratio = |value| format!("{value:.2}");
+    let ours = CandidateKind::Knockplane;
     let rates = [
-        (FORWARD, Arrangement::S, CandidateKind::Smallest, 0.95),
-        (FORWARD, Arrangement::T, CandidateKind::Smallest, 0.95),
-        (DROP, Arrangement::S, CandidateKind::Smallest, 0.95),
-        (DROP, Arrangement::T, CandidateKind::Smallest, 0.95),
-        (DROP, Arrangement::T, CandidateKind::Nftables, 2.4),
-        (FORWARD, Arrangement::S, CandidateKind::NftablesRps, 1.0),
+        (ours, FORWARD, Arrangement::S, CandidateKind::Smallest, 0.95),
+        (ours, FORWARD, Arrangement::T, CandidateKind::Smallest, 0.95),
+        (ours, DROP, Arrangement::S, CandidateKind::Smallest, 0.95),
+        (ours, DROP, Arrangement::T, CandidateKind::Smallest, 0.95),
+        (ours, DROP, Arrangement::T, CandidateKind::Nftables, 2.4),
+        (ours, FORWARD, Arrangement::S, CandidateKind::NftablesRps, 1.0),
+        // The cost of a strict door over plain rules.
+        (CandidateKind::KnockplaneDoor, FIRST_KNOCKS, Arrangement::S, ours, 0.8),
+        (CandidateKind::KnockplaneDoor, FIRST_KNOCKS, Arrangement::T, ours, 0.8),
     ];
-    for (load, arrangement, peer, least) in rates {
-        let ours = results.rate(load, arrangement, CandidateKind::Knockplane.name());
-        let value = ours.zip(results.rate(load, arrangement, peer.name()).filter(|rate| *rate > 0.0));
-        let name = format!("{load}, {arrangement}: knockplane ÷ {peer}");
-        target(name, Bound::Least(least), value.map(|(ours, peers)| ours / peers), ratio);
+    for (candidate, load, arrangement, peer, least) in rates {
+        let rate = |kind: CandidateKind| results.rate(load, arrangement, kind.name());
+        let value = rate(candidate).zip(rate(peer).filter(|rate| *rate > 0.0));
+        let name = format!("{load}, {arrangement}: {candidate} ÷ {peer}");
+        target(name, Bound::Least(least), value.map(|(rate, peers)| rate / peers), ratio);
     }
     // A worker with its own core spins while frames arrive. A worker that shares its core with softirq sleeps.
     for (arrangement, peer) in
