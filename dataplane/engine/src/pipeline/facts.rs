@@ -11,6 +11,7 @@ use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::state::connections::{ConnectionView, Storage, TrackingResult};
+use crate::state::doors::Visitor;
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{AddressHash, Lookup, Membership};
@@ -39,6 +40,8 @@ pub(super) struct PacketFacts<'a> {
     pub(super) source_lists: Option<Membership>,
     /// The same for the destination.
     pub(super) destination_lists: Option<Membership>,
+    /// The source as the state of doors stores it. `None` before the first door that needs it.
+    pub(super) visitor: Option<Visitor>,
     /// Whether the source has tried too many ports. `None` before the first door.
     pub(super) scans: Option<bool>,
     /// The patterns that the payload of this packet alone matches. `None` before the first rule that needs them.
@@ -82,6 +85,7 @@ impl<'a> PacketFacts<'a> {
             is_later_fragment: false,
             source_lists: None,
             destination_lists: None,
+            visitor: None,
             scans: None,
             payload_patterns: None,
         }

@@ -12,9 +12,11 @@
 //!
 //! A digest is 16 bits of a hash. Digests exclude nearly all slots of other keys, and the whole hash decides. A lookup
 //! of an unknown key thus reads one cache line and takes no lock. An addition reads two lines and writes the slot.
-//! Digests and expiries are atomic words outside the lock. They change only under the lock.
+//! Digests and expiries are atomic words outside the lock, so that [`Keyed::touch`] can load their lines in advance.
+//! They change only under the lock.
 
 use std::hash::Hasher as _;
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -110,6 +112,10 @@ pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Optio
 }
 
 impl<V: Default> Keyed<V> {
+    /// The bytes of a key and its value.
+    #[cfg(test)]
+    pub(crate) const SLOT_BYTES: usize = size_of::<KeyedSlot<V>>();
+
     /// Creates a table for about `capacity` keys.
     pub(crate) fn new(capacity: usize) -> Keyed<V> {
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
@@ -124,6 +130,14 @@ impl<V: Default> Keyed<V> {
     #[inline]
     fn set(&self, tag: Tag) -> &KeyedSet<V> {
         &self.sets[tag as usize & (self.sets.len() - 1)]
+    }
+
+    /// Loads the lines that a lookup or an addition of this key will read. Several calls in sequence wait for memory
+    /// together.
+    #[inline]
+    pub(crate) fn touch(&self, tag: Tag) {
+        let set = self.set(tag);
+        black_box((set.digests[0].load(Relaxed), set.expiries[0].load(Relaxed)));
     }
 
     /// Calls `work` with the value of a key, or with a default value. `work` returns a result and the new expiry.
@@ -156,9 +170,8 @@ impl<V: Default> Keyed<V> {
         V: Copy,
     {
         let set = self.set(tag);
-        if set.candidates(tag).next().is_none() {
-            return None;
-        }
+        // Without a candidate, no lock is needed.
+        set.candidates(tag).next()?;
         let slots = &set.lock().slots;
         set.find(slots, tag, now).map(|place| (slots[place].value, set.expiry(place)))
     }
@@ -215,7 +228,7 @@ impl<V: Default> KeyedSet<V> {
         std::iter::from_fn(move || {
             let bit = left.trailing_zeros() as usize;
             left &= left.wrapping_sub(1);
-            (bit < 64).then_some(bit / 16 + LANES * (bit % 2 ^ 1))
+            (bit < 64).then_some(bit / 16 + LANES * (1 - bit % 2))
         })
     }
 

@@ -7,7 +7,7 @@ use knockplane_policy::time::Time;
 use super::pending::PendingSteps;
 use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::history::{HistoryCause, LastPacket, RefusedPackets};
-use crate::state::doors::{CompiledDoor, DoorId, Knock, KnockSource, Knocked, Visitors};
+use crate::state::doors::{CompiledDoor, DoorId, Knock, KnockSource, Knocked, Visitor, Visitors};
 use crate::state::lists::{AddOutcome, ListId};
 
 /// A packet during its evaluation at a door.
@@ -66,9 +66,15 @@ impl<'e, 'a> AtDoor<'e, 'a> {
 
     /// Whether the source has tried too many ports. Counts the port of the packet once, at the first door.
     fn scans(&mut self) -> bool {
-        let (packet, vlan, now) = (self.facts.packet, self.facts.vlan, self.facts.now);
-        let (budget, visitors) = (&self.facts.context.table.settings().port_budget, self.visitors);
-        *self.facts.scans.get_or_insert_with(|| visitors.scans(packet, vlan, budget, now))
+        if let Some(scans) = self.facts.scans {
+            return scans;
+        }
+        let budget = &self.facts.context.table.settings().port_budget;
+        let scans = budget.ports > 0 && {
+            let visitor = self.visitor();
+            self.visitors.scans(self.facts.packet, visitor, budget, self.now())
+        };
+        *self.facts.scans.insert(scans)
     }
 
     /// Evaluates the closing knock of a source with a grant. During hold-off it has no effect, so that no step of the
@@ -109,10 +115,12 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             return;
         }
         // Most packets match no step, and come from a source without progress that they could reset.
-        let listed = *self.facts.lists_of_source();
-        let has_no_progress = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
-        if fits == StepSet::default() && (has_no_progress || door.exempt.covers(self.facts.packet, listed.lists)) {
-            return;
+        if fits == StepSet::default() {
+            let listed = *self.facts.lists_of_source();
+            let has_no_progress = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
+            if has_no_progress || door.exempt.covers(self.facts.packet, listed.lists) {
+                return;
+            }
         }
         if self.is_held() {
             if fits != StepSet::default() {
@@ -128,7 +136,9 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         let (door, now) = (self.door, self.now());
         let lists = &self.facts.context.state.lists;
         let knock = self.held_against(self.opens);
-        let Knocked { outcome, refused, evicted, early } = door.knock(knock, lists, self.visitors);
+        let attempts = door.door.max_attempts.map(|most| (most, self.visitor()));
+        let may_begin = || attempts.is_none_or(|(most, visitor)| self.visitors.attempt(door, visitor, most, now));
+        let Knocked { outcome, refused, evicted, early } = knock.at(&door.opening, lists, may_begin);
         self.note_pending(early, door.opening.list);
         match outcome {
             KnockOutcome::Nothing | KnockOutcome::Repeated => {}
@@ -152,7 +162,10 @@ impl<'e, 'a> AtDoor<'e, 'a> {
                 if added == AddOutcome::Refused {
                     self.report(What::Failed(Failure::Evicted));
                 } else {
-                    self.visitors.hold(door, source, now);
+                    if !door.door.hold_off.is_zero() {
+                        let visitor = self.visitor();
+                        self.visitors.hold(door, visitor, now);
+                    }
                     self.facts.context.state.look_at_checksum(self.facts.packet);
                     self.report(What::Opened);
                 }
@@ -181,9 +194,16 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         KnockSource { address: self.facts.packet.source, vlan: self.facts.vlan }
     }
 
+    /// The source in the state of doors. Its hash is computed once for a packet.
+    fn visitor(&mut self) -> Visitor {
+        let (visitors, source) = (self.visitors, self.source());
+        *self.facts.visitor.get_or_insert_with(|| visitors.visitor(source))
+    }
+
     /// Whether the hold-off after the last grant ignores the source.
-    fn is_held(&self) -> bool {
-        self.visitors.are_held(self.door, self.source(), self.now())
+    fn is_held(&mut self) -> bool {
+        let (door, now) = (self.door, self.now());
+        self.visitors.may_hold(door, now) && self.visitors.are_held(door, self.visitor(), now)
     }
 
     fn held_against(&self, fits: StepSet) -> Knock {

@@ -7,7 +7,7 @@ use knockplane_policy::door::{self, Failure};
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{KnockSource, Visitors};
+use super::{KnockSource, StoredSource, Visitors, Whom};
 use crate::state::lists::ListId;
 
 /// A source whose knocks are ignored.
@@ -30,10 +30,10 @@ impl Visitors {
     pub fn vlans_of(&self, source: IpAddr, now: Time) -> Vec<Vlan> {
         let source = door::visitor(source);
         let mut vlans = Vec::new();
-        let mut add = |of: Option<KnockSource>| vlans.extend(of.filter(|of| of.address == source).map(|of| of.vlan));
+        let mut add = |of: StoredSource| vlans.extend(of.get().filter(|of| of.address == source).map(|of| of.vlan));
         self.ports.visit(now, |(of, _), _| add(of));
-        self.held.visit(now, |whom, _| add(whom.map(|(of, _)| of)));
-        self.attempts.visit(now, |(whom, ..), _| add(whom.map(|(of, _)| of)));
+        self.held.visit(now, |whom, _| whom.into_iter().for_each(|(of, _)| add(of)));
+        self.attempts.visit(now, |(whom, ..), _| whom.into_iter().for_each(|(of, _)| add(of)));
         vlans.sort_unstable();
         vlans.dedup();
         vlans
@@ -41,18 +41,18 @@ impl Visitors {
 
     /// The ports that the source has tried, if the state contains them.
     pub fn ports_of(&self, source: KnockSource, now: Time) -> Option<Ports> {
-        self.ports.get(self.source(source), now).map(|(_, ports)| ports)
+        self.ports.get(self.visitor(source).tag, now).map(|(_, ports)| ports)
     }
 
     /// Expiry of the hold-off of the source at the door with this open list.
     pub fn held_until(&self, open: ListId, source: KnockSource, now: Time) -> Option<Time> {
-        self.held.get_until(self.visitor(open, source), now).map(|(_, until)| until)
+        self.held.get_until(self.visitor(source).at(open), now).map(|(_, until)| until)
     }
 
     /// The number of first steps that the source took or tried at the door with this open list, and the expiry of this
     /// count.
     pub fn attempts_of(&self, open: ListId, source: KnockSource, now: Time) -> Option<(u64, Time)> {
-        let (_, begun, until) = self.attempts.get(self.visitor(open, source), now)?;
+        let (_, begun, until) = self.attempts.get(self.visitor(source).at(open), now)?;
         (now < until).then_some((begun, until))
     }
 
@@ -64,18 +64,19 @@ impl Visitors {
         most_attempts: impl Fn(ListId) -> Option<u8>,
         mut visitor: impl FnMut(Ignored),
     ) {
+        let at = |whom: Whom| whom.and_then(|(source, open)| Some((source.get()?, open)));
         self.ports.visit(now, |(source, ports), until| {
-            if let Some(KnockSource { address, vlan }) = source.filter(|_| ports.are_too_many(now)) {
+            if let Some(KnockSource { address, vlan }) = source.get().filter(|_| ports.are_too_many(now)) {
                 visitor(Ignored { source: address, vlan, open: None, why: Failure::Ports, until });
             }
         });
         self.held.visit(now, |whom, until| {
-            if let Some((KnockSource { address, vlan }, open)) = whom {
+            if let Some((KnockSource { address, vlan }, open)) = at(whom) {
                 visitor(Ignored { source: address, vlan, open: Some(open), why: Failure::HeldOff, until });
             }
         });
         self.attempts.visit(now, |(whom, begun, until), _| {
-            if let Some((KnockSource { address, vlan }, open)) = whom
+            if let Some((KnockSource { address, vlan }, open)) = at(whom)
                 && now < until
                 && most_attempts(open).is_some_and(|most| begun >= most.into())
             {

@@ -10,8 +10,7 @@
 //! processed in its turn. A later step whose previous step may be at another worker waits for that step in the reorder
 //! buffer of the worker.
 
-use std::hash::Hasher as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -155,9 +154,11 @@ pub struct Visitors {
     secret: [u64; 2],
     /// Sources whose knocks at a door are ignored, until the expiry.
     held: Keyed<Whom>,
+    /// The latest expiry of all entries of `held`, in nanoseconds: a door that seldom opens seldom reads that table.
+    held_until: AtomicU64,
     /// The number of knocks that a source has begun at a door.
     attempts: Keyed<(Whom, u64, Time)>,
-    ports: Keyed<(Option<KnockSource>, Ports)>,
+    ports: Keyed<(StoredSource, Ports)>,
     /// Counters by the name of the door. They outlive tables.
     counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
 }
@@ -172,13 +173,65 @@ pub struct KnockSource {
 }
 
 /// A source and the open list of a door, for operators. The tables find entries only by hash. `None` in a new slot.
-type Whom = Option<(KnockSource, ListId)>;
+type Whom = Option<(StoredSource, ListId)>;
+
+/// A source in 16 bytes, so that a slot with the ports of a source is one cache line.
+#[derive(Clone, Copy, Default)]
+struct StoredSource {
+    /// An IPv4 address, or the upper half of an IPv6 address.
+    address: u64,
+    /// The bits of the network, and above them 4 or 6; 0 in a new slot.
+    network: u64,
+}
+
+/// The bits of a network, see [`Vlan::bits`].
+const NETWORK_BITS: u32 = 48;
+
+impl StoredSource {
+    fn get(self) -> Option<KnockSource> {
+        let address = match self.network >> NETWORK_BITS {
+            4 => Ipv4Addr::from_bits(self.address as u32).into(),
+            6 => Ipv6Addr::from_bits(u128::from(self.address) << 64).into(),
+            _ => return None,
+        };
+        Some(KnockSource { address, vlan: Vlan::from_bits(self.network & ((1 << NETWORK_BITS) - 1)) })
+    }
+}
+
+impl From<KnockSource> for StoredSource {
+    fn from(KnockSource { address, vlan }: KnockSource) -> StoredSource {
+        let (address, family) = match address {
+            IpAddr::V4(address) => (address.to_bits().into(), 4),
+            IpAddr::V6(address) => ((address.to_bits() >> 64) as u64, 6),
+        };
+        StoredSource { address, network: family << NETWORK_BITS | vlan.bits() }
+    }
+}
+
+/// A source in the form of the tables, and its keyed hash. One hash serves all doors.
+#[derive(Clone, Copy)]
+pub(crate) struct Visitor {
+    source: StoredSource,
+    tag: Tag,
+}
+
+impl Visitor {
+    /// The tag of the source at the door with this open list: the keyed hash of the source, XORed with a number of the
+    /// door that is not 0. Two doors have different numbers, because the factor is odd. Two pairs of a source and a door
+    /// share a tag only if the hashes of their sources differ by exactly the difference of the doors' numbers. Without
+    /// the secret, an attacker cannot choose such sources: for any two, the probability is 2⁻¹²⁸, as for equal hashes.
+    fn at(self, open: ListId) -> Tag {
+        const FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        self.tag ^ (u128::from(open.0) + 1).wrapping_mul(FACTOR)
+    }
+}
 
 impl Visitors {
     pub(crate) fn new(keys: usize, secret: [u64; 2]) -> Visitors {
         Visitors {
             secret,
             held: Keyed::new(keys),
+            held_until: AtomicU64::default(),
             attempts: Keyed::new(keys),
             ports: Keyed::new(keys),
             counts: Mutex::default(),
@@ -191,39 +244,70 @@ impl Visitors {
         Arc::clone(counts.entry_ref(door).or_default())
     }
 
-    /// Records the port of the packet. Returns whether its source in this network has tried too many ports.
-    pub(crate) fn scans(&self, packet: &Packet<'_>, vlan: Vlan, budget: &PortBudget, now: Time) -> bool {
-        if budget.ports == 0 {
-            return false;
+    /// Hashes a source.
+    #[inline]
+    pub(crate) fn visitor(&self, source: KnockSource) -> Visitor {
+        let source = KnockSource { address: door::visitor(source.address), ..source };
+        let tag = tag(self.secret, |hasher| {
+            write_address(hasher, source.address);
+            write_vlan(hasher, source.vlan);
+        });
+        Visitor { source: source.into(), tag }
+    }
+
+    /// Loads the lines of the tables that a packet of this source will read first. Calls for several packets in
+    /// sequence wait for memory together.
+    #[expect(dead_code, reason = "the first pass over a batch will call it")]
+    #[inline]
+    pub(crate) fn touch(&self, visitor: Visitor, budget: &PortBudget, doors: &[CompiledDoor], now: Time) {
+        if budget.ports > 0 {
+            self.ports.touch(visitor.tag);
         }
-        let whom = KnockSource { address: packet.source, vlan };
-        let tag = self.source(whom);
+        for door in doors {
+            if self.may_hold(door, now) {
+                self.held.touch(visitor.at(door.open));
+            }
+            if door.door.max_attempts.is_some() {
+                self.attempts.touch(visitor.at(door.open));
+            }
+        }
+    }
+
+    /// Records the port of the packet. Returns whether its source has tried too many ports. Called only with a budget.
+    pub(crate) fn scans(&self, packet: &Packet<'_>, visitor: Visitor, budget: &PortBudget, now: Time) -> bool {
         match ports::bit(self.secret, packet) {
-            Some(bit) => self.ports.with(tag, now, |(source, ports)| {
-                source.get_or_insert_with(|| visitor_of(whom));
+            Some(bit) => self.ports.with(visitor.tag, now, |(source, ports)| {
+                *source = visitor.source;
                 (ports.ignores(bit, budget, now), ports.until())
             }),
-            None => self.ports.get(tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
+            None => self.ports.get(visitor.tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
         }
     }
 
-    pub(crate) fn are_held(&self, door: &CompiledDoor, source: KnockSource, now: Time) -> bool {
-        !door.door.hold_off.is_zero() && self.held.get(self.visitor(door.open, source), now).is_some()
+    /// Whether the door may ignore sources now because of its hold-off.
+    #[inline]
+    pub(crate) fn may_hold(&self, door: &CompiledDoor, now: Time) -> bool {
+        !door.door.hold_off.is_zero() && now.as_nanos() < self.held_until.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn hold(&self, door: &CompiledDoor, source: KnockSource, now: Time) {
-        if !door.door.hold_off.is_zero() {
-            self.held.with(self.visitor(door.open, source), now, |whom| {
-                *whom = Some((visitor_of(source), door.open));
-                ((), now + door.door.hold_off)
-            });
-        }
+    pub(crate) fn are_held(&self, door: &CompiledDoor, visitor: Visitor, now: Time) -> bool {
+        self.held.get(visitor.at(door.open), now).is_some()
+    }
+
+    /// Begins the hold-off of a source. Called only at a door with a hold-off.
+    pub(crate) fn hold(&self, door: &CompiledDoor, visitor: Visitor, now: Time) {
+        let until = now + door.door.hold_off;
+        self.held_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+        self.held.with(visitor.at(door.open), now, |whom| {
+            *whom = Some((visitor.source, door.open));
+            ((), until)
+        });
     }
 
     /// Whether the source may begin another knock.
-    fn attempt(&self, door: &CompiledDoor, source: KnockSource, most: Attempts, now: Time) -> bool {
-        self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
-            *whom = Some((visitor_of(source), door.open));
+    pub(crate) fn attempt(&self, door: &CompiledDoor, visitor: Visitor, most: Attempts, now: Time) -> bool {
+        self.attempts.with(visitor.at(door.open), now, |(whom, begun, until)| {
+            *whom = Some((visitor.source, door.open));
             if now >= *until {
                 (*begun, *until) = (0, now + most.per);
             }
@@ -231,28 +315,6 @@ impl Visitors {
             (*begun <= u64::from(most.count), *until)
         })
     }
-
-    /// The tag of a source at all doors.
-    fn source(&self, source: KnockSource) -> Tag {
-        tag(self.secret, |hasher| {
-            write_address(hasher, door::visitor(source.address));
-            write_vlan(hasher, source.vlan);
-        })
-    }
-
-    /// The tag of a source at the door with this open list.
-    fn visitor(&self, open: ListId, source: KnockSource) -> Tag {
-        tag(self.secret, |hasher| {
-            hasher.write_u8(open.0);
-            write_address(hasher, door::visitor(source.address));
-            write_vlan(hasher, source.vlan);
-        })
-    }
-}
-
-/// The source under which the tables store an address.
-fn visitor_of(source: KnockSource) -> KnockSource {
-    KnockSource { address: door::visitor(source.address), ..source }
 }
 
 /// A packet at a door.
@@ -333,13 +395,31 @@ impl Knock {
     }
 }
 
-impl CompiledDoor {
-    /// Evaluates a packet against the knock that opens.
-    pub(crate) fn knock(&self, knock: Knock, lists: &Lists, visitors: &Visitors) -> Knocked {
-        let may_begin = || match self.door.max_attempts {
-            Some(most) => visitors.attempt(self, knock.source, most, knock.now),
-            None => true,
-        };
-        knock.at(&self.opening, lists, may_begin)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_sources_are_those_that_were_stored() {
+        assert_eq!(StoredSource::default().get(), None);
+        for address in ["0.0.0.0", "255.255.255.255", "192.0.2.1", "::", "2001:db8:1:2::"] {
+            for bits in [0, 1, (1 << NETWORK_BITS) - 1] {
+                let source = KnockSource { address: address.parse().unwrap(), vlan: Vlan::from_bits(bits) };
+                assert_eq!(StoredSource::from(source).get(), Some(source));
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_has_another_tag_at_each_door() {
+        let visitors = Visitors::new(1, [1, 2]);
+        let visitor = visitors.visitor(KnockSource { address: [192, 0, 2, 1].into(), vlan: Vlan::NONE });
+        let tags = (0..=u8::MAX).map(|list| visitor.at(ListId(list))).chain([visitor.tag]);
+        assert_eq!(tags.collect::<std::collections::HashSet<_>>().len(), 257);
+    }
+
+    #[test]
+    fn tried_ports_of_a_source_are_one_line() {
+        assert_eq!(Keyed::<(StoredSource, Ports)>::SLOT_BYTES, 64);
     }
 }
