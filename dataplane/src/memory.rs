@@ -258,24 +258,24 @@ mod tests {
         let error = fits(10_000_000, DEFAULT, NONE, free(320_000_000)).expect_err("too much").to_string();
         assert_eq!(
             error,
-            "`list-capacity` is 10000000: that takes 860 MB, and 320 MB are free (memory.max); set it to at most 3488372, \
+            "`list-capacity` is 10000000: that takes 1020 MB, and 320 MB are free (memory.max); set it to at most 2941176, \
              or give more memory"
         );
         assert!(
-            fits(3_488_372, DEFAULT, NONE, free(320_000_000)).is_ok()
+            fits(2_941_176, DEFAULT, NONE, free(320_000_000)).is_ok()
                 && fits(usize::MAX, DEFAULT, NONE, free(u64::MAX)).is_err()
         );
         assert!(fits(10_000_000, DEFAULT, NONE, None).is_ok());
         let error = fits(5_000_000, FirstStepSettings { quota: 8, ..DEFAULT }, NONE, free(320_000_000))
             .expect_err("4 bytes more");
-        assert!(error.to_string().contains("at most 3333333"), "{error}");
+        assert!(error.to_string().contains("at most 2830188"), "{error}");
 
         let connections = |bytes| ConnectionMemory { capacity: 100_000, bytes };
         let error = fits(5_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).expect_err("both");
-        let told = "430 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
-                    at most 2790697";
+        let told = "510 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
+                    at most 2352941";
         assert!(error.to_string().contains(told), "{error}");
-        assert!(fits(2_790_697, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
+        assert!(fits(2_352_941, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
         let error = connections_fit(connections(301_000_000), free(320_000_000)).expect_err("too many").to_string();
         assert!(error.contains("`connection-capacity` is 100000: that takes 301 MB, and 320 MB are free"), "{error}");
         assert!(connections_fit(connections(300_000_000), free(320_000_000)).is_ok());
@@ -285,7 +285,7 @@ mod tests {
     fn what_never_fits_is_permanent_and_what_does_not_fit_now_is_not() {
         let free = || Some(Free { bytes: 320_000_000, most: 640_000_000, limit: "memory.max".to_owned() });
         let judged = |capacity| judge(free(), |free| fits(capacity, DEFAULT, NONE, free)).map_err(|e| e.is_permanent);
-        assert_eq!([3_400_000, 6_900_000, 7_000_000].map(judged), [Ok(()), Err(false), Err(true)]);
+        assert_eq!([2_900_000, 5_800_000, 6_000_000].map(judged), [Ok(()), Err(false), Err(true)]);
         let rings = |workers| judge(free(), |free| rings_fit(workers, 100_000_000, 32_768, free));
         assert!(rings(3).is_ok() && !rings(6).expect_err("later").is_permanent);
         let error = rings(7).expect_err("never");

@@ -196,7 +196,7 @@ impl Administration {
             }
         });
         for (vlan, source, to) in sources {
-            lists.in_vlan(vlan).by(Cause::of(Origin::Rules)).remove_for(id, source, to, now);
+            lists.in_vlan(vlan).by(&Cause::of(Origin::Rules)).remove_for(id, source, to, now);
         }
     }
 }

@@ -127,6 +127,18 @@ pub fn source(frame: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// The source of the packet that [`read`] returns for this frame, if the frame has no VLAN tag and no PPPoE session. For
+/// a frame that [`read`] refuses, any address.
+#[inline]
+pub(crate) fn likely_source(frame: &[u8]) -> Option<IpAddr> {
+    let (header, packet) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
+    match EtherType(u16::from_be_bytes([header[12], header[13]])) {
+        EtherType::IPV4 => Some(IpAddr::from(*packet.get(12..)?.first_chunk::<4>()?)),
+        EtherType::IPV6 => Some(IpAddr::from(*packet.get(8..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
 /// An Ethernet address.
 type Mac = [u8; 6];
 
@@ -222,6 +234,21 @@ mod tests {
         let tagged = [&[2; 12][..], &[0x81, 0, 0, 1, 0x86, 0xdd], &[0; 8], &[0x20; 16]].concat();
         assert_eq!(source(&tagged), Some([0x20; 16].into()));
         assert_eq!((source(&v4[..29]), source(&tagged[..33]), source(&[8; 60])), (None, None, None));
+    }
+
+    #[test]
+    fn the_likely_source_is_that_of_the_packet() {
+        let v4 =
+            [&[2; 12][..], &[0x08, 0x00, 0x45, 0, 0, 28], &[0; 4], &[64, 17, 0, 0], &[192, 0, 2, 7, 203, 0, 113, 5]];
+        let v4 = [&v4.concat()[..], &[0, 9, 0, 9, 0, 8, 0, 0]].concat();
+        let v6 = [&[2; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 59, 64], &[0x20; 16], &[0x21; 16]].concat();
+        for frame in [&v4, &v6] {
+            let packet = read(Side::Outside, frame, 1522).expect("an IP packet");
+            assert_eq!(likely_source(frame), Some(packet.source));
+        }
+        for short in [&v4[..29], &v6[..37], &[8; 13]] {
+            assert_eq!(likely_source(short), None);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::pipeline::effects::{FirstEvaluation, OutOfOrder, PendingSteps, ReEval
 use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::history::{History, HistoryCause, HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::local::WorkerLocal;
+use crate::pipeline::prepare::{GROUP, prepare};
 use crate::pipeline::reply::Reply;
 use crate::pipeline::run_cache::PacketRun;
 use crate::pipeline::{Context, Decision, non_ip};
@@ -102,48 +103,55 @@ impl Decider {
             self.local.history.begin_batch(arrived(0));
         }
         let results = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.pending);
-        let results = results.zip(&mut *self.dependencies);
-        for (frame, (((decision, reply), pending), dependencies)) in frames.iter().zip(results) {
-            // The packet is not moved: a move would wait for the writes of its fields.
-            *decision = match &headers::read(side, frame, self.max_frame) {
-                Ok(packet) => {
-                    let now = arrived(decided);
-                    if let Some(run) = run.as_mut().filter(|run| run.contains(packet, now)) {
-                        run.repeat()
-                    } else {
-                        if let Some(ended) = &run {
-                            ended.end(context, &mut self.local.history, side);
-                        }
-                        let effects = FirstEvaluation::new(reply);
-                        let mut evaluation = RuleEvaluation::new(packet, now, context, &mut self.local, effects);
-                        let decision = evaluation.decide();
-                        if evaluation.has_pending_steps() {
-                            *pending = evaluation.pending_steps();
-                            self.out_of_order |= 1 << decided;
-                        }
-                        *dependencies = evaluation.dependencies();
-                        self.evaluated |= 1 << decided;
-                        self.answered |= u64::from(evaluation.effects.answered) << decided;
-                        let matches = &evaluation.effects.matches;
-                        run = PacketRun::begin(packet, now, decision, matches, dependencies);
-                        if run.is_none() && decision.verdict == Verdict::Drop {
-                            let refusal = matches.refusal(decision.reason, context.table);
-                            if self.local.history.has_room() {
-                                record_drop(&mut self.local.history, packet, now, refusal);
+        let mut results = results.zip(&mut *self.dependencies);
+        for group in frames[..frames.len().min(BATCH)].chunks(GROUP) {
+            let sources = prepare(group, context, &self.local);
+            for ((index, frame), (((decision, reply), pending), dependencies)) in
+                group.iter().enumerate().zip(results.by_ref())
+            {
+                // The packet is not moved: a move would wait for the writes of its fields.
+                *decision = match &headers::read(side, frame, self.max_frame) {
+                    Ok(packet) => {
+                        let now = arrived(decided);
+                        if let Some(run) = run.as_mut().filter(|run| run.contains(packet, now)) {
+                            run.repeat()
+                        } else {
+                            if let Some(ended) = &run {
+                                ended.end(context, &mut self.local.history, side);
                             }
+                            let effects = FirstEvaluation::new(reply);
+                            let (hash, local) = (sources.of(index), &mut self.local);
+                            let mut evaluation = RuleEvaluation::new(packet, now, hash, context, local, effects);
+                            let decision = evaluation.decide();
+                            if evaluation.has_pending_steps() {
+                                *pending = evaluation.pending_steps();
+                                self.out_of_order |= 1 << decided;
+                            }
+                            *dependencies = evaluation.dependencies();
+                            self.evaluated |= 1 << decided;
+                            self.answered |= u64::from(evaluation.effects.answered) << decided;
+                            let matches = &evaluation.effects.matches;
+                            run = PacketRun::begin(packet, now, decision, matches, dependencies);
+                            if run.is_none() && decision.verdict == Verdict::Drop {
+                                let refusal = matches.refusal(decision.reason, context.table);
+                                if self.local.history.has_room() {
+                                    record_drop(&mut self.local.history, packet, now, refusal);
+                                }
+                            }
+                            decision
                         }
+                    }
+                    Err(reason) => {
+                        let now = || arrived(decided);
+                        self.non_ip |= 1 << decided;
+                        let decision = non_ip::decide(*reason, side, frame, now, context);
+                        non_ip::record(&mut self.local.history, side, frame, decision, now);
                         decision
                     }
-                }
-                Err(reason) => {
-                    let now = || arrived(decided);
-                    self.non_ip |= 1 << decided;
-                    let decision = non_ip::decide(*reason, side, frame, now, context);
-                    non_ip::record(&mut self.local.history, side, frame, decision, now);
-                    decision
-                }
-            };
-            decided += 1;
+                };
+                decided += 1;
+            }
+            self.local.adds.next_group();
         }
         if let Some(last) = &run {
             last.end(context, &mut self.local.history, side);
@@ -202,7 +210,7 @@ impl Decider {
         let OutOfOrder { side, frame, arrived, pending, is_last } = out_of_order;
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return PendingSteps::default() };
         self.local.reorders = !is_last;
-        RuleEvaluation::new(packet, arrived, context, &mut self.local, ReEvaluation { pending }).re_evaluate()
+        RuleEvaluation::new(packet, arrived, None, context, &mut self.local, ReEvaluation { pending }).re_evaluate()
     }
 }
 

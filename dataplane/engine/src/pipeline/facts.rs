@@ -13,7 +13,7 @@ use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::state::connections::{ConnectionView, TrackingResult};
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
-use crate::state::lists::{Lookup, Membership};
+use crate::state::lists::{AddressHash, Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::HeaderView;
 
@@ -25,6 +25,8 @@ pub(super) struct PacketFacts<'a> {
     pub(super) view: HeaderView<'a>,
     /// The time of the packet's arrival.
     pub(super) now: Time,
+    /// The hash of the source address, if it is known.
+    pub(super) source_hash: Option<AddressHash>,
     pub(super) context: Context<'a>,
     pub(super) local: &'a mut WorkerLocal,
     pub(super) dependencies: Dependencies,
@@ -61,14 +63,17 @@ impl<'a> PacketFacts<'a> {
     pub(super) fn new(
         packet: &'a Packet<'a>,
         now: Time,
+        source_hash: Option<AddressHash>,
         context: Context<'a>,
         local: &'a mut WorkerLocal,
     ) -> PacketFacts<'a> {
+        debug_assert!(source_hash.is_none_or(|hash| hash == context.state.lists.hash(packet.source.into())));
         PacketFacts {
             packet,
             vlan: context.table.settings().vlans.of(packet.vlan()),
             view: packet.into(),
             now,
+            source_hash,
             context,
             local,
             dependencies: Dependencies::on_table(context.table.number()),
@@ -86,7 +91,8 @@ impl<'a> PacketFacts<'a> {
     #[inline]
     pub(super) fn lists_of_source(&mut self) -> &Membership {
         if self.source_lists.is_none() {
-            let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
+            let Lookup { membership, until, version, .. } =
+                *self.look_up(self.view.source, self.source_hash, self.packet.destination);
             self.dependencies.until = self.dependencies.until.min(until);
             self.dependencies.source = Some(version);
             self.source_lists = Some(membership);
@@ -98,7 +104,8 @@ impl<'a> PacketFacts<'a> {
     #[inline]
     pub(super) fn lists_of_destination(&mut self) -> &Membership {
         if self.destination_lists.is_none() {
-            let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
+            let Lookup { membership, until, version, .. } =
+                *self.look_up(self.view.destination, None, self.packet.source);
             self.dependencies.until = self.dependencies.until.min(until);
             self.dependencies.destination = Some(version);
             self.destination_lists = Some(membership);
@@ -107,10 +114,10 @@ impl<'a> PacketFacts<'a> {
     }
 
     #[inline]
-    fn look_up(&mut self, key: AddressKey, peer: IpAddr) -> &Lookup {
+    fn look_up(&mut self, key: AddressKey, hash: Option<AddressHash>, peer: IpAddr) -> &Lookup {
         let Context { table, state, .. } = self.context;
         let peer_tag = if table.has_doors() { state.lists.peer_tag(peer) } else { 0 };
-        let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now };
+        let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now, hash };
         let entries = TableEntries { table: table.number(), entries: table.entries() };
         self.local.lookup_cache.look_up(&state.lists, entries, query)
     }

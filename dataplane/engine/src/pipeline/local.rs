@@ -12,6 +12,7 @@ pub(super) struct WorkerLocal {
     /// Whether a re-evaluation can follow. Then a step at a door whose previous step is missing is pending, and not a
     /// wrong step.
     pub(super) reorders: bool,
+    pub(super) adds: Additions,
     pub(super) history: HistoryWriter,
     pub(super) lookup_cache: LookupCache,
     pub(super) candidates: Candidates,
@@ -23,12 +24,29 @@ impl WorkerLocal {
     pub(super) fn new(random: Random, history: HistoryWriter) -> WorkerLocal {
         WorkerLocal {
             reorders: false,
+            adds: Additions::default(),
             history,
             lookup_cache: LookupCache::default(),
             candidates: Candidates::default(),
             jumps: JumpStack::default(),
             random,
         }
+    }
+}
+
+/// Whether packets of a group added entries to lists, or refreshed them.
+#[derive(Default)]
+pub(super) struct Additions {
+    /// Of the group before. Then this group probably does so, too.
+    pub(super) before: bool,
+    /// Of this group.
+    pub(super) now: bool,
+}
+
+impl Additions {
+    #[inline]
+    pub(super) fn next_group(&mut self) {
+        self.before = std::mem::take(&mut self.now);
     }
 }
 

@@ -8,7 +8,7 @@
 use knockplane_policy::time::Time;
 
 use crate::state::key::AddressKey;
-use crate::state::lists::{Lists, Lookup};
+use crate::state::lists::{AddressHash, Lists, Lookup};
 use crate::state::static_entries::StaticEntries;
 
 /// Number of slots. It suffices for the sources of a batch. The slots take 12 KiB, which stay in the first-level cache
@@ -35,6 +35,8 @@ pub(crate) struct AddressQuery {
     /// The tag of the peer; 0 for tables without doors, whose lists have no entries for a single peer.
     pub(crate) peer_tag: u32,
     pub(crate) now: Time,
+    /// The hash of the address, if it is known.
+    pub(crate) hash: Option<AddressHash>,
 }
 
 #[derive(Clone, Copy)]
@@ -53,17 +55,35 @@ impl Default for LookupCache {
     }
 }
 
+impl CachedLookup {
+    /// Whether a new lookup would have the same result.
+    #[inline]
+    fn answers(&self, lists: &Lists, table: u32, query: &AddressQuery) -> bool {
+        self.key == query.key
+            && (self.table, self.peer_tag) == (table, query.peer_tag)
+            && lists.is_current(&self.lookup, query.now)
+    }
+}
+
 impl LookupCache {
+    /// Whether the last lookup in the slot of this address, for all peers, was of the same address. Its memory is then
+    /// in the processor's cache, also if the result is not current any more.
+    #[inline]
+    pub(crate) fn remembers(&self, key: AddressKey) -> bool {
+        self.slots[slot_of(key, 0)].key == key
+    }
+
     /// The lists that contain the address now, by entries of packets, of operators, or of the table.
     #[inline]
     pub(crate) fn look_up(&mut self, lists: &Lists, entries: TableEntries<'_>, query: AddressQuery) -> &Lookup {
         let TableEntries { table, entries } = entries;
-        let AddressQuery { key, peer_tag, now } = query;
+        let AddressQuery { key, peer_tag, now, hash } = query;
         let slot = &mut self.slots[slot_of(key, peer_tag)];
-        if slot.key != key || (slot.table, slot.peer_tag) != (table, peer_tag) || !lists.is_current(&slot.lookup, now) {
+        if !slot.answers(lists, table, &query) {
             // Written in place, because a lookup is large.
             (slot.key, slot.table, slot.peer_tag) = (key, table, peer_tag);
-            lists.lookup_into(key, peer_tag, now, &mut slot.lookup);
+            let hash = hash.unwrap_or_else(|| lists.hash(key));
+            lists.lookup_into(key, hash, peer_tag, now, &mut slot.lookup);
             if !entries.is_empty() {
                 let (set, time) = entries.find(key, now);
                 slot.lookup.add(set, time);
@@ -93,7 +113,7 @@ mod tests {
 
     fn listed(cache: &mut LookupCache, lists: &Lists, address: IpAddr, peer_tag: u32, now: Time) -> ListSet {
         let entries = TableEntries { table: 0, entries: &StaticEntries::default() };
-        cache.look_up(lists, entries, AddressQuery { key: address.into(), peer_tag, now }).membership.lists
+        cache.look_up(lists, entries, AddressQuery { key: address.into(), peer_tag, now, hash: None }).membership.lists
     }
 
     #[test]

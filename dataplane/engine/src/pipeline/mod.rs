@@ -10,6 +10,7 @@
 //! |-------------------|------|
 //! | [`batch`]         | the frames of a batch, in their order, and their results |
 //! | `non_ip`          | frames that rules do not see |
+//! | `prepare`         | the first pass over a group of frames: headers, and loads of the state into the cache |
 //! | `run_cache`       | packets with the same key, one behind the other: decided once |
 //! | this              | the path of one packet through the menus |
 //! | `evaluation`      | the rules of a chain: which of them match |
@@ -36,6 +37,7 @@ pub mod history;
 mod local;
 mod lookup_cache;
 mod non_ip;
+mod prepare;
 pub mod reply;
 pub mod reset;
 mod run_cache;

@@ -15,6 +15,7 @@ pub(crate) struct AddressKey {
 
 /// The kind of a slot's content. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone are ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum KeyKind {
     Free,
     V4,
@@ -28,6 +29,20 @@ pub(crate) enum KeyKind {
 }
 
 impl KeyKind {
+    /// The kind with this discriminant.
+    #[inline]
+    pub(crate) const fn from_byte(byte: u8) -> KeyKind {
+        match byte {
+            1 => KeyKind::V4,
+            2 => KeyKind::V6,
+            3 => KeyKind::Net,
+            4 => KeyKind::V4InVlan,
+            5 => KeyKind::V6InVlan,
+            6 => KeyKind::NetInVlan,
+            _ => KeyKind::Free,
+        }
+    }
+
     pub(crate) const fn in_vlan(self) -> KeyKind {
         match self {
             KeyKind::V4 => KeyKind::V4InVlan,

@@ -75,6 +75,7 @@ impl RuleTable {
         if tracks {
             state.track(payload_matchers.id != 0);
         }
+        let looks_up_sources = running(&rules).any(|(_, rule)| looks_up_sources(rule));
         let (entries, single_timed) = StaticEntries::build(&rules, &names.lists, now);
         static TABLES: AtomicU32 = AtomicU32::new(1);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
@@ -90,6 +91,7 @@ impl RuleTable {
             single_timed,
             doors,
             tracks,
+            looks_up_sources,
             number,
             begun: now,
             rules: Arc::clone(&rules),
@@ -114,6 +116,13 @@ fn bind_lists(
         names.iter().map(|name| (*name, levels.get(*name).copied().unwrap_or(OPERATOR_LEVEL))).collect();
     let ids = state.lists.bind_all(&wanted)?;
     Ok(names.into_iter().map(str::to_owned).zip(ids).collect())
+}
+
+/// Whether the rule looks up the source of a packet in the lists, or adds it.
+fn looks_up_sources(rule: &Rule) -> bool {
+    let asks = |condition: &Condition| matches!(condition, Condition::SrcAddressList(_));
+    let adds = matches!(rule.action, Action::AddSrcToAddressList(_) | Action::Knock(_) | Action::AcceptDoor(_));
+    adds || rule.matchers.iter().any(|matcher| asks(&matcher.condition))
 }
 
 /// The lists that a rule reads and adds to.

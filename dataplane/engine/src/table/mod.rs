@@ -69,6 +69,8 @@ pub struct RuleTable {
     doors: Box<[CompiledDoor]>,
     /// Whether connections are tracked.
     tracks: bool,
+    /// Whether rules look up the sources of packets in the lists.
+    looks_up_sources: bool,
     number: u32,
     /// The start of the timeouts of the rules' own entries.
     begun: Time,
@@ -93,7 +95,7 @@ impl RuleTable {
     /// prevent the rules from running any more.
     pub fn begin(&mut self, state: &State, now: Time) {
         for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
-            state.lists.in_vlan(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
+            state.lists.in_vlan(Vlan::NONE).by(&Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
         }
     }
 
@@ -122,6 +124,12 @@ impl RuleTable {
     /// Whether connections are tracked.
     pub fn tracks(&self) -> bool {
         self.tracks
+    }
+
+    /// Whether rules look up the sources of packets in the lists, or add them.
+    #[inline]
+    pub(crate) fn looks_up_sources(&self) -> bool {
+        self.looks_up_sources
     }
 
     /// The start of the timeouts of the rules' own entries.

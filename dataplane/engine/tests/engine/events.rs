@@ -162,7 +162,8 @@ fn take(lists: &Lists, [first, second, third]: [ListId; 3], turn: &Turn, now: &m
         Turn::Grant(address, peer, time) => _ = lists.add_for(third, v4(address), peer, at + seconds(time), at),
         Turn::GrantV6(address, peer, time) => {
             let knock = KnockPacket { destination: v6(100 + peer), vlan: Vlan::NONE };
-            let by = lists.in_vlan("7".parse().unwrap()).by(Cause { knock: Some(knock), ..Cause::of(Origin::Packet) });
+            let cause = Cause { knock: Some(knock), ..Cause::of(Origin::Packet) };
+            let by = lists.in_vlan("7".parse().unwrap()).by(&cause);
             by.add_for(first, v6(address), lists.peer_tag(v6(100 + peer)), at + seconds(time), at);
         }
         Turn::Step(address, step, peer_tag, level) => {
@@ -286,7 +287,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
     lists.add_by_operator(first, v4(3), after(60), after(5));
     lists.remove(first, v4(3), after(5));
     lists.flush(third, after(5));
-    lists.in_vlan(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(second, v4(4), 0, after(7), after(6));
+    lists.in_vlan(Vlan::NONE).by(&Cause::of(Origin::Rules)).add_for(second, v4(4), 0, after(7), after(6));
     lists.sweep(1_000, after(7));
     let expected = [
         (EventKind::Listed, operator, v4(3)),

@@ -168,7 +168,7 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
         let mut look = || {
             let knows = done.load(Ordering::Acquire);
             let entries = TableEntries { table: 0, entries: &StaticEntries::default() };
-            let query = AddressQuery { key: SOURCE.into(), peer_tag: 0, now: at(2) };
+            let query = AddressQuery { key: SOURCE.into(), peer_tag: 0, now: at(2), hash: None };
             let set = cache.look_up(&lists, entries, query).membership.lists;
             (knows, set.contains(list) == is_in)
         };

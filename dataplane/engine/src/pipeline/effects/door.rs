@@ -88,8 +88,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             return false;
         }
         self.facts.source_lists = None;
-        let (source, lists) =
-            (self.facts.packet.source, lists.in_vlan(self.facts.vlan).by(self.facts.cause_by_knock()));
+        let (source, cause) = (self.facts.packet.source, self.facts.cause_by_knock());
+        let lists = lists.in_vlan(self.facts.vlan).with_hash(self.facts.source_hash).by(&cause);
         // An entry of an operator cannot be removed. The door then stays open.
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
@@ -134,6 +134,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             KnockOutcome::Nothing | KnockOutcome::Repeated => {}
             KnockOutcome::Stepped(_) if evicted => {}
             KnockOutcome::Stepped(progress) => {
+                self.facts.local.adds.now |= progress.steps == 1;
                 self.facts.source_lists = None;
                 self.report(What::Stepped(progress.steps));
             }
@@ -145,7 +146,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
                 self.facts.source_lists = None;
                 let source = self.source();
                 let until = now + door.door.open_for;
-                let lists = lists.in_vlan(source.vlan).by(self.facts.cause_by_knock());
+                let cause = self.facts.cause_by_knock();
+                let lists = lists.in_vlan(source.vlan).with_hash(self.facts.source_hash).by(&cause);
                 let added = lists.add_for(door.open, source.address, knock.to, until, now);
                 if added == AddOutcome::Refused {
                     self.report(What::Failed(Failure::Evicted));
@@ -186,7 +188,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
 
     fn held_against(&self, fits: StepSet) -> Knock {
         let to = self.facts.context.state.lists.peer_tag(self.facts.packet.destination);
-        Knock { source: self.source(), to, fits, now: self.now(), waits: self.facts.local.reorders }
+        let hash = self.facts.source_hash;
+        Knock { source: self.source(), hash, to, fits, now: self.now(), waits: self.facts.local.reorders }
     }
 
     /// Counts a result at the door, and records it in the history if the step failed. Only grants and closed doors cause

@@ -78,8 +78,11 @@ impl PacketFacts<'_> {
         }
         let expiry = lists::expiry(timeout, self.now);
         let vlan = table.settings().vlans.of_lists(self.vlan);
-        let lists_of_rule = lists.in_vlan(vlan).by(self.cause_by_rule(rule));
+        let hash = self.source_hash.filter(|_| address == self.packet.source);
+        let cause = self.cause_by_rule(rule);
+        let lists_of_rule = lists.in_vlan(vlan).with_hash(hash).by(&cause);
         let added = lists_of_rule.add_for(list, address, 0, expiry, self.now);
+        self.local.adds.now |= matches!(added, AddOutcome::New | AddOutcome::Refreshed);
         if added == AddOutcome::New && lists.level(list) > 0 {
             self.context.state.look_at_checksum(self.packet);
         }

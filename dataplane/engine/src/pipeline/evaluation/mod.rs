@@ -17,6 +17,7 @@ use crate::pipeline::Context;
 use crate::pipeline::effects::{Addition, Effects};
 use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::local::WorkerLocal;
+use crate::state::lists::AddressHash;
 use crate::table::{CompiledAction, Program};
 
 /// The evaluation of one packet, with these effects.
@@ -26,16 +27,17 @@ pub(super) struct RuleEvaluation<'a, E> {
 }
 
 impl<'a, E: Effects> RuleEvaluation<'a, E> {
-    /// Creates an evaluation for a packet that arrived at `now`.
+    /// Creates an evaluation for a packet that arrived at `now`. The hash of its source may be known.
     #[inline]
     pub(super) fn new(
         packet: &'a Packet<'a>,
         now: Time,
+        source_hash: Option<AddressHash>,
         context: Context<'a>,
         local: &'a mut WorkerLocal,
         effects: E,
     ) -> RuleEvaluation<'a, E> {
-        RuleEvaluation { facts: PacketFacts::new(packet, now, context, local), effects }
+        RuleEvaluation { facts: PacketFacts::new(packet, now, source_hash, context, local), effects }
     }
 
     /// Evaluates the rules of this chain in this menu, and of the chains that they jump to. `None` if no rule decides.

@@ -30,7 +30,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
 
 use crate::state::keyed::{Keyed, Tag, tag, write_address, write_vlan};
-use crate::state::lists::{AddOutcome, ListId, ListSet, Lists, ProgressChange, SequenceProgress};
+use crate::state::lists::{AddOutcome, AddressHash, ListId, ListSet, Lists, ProgressChange, SequenceProgress};
 
 /// A door of a table, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +259,8 @@ fn visitor_of(source: KnockSource) -> KnockSource {
 #[derive(Clone, Copy)]
 pub(crate) struct Knock {
     pub(crate) source: KnockSource,
+    /// The hash of its address, if it is known.
+    pub(crate) hash: Option<AddressHash>,
     /// The peer tag of its destination.
     pub(crate) to: u32,
     /// The steps that the packet matches.
@@ -286,7 +288,7 @@ impl Knock {
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
         let mut knocked = Knocked { outcome: KnockOutcome::Nothing, refused: false, evicted: false, early: false };
         let KnockSource { address, vlan } = self.source;
-        let added = lists.in_vlan(vlan).progress(sequence.list, address, self.now, |stored| {
+        let added = lists.in_vlan(vlan).with_hash(self.hash).progress(sequence.list, address, self.now, |stored| {
             knocked = self.decide(sequence.shape, stored, may_begin);
             match knocked.outcome {
                 KnockOutcome::Stepped(progress) | KnockOutcome::StartedOver(Some(progress)) => ProgressChange::Set {

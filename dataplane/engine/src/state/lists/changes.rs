@@ -7,7 +7,7 @@ use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{ListId, Lists, LockedShard, STEP, lock};
+use super::{AddressHash, ListId, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::AddressKey;
 use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope, SlotRange};
@@ -36,8 +36,14 @@ impl Lists {
         self.in_vlan(Vlan::NONE).add_for(list, address, peer_tag, expiry, now)
     }
 
-    pub(super) fn add_at(&self, scope: EntryScope, key: AddressKey, terms: EntryTerms<'_>) -> AddOutcome {
-        self.change(key, |shard, hash, key, net| {
+    pub(super) fn add_at(
+        &self,
+        scope: EntryScope,
+        key: AddressKey,
+        address: Option<AddressHash>,
+        terms: EntryTerms<'_>,
+    ) -> AddOutcome {
+        self.change(key, address, |shard, hash, key, net| {
             let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
             let added = shard.add(hash, key, scope, terms);
             (added, added != AddOutcome::Refused)
@@ -56,7 +62,7 @@ impl Lists {
     pub fn flush(&self, list: ListId, now: Time) -> u64 {
         let cause = &Cause::of(Origin::Operator);
         let mut flushed = 0;
-        for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
+        for LockedShard { version, shard, .. } in self.shards.iter().map(|shard| &**shard) {
             let mut next = Some(0);
             while let Some(begin) = next {
                 let mut shard = lock(shard);
@@ -72,7 +78,7 @@ impl Lists {
     }
 
     pub(super) fn remove_at(&self, ends: RemovalScope, key: AddressKey, cause: &Cause, now: Time) -> bool {
-        self.change(key, |shard, hash, key, net| {
+        self.change(key, None, |shard, hash, key, net| {
             let mut removed = shard.remove(hash, key, ends, cause, now);
             if let Some((net, hash)) = net {
                 removed |= shard.remove(hash, net, ends, cause, now);

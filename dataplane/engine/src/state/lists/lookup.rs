@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use knockplane_policy::door::progress;
 use knockplane_policy::time::Time;
 
-use super::{ListSet, Lists, LockedShard, lock};
+use super::{AddressHash, ListSet, Lists, LockedShard, lock};
 use crate::state::key::AddressKey;
 
 /// The lists that contain an address.
@@ -71,23 +71,28 @@ impl Lists {
     /// As [`Lists::membership`], with the period in which the result is valid.
     pub(crate) fn lookup(&self, within: AddressKey, peer_tag: u32, now: Time) -> Lookup {
         let mut lookup = Lookup::EMPTY;
-        self.lookup_into(within, peer_tag, now, &mut lookup);
+        self.lookup_into(within, self.hash(within), peer_tag, now, &mut lookup);
         lookup
     }
 
     /// As [`Lists::lookup`], in place, because a result is large. For a key in a VLAN: the entries of the VLAN for the
     /// peer of this tag, and the entries that count in all VLANs for all peers.
-    pub(crate) fn lookup_into(&self, within: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
+    pub(crate) fn lookup_into(
+        &self,
+        within: AddressKey,
+        hash: AddressHash,
+        peer_tag: u32,
+        now: Time,
+        lookup: &mut Lookup,
+    ) {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
-        let hash = self.secret.hash(key);
-        let net = self.net(key);
-        let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
-        let LockedShard { version, shard } = &*self.shards[index];
+        let index = self.shard_of(hash.scope());
+        let LockedShard { version, shard, .. } = &*self.shards[index];
         *lookup = Lookup::EMPTY;
         let shard = lock(shard);
         lookup.version = ShardVersion { shard: index, version: version.load(Ordering::Relaxed) };
-        shard.add_to_lookup(hash, key, to_all, now, lookup);
-        if let Some((net, hash)) = net {
+        shard.add_to_lookup(hash.own, key, to_all, now, lookup);
+        if let Some((net, hash)) = key.net().zip(hash.net) {
             shard.add_to_lookup(hash, net, to_all, now, lookup);
         }
         if within.is_in_vlan() {

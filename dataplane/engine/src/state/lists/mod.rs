@@ -45,6 +45,7 @@ pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::{OPERATOR_LEVEL, StaticEntry};
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
+pub(crate) use self::touch::{AddressHash, Victims};
 pub use self::vlan::VlanLists;
 use crate::state::events::EventRoom;
 use crate::state::events::removals::Removals;
@@ -53,7 +54,7 @@ use crate::state::key::{AddressKey, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, VLAN_BYTES};
+use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, ShardMemory, VLAN_BYTES};
 use crate::state::static_entries::AmendedEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
@@ -68,6 +69,7 @@ mod operator;
 mod progress;
 pub(crate) mod quota;
 pub(crate) mod shard;
+mod touch;
 mod vlan;
 
 /// The number of distinct levels; higher levels count as the last.
@@ -112,6 +114,8 @@ pub struct Lists {
 struct LockedShard {
     /// Increases, under the lock, with every change that can change the result of a lookup.
     version: AtomicU64,
+    /// The memory of the shard, to load it into a cache.
+    memory: Arc<ShardMemory>,
     shard: Mutex<Shard>,
 }
 
@@ -171,8 +175,9 @@ impl Lists {
         let lack = || refused("there is not so much memory; set a smaller capacity");
         let events = Arc::new(EventRing::new(room.ring).ok_or_else(lack)?);
         let shard = || {
-            let shard = Mutex::new(Shard::new(slots as u32, secret, Arc::clone(&events), room.removals)?);
-            Some(CachePadded::new(LockedShard { version: AtomicU64::new(0), shard }))
+            let shard = Shard::new(slots as u32, Arc::clone(&events), room.removals)?;
+            let memory = shard.memory();
+            Some(CachePadded::new(LockedShard { version: AtomicU64::new(0), memory, shard: Mutex::new(shard) }))
         };
         let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
         let shards = shards.ok_or_else(lack)?;
@@ -226,17 +231,19 @@ impl Lists {
         self.capacity
     }
 
-    /// Changes the shard of an address. If a lookup can see the change, the version of the shard changes too.
+    /// Changes the shard of an address, whose hash may be known. If a lookup can see the change, the version of the shard changes too.
     fn change<T>(
         &self,
         key: AddressKey,
+        address: Option<AddressHash>,
         change: impl FnOnce(&mut Shard, u64, AddressKey, Option<(AddressKey, u64)>) -> (T, bool),
     ) -> T {
-        let hash = self.secret.hash(key);
-        let net = self.net(key);
-        let scope = net.map_or(hash, |(_, hash)| hash);
-        let index = if key.is_in_vlan() { self.shard_of_address(key.without_vlan()) } else { self.shard_of(scope) };
-        let LockedShard { version, shard } = &*self.shards[index];
+        let address = address.unwrap_or_else(|| self.hash(key));
+        let LockedShard { version, shard, .. } = &*self.shards[self.shard_of(address.scope())];
+        let (hash, net) = match key.is_in_vlan() {
+            true => (self.secret.hash(key), self.net(key)),
+            false => (address.own, key.net().zip(address.net)),
+        };
         let mut shard = lock(shard);
         let (result, is_seen) = change(&mut shard, hash, key, net);
         if is_seen {

@@ -54,7 +54,7 @@ impl Lists {
         self.static_entries.store(entries.map(Arc::new));
         // A worker that takes a lock after this sees the new entries. A worker that took the lock before looks up
         // again.
-        for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
+        for LockedShard { version, shard, .. } in self.shards.iter().map(|shard| &**shard) {
             let _locked = lock(shard);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
@@ -80,6 +80,7 @@ impl Lists {
         self.add_at(
             EntryScope { list, peer_tag: 0 },
             address.into(),
+            None,
             EntryTerms { level: OPERATOR_LEVEL, expiry, now, cause },
         )
     }

@@ -65,8 +65,8 @@ impl VlanLists<'_> {
         now: Time,
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
     ) -> Option<AddOutcome> {
-        self.lists.change(self.key(address), |shard, hash, key, _| {
-            let (change, added) = shard.progress(hash, key, list, &self.cause, now, decide);
+        self.lists.change(self.key(address), self.hash, |shard, hash, key, _| {
+            let (change, added) = shard.progress(hash, key, list, self.cause, now, decide);
             (added, change != ProgressChange::Keep && added != Some(AddOutcome::Refused))
         })
     }

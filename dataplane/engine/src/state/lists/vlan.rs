@@ -11,7 +11,7 @@ use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, STEP, lock};
+use super::{AddOutcome, AddressHash, ListId, ListSet, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::AddressKey;
 use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope, SlotRange};
@@ -21,16 +21,25 @@ use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope, SlotRange
 pub struct VlanLists<'l> {
     pub(super) lists: &'l Lists,
     vlan: Vlan,
+    /// The hash of the address that the next call changes, if it is known.
+    pub(super) hash: Option<AddressHash>,
     /// The cause of changes.
-    pub(super) cause: Cause,
+    pub(super) cause: &'l Cause,
 }
 
 impl<'l> VlanLists<'l> {
     /// Sets the cause of changes, in place of a packet without details.
     #[inline]
     #[must_use]
-    pub const fn by(self, cause: Cause) -> VlanLists<'l> {
+    pub const fn by(self, cause: &'l Cause) -> VlanLists<'l> {
         VlanLists { cause, ..self }
+    }
+
+    /// Sets the hash of the address that the next call changes, if it is known.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn with_hash(self, hash: Option<AddressHash>) -> VlanLists<'l> {
+        VlanLists { hash, ..self }
     }
 }
 
@@ -38,13 +47,13 @@ impl Lists {
     /// The lists in the view of this VLAN. Changes count in this VLAN alone; with [`Vlan::NONE`], in all.
     #[inline]
     pub const fn in_vlan(&self, vlan: Vlan) -> VlanLists<'_> {
-        VlanLists { lists: self, vlan, cause: Cause::of(Origin::Packet) }
+        VlanLists { lists: self, vlan, hash: None, cause: const { &Cause::of(Origin::Packet) } }
     }
 
     /// Removes the address from the list in all VLANs. Returns whether the list contained the address.
     pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, cause: &Cause, now: Time) -> bool {
         let key = AddressKey::from(address);
-        let LockedShard { version, shard } = &*self.shards[self.shard_of_address(key)];
+        let LockedShard { version, shard, .. } = &*self.shards[self.shard_of_address(key)];
         let mut removed = false;
         for key in [Some(key), key.net().filter(|_| self.v6_by_prefix)].into_iter().flatten() {
             let mut next = Some(0);
@@ -77,18 +86,18 @@ impl VlanLists<'_> {
         if self.lists.permanent_static_lists(address.into()).contains(list) {
             return AddOutcome::Kept;
         }
-        let terms = EntryTerms { level: self.lists.level(list), expiry, now, cause: &self.cause };
-        self.lists.add_at(EntryScope { list, peer_tag }, self.key(address), terms)
+        let terms = EntryTerms { level: self.lists.level(list), expiry, now, cause: self.cause };
+        self.lists.add_at(EntryScope { list, peer_tag }, self.key(address), self.hash, terms)
     }
 
     /// Removes the address from the list in this VLAN, for all peers. Returns whether the list contained the address.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.lists.remove_at(RemovalScope { list, peer_tag: None }, self.key(address), &self.cause, now)
+        self.lists.remove_at(RemovalScope { list, peer_tag: None }, self.key(address), self.cause, now)
     }
 
     /// Removes the address from the list for the peer of this tag alone. Returns whether the list contained the address
     /// for this peer.
     pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
-        self.lists.remove_at(RemovalScope { list, peer_tag: Some(peer_tag) }, self.key(address), &self.cause, now)
+        self.lists.remove_at(RemovalScope { list, peer_tag: Some(peer_tag) }, self.key(address), self.cause, now)
     }
 }

@@ -5,7 +5,6 @@ use knockplane_policy::time::Time;
 
 use super::Shard;
 use crate::state::events::Cause;
-use crate::state::key::KeyKind;
 use crate::state::lists::EndReason;
 
 impl Shard {
@@ -17,7 +16,7 @@ impl Shard {
         let mut expired = 0;
         for slot in begin..end {
             let entry = self.entry(slot);
-            if entry.kind != KeyKind::Free && !entry.is_live(now) {
+            if !entry.is_free() && !entry.is_live(now) {
                 self.end_entry(slot, EndReason::Expired, now);
                 expired += 1;
             }
@@ -28,7 +27,7 @@ impl Shard {
 
     /// Frees the slot of an entry that expired or is evicted.
     pub(super) fn end_entry(&mut self, slot: u32, reason: EndReason, now: Time) {
-        let list = self.entry(slot).list;
+        let list = self.entry(slot).list();
         let kind = match reason {
             EndReason::Expired => {
                 self.counts_mut(list).expired += 1;

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use super::entry::SlabEntry;
 use super::{Shard, SlotRange};
 use crate::state::events::{Cause, EventEntry, ListEvent};
 use crate::state::key::KeyKind;
@@ -18,7 +17,7 @@ impl Shard {
     pub(super) fn publish(&mut self, slot: u32, kind: EventKind, cause: Option<&Cause>, at: Time) {
         let event = ListEvent { kind, entry: self.event_entry(slot), cause: cause.copied(), at };
         let number = self.events.push(event);
-        self.entry_mut(slot).changed = number as u32;
+        self.entry(slot).set_changed(number as u32);
         if kind.is_end() {
             self.removals.push(number, event);
         }
@@ -26,8 +25,8 @@ impl Shard {
 
     /// Stores the peer of a new grant over IPv6: the entry itself contains only a tag.
     pub(super) fn note_peer(&mut self, slot: u32, cause: &Cause) {
-        let SlabEntry { peer_tag, kind, .. } = *self.entry(slot);
-        if peer_tag != 0 && kind.without_vlan() != KeyKind::V4 {
+        let entry = self.entry(slot);
+        if entry.peer_tag() != 0 && entry.kind().without_vlan() != KeyKind::V4 {
             let destination = cause.knock.map_or(0, |knock| match knock.destination {
                 IpAddr::V4(_) => 0,
                 IpAddr::V6(address) => address.to_bits(),
@@ -38,39 +37,40 @@ impl Shard {
 
     /// The only peer that the slot's entry counts for, if it is known.
     fn peer(&self, slot: u32) -> Option<IpAddr> {
-        let SlabEntry { peer_tag, kind, mark, .. } = *self.entry(slot);
+        let entry = self.entry(slot);
+        let peer_tag = entry.peer_tag();
         if peer_tag == 0 {
             return None;
         }
-        if kind.without_vlan() == KeyKind::V4 {
+        if entry.kind().without_vlan() == KeyKind::V4 {
             // The tag is the address.
             return Some(Ipv4Addr::from_bits(peer_tag).into());
         }
         let [high, low] = self.peers[slot as usize].map(u128::from);
         let address = high << 64 | low;
-        (mark.step() == 0 && address != 0).then(|| Ipv6Addr::from_bits(address).into())
+        (entry.mark().step() == 0 && address != 0).then(|| Ipv6Addr::from_bits(address).into())
     }
 
     fn event_entry(&self, slot: u32) -> EventEntry {
-        let SlabEntry { list, level, peer_tag, since, expiry, mark, .. } = *self.entry(slot);
+        let entry = self.entry(slot);
         let (key, peer) = (self.key(slot), self.peer(slot));
         let by_network = key.kind.without_vlan() == KeyKind::Net;
         let (address, vlan) = (key.address(), key.vlan());
-        let (step, origin) = (mark.step(), mark.origin());
+        let (step, origin) = (entry.mark().step(), entry.mark().origin());
         EventEntry {
-            list,
-            level,
+            list: entry.list(),
+            level: entry.level(),
             address,
             last: None,
             is_static: false,
             by_network,
             vlan,
-            peer_tag,
+            peer_tag: entry.peer_tag(),
             peer,
             step,
             origin,
-            since,
-            expiry,
+            since: entry.since(),
+            expiry: entry.expiry(),
         }
     }
 
@@ -90,11 +90,11 @@ impl Shard {
         let end = self.fresh.min(slots.end());
         for slot in slots.begin..end {
             let entry = self.entry(slot);
-            if entry.kind == KeyKind::Free || !entry.is_event() {
+            if entry.is_free() || !entry.is_event() {
                 continue;
             }
             // The latest number with this lower half.
-            let changed = last - u64::from((last as u32).wrapping_sub(entry.changed));
+            let changed = last - u64::from((last as u32).wrapping_sub(entry.changed()));
             if changed > number {
                 visitor(changed, self.event_entry(slot));
             }

@@ -1,20 +1,23 @@
 //! One shard of the address lists: a slab of entries, a hash table over it, and a queue per level from oldest to
-//! newest. [`Shard::new`] allocates everything; afterwards links change and nothing grows. [`Shard::populate`] writes
+//! newest. [`Shard::new`] reserves everything; afterwards links change and nothing grows. [`Shard::populate`] writes
 //! the memory of slots, or the first use of a slot before that.
 //!
 //! ```text
-//! buckets   [ 2 | - | 0 | - | … ]        an address's bucket, by its keyed hash; entries of a bucket are chained
-//!             |       |                  (no tombstones, so the table never needs to be built anew)
-//! entries   [ 0 | 1 | 2 | 3 | … ]        3 is free: free slots are chained too
+//! index     [ 2 · · | 0 1 · | · · · ]    buckets of a cache line each: slots of the addresses with a keyed hash
+//!             |       | |
+//! slab      [ 0 | 1 | 2 | 3 | … ]        entries of a cache line each; 3 is free, and free slots are chained
 //!             |   |   |
 //! queues     1 → 2 → 0                   of one level: oldest first; a refresh moves an entry to the end
 //! ```
+//! A lookup of an address without entries reads one cache line, of an address with an entry two. A new entry that
+//! evicts the oldest one takes its slot, and touches two more lines: the bucket of the evicted entry, and the newest
+//! entry of the level.
 //!
 //! An entry counts until its expiry, exclusive. The slot of an expired entry is freed by an addition of the same
 //! address, by the search for room, or by a [`Shard::sweep`].
 //!
 //! When the slab is full, an addition replaces, in this order: an expired entry at the head of a queue; expired entries
-//! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its
+//! in the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its
 //! own. If there is none, the addition is refused.
 //!
 //! An entry may count for one peer alone, by a tag: an address can then be in a list up to [`MAX_PEERS`] times.
@@ -27,27 +30,29 @@ use std::sync::Arc;
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
+use self::entry::{Entry, PeerWords, VlanWords};
 pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, SLOT_BYTES, VLAN_BYTES};
-use self::entry::{PeerWords, SlabEntry, VlanWords};
+pub(crate) use self::memory::ShardMemory;
 use self::queue::LevelQueue;
 use crate::state::events::Cause;
 use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
-use crate::state::key::{AddressKey, KeyKind, Secret};
+use crate::state::key::AddressKey;
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, Lookup, MAX_LISTS, boxed};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, Lookup, MAX_LISTS};
 
-mod buckets;
 mod ended;
 mod entry;
 mod events;
+mod index;
+mod memory;
 mod progress;
 mod queue;
 mod slab;
 mod visit;
 
 /// No slot. Slots are counted by `u32` to keep links small.
-const NIL: u32 = u32::MAX;
+pub(crate) const NIL: u32 = u32::MAX;
 
 /// Selects entries of an address.
 #[derive(Clone, Copy)]
@@ -82,15 +87,14 @@ pub(crate) struct ListCounts {
 
 /// One shard of the address lists.
 pub(crate) struct Shard {
-    secret: Secret,
     /// The quota of level 0, if there is one.
     quota: Option<Arc<PrefixQuota>>,
-    /// The written slots, with room for all. Written slots include all used slots; the kernel has allocated their
-    /// memory.
-    entries: Vec<SlabEntry>,
+    /// The slab and the index.
+    memory: Arc<ShardMemory>,
     /// The number of slots.
     slots: u32,
-    buckets: Box<[u32]>,
+    /// The number of slots whose memory the kernel has allocated.
+    populated: u32,
     /// The VLAN of each slot whose entry is in one; otherwise a previous value.
     vlans: Vec<VlanWords>,
     /// The number of entries in VLANs.
@@ -113,15 +117,12 @@ pub(crate) struct Shard {
 impl Shard {
     /// An empty shard with reserved memory; `None` if there is not enough. The kernel allocates the memory in
     /// [`Shard::populate`].
-    pub(crate) fn new(slots: u32, secret: Secret, events: Arc<EventRing>, removals: usize) -> Option<Shard> {
-        let mut entries = Vec::new();
-        entries.try_reserve_exact(slots as usize).ok()?;
+    pub(crate) fn new(slots: u32, events: Arc<EventRing>, removals: usize) -> Option<Shard> {
         Some(Shard {
-            secret,
             quota: None,
-            entries,
+            memory: Arc::new(ShardMemory::new(slots)?),
             slots,
-            buckets: boxed(slots as usize, || NIL)?,
+            populated: 0,
             vlans: zeros(slots as usize)?,
             in_vlans: 0,
             queues: [LevelQueue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
@@ -135,12 +136,17 @@ impl Shard {
         })
     }
 
-    /// Writes at most `slots` slots that were never written. Returns whether there are more.
+    /// The slab and the index.
+    pub(crate) fn memory(&self) -> Arc<ShardMemory> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Writes the memory of at most `slots` slots that were never written. Returns whether there are more.
     pub(crate) fn populate(&mut self, slots: u32) -> bool {
-        for _ in 0..slots.min(self.slots - self.entries.len() as u32) {
-            self.entries.push(SlabEntry::UNUSED);
-        }
-        self.entries.len() < self.slots as usize
+        let end = self.populated.saturating_add(slots).min(self.slots);
+        self.memory.populate(self.populated..end);
+        self.populated = end;
+        end < self.slots
     }
 
     /// Sets the quota. The caller must not have added any entry before.
@@ -152,12 +158,12 @@ impl Shard {
     /// lookup is valid without changes. `hash` is the secret's hash of the key, here and below.
     pub(crate) fn add_to_lookup(&self, hash: u64, key: AddressKey, peer_tag: u32, now: Time, lookup: &mut Lookup) {
         let Lookup { membership, from, until, .. } = lookup;
-        for (slot, entry) in self.bucket(hash) {
+        for (slot, entry) in self.memory.candidates(hash) {
             if !self.has_key(slot, entry, key) {
                 continue;
             }
             if !entry.is_live(now) {
-                *from = (*from).max(entry.expiry);
+                *from = (*from).max(entry.expiry());
                 continue;
             }
             if !entry.counts_for_peer(peer_tag) {
@@ -166,20 +172,23 @@ impl Shard {
             }
             // A packet that arrived before the packet that added the address is processed later only because another
             // worker was faster.
-            if now < { entry.since } {
-                *until = (*until).min(entry.since);
+            let since = entry.since();
+            if now < since {
+                *until = (*until).min(since);
                 membership.has_other_entries = true;
             } else {
-                membership.lists.insert(entry.list);
-                *from = (*from).max(entry.since);
-                *until = (*until).min(entry.expiry);
+                membership.lists.insert(entry.list());
+                *from = (*from).max(since);
+                *until = (*until).min(entry.expiry());
             }
         }
     }
 
     /// Adds the address to the list until `expiry`, or sets the expiry of its entry.
     pub(crate) fn add(&mut self, hash: u64, key: AddressKey, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
-        if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (scope.list, scope.peer_tag)) {
+        if let Some(slot) =
+            self.find(hash, key, |entry| (entry.list(), entry.peer_tag()) == (scope.list, scope.peer_tag))
+        {
             if self.entry(slot).is_live(terms.now) {
                 self.refresh(slot, terms);
                 return AddOutcome::Refreshed;
@@ -211,7 +220,7 @@ impl Shard {
     ) -> bool {
         let mut was_in_it = false;
         let matches =
-            |entry: &SlabEntry| entry.list == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag);
+            |entry: Entry<'_>| entry.list() == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag());
         while let Some(slot) = self.find(hash, key, matches) {
             was_in_it |= self.entry(slot).is_live(now);
             self.remove_slot(slot, EventKind::Removed, cause, now);
@@ -236,7 +245,7 @@ impl Shard {
         let mut was_in_it = false;
         for slot in slots.begin.min(end)..end {
             let entry = self.entry(slot);
-            if entry.list == list && self.is_vlan_entry_of(entry, address) {
+            if entry.list() == list && self.is_vlan_entry_of(entry, address) {
                 was_in_it |= entry.is_live(now);
                 self.remove_slot(slot, EventKind::Removed, cause, now);
             }
@@ -251,7 +260,7 @@ impl Shard {
         let mut flushed = 0;
         for slot in slots.begin.min(end)..end {
             let entry = self.entry(slot);
-            if entry.kind != KeyKind::Free && entry.list == list {
+            if !entry.is_free() && entry.list() == list {
                 flushed += u64::from(entry.is_live(now));
                 self.remove_slot(slot, EventKind::Flushed, cause, now);
             }

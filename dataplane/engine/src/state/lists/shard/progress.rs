@@ -21,7 +21,7 @@ impl Shard {
         now: Time,
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
     ) -> (ProgressChange, Option<AddOutcome>) {
-        let found = self.find(hash, key, |entry| entry.list == list);
+        let found = self.find(hash, key, |entry| entry.list() == list);
         let live = found.filter(|slot| self.entry(*slot).is_live(now));
         let change = decide(live.map(|slot| self.entry(slot).progress()));
         let added = match change {
@@ -34,14 +34,15 @@ impl Shard {
                 // For a subscriber, progress towards another destination is another entry, and a first step is no
                 // entry.
                 let before = self.entry(slot);
-                if before.is_event() && (before.peer_tag != peer_tag || level == 0) {
+                if before.is_event() && (before.peer_tag() != peer_tag || level == 0) {
                     self.publish(slot, EventKind::Removed, Some(cause), now);
                 }
                 self.dequeue(slot);
                 self.set_level(slot, level);
-                let entry = self.entry_mut(slot);
-                entry.since = entry.since.max(now);
-                (entry.peer_tag, entry.expiry) = (peer_tag, expiry);
+                let entry = self.entry(slot);
+                entry.set_since(entry.since().max(now));
+                entry.set_peer_tag(peer_tag);
+                entry.set_expiry(expiry);
                 self.take_step(slot, step, begun);
                 self.enqueue(slot);
                 self.publish_step(slot, cause, now);
@@ -63,10 +64,10 @@ impl Shard {
 
     /// Stores a step. The begin of the sequence never becomes later.
     fn take_step(&mut self, slot: u32, step: u8, begun: Time) {
-        let entry = self.entry_mut(slot);
-        let ago = entry.since.as_nanos().saturating_sub(begun.as_nanos()).div_ceil(NANOS_PER_MS);
-        entry.begun_ms = u32::try_from(ago).unwrap_or(u32::MAX);
-        entry.mark = Mark::new(step, entry.mark.origin());
+        let entry = self.entry(slot);
+        let ago = entry.since().as_nanos().saturating_sub(begun.as_nanos()).div_ceil(NANOS_PER_MS);
+        entry.set_begun_ms(u32::try_from(ago).unwrap_or(u32::MAX));
+        entry.set_mark(Mark::new(step, entry.mark().origin()));
     }
 
     fn publish_step(&mut self, slot: u32, cause: &Cause, now: Time) {

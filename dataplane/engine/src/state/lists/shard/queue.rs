@@ -1,17 +1,19 @@
 //! A queue for each level, and the choice of the entry to evict.
 
+use std::ops::Range;
+
 use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
 
-use super::entry::{Mark, SlabEntry};
+use super::entry::{Entry, Mark};
 use super::{EntryTerms, NIL, Shard};
 use crate::state::key::AddressKey;
 use crate::state::lists::{EndReason, LEVELS, ListId};
 
-/// The number of slots that a full shard checks for expired entries before it evicts an unexpired one. A larger number
-/// would find room more often between two sweeps, but every packet of a flood pays for it: with ten million entries an
-/// addition took 0.86 µs with 4 slots and 1.28 µs with 16. A smaller number saved nothing.
-const EXPIRY_PROBES: usize = 4;
+/// The number of slots that a full shard checks for expired entries before it evicts an unexpired one: the slots behind
+/// that entry. In a flood, these are the next entries to be evicted, because a new entry takes the slot of the oldest
+/// one. The check therefore reads one new cache line for each eviction, and the line is needed soon.
+pub(super) const EXPIRY_PROBES: u32 = 4;
 
 /// The maximum number of peers for which an address can be in one list. They share a bucket, which every lookup of the
 /// address reads.
@@ -50,11 +52,38 @@ impl Shard {
         let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
         if let Some(slot) = expired {
             self.end_entry(slot, EndReason::Expired, now);
-        } else if self.sweep(EXPIRY_PROBES, now) == 0 {
-            let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
-            self.end_entry(slot, EndReason::Evicted, now);
+        } else {
+            match heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL) {
+                Some(oldest) => {
+                    if !self.end_expired_behind(oldest, now) {
+                        self.end_entry(oldest, EndReason::Evicted, now);
+                    }
+                }
+                None => {
+                    self.sweep(EXPIRY_PROBES as usize, now);
+                }
+            }
         }
         self.take_free_slot()
+    }
+
+    /// Ends expired entries in the slots behind this one of a full shard. Returns whether there were any.
+    #[inline]
+    fn end_expired_behind(&mut self, slot: u32, now: Time) -> bool {
+        let end = slot + 1 + EXPIRY_PROBES;
+        let behind = slot + 1..end.min(self.slots);
+        // Behind the last slot, the first ones.
+        let first = 0..end.saturating_sub(self.slots).min(slot);
+        let are_live = |slots: &Range<u32>| self.memory.slots(slots.clone()).all(|entry| entry.is_live(now));
+        if are_live(&behind) && are_live(&first) {
+            return false;
+        }
+        for slot in behind.chain(first) {
+            if !self.entry(slot).is_live(now) {
+                self.end_entry(slot, EndReason::Expired, now);
+            }
+        }
+        true
     }
 
     /// If the address is in the list for the maximum number of peers, evicts the entry that expires first, and of
@@ -68,17 +97,19 @@ impl Shard {
     ) -> bool {
         let shard = &*self;
         let others = || {
-            let of_list =
-                |slot, entry: &SlabEntry| entry.list == list && entry.peer_tag != 0 && shard.has_key(slot, entry, key);
-            shard.bucket(hash).filter(move |(slot, entry)| of_list(*slot, entry))
+            let of_list = |slot, entry: Entry<'_>| {
+                entry.list() == list && entry.peer_tag() != 0 && shard.has_key(slot, entry, key)
+            };
+            shard.memory.candidates(hash).filter(move |(slot, entry)| of_list(*slot, *entry))
         };
         if others().count() < MAX_PEERS {
             return true;
         }
-        let rank = |entry: &SlabEntry| (entry.is_live(terms.now), queue_of(entry.level), entry.expiry, entry.since);
-        let Some((slot, entry)) = others().min_by_key(|(_, entry)| rank(entry)) else { return true };
+        let rank =
+            |entry: Entry<'_>| (entry.is_live(terms.now), queue_of(entry.level()), entry.expiry(), entry.since());
+        let Some((slot, entry)) = others().min_by_key(|(_, entry)| rank(*entry)) else { return true };
         let evicts = entry.is_live(terms.now);
-        if evicts && queue_of(entry.level) > queue_of(terms.level) {
+        if evicts && queue_of(entry.level()) > queue_of(terms.level) {
             return false;
         }
         self.end_entry(slot, if evicts { EndReason::Evicted } else { EndReason::Expired }, terms.now);
@@ -90,15 +121,15 @@ impl Shard {
     pub(super) fn refresh(&mut self, slot: u32, terms: EntryTerms<'_>) {
         let EntryTerms { level, expiry, now, cause } = terms;
         self.dequeue(slot);
-        let entry = self.entry_mut(slot);
-        let (was_event, before, level_before) = (entry.is_event(), entry.expiry, entry.level);
+        let entry = self.entry(slot);
+        let (was_event, before, level_before) = (entry.is_event(), entry.expiry(), entry.level());
         if before != Time::NEVER {
-            entry.expiry = expiry;
+            entry.set_expiry(expiry);
         }
         if cause.origin != Origin::Packet {
-            entry.mark = Mark::new(entry.mark.step(), cause.origin);
+            entry.set_mark(Mark::new(entry.mark().step(), cause.origin));
         }
-        let level = entry.level.max(level);
+        let level = level_before.max(level);
         self.set_level(slot, level);
         self.enqueue(slot);
         let entry = self.entry(slot);
@@ -106,8 +137,8 @@ impl Shard {
             return;
         }
         let is_news = || {
-            let is_rare = entry.peer_tag != 0 || cause.origin != Origin::Packet || entry.level != level_before;
-            is_rare || is_news(before, entry.expiry, now)
+            let is_rare = entry.peer_tag() != 0 || cause.origin != Origin::Packet || entry.level() != level_before;
+            is_rare || is_news(before, entry.expiry(), now)
         };
         if !was_event {
             self.publish(slot, EventKind::Listed, Some(cause), now);
@@ -119,7 +150,8 @@ impl Shard {
     /// Changes the level of an entry that is in no queue. A source that begins again may exceed the quota, because its
     /// entry exists already.
     pub(super) fn set_level(&mut self, slot: u32, level: u8) {
-        let before = std::mem::replace(&mut self.entry_mut(slot).level, level);
+        let before = self.entry(slot).level();
+        self.entry(slot).set_level(level);
         if let Some(quota) = &self.quota {
             match (before, level) {
                 (0, 1..) => quota.give_back(self.key(slot)),
@@ -131,32 +163,47 @@ impl Shard {
 
     /// Appends an entry to the queue of its level.
     pub(super) fn enqueue(&mut self, slot: u32) {
-        let queue = queue_of(self.entry(slot).level);
-        let older = std::mem::replace(&mut self.queues[queue].newest, slot);
-        self.queues[queue].length += 1;
-        let entry = self.entry_mut(slot);
-        (entry.older, entry.newer) = (older, NIL);
+        let level = queue_of(self.entry(slot).level());
+        let older = std::mem::replace(&mut self.queues[level].newest, slot);
+        self.queues[level].length += 1;
         if older == NIL {
-            self.queues[queue].oldest = slot;
+            self.set_oldest(level, slot);
         } else {
-            self.entry_mut(older).newer = slot;
+            self.entry(slot).set_older(older);
+            self.entry(older).set_newer(slot);
         }
     }
 
-    /// Removes an entry from the queue of its level.
+    /// Removes an entry from the queue of its level. The links of the ends of a queue are not written: the next oldest
+    /// entry need not be in a cache.
     pub(super) fn dequeue(&mut self, slot: u32) {
-        let SlabEntry { older, newer, level, .. } = *self.entry(slot);
-        let queue = queue_of(level);
-        self.queues[queue].length -= 1;
-        if older == NIL {
-            self.queues[queue].oldest = newer;
-        } else {
-            self.entry_mut(older).newer = newer;
+        let entry = self.entry(slot);
+        let level = queue_of(entry.level());
+        let (older, newer) = (entry.older(), entry.newer());
+        let LevelQueue { oldest, newest, length } = &mut self.queues[level];
+        let (is_oldest, is_newest) = (*oldest == slot, *newest == slot);
+        *length -= 1;
+        if is_newest {
+            *newest = if is_oldest { NIL } else { older };
+        } else if !is_oldest {
+            self.entry(newer).set_older(older);
         }
-        if newer == NIL {
-            self.queues[queue].newest = older;
-        } else {
-            self.entry_mut(newer).older = older;
+        if is_oldest {
+            self.set_oldest(level, if is_newest { NIL } else { newer });
+        } else if !is_newest {
+            self.entry(older).set_newer(newer);
         }
+    }
+
+    fn set_oldest(&mut self, level: usize, slot: u32) {
+        self.queues[level].oldest = slot;
+        if level == 0 {
+            self.show_victim();
+        }
+    }
+
+    /// Stores the entry that the next addition of a first step evicts, for readers without the lock.
+    pub(super) fn show_victim(&self) {
+        self.memory.set_victim(if self.fresh == self.slots { self.queues[0].oldest } else { NIL });
     }
 }

@@ -2,25 +2,22 @@
 
 use knockplane_policy::packet::Vlan;
 
-use super::buckets::bucket_of;
-use super::entry::{Mark, SlabEntry};
+use super::entry::Entry;
 use super::{EntryScope, EntryTerms, NIL, Shard};
 use crate::state::key::{AddressKey, KeyKind};
 
 impl Shard {
-    pub(super) fn entry(&self, slot: u32) -> &SlabEntry {
-        &self.entries[slot as usize]
-    }
-
-    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut SlabEntry {
-        &mut self.entries[slot as usize]
+    #[inline]
+    pub(super) fn entry(&self, slot: u32) -> Entry<'_> {
+        self.memory.slot(slot)
     }
 
     /// The key of the slot's entry.
     pub(super) fn key(&self, slot: u32) -> AddressKey {
         let entry = self.entry(slot);
-        let vlan = if entry.kind.is_in_vlan() { self.vlan(slot) } else { Vlan::NONE };
-        AddressKey { bits: entry.bits(), kind: entry.kind, vlan }
+        let kind = entry.kind();
+        let vlan = if kind.is_in_vlan() { self.vlan(slot) } else { Vlan::NONE };
+        AddressKey { bits: entry.bits(), kind, vlan }
     }
 
     pub(super) fn vlan(&self, slot: u32) -> Vlan {
@@ -29,14 +26,8 @@ impl Shard {
     }
 
     /// The slot of a new entry; `None` if all slots contain entries of higher levels.
-    pub(super) fn insert(
-        &mut self,
-        hash: u64,
-        key: AddressKey,
-        EntryScope { list, peer_tag }: EntryScope,
-        terms: EntryTerms,
-    ) -> Option<u32> {
-        let EntryTerms { level, expiry, now, cause } = terms;
+    pub(super) fn insert(&mut self, hash: u64, key: AddressKey, scope: EntryScope, terms: EntryTerms) -> Option<u32> {
+        let (list, EntryTerms { level, now, .. }) = (scope.list, terms);
         if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
             self.counts_mut(list).refused += 1;
             return None;
@@ -46,30 +37,13 @@ impl Shard {
             self.counts_mut(list).refused += 1;
             return None;
         };
-        let bucket = bucket_of(hash, self.buckets.len());
-        let chain = std::mem::replace(&mut self.buckets[bucket], slot);
-        let AddressKey { bits, kind, vlan } = key;
-        if kind.is_in_vlan() {
-            let bits = vlan.bits();
+        if key.is_in_vlan() {
+            let bits = key.vlan.bits();
             self.vlans[slot as usize] = [(bits >> 32) as u16, (bits >> 16) as u16, bits as u16];
             self.in_vlans += 1;
         }
-        *self.entry_mut(slot) = SlabEntry {
-            high: (bits >> 64) as u64,
-            low: bits as u64,
-            since: now,
-            expiry,
-            peer_tag,
-            begun_ms: 0,
-            changed: 0,
-            chain,
-            older: NIL,
-            newer: NIL,
-            list,
-            level,
-            kind,
-            mark: Mark::new(0, cause.origin),
-        };
+        self.entry(slot).write(hash, key, scope, terms);
+        self.memory.link(hash, slot);
         self.enqueue(slot);
         self.counts_mut(list).entries += 1;
         Some(slot)
@@ -79,14 +53,11 @@ impl Shard {
     pub(super) fn take_free_slot(&mut self) -> Option<u32> {
         if self.free != NIL {
             let slot = self.free;
-            self.free = self.entry(slot).chain;
+            self.free = self.entry(slot).next();
             Some(slot)
         } else if self.fresh < self.slots {
-            if self.fresh as usize == self.entries.len() {
-                // The capacity is sufficient: the vector does not move.
-                self.entries.push(SlabEntry::UNUSED);
-            }
             self.fresh += 1;
+            self.show_victim();
             Some(self.fresh - 1)
         } else {
             None
@@ -95,24 +66,18 @@ impl Shard {
 
     /// Frees a slot: removes it from its bucket, its queue and its list's count.
     pub(super) fn free_slot(&mut self, slot: u32) {
-        let SlabEntry { chain, list, level, .. } = *self.entry(slot);
-        let key = self.key(slot);
-        self.in_vlans -= u32::from(key.is_in_vlan());
-        self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
-        let bucket = bucket_of(self.secret.hash(key), self.buckets.len());
-        let mut before = self.buckets[bucket];
-        if before == slot {
-            self.buckets[bucket] = chain;
-        } else {
-            while self.entry(before).chain != slot {
-                before = self.entry(before).chain;
-            }
-            self.entry_mut(before).chain = chain;
+        let entry = self.entry(slot);
+        let (list, level, hash, is_in_vlan) = (entry.list(), entry.level(), entry.hash(), entry.kind().is_in_vlan());
+        if let Some(quota) = self.quota_of(level) {
+            quota.give_back(self.key(slot));
         }
+        self.in_vlans -= u32::from(is_in_vlan);
+        self.memory.unlink(hash, slot);
         self.dequeue(slot);
         self.counts_mut(list).entries -= 1;
         let free = std::mem::replace(&mut self.free, slot);
-        let entry = self.entry_mut(slot);
-        (entry.kind, entry.chain) = (KeyKind::Free, free);
+        let entry = self.entry(slot);
+        entry.set_kind(KeyKind::Free);
+        entry.set_next(free);
     }
 }

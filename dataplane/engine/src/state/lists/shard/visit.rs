@@ -2,10 +2,9 @@
 
 use knockplane_policy::time::Time;
 
-use super::entry::SlabEntry;
 use super::queue::queue_of;
 use super::{Shard, SlotRange};
-use crate::state::key::{AddressKey, KeyKind};
+use crate::state::key::AddressKey;
 use crate::state::lists::{DynamicEntry, LEVELS, ListId};
 
 impl Shard {
@@ -14,7 +13,7 @@ impl Shard {
         let end = self.fresh.min(slots.end());
         for slot in slots.begin..end {
             let entry = self.entry(slot);
-            if entry.kind != KeyKind::Free && entry.is_live(now) {
+            if !entry.is_free() && entry.is_live(now) {
                 visitor(self.dynamic_entry(slot));
             }
         }
@@ -36,16 +35,22 @@ impl Shard {
         for slot in slots.begin.min(end)..end {
             let entry = self.entry(slot);
             if self.is_vlan_entry_of(entry, address) && entry.is_live(now) {
-                visitor(self.dynamic_entry(slot), entry.level);
+                visitor(self.dynamic_entry(slot), entry.level());
             }
         }
         (end < self.fresh).then_some(end)
     }
 
     fn dynamic_entry(&self, slot: u32) -> DynamicEntry {
-        let SlabEntry { list, peer_tag, mark, expiry, .. } = *self.entry(slot);
-        let key = self.key(slot);
-        DynamicEntry { list, address: key.address(), vlan: key.vlan(), peer_tag, step: mark.step(), expiry }
+        let (entry, key) = (self.entry(slot), self.key(slot));
+        DynamicEntry {
+            list: entry.list(),
+            address: key.address(),
+            vlan: key.vlan(),
+            peer_tag: entry.peer_tag(),
+            step: entry.mark().step(),
+            expiry: entry.expiry(),
+        }
     }
 
     /// Visits the address's unexpired entries, with their levels.
@@ -56,9 +61,9 @@ impl Shard {
         now: Time,
         mut visitor: impl FnMut(DynamicEntry, u8),
     ) {
-        for (slot, entry) in self.bucket(hash) {
+        for (slot, entry) in self.memory.candidates(hash) {
             if self.has_key(slot, entry, key) && entry.is_live(now) {
-                visitor(self.dynamic_entry(slot), entry.level);
+                visitor(self.dynamic_entry(slot), entry.level());
             }
         }
     }
@@ -66,9 +71,9 @@ impl Shard {
     /// The expiry of the address's entry that counts for all peers, and whether it has the highest rank; `None` if
     /// there is no such entry.
     pub(crate) fn standing(&self, hash: u64, key: AddressKey, list: ListId, now: Time) -> Option<(Time, bool)> {
-        let slot = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (list, 0))?;
-        let SlabEntry { expiry, level, .. } = *self.entry(slot);
-        self.entry(slot).is_live(now).then_some((expiry, queue_of(level) == LEVELS - 1))
+        let slot = self.find(hash, key, |entry| (entry.list(), entry.peer_tag()) == (list, 0))?;
+        let entry = self.entry(slot);
+        entry.is_live(now).then_some((entry.expiry(), queue_of(entry.level()) == LEVELS - 1))
     }
 
     /// The number of further entries of the highest rank that would leave a tenth of the slots to others.
