@@ -140,7 +140,8 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
             Some(flows) => {
                 facts.dependencies.insert(Dependency::Connection);
                 let tracking = &table.rules().tracking;
-                flows.observe(facts.packet, facts.vlan, part, facts.now, tracking, table.payload_matchers())
+                let prepared = flows.prepare(facts.packet, facts.vlan);
+                flows.observe(facts.packet, &prepared, part, facts.now, tracking, table.payload_matchers())
             }
         });
         if let Some(expiry) = facts.flow().map(|flow| flow.expiry) {

@@ -149,8 +149,9 @@ mod tests {
             let sees = |frame: &[u8], back: bool, now| {
                 let side = if back { Side::Inside } else { Side::Outside };
                 let packet = crate::headers::read(side, frame, 1_600).unwrap();
+                let prepared = flows.prepare(&packet, Vlan::NONE);
                 let seen =
-                    flows.observe(&packet, Vlan::NONE, Some(FragmentPart::Whole), now, &Tracking::default(), None);
+                    flows.observe(&packet, &prepared, Some(FragmentPart::Whole), now, &Tracking::default(), None);
                 if seen.state == ConnectionState::New && !back {
                     flows.set_door(&packet, &seen.flow.unwrap().key, ListId(3), now);
                 }

@@ -3,9 +3,21 @@
 //! A secret hash of 128 bits represents each key, so that an attacker cannot choose two keys that collide. The hash
 //! selects a set of a few slots with its own lock. When all slots of a set are taken, the value that expires first is
 //! evicted.
+//!
+//! ```text
+//! line 0   the expiries of the eight slots
+//! line 1   the digests of the eight slots │ the lock
+//! line 2…  the slots, each with its whole hash and its value
+//! ```
+//!
+//! A digest is 16 bits of a hash. Digests exclude nearly all slots of other keys, and the whole hash decides. A lookup
+//! of an unknown key thus reads one cache line and takes no lock. An addition reads two lines and writes the slot.
+//! Digests and expiries are atomic words outside the lock. They change only under the lock.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::identification;
@@ -19,15 +31,37 @@ pub(crate) type Tag = u128;
 /// Slots of a set.
 const WAYS: usize = 8;
 
+/// Digests in a word.
+const LANES: usize = 4;
+
+/// The lowest bit of each lane of a word, and the highest.
+const LOWEST: u64 = 0x0001_0001_0001_0001;
+const HIGHEST: u64 = LOWEST << 15;
+
 /// A table of values by keyed hash.
 pub(crate) struct Keyed<V> {
-    sets: Box<[Mutex<[KeyedSlot<V>; WAYS]>]>,
+    sets: Box<[KeyedSet<V>]>,
 }
 
-/// A key, its value and the value's expiry. An expired slot is free.
+/// A set of slots, see the module. Two lines are aligned together, because processors fetch such pairs together.
+#[repr(C, align(128))]
+struct KeyedSet<V> {
+    /// In nanoseconds. An expired slot is free.
+    expiries: [AtomicU64; WAYS],
+    digests: [AtomicU64; WAYS / LANES],
+    slots: Mutex<KeyedSlots<V>>,
+}
+
+#[repr(C)]
+struct KeyedSlots<V> {
+    /// Moves the slots to the begin of a line. The lock is in front of this field.
+    unused: [u64; 4],
+    slots: [KeyedSlot<V>; WAYS],
+}
+
+/// A key and its value.
 struct KeyedSlot<V> {
     tag: Tag,
-    expiry: Time,
     value: V,
 }
 
@@ -42,8 +76,9 @@ pub(crate) fn tag(secret: [u64; 2], write: impl FnOnce(&mut SipHasher13)) -> Tag
 pub(crate) fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            hasher.write_u8(4);
-            hasher.write(&address.octets());
+            // One short write, which takes half of the instructions of two.
+            let [a, b, c, d] = address.octets();
+            hasher.write(&[4, a, b, c, d]);
         }
         IpAddr::V6(address) => {
             hasher.write_u8(6);
@@ -77,9 +112,8 @@ pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Optio
 impl<V: Default> Keyed<V> {
     /// Creates a table for about `capacity` keys.
     pub(crate) fn new(capacity: usize) -> Keyed<V> {
-        let slot = || KeyedSlot { tag: 0, expiry: Time::default(), value: V::default() };
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
-        Keyed { sets: (0..sets).map(|_| Mutex::new(std::array::from_fn(|_| slot()))).collect() }
+        Keyed { sets: (0..sets).map(|_| KeyedSet::new()).collect() }
     }
 
     /// The maximum number of keys.
@@ -87,23 +121,24 @@ impl<V: Default> Keyed<V> {
         self.sets.len() * WAYS
     }
 
-    fn set(&self, tag: Tag) -> MutexGuard<'_, [KeyedSlot<V>; WAYS]> {
-        self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn set(&self, tag: Tag) -> &KeyedSet<V> {
+        &self.sets[tag as usize & (self.sets.len() - 1)]
     }
 
     /// Calls `work` with the value of a key, or with a default value. `work` returns a result and the new expiry.
     pub(crate) fn with<T>(&self, tag: Tag, now: Time, work: impl FnOnce(&mut V) -> (T, Time)) -> T {
-        let mut set = self.set(tag);
-        let known = set.iter().position(|slot| slot.tag == tag && now < slot.expiry);
-        let place = known.unwrap_or_else(|| {
-            let first = (0..WAYS).min_by_key(|place| set[*place].expiry).unwrap_or_default();
-            set[first].tag = tag;
-            set[first].value = V::default();
+        let set = self.set(tag);
+        let mut guard = set.lock();
+        let slots = &mut guard.slots;
+        let place = set.find(slots, tag, now).unwrap_or_else(|| {
+            let first = set.first_to_expire();
+            set.set_digest(first, tag);
+            slots[first] = KeyedSlot { tag, value: V::default() };
             first
         });
-        let slot = &mut set[place];
-        let (result, expiry) = work(&mut slot.value);
-        slot.expiry = expiry;
+        let (result, expiry) = work(&mut slots[place].value);
+        set.expiries[place].store(expiry.as_nanos(), Relaxed);
         result
     }
 
@@ -121,7 +156,11 @@ impl<V: Default> Keyed<V> {
         V: Copy,
     {
         let set = self.set(tag);
-        set.iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| (slot.value, slot.expiry))
+        if set.candidates(tag).next().is_none() {
+            return None;
+        }
+        let slots = &set.lock().slots;
+        set.find(slots, tag, now).map(|place| (slots[place].value, set.expiry(place)))
     }
 
     /// Calls `visitor` with every value and its expiry, in no order. Holds one lock at a time, for one set.
@@ -130,13 +169,81 @@ impl<V: Default> Keyed<V> {
         V: Copy,
     {
         for set in &self.sets {
-            let live = {
-                let set = set.lock().unwrap_or_else(PoisonError::into_inner);
-                set.each_ref().map(|slot| (now < slot.expiry).then_some((slot.value, slot.expiry)))
+            let live: [_; WAYS] = {
+                let slots = &set.lock().slots;
+                std::array::from_fn(|place| {
+                    let expiry = set.expiry(place);
+                    (now < expiry).then_some((slots[place].value, expiry))
+                })
             };
             live.into_iter().flatten().for_each(|(value, expiry)| visitor(value, expiry));
         }
     }
+}
+
+impl<V: Default> KeyedSet<V> {
+    fn new() -> KeyedSet<V> {
+        let slot = |_| KeyedSlot { tag: 0, value: V::default() };
+        KeyedSet {
+            expiries: Default::default(),
+            digests: Default::default(),
+            slots: Mutex::new(KeyedSlots { unused: [0; 4], slots: std::array::from_fn(slot) }),
+        }
+    }
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, KeyedSlots<V>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn expiry(&self, place: usize) -> Time {
+        Time::from_nanos(self.expiries[place].load(Relaxed))
+    }
+
+    /// The places whose digest is that of this key, and rarely another place.
+    #[inline]
+    fn candidates(&self, tag: Tag) -> impl Iterator<Item = usize> {
+        // The highest bit of a lane is set if the lane is 0. A lane above such a lane may be set too.
+        let equal = |word: &AtomicU64| {
+            let differing = word.load(Relaxed) ^ (u64::from(digest(tag)) * LOWEST);
+            differing.wrapping_sub(LOWEST) & !differing & HIGHEST
+        };
+        let [low, high] = self.digests.each_ref().map(equal);
+        // The places of the second word are between the bits of the first.
+        let mut left = low | high >> 1;
+        std::iter::from_fn(move || {
+            let bit = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            (bit < 64).then_some(bit / 16 + LANES * (bit % 2 ^ 1))
+        })
+    }
+
+    /// The place of a key with a value that has not expired. The caller has the lock.
+    #[inline]
+    fn find(&self, slots: &[KeyedSlot<V>; WAYS], tag: Tag, now: Time) -> Option<usize> {
+        self.candidates(tag).find(|place| slots[*place].tag == tag && now < self.expiry(*place))
+    }
+
+    /// The place whose value expires first; the first one of several. The caller has the lock.
+    #[inline]
+    fn first_to_expire(&self) -> usize {
+        (0..WAYS).min_by_key(|place| self.expiry(*place)).unwrap_or_default()
+    }
+
+    /// Stores the digest of a key. The caller has the lock.
+    #[inline]
+    fn set_digest(&self, place: usize, tag: Tag) {
+        let (word, shift) = (&self.digests[place / LANES], place % LANES * 16);
+        let others = word.load(Relaxed) & !(0xffff << shift);
+        word.store(others | u64::from(digest(tag)) << shift, Relaxed);
+    }
+}
+
+/// Bits of the hash that do not select the set.
+#[inline]
+const fn digest(tag: Tag) -> u16 {
+    (tag >> 112) as u16
 }
 
 #[cfg(test)]
@@ -183,6 +290,43 @@ mod tests {
         }
         count(&keyed, 100, 9);
         assert_eq!((keyed.get(0, at(9)), keyed.get(1, at(9)), keyed.get(100, at(9))), (None, Some(1), Some(1)));
+    }
+
+    /// A digest of 16 bits that many keys share decides nothing, and no key finds a new slot.
+    #[test]
+    fn the_whole_hash_decides() {
+        let keyed = Keyed::new(1);
+        for key in 0..WAYS as u128 {
+            assert_eq!(keyed.get(key, at(0)), None);
+            assert_eq!(count(&keyed, key, 0), 1);
+        }
+        assert!((0..WAYS as u128).all(|key| keyed.get(key, at(0)) == Some(1)));
+        assert_eq!(keyed.get(WAYS as u128, at(0)), None);
+    }
+
+    #[test]
+    fn digests_find_every_place_and_exclude_others() {
+        let keyed = Keyed::new(1);
+        let key = |place: usize| (place as u128 + 1) << 112 | place as u128;
+        for place in 0..WAYS {
+            count(&keyed, key(place), 0);
+        }
+        let set = &keyed.sets[0];
+        for place in 0..WAYS {
+            assert!(set.candidates(key(place)).any(|candidate| candidate == place), "{place}");
+            assert_eq!(keyed.get(key(place), at(0)), Some(1));
+        }
+        assert_eq!((0..=u16::MAX).filter(|other| set.candidates(u128::from(*other) << 112).count() > 0).count(), WAYS);
+    }
+
+    #[test]
+    fn slots_begin_at_a_line() {
+        let keyed = Keyed::<u32>::new(100);
+        for set in &keyed.sets {
+            let begin = std::ptr::from_ref(set).addr();
+            let slots = std::ptr::from_ref(&set.lock().slots).addr();
+            assert_eq!((begin % 128, slots - begin), (0, 128));
+        }
     }
 
     #[test]

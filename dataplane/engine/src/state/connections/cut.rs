@@ -3,14 +3,17 @@
 //! A cut connection stays closed. Its packets are `invalid` and still belong to the door, so that the door's rule drops
 //! them, even if a door is open later.
 
+use std::time::Duration;
+
 use knockplane_policy::eval::tracking::End;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::Tracking;
 use knockplane_policy::time::Time;
 
+use super::ConnectionTable;
 use super::info::ConnectionInfo;
 use super::link::LinkHeader;
-use super::{ConnectionTable, lock};
+use super::set::LockedSet;
 
 /// A TCP connection that was cut.
 #[derive(Clone, Copy, Debug)]
@@ -27,19 +30,43 @@ pub struct CutConnection {
     pub(crate) to_responder: [u32; 2],
 }
 
+/// Minimum time between two resets to the same end.
+const RESET_INTERVAL: Duration = Duration::from_secs(1);
+
+impl LockedSet<'_> {
+    /// Whether the ends of the connection in this slot need a reset.
+    pub(super) fn wants_reset(&self, place: usize, now: Time) -> bool {
+        let (slot, flags) = (self.slot(place), self.slot(place).flags());
+        let cut = self.rare(place).cut;
+        match flags.tcp() {
+            None => false,
+            Some(state) if !flags.is_cut() => !state.is_closed(),
+            Some(_) => slot.last() > cut && now.since(cut) >= RESET_INTERVAL,
+        }
+    }
+}
+
 impl ConnectionTable {
     /// Cuts a TCP connection. `None` if the connection is not tracked any more, or if its ends need no reset now.
     pub fn cut(&self, cut: &ConnectionInfo, now: Time, tracking: &Tracking) -> Option<CutConnection> {
-        let (hash, set) = self.set_of(&cut.key);
-        let mut set = lock(set);
-        let place = set.find(hash, &cut.key, now)?;
-        let flow = &mut set.slots[place];
-        let mut tcp = flow.tcp.filter(|_| flow.serial == cut.serial && flow.wants_reset(now))?;
+        let key = self.hashed(cut.key);
+        let mut set = self.set_of(&key).lock();
+        let place = set.find(&key, now)?;
+        let (slot, serial) = (set.slot(place), set.begun(place).serial);
+        if serial != cut.serial || !set.wants_reset(place, now) {
+            return None;
+        }
+        let mut tcp = set.tcp(place, slot.flags());
         tcp.close();
-        let (originator, responder) = flow.originator_and_responder();
+        let flags = set.set_tcp(place, slot.flags(), &tcp).with_cut();
+        slot.set_flags(flags);
+        slot.set_expiry(now + flags.timeout(tracking, cut.protocol));
+        let rare = set.rare_mut(place);
+        rare.cut = now;
+        let link = if flags.door().is_some() { rare.link } else { LinkHeader::NONE };
+        let key = cut.key.flow_key();
+        let (originator, responder) = (key.ends[flags.originator()], key.ends[1 - flags.originator()]);
         let (to_originator, to_responder) = (tcp.reset_numbers(true), tcp.reset_numbers(false));
-        (flow.tcp, flow.cut) = (Some(tcp), Some(now));
-        flow.expiry = now + flow.timeout(tracking);
-        Some(CutConnection { link: flow.link, side: flow.side, originator, responder, to_originator, to_responder })
+        Some(CutConnection { link, side: flags.side(), originator, responder, to_originator, to_responder })
     }
 }

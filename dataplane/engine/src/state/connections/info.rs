@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, TcpState};
+use knockplane_policy::eval::tracking::{End, FlowKey, TcpState};
 use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
-use super::connection::TrackedConnection;
-use super::{ConnectionTable, lock};
+use super::ConnectionTable;
+use super::key::PackedKey;
+use super::set::LockedSet;
 use crate::state::lists::ListId;
 
 /// A connection of which the address is one end.
@@ -17,7 +18,7 @@ pub struct ConnectionInfo {
     /// The VLAN of the connection.
     pub vlan: Vlan,
     /// The key of the connection.
-    pub(super) key: FlowKey,
+    pub(super) key: PackedKey,
     /// The IP protocol.
     pub protocol: u8,
     /// The end that sent the first packet.
@@ -63,12 +64,10 @@ impl ConnectionTable {
     pub fn of(&self, address: IpAddr, most: usize, now: Time) -> AddressConnections {
         let mut flows = AddressConnections::default();
         for set in &self.sets {
-            let set = lock(set);
-            let of_address =
-                |flow: &&TrackedConnection| flow.is_known(now) && flow.key.ends.iter().any(|end| end.0 == address);
-            for flow in set.slots.iter().filter(of_address) {
+            let set = set.lock();
+            for place in set.known(now).filter(|place| set.slot(*place).key().has_address(address)) {
                 flows.count += 1;
-                let flow = ConnectionInfo::of(flow, now);
+                let flow = ConnectionInfo::of(&set, place, now);
                 keep(&mut flows.oldest, flow, most, |flow| flow.serial);
                 keep(&mut flows.newest, flow, most, |flow| u64::MAX - flow.serial);
             }
@@ -89,24 +88,26 @@ fn keep(kept: &mut Vec<ConnectionInfo>, flow: ConnectionInfo, most: usize, order
 }
 
 impl ConnectionInfo {
-    pub(super) fn of(flow: &TrackedConnection, now: Time) -> ConnectionInfo {
-        let (originator, responder) = flow.originator_and_responder();
+    pub(super) fn of(set: &LockedSet<'_>, place: usize, now: Time) -> ConnectionInfo {
+        let slot = set.slot(place);
+        let (key, flags) = (slot.key(), slot.flags());
+        let FlowKey { vlan, protocol, ends, .. } = key.flow_key();
         ConnectionInfo {
-            vlan: flow.key.vlan,
-            key: flow.key,
-            wants_reset: flow.wants_reset(now),
-            protocol: flow.key.protocol,
-            originator,
-            responder,
-            side: flow.side,
-            tcp: flow.tcp.as_ref().map(TcpConnection::state),
-            state: flow.state(),
-            is_closed: flow.is_closed(),
-            fasttracked: flow.fasttracked,
-            door: flow.door,
-            bytes: flow.bytes,
-            expiry: flow.expiry,
-            serial: flow.serial,
+            vlan,
+            key,
+            protocol,
+            originator: ends[flags.originator()],
+            responder: ends[1 - flags.originator()],
+            side: flags.side(),
+            tcp: flags.tcp(),
+            state: flags.state(),
+            is_closed: flags.is_closed(),
+            fasttracked: flags.fasttracked(),
+            door: flags.door(),
+            wants_reset: set.wants_reset(place, now),
+            bytes: slot.bytes(),
+            expiry: slot.expiry(),
+            serial: set.begun(place).serial,
         }
     }
 }

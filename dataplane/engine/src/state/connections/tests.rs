@@ -19,7 +19,8 @@ fn sees(flows: &ConnectionTable, number: u32, back: bool, now: Time) -> Connecti
     let (source, destination) = if back { (SERVER, client(number)) } else { (client(number), SERVER) };
     let ports = if back { (53, 4000) } else { (4000, 53) };
     let packet = Packet { ports: Some(ports), ..Packet::bare(Side::Outside, source, destination, protocol::UDP) };
-    flows.observe(&packet, Vlan::NONE, Some(FragmentPart::Whole), now, &Tracking::default(), None).state
+    let prepared = flows.prepare(&packet, Vlan::NONE);
+    flows.observe(&packet, &prepared, Some(FragmentPart::Whole), now, &Tracking::default(), None).state
 }
 
 #[test]
@@ -82,7 +83,8 @@ fn workers_share_a_connection_and_lose_no_byte_of_it() {
     for number in 0..7 {
         let packet =
             Packet { ports: Some((4000, 53)), ..Packet::bare(Side::Outside, client(number), SERVER, protocol::UDP) };
-        let seen = flows.observe(&packet, Vlan::NONE, None, at(1), &Tracking::default(), None);
+        let prepared = flows.prepare(&packet, Vlan::NONE);
+        let seen = flows.observe(&packet, &prepared, None, at(1), &Tracking::default(), None);
         let packets = (0..20_000).filter(|packet| packet % 7 == number).count() as u64;
         assert_eq!(seen.flow.map(|flow| flow.bytes), Some((2 * packets + 1) * 20));
         assert_eq!(seen.state, ConnectionState::Established);

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use knockplane_policy::time::Time;
 
+use super::ConnectionTable;
 use super::info::ConnectionInfo;
-use super::{ConnectionTable, WAYS, lock};
+use super::set::WAYS;
 
 impl ConnectionTable {
     /// Visits the connections from this slot on, in a limited number of sets, with one lock at a time, until a visitor
@@ -22,9 +23,9 @@ impl ConnectionTable {
         let last = first.saturating_add(sets).min(self.sets.len());
         let mut begin = (from % ways) as usize;
         for number in first..last {
-            let set = lock(&self.sets[number]);
-            for (place, flow) in set.slots.iter().enumerate().skip(begin) {
-                if flow.is_known(now) && visit(ConnectionInfo::of(flow, now)).is_break() {
+            let set = self.sets[number].lock();
+            for place in set.known(now).filter(|place| *place >= begin) {
+                if visit(ConnectionInfo::of(&set, place, now)).is_break() {
                     return Some(number as u64 * ways + place as u64 + 1);
                 }
             }

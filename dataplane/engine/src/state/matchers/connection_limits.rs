@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use knockplane_policy::eval::tracking::FlowKey;
 use knockplane_policy::time::Time;
 
-use crate::state::connections::{ConnectionTable, ConnectionView};
+use crate::state::connections::{ConnectionTable, ConnectionView, PackedKey};
 use crate::state::keyed::{Tag, tag, write_address};
 
 /// The maximum number of matchers of a table: a connection has two bits for each, one for each direction.
@@ -39,7 +38,7 @@ struct CountedConnections {
 }
 
 struct CountedSlot {
-    key: FlowKey,
+    key: PackedKey,
     serial: u64,
     next: u32,
 }
@@ -90,15 +89,17 @@ impl ConnectionLimits {
         let masked = |address: IpAddr| masked(address, source.length);
         let prefix = self.prefix(MatcherId(matcher), masked(source.address));
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source.address)) {
+        if flow.back.is_none()
+            || key.key.flow_key().ends.iter().all(|(address, _)| masked(*address) == masked(source.address))
+        {
             // The bits alone are ambiguous: the source of an ICMP error is no end of the connection, or both ends have
             // the same prefix.
             is_news = !counted.holds(prefix, serial);
         }
-        let is_open = |key: &FlowKey, serial| flows.is_open(key, serial, now);
-        let has_room = !is_news || counted.note(prefix, *key, serial) || {
+        let is_open = |key: PackedKey, serial| flows.is_open(key, serial, now);
+        let has_room = !is_news || counted.note(prefix, key.key, serial) || {
             counted.sweep(is_open, now);
-            counted.note(prefix, *key, serial)
+            counted.note(prefix, key.key, serial)
         };
         if has_room && counted.length(prefix) <= count {
             return Some(false);
@@ -144,7 +145,7 @@ impl CountedConnections {
     }
 
     /// Adds a connection to a prefix's list. Returns whether there was room.
-    fn note(&mut self, prefix: Tag, key: FlowKey, serial: u64) -> bool {
+    fn note(&mut self, prefix: Tag, key: PackedKey, serial: u64) -> bool {
         let (first, length) = self.prefixes.get(&prefix).copied().unwrap_or((END, 0));
         let slot = CountedSlot { key, serial, next: first };
         let place = match self.free {
@@ -163,7 +164,7 @@ impl CountedConnections {
     }
 
     /// Removes closed connections from all lists, at most once a second, because a sweep takes some milliseconds.
-    fn sweep(&mut self, is_open: impl Fn(&FlowKey, u64) -> bool, now: Time) {
+    fn sweep(&mut self, is_open: impl Fn(PackedKey, u64) -> bool, now: Time) {
         if now < self.next_sweep {
             return;
         }
@@ -177,7 +178,7 @@ impl CountedConnections {
     }
 
     /// Removes closed connections from a prefix's list.
-    fn forget(&mut self, prefix: Tag, is_open: impl Fn(&FlowKey, u64) -> bool) {
+    fn forget(&mut self, prefix: Tag, is_open: impl Fn(PackedKey, u64) -> bool) {
         let Some((first, _)) = self.prefixes.remove(&prefix) else { return };
         let list = self.thin(first, is_open);
         if list.1 > 0 {
@@ -186,12 +187,12 @@ impl CountedConnections {
     }
 
     /// Removes closed connections from a list. Returns its first slot and its length.
-    fn thin(&mut self, mut place: u32, is_open: impl Fn(&FlowKey, u64) -> bool) -> (u32, u32) {
+    fn thin(&mut self, mut place: u32, is_open: impl Fn(PackedKey, u64) -> bool) -> (u32, u32) {
         let (mut first, mut length) = (END, 0);
         while place != END {
             let slot = &mut self.slots[place as usize];
             let next = slot.next;
-            if is_open(&slot.key, slot.serial) {
+            if is_open(slot.key, slot.serial) {
                 slot.next = std::mem::replace(&mut first, place);
                 length += 1;
             } else {

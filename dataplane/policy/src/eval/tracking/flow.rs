@@ -113,6 +113,7 @@ impl Flow {
 }
 
 /// Time from its last packet until a connection expires.
+#[inline]
 pub fn timeout(settings: &Tracking, number: u8, tcp: Option<TcpState>, both_ways: bool) -> Duration {
     match (number, tcp) {
         (_, Some(TcpState::SynSent | TcpState::BothSyn)) => settings.tcp_syn_sent,

@@ -68,6 +68,7 @@ struct Headers {
 
 impl Identity {
     /// The identity of a packet that is not a later fragment, in the network that connections use.
+    #[inline]
     pub fn of(packet: &Packet<'_>, vlan: Vlan) -> Identity {
         let identifier = || packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
         let headers = Headers {
@@ -98,13 +99,15 @@ impl Identity {
 
 impl Headers {
     /// ICMP's type, code and identifier, if this is the ICMP of the addresses' family.
+    #[inline]
     fn icmp(&self) -> Option<(Family, u8, u8, u16)> {
+        let (kind, code, identifier) = self.icmp?;
         let family = Family::of(self.source);
         let own = match family {
             Family::Ipv4 => protocol::ICMP,
             Family::Ipv6 => protocol::ICMPV6,
         };
-        self.icmp.filter(|_| self.protocol == own).map(|(kind, code, identifier)| (family, kind, code, identifier))
+        (self.protocol == own).then_some((family, kind, code, identifier))
     }
 
     /// Source: RFC 1122, 3.2.2; RFC 4443, 2.1.
@@ -123,9 +126,10 @@ impl Headers {
     }
 
     /// The connection, the end that sent the packet, and whether the packet may begin the connection.
+    #[inline]
     fn connection(&self) -> Option<(FlowKey, End, bool)> {
         let sorted = |source: End, destination: End| {
-            let ends = if source <= destination { [source, destination] } else { [destination, source] };
+            let ends = if is_sorted(&source, &destination) { [source, destination] } else { [destination, source] };
             (FlowKey { vlan: self.vlan, protocol: self.protocol, query: (0, 0), ends }, source, true)
         };
         if let Some((family, kind, code, identifier)) = self.icmp() {
@@ -172,6 +176,16 @@ impl Headers {
         let sequence = sequence.filter(|_| number == protocol::TCP);
         let (ports, icmp) = (ports.flatten(), icmp.flatten());
         Some(Headers { vlan, protocol: number, source, destination, ports, icmp, sequence })
+    }
+}
+
+/// Whether two ends are in order: `one <= other`, in fewer instructions.
+#[inline]
+fn is_sorted(one: &End, other: &End) -> bool {
+    match (one.0, other.0) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits(), one.1) <= (b.to_bits(), other.1),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), one.1) <= (b.to_bits(), other.1),
+        _ => one <= other,
     }
 }
 

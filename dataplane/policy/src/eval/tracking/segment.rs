@@ -59,6 +59,7 @@ pub(super) struct SynOptions {
 impl SegmentKind {
     /// The kind of these flags; `None` for impossible flags: no flag at all, SYN with FIN or RST, FIN without ACK, and
     /// so on. PSH and the two ECN flags may always be set, URG with segments that carry data.
+    #[inline]
     pub fn of(flags: Set<TcpFlag>) -> Option<SegmentKind> {
         const FIN: u16 = bit(TcpFlag::Fin);
         const SYN: u16 = bit(TcpFlag::Syn);
@@ -92,6 +93,7 @@ const fn bit(flag: TcpFlag) -> u16 {
 impl<'p> Segment<'p> {
     /// Parses the TCP header of a packet, which is whole or a first fragment. `None` if there is no header, or its
     /// flags are impossible.
+    #[inline]
     pub fn of(packet: &Packet<'p>, is_fragment: bool) -> Option<Segment<'p>> {
         let header = packet.tcp_header()?;
         let flags = Set::from_bits(header[13].into());

@@ -28,11 +28,11 @@
 
 use super::segment::{Segment, SegmentKind, SynOptions};
 use super::timeout;
-use super::window::{Closing, Windows};
+use super::window::{Closing, WindowNumbers, Windows};
 use crate::packet::{Packet, Side, protocol};
 use crate::rule::Tracking;
 use crate::time::Time;
-use crate::word::words;
+use crate::word::{Word as _, words};
 
 words! {
     /// The state of a connection. The names are those of the timeouts.
@@ -55,6 +55,18 @@ words! {
         TimeWait = "time-wait",
         /// The connection was reset.
         Close = "close",
+    }
+}
+
+impl TcpState {
+    /// Whether both ends have closed the connection, or one end has aborted it.
+    pub const fn is_closed(self) -> bool {
+        matches!(self, TcpState::TimeWait | TcpState::Close)
+    }
+
+    /// Whether the connection may not exist yet.
+    pub const fn is_opening(self) -> bool {
+        matches!(self, TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived)
     }
 }
 
@@ -102,18 +114,51 @@ pub struct TcpConnection {
     /// same wire arrives on both sides.
     sides: u8,
     windows: Windows,
-    remembered: Option<Remembered>,
+    remembered: Option<RememberedSyn>,
+}
+
+/// A connection without its stored SYN, in numbers: the form in which a large table stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedTcp {
+    /// The state of the connection, and the flags of both ends: [`PackedTcp::FLAG_BITS`] bits.
+    pub flags: u32,
+    /// The sequence numbers and windows of both ends.
+    pub numbers: WindowNumbers,
 }
 
 /// A stored SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Remembered {
+pub struct RememberedSyn {
     sequence: u32,
     window: u16,
     options: SynOptions,
     /// Whether the responder sent the SYN.
     back: bool,
     side: Side,
+}
+
+/// The flags of a [`PackedTcp`]: the state in the lowest bits, and these fields.
+mod packed {
+    pub(super) const STATE: u32 = 0xf;
+    /// Position of the sides.
+    pub(super) const SIDES: u32 = 4;
+    pub(super) const BOTH_SIDES: u8 = 0b11;
+    /// Whether there is a stored SYN.
+    pub(super) const REMEMBERS: u32 = 1 << 6;
+    /// Position of the flags of the windows.
+    pub(super) const WINDOWS: u32 = 7;
+}
+
+impl PackedTcp {
+    /// The number of bits of the flags.
+    pub const FLAG_BITS: u32 = packed::WINDOWS + Windows::FLAG_BITS;
+
+    /// The state of the connection with these flags.
+    #[inline]
+    pub fn state(flags: u32) -> TcpState {
+        // Other numbers do not occur.
+        TcpState::ALL.get((flags & packed::STATE) as usize).copied().unwrap_or(TcpState::Close)
+    }
 }
 
 impl TcpConnection {
@@ -135,12 +180,29 @@ impl TcpConnection {
 
     /// Whether both ends have closed the connection, or one end has aborted it.
     pub const fn is_closed(&self) -> bool {
-        matches!(self.state, TcpState::TimeWait | TcpState::Close)
+        self.state.is_closed()
     }
 
-    /// Whether the connection may not exist yet.
-    pub const fn is_opening(&self) -> bool {
-        matches!(self.state, TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived)
+    /// The connection in numbers, and its stored SYN.
+    #[inline]
+    pub fn pack(&self) -> (PackedTcp, Option<RememberedSyn>) {
+        let (numbers, windows) = self.windows.pack();
+        let remembers = if self.remembered.is_some() { packed::REMEMBERS } else { 0 };
+        let sides = u32::from(self.sides) << packed::SIDES;
+        let flags = self.state as u32 | sides | remembers | windows << packed::WINDOWS;
+        (PackedTcp { flags, numbers }, self.remembered)
+    }
+
+    /// The inverse of [`TcpConnection::pack`]. `remembered` is called if the connection has a stored SYN.
+    #[inline]
+    pub fn unpack(packed: &PackedTcp, remembered: impl FnOnce() -> Option<RememberedSyn>) -> TcpConnection {
+        let PackedTcp { flags, numbers } = packed;
+        TcpConnection {
+            state: PackedTcp::state(*flags),
+            sides: (flags >> packed::SIDES) as u8 & packed::BOTH_SIDES,
+            windows: Windows::unpack(numbers, flags >> packed::WINDOWS),
+            remembered: if flags & packed::REMEMBERS == 0 { None } else { remembered() },
+        }
     }
 
     /// The effect of a segment that may be forged. A segment that shortens the time until the connection expires must
@@ -313,7 +375,7 @@ impl TcpConnection {
                 if segment.side == Side::Outside && self.remembered.is_some_and(|syn| syn.side == Side::Inside) => {}
             (TcpStep::Remember, _) => {
                 let (options, window, side) = (segment.syn_options(), segment.window, segment.side);
-                self.remembered = Some(Remembered { sequence: segment.sequence, window, options, back, side });
+                self.remembered = Some(RememberedSyn { sequence: segment.sequence, window, options, back, side });
             }
             (TcpStep::Reopen, _) => return self.reopen(segment, from),
             (TcpStep::Over, _) => self.state = TcpState::Close,

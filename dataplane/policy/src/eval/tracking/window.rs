@@ -78,6 +78,15 @@ pub(super) struct Windows {
     learned: bool,
 }
 
+/// The numbers of both ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowNumbers {
+    /// The largest window that each end has offered. They seldom change.
+    pub windows: [u32; 2],
+    /// `end`, `next`, `acknowledged` and `limit` of both ends. Segments with data change them.
+    pub sequences: [u32; 8],
+}
+
 /// Progress of closing, by the FINs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
@@ -115,11 +124,13 @@ impl Sender {
     }
 
     /// The window that a segment offers, in bytes; at least one byte, which a probe may fill.
+    #[inline]
     fn offered(scale: u8, segment: &Segment<'_>) -> u32 {
         (u32::from(segment.window) << scale).max(1)
     }
 
     /// Records data that this end sent in its window.
+    #[inline]
     fn send(&mut self, segment: &Segment<'_>) {
         if segment.is_empty() {
             return;
@@ -135,6 +146,7 @@ impl Sender {
     }
 
     /// Records that the peer acknowledges this number and offers this window.
+    #[inline]
     fn hear(&mut self, acknowledgement: u32, room: u32) {
         self.acknowledged = later(acknowledgement, self.acknowledged);
         self.next = later(self.next, acknowledgement);
@@ -153,6 +165,32 @@ impl Sender {
 }
 
 impl Windows {
+    /// The number of bits of the flags in [`Windows::pack`]: scale and flags of each end, 4 bits each, and `learned`.
+    pub(super) const FLAG_BITS: u32 = 17;
+
+    /// The numbers, and the rest in bits.
+    #[inline]
+    pub(super) fn pack(&self) -> (WindowNumbers, u32) {
+        let Windows { ends: [one, other], learned } = self;
+        let bits = |sender: &Sender| u32::from(sender.scale) | u32::from(sender.flags) << 4;
+        let windows = [one.window, other.window];
+        let sequences =
+            [one.end, one.next, one.acknowledged, one.limit, other.end, other.next, other.acknowledged, other.limit];
+        (WindowNumbers { windows, sequences }, bits(one) | bits(other) << 8 | u32::from(*learned) << 16)
+    }
+
+    /// The inverse of [`Windows::pack`]. Ignores other bits.
+    #[inline]
+    pub(super) const fn unpack(numbers: &WindowNumbers, bits: u32) -> Windows {
+        const fn sender(window: u32, sequences: [u32; 4], bits: u32) -> Sender {
+            let [end, next, acknowledged, limit] = sequences;
+            Sender { end, next, acknowledged, limit, window, scale: bits as u8 & 0xf, flags: (bits >> 4) as u8 & 0xf }
+        }
+        let WindowNumbers { windows: [one, other], sequences: [a, b, c, d, e, f, g, h] } = *numbers;
+        let ends = [sender(one, [a, b, c, d], bits), sender(other, [e, f, g, h], bits >> 8)];
+        Windows { ends, learned: bits >> 16 & 1 == 1 }
+    }
+
     /// The numbers of a connection that begins with this SYN.
     pub(super) fn opened(segment: &Segment<'_>) -> Windows {
         Windows { ends: [Sender::opened(segment), Sender::default()], learned: false }

@@ -31,7 +31,13 @@ impl<'r> Wire<'r> {
     }
 
     fn sees_from(&mut self, side: Side, frame: &[u8]) -> ConnectionState {
-        self.tracker.observe(&view(side, frame), Vlan::NONE, ms(self.now)).state
+        let state = self.tracker.observe(&view(side, frame), Vlan::NONE, ms(self.now)).state;
+        for tcp in self.tracker.flows.values().filter_map(|flow| flow.tcp) {
+            let (packed, remembered) = tcp.pack();
+            assert_eq!(packed.flags >> PackedTcp::FLAG_BITS, 0);
+            assert_eq!(TcpConnection::unpack(&packed, || remembered), tcp);
+        }
+        state
     }
 
     /// Segments of one connection, each by its flags: lower-case ones come from the server. Numbers continue.
