@@ -13,8 +13,8 @@ use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName,
     IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary, LogStatus, LostLines,
-    MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, RunningRules, Visitor,
-    WorkerMetrics, WorkerStatus,
+    MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, RunningRules, TableMemory,
+    Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -39,6 +39,10 @@ pub(crate) fn status() -> DataplaneStatus {
             .into(),
         connections: Some(ConnectionTableStatus { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
         offload: Offload::default(),
+        memory: vec![
+            TableMemory { table: "lists".into(), bytes: 72_351_744, huge_page_bytes: Some(69_206_016) },
+            TableMemory { table: "connections".into(), bytes: 41_943_040, huge_page_bytes: Some(0) },
+        ],
         static_entries_damage: None,
     }
 }

@@ -95,12 +95,15 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         memory::check(config.list_capacity, config.first_steps, ConnectionMemory { capacity, bytes })?;
         let mut state = State::reserve(config.list_capacity, capacity)?;
         state.lists.set_first_steps(config.first_steps)?;
+        // Before entries are added: a page that exists stays as it is.
+        memory::advise_huge_pages(&state.lists);
         let now = Clock::start().now();
         let mut names = ResolvedNames::load(state_dir)?;
         names.run(&stored.rules);
         let of_names = names.entries(&stored.rules, now);
         let mut table = RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
             .with_context(|| format!("rules of {}", stored.source))?;
+        state.connections().into_iter().for_each(memory::collapse_connections);
         // A panic ends the process.
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         entries.install(&state.lists, &of_names)?;
@@ -242,6 +245,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     // The memory was checked before. This call allocates it before another process can use it.
     shared.state.lists.populate();
+    memory::collapse_lists(&shared.state.lists);
     let entries = {
         let running = shared.generation.load();
         entries.into_map(names.entries(running.rules(), running.table.begun()))?

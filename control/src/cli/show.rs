@@ -7,7 +7,7 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
 use knockplane_policy::wire::{
-    DropCount, Interface, ListEntry, ListOverview, ListPage, LogStatus, NameState, WorkerStatus,
+    DropCount, Interface, ListEntry, ListOverview, ListPage, LogStatus, NameState, TableMemory, WorkerStatus,
 };
 use knockplane_policy::word::Word as _;
 
@@ -209,6 +209,7 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("protects", protect.join(", ")),
         ("workers", status.workers.len().to_string()),
         ("connections", connections(status.connections.as_ref())),
+        ("memory", status.memory.iter().map(memory).collect::<Vec<_>>().join("; ")),
         ("on exit", status.on_exit.clone()),
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
@@ -249,6 +250,17 @@ fn connections(table: Option<&ConnectionTableStatus>) -> String {
     let Some(ConnectionTableStatus { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
     let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
     format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
+}
+
+/// The memory of a table, in millions of bytes.
+fn memory(TableMemory { table, bytes, huge_page_bytes }: &TableMemory) -> String {
+    let megabytes = |bytes: u64| format!("{} MB", grouped(bytes.div_ceil(1_000_000)));
+    let in_huge_pages = match huge_page_bytes {
+        None => String::new(),
+        Some(0) => ", none in huge pages".to_owned(),
+        Some(bytes) => format!(", {} in huge pages", megabytes(*bytes)),
+    };
+    format!("{} {}{in_huge_pages}", printable(table), megabytes(*bytes))
 }
 
 /// A line for each drift of an interface.

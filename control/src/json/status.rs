@@ -6,7 +6,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::offload;
-use knockplane_policy::wire::{self, Drift, DropCount, InterfaceCounters, LogStatus, Repairs};
+use knockplane_policy::wire::{self, Drift, DropCount, InterfaceCounters, LogStatus, Repairs, TableMemory};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -48,6 +48,8 @@ pub(crate) struct StatusJson {
     pub(crate) drops: Vec<DropCount>,
     /// The table of connections; `null` if connections are not tracked.
     pub(crate) connections: Option<ConnectionTableJson>,
+    /// Memory of the large tables: the lists, and connections if they are tracked.
+    pub(crate) memory: Vec<TableMemory>,
     /// Checksums and segmentation that senders left to their interface.
     pub(crate) offload: OffloadJson,
     /// The treatment of frames when the dataplane does not run: `closed`.
@@ -263,6 +265,7 @@ impl StatusJson {
             drops,
             connections,
             offload,
+            memory,
             // The warnings contain this field.
             static_entries_damage: _,
         } = dataplane;
@@ -282,6 +285,7 @@ impl StatusJson {
             workers: workers.into_iter().map(WorkerJson::from).collect(),
             drops,
             connections: connections.map(ConnectionTableJson::from),
+            memory,
             offload: offload.into(),
             on_exit,
             log,

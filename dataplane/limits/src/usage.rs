@@ -1,5 +1,6 @@
 //! The resources that this process uses, from /proc/self.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use knockplane_policy::wire::ProcessUsage;
@@ -24,12 +25,35 @@ pub fn read() -> Option<ProcessUsage> {
     })
 }
 
+/// Bytes of these ranges of addresses that are in huge pages; `None` if the kernel does not tell. The kernel counts them for
+/// each mapping, so a mapping that is only partly in a range counts with as many as can be in it. The call takes time in
+/// proportion to the memory of the process.
+pub fn huge_page_bytes(memory: &[Range<usize>]) -> Option<u64> {
+    let mappings = Process::myself().ok()?.smaps().ok()?;
+    let in_ranges = mappings.iter().map(|mapping| {
+        let (start, end) = mapping.address;
+        let common = |range: &Range<usize>| end.min(range.end as u64).saturating_sub(start.max(range.start as u64));
+        let huge = mapping.extension.map.get("AnonHugePages").copied().unwrap_or_default();
+        huge.min(memory.iter().map(common).sum())
+    });
+    Some(in_ranges.sum())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::hint::black_box;
 
     use super::*;
+
+    #[test]
+    fn small_memory_is_in_no_huge_page() {
+        let memory = black_box([0_u8; 100]);
+        let start = memory.as_ptr().addr();
+        let in_huge_pages = huge_page_bytes(&[start..start + memory.len()]).expect("/proc is mounted");
+        assert!(in_huge_pages <= 100, "a huge page of the stack may contain it");
+        assert_eq!(huge_page_bytes(&[]), Some(0));
+    }
 
     #[test]
     fn the_use_of_the_process_is_read() {

@@ -18,6 +18,8 @@
 //! [`LinkReader`] queries the kernel for the state of an interface, and [`LinkChanges`] receives its notifications.
 //! [`IngressDrop`] drops frames that the driver passes around the XDP program.
 //!
+//! [`advise_huge_pages`] and [`collapse`] give memory huge pages: that of frames, and large tables of the caller.
+//!
 //! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] the distribution of
 //! frames over a NIC's queues.
 //!
@@ -28,6 +30,7 @@ mod device;
 mod endpoint;
 mod error;
 mod host;
+mod huge_pages;
 mod ingress;
 mod live_run;
 mod netlink;
@@ -43,6 +46,7 @@ pub use device::{Device, HashFields, NicOffload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::RingError;
 pub use host::{has_xdp_sockets, is_clock_synchronised};
+pub use huge_pages::{advise_huge_pages, collapse};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;
 pub use netlink::{Features, Link, LinkChanges, LinkCounters, LinkReader, XdpFeatures};

@@ -97,7 +97,13 @@ impl Administration {
     /// Publishes this table to the workers, and waits until every worker runs it.
     fn swap(&self, table: RuleTable, source: String) -> Result<u64, RequestError> {
         let shared = &self.shared;
-        let number = shared.generation.load().number + 1;
+        let running = shared.generation.load();
+        // Its memory was written when it was allocated.
+        if let Some(connections) = shared.state.connections().filter(|_| table.tracks() && !running.table.tracks()) {
+            memory::collapse_connections(connections);
+        }
+        let number = running.number + 1;
+        drop(running);
         let generation = Arc::new(Generation::new(number, shared.clock.now(), source, table, self.workers.len()));
         {
             let mut ledger = self.published.ledger();

@@ -45,9 +45,24 @@ pub struct DataplaneStatus {
     /// Checksums and segmentation that senders left to their interface.
     #[serde(default)]
     pub offload: Offload,
+    /// Memory of the large tables.
+    #[serde(default)]
+    pub memory: Vec<TableMemory>,
     /// Damage of the stored static entries that the start found and that lost entries; `None` if there was none.
     #[serde(default)]
     pub static_entries_damage: Option<String>,
+}
+
+/// Memory of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TableMemory {
+    /// `lists` or `connections`.
+    pub table: String,
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// The part of them that is in huge pages; `null` if the kernel does not tell.
+    pub huge_page_bytes: Option<u64>,
 }
 
 /// Frames dropped for one reason.

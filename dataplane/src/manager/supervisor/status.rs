@@ -11,7 +11,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
     DataplaneStatus, DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, MetricsReport,
-    PeersRefused, WorkerMetrics, WorkerStatus,
+    PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
 };
 
 use super::{Supervisor, WorkerHandle};
@@ -19,7 +19,12 @@ use crate::administration::door_summaries;
 use crate::requirements::mode;
 
 impl Supervisor {
+    /// The status. It reads the page tables of the process, for the part of the memory that is in huge pages.
     pub(in crate::manager) fn status(&mut self) -> DataplaneStatus {
+        DataplaneStatus { memory: self.memory(), ..self.status_without_memory() }
+    }
+
+    fn status_without_memory(&mut self) -> DataplaneStatus {
         let counters = Side::ALL.map(|side| self.interface_counters(side));
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
@@ -39,8 +44,23 @@ impl Supervisor {
             drops: self.drops(),
             connections: self.connection_table(now),
             offload: self.offload(now),
+            memory: Vec::new(),
             static_entries_damage: self.published.lists.load().damage.clone(),
         }
+    }
+
+    /// The memory of the lists, and of connections if they are tracked.
+    fn memory(&self) -> Vec<TableMemory> {
+        let state = &self.shared.state;
+        let connections = state.connections().map(|connections| ("connections", connections.regions()));
+        let tables = [("lists", state.lists.regions())].into_iter().chain(connections);
+        tables
+            .map(|(table, regions)| TableMemory {
+                table: table.to_owned(),
+                bytes: regions.iter().map(|region| region.len() as u64).sum(),
+                huge_page_bytes: usage::huge_page_bytes(&regions),
+            })
+            .collect()
     }
 
     /// Frames dropped by all workers, by reason.
@@ -99,7 +119,7 @@ impl Supervisor {
     }
 
     pub(in crate::manager) fn metrics(&mut self) -> MetricsReport {
-        let status = self.status();
+        let status = self.status_without_memory();
         let ledger = self.published.ledger();
         let generation = self.shared.generation.load_full();
         let totals = ledger.book.totals(&generation);

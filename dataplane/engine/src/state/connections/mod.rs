@@ -20,6 +20,7 @@ mod slot;
 mod tests;
 mod walk;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use knockplane_policy::eval::tracking::{
@@ -122,6 +123,12 @@ impl ConnectionTable {
     pub(crate) fn bytes(&self) -> u64 {
         let inspects = self.sets.first().is_some_and(|set| set.lock().inspects_payloads());
         ConnectionTable::bytes_for(self.sets.len() * WAYS / SLOTS_PER_CONNECTION, inspects)
+    }
+
+    /// The addresses of the table's memory. They stay the same.
+    pub fn regions(&self) -> Vec<Range<usize>> {
+        let Range { start, end } = self.sets.as_ptr_range();
+        vec![start.addr()..end.addr()]
     }
 
     /// Creates a table for about `capacity` connections.

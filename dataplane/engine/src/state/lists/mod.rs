@@ -26,6 +26,7 @@
 //!   rules.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -174,12 +175,14 @@ impl Lists {
         let slots = capacity.div_ceil(shards);
         let lack = || refused("there is not so much memory; set a smaller capacity");
         let events = Arc::new(EventRing::new(room.ring).ok_or_else(lack)?);
-        let shard = || {
-            let shard = Shard::new(slots as u32, Arc::clone(&events), room.removals)?;
+        // The memory of all shards in sequence, so that it is adjacent: a huge page can then hold parts of two shards.
+        let memory: Option<Vec<_>> = (0..shards).map(|_| ShardMemory::new(slots as u32)).collect();
+        let shard = |memory| {
+            let shard = Shard::with_memory(memory, slots as u32, Arc::clone(&events), room.removals)?;
             let memory = shard.memory();
             Some(CachePadded::new(LockedShard { version: AtomicU64::new(0), memory, shard: Mutex::new(shard) }))
         };
-        let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
+        let shards: Option<Box<[_]>> = memory.ok_or_else(lack)?.into_iter().map(shard).collect();
         let shards = shards.ok_or_else(lack)?;
         Ok(Lists {
             capacity: slots * shards.len(),
@@ -203,6 +206,11 @@ impl Lists {
         for shard in &self.shards {
             while lock(&shard.shard).populate(STEP) {}
         }
+    }
+
+    /// The addresses of the memory that lookups read: entries and buckets. They stay the same.
+    pub fn regions(&self) -> Vec<Range<usize>> {
+        self.shards.iter().flat_map(|shard| shard.memory.regions()).collect()
     }
 
     /// Sets the settings of first steps, before any entry is added. A quota takes at most 4 bytes for each entry.

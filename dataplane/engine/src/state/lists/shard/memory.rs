@@ -64,8 +64,16 @@ impl Lines {
 }
 
 impl ShardMemory {
+    /// The addresses of the slab and of the index.
+    pub(crate) fn regions(&self) -> [Range<usize>; 2] {
+        [&self.slab, &self.index].map(|Lines { words, .. }| {
+            let Range { start, end } = words.as_ptr_range();
+            start.addr()..end.addr()
+        })
+    }
+
     /// Reserves memory for this number of slots; `None` if there is not enough.
-    pub(super) fn new(slots: u32) -> Option<ShardMemory> {
+    pub(crate) fn new(slots: u32) -> Option<ShardMemory> {
         let slots = slots as usize;
         let victim = AtomicU32::new(NIL);
         Some(ShardMemory { slab: Lines::new(slots)?, index: Lines::new(buckets(slots))?, victim })

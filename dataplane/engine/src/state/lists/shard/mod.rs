@@ -1,5 +1,5 @@
 //! One shard of the address lists: a slab of entries, a hash table over it, and a queue per level from oldest to
-//! newest. [`Shard::new`] reserves everything; afterwards links change and nothing grows. [`Shard::populate`] writes
+//! newest. [`Shard::with_memory`] reserves everything; afterwards links change and nothing grows. [`Shard::populate`] writes
 //! the memory of slots, or the first use of a slot before that.
 //!
 //! ```text
@@ -115,12 +115,23 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// An empty shard with reserved memory; `None` if there is not enough. The kernel allocates the memory in
-    /// [`Shard::populate`].
+    /// An empty shard with reserved memory; `None` if there is not enough.
+    #[cfg(test)]
     pub(crate) fn new(slots: u32, events: Arc<EventRing>, removals: usize) -> Option<Shard> {
+        Shard::with_memory(ShardMemory::new(slots)?, slots, events, removals)
+    }
+
+    /// An empty shard with the memory for these slots; `None` if there is not enough for the rest. The kernel allocates
+    /// the memory in [`Shard::populate`].
+    pub(crate) fn with_memory(
+        memory: ShardMemory,
+        slots: u32,
+        events: Arc<EventRing>,
+        removals: usize,
+    ) -> Option<Shard> {
         Some(Shard {
             quota: None,
-            memory: Arc::new(ShardMemory::new(slots)?),
+            memory: Arc::new(memory),
             slots,
             populated: 0,
             vlans: zeros(slots as usize)?,
