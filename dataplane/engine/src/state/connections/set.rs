@@ -99,7 +99,7 @@ impl Tags {
         let places = self.0.iter().enumerate().map(|(number, word)| {
             let differences = word.load(Relaxed) ^ pattern;
             // The highest bit of each tag without a difference. The sum does not carry into the next tag.
-            let equal = !((differences & Tags::REST) + Tags::REST | differences | Tags::REST);
+            let equal = !(((differences & Tags::REST) + Tags::REST) | differences | Tags::REST);
             equal >> (15 - number)
         });
         Places(places.fold(0, |places, word| places | word))
