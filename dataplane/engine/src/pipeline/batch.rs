@@ -16,7 +16,7 @@ use crate::pipeline::effects::{FirstEvaluation, OutOfOrder, PendingSteps, ReEval
 use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::history::{History, HistoryCause, HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::local::WorkerLocal;
-use crate::pipeline::prepare::{GROUP, prepare};
+use crate::pipeline::prepare::{FrameGroup, GROUP, PreparedGroup, PreparedPacket};
 use crate::pipeline::reply::Reply;
 use crate::pipeline::run_cache::PacketRun;
 use crate::pipeline::{Context, Decision, non_ip};
@@ -29,6 +29,7 @@ pub const BATCH: usize = 64;
 pub struct Decider {
     max_frame: usize,
     local: WorkerLocal,
+    prepared: Box<PreparedGroup>,
     decisions: [Decision; BATCH],
     decided: usize,
     /// Frames that rules did not see: one bit each.
@@ -52,6 +53,7 @@ impl Decider {
         Decider {
             max_frame,
             local: WorkerLocal::new(Random(seed), HistoryWriter::new(seed.rotate_left(29))),
+            prepared: Box::new(PreparedGroup::new()),
             decisions: [undecided; BATCH],
             decided: 0,
             non_ip: 0,
@@ -105,7 +107,8 @@ impl Decider {
         let results = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.pending);
         let mut results = results.zip(&mut *self.dependencies);
         for group in frames[..frames.len().min(BATCH)].chunks(GROUP) {
-            let sources = prepare(group, context, &self.local);
+            let frames = FrameGroup { side, frames: group, max_frame: self.max_frame, arrived: arrived(decided) };
+            self.prepared.prepare(frames, context, &self.local);
             for ((index, frame), (((decision, reply), pending), dependencies)) in
                 group.iter().enumerate().zip(results.by_ref())
             {
@@ -120,8 +123,8 @@ impl Decider {
                                 ended.end(context, &mut self.local.history, side);
                             }
                             let effects = FirstEvaluation::new(reply);
-                            let (hash, local) = (sources.of(index), &mut self.local);
-                            let mut evaluation = RuleEvaluation::new(packet, now, hash, context, local, effects);
+                            let (prepared, local) = (self.prepared.packet(index), &mut self.local);
+                            let mut evaluation = RuleEvaluation::new(packet, now, prepared, context, local, effects);
                             let decision = evaluation.decide();
                             if evaluation.has_pending_steps() {
                                 *pending = evaluation.pending_steps();
@@ -210,7 +213,15 @@ impl Decider {
         let OutOfOrder { side, frame, arrived, pending, is_last } = out_of_order;
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return PendingSteps::default() };
         self.local.reorders = !is_last;
-        RuleEvaluation::new(packet, arrived, None, context, &mut self.local, ReEvaluation { pending }).re_evaluate()
+        RuleEvaluation::new(
+            packet,
+            arrived,
+            PreparedPacket::UNPREPARED,
+            context,
+            &mut self.local,
+            ReEvaluation { pending },
+        )
+        .re_evaluate()
     }
 }
 

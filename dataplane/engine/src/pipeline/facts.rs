@@ -10,7 +10,8 @@ use crate::pipeline::Context;
 use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
-use crate::state::connections::{ConnectionView, Storage, TrackingResult};
+use crate::pipeline::prepare::PreparedPacket;
+use crate::state::connections::{ConnectionView, Observation, Storage, TrackingResult};
 use crate::state::doors::Visitor;
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
@@ -26,8 +27,8 @@ pub(super) struct PacketFacts<'a> {
     pub(super) view: HeaderView<'a>,
     /// The time of the packet's arrival.
     pub(super) now: Time,
-    /// The hash of the source address, if it is known.
-    pub(super) source_hash: Option<AddressHash>,
+    /// The values that were prepared for the packet, such as the hash of its source.
+    pub(super) prepared: PreparedPacket<'a>,
     pub(super) context: Context<'a>,
     pub(super) local: &'a mut WorkerLocal,
     pub(super) dependencies: Dependencies,
@@ -66,17 +67,17 @@ impl<'a> PacketFacts<'a> {
     pub(super) fn new(
         packet: &'a Packet<'a>,
         now: Time,
-        source_hash: Option<AddressHash>,
+        prepared: PreparedPacket<'a>,
         context: Context<'a>,
         local: &'a mut WorkerLocal,
     ) -> PacketFacts<'a> {
-        debug_assert!(source_hash.is_none_or(|hash| hash == context.state.lists.hash(packet.source.into())));
+        debug_assert!(prepared.source_hash().is_none_or(|hash| hash == context.state.lists.hash(packet.source.into())));
         PacketFacts {
             packet,
             vlan: context.table.settings().vlans.of(packet.vlan()),
             view: packet.into(),
             now,
-            source_hash,
+            prepared,
             context,
             local,
             dependencies: Dependencies::on_table(context.table.number()),
@@ -85,7 +86,7 @@ impl<'a> PacketFacts<'a> {
             is_later_fragment: false,
             source_lists: None,
             destination_lists: None,
-            visitor: None,
+            visitor: prepared.visitor(),
             scans: None,
             payload_patterns: None,
         }
@@ -96,7 +97,7 @@ impl<'a> PacketFacts<'a> {
     pub(super) fn lists_of_source(&mut self) -> &Membership {
         if self.source_lists.is_none() {
             let Lookup { membership, until, version, .. } =
-                *self.look_up(self.view.source, self.source_hash, self.packet.destination);
+                *self.look_up(self.view.source, self.prepared.source_hash(), self.packet.destination);
             self.dependencies.until = self.dependencies.until.min(until);
             self.dependencies.source = Some(version);
             self.source_lists = Some(membership);
@@ -144,10 +145,12 @@ impl<'a> PacketFacts<'a> {
         let deferred = self.seen.as_mut().filter(|seen| seen.is_deferred);
         if let (Some(seen), Some(flows)) = (deferred, state.connections()) {
             seen.is_deferred = false;
-            let prepared = flows.prepare(self.packet, self.vlan);
-            let (part, tracking) = (Some(FragmentPart::Whole), &table.rules().tracking);
+            let how = Observation { tracking: &table.rules().tracking, payload_matchers: None, storage: Storage::Now };
+            let (part, now) = (Some(FragmentPart::Whole), self.now);
+            let known = self.prepared.connection().copied();
+            let prepared = known.unwrap_or_else(|| flows.prepare(self.packet, self.vlan));
             // If another worker began the same connection meanwhile, the packet is added to it.
-            flows.observe(self.packet, &prepared, part, self.now, tracking, None, Storage::Now);
+            flows.observe(self.packet, &prepared, part, now, &how);
         }
     }
 

@@ -52,7 +52,7 @@ use crate::pipeline::effects::{FirstEvaluation, ReEvaluation};
 use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::facts::is_fragment;
 use crate::state::State;
-use crate::state::connections::{Storage, TrackingResult};
+use crate::state::connections::{Observation, Storage, TrackingResult};
 use crate::state::events::logged::LoggedPackets;
 use crate::table::RuleTable;
 
@@ -140,14 +140,15 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
             None => TrackingResult::without_connection(ConnectionState::Untracked),
             Some(flows) => {
                 facts.dependencies.insert(Dependency::Connection);
-                let tracking = &table.rules().tracking;
-                let prepared = flows.prepare(facts.packet, facts.vlan);
-                let matchers = table.payload_matchers();
-                let storage = match matchers.is_some() || table.connection_limits.is_some() {
+                let payload_matchers = table.payload_matchers();
+                let storage = match payload_matchers.is_some() || table.connection_limits.is_some() {
                     true => Storage::Now,
                     false => Storage::Deferred,
                 };
-                flows.observe(facts.packet, &prepared, part, facts.now, tracking, matchers, storage)
+                let how = Observation { tracking: &table.rules().tracking, payload_matchers, storage };
+                let known = facts.prepared.connection().copied();
+                let prepared = known.unwrap_or_else(|| flows.prepare(facts.packet, facts.vlan));
+                flows.observe(facts.packet, &prepared, part, facts.now, &how)
             }
         });
         if let Some(expiry) = facts.flow().map(|flow| flow.expiry) {

@@ -1,22 +1,25 @@
 //! The first pass over a group of frames: it loads the state that their decisions will probably need into the cache.
 //!
 //! ```text
-//! pass 1   source addresses ─► hashes
-//! pass 2   buckets of the sources in the lists
-//! pass 3   entries of the sources
-//! pass 4   neighbours of these entries in their queues, and entries that first steps would evict
-//! pass 5   buckets of the entries that would be evicted
+//! hashes    of the sources, for the lists and for the tables of doors; of the connections
+//! lists     buckets of the sources ─► their entries ─► the neighbours of these in their queues
+//!           entries that first steps would evict ─► buckets of these
+//! doors     sets of the sources in the tables of ports, attempts and hold-off
+//! tracking  tags of the connections' sets ─► slots of the connections
 //! ```
 //! The loads of a pass do not depend on each other, so the processor waits for many of them at once. Without these
 //! passes, each packet of a flood would wait for each of its cache misses. A pass does little besides its loads: a
-//! processor looks only some 250 to 500 instructions ahead of a load that it waits for. No decision depends on what a pass reads: it takes
-//! no lock, so the state may change until the packet is decided.
+//! processor looks only some 250 to 500 instructions ahead of a load that it waits for. No decision depends on what a
+//! pass reads: it takes no lock, so the state may change until the packet is decided.
 
-use knockplane_policy::packet::Vlan;
+use knockplane_policy::packet::{Side, Vlan};
+use knockplane_policy::time::Time;
 
 use crate::headers;
 use crate::pipeline::Context;
 use crate::pipeline::local::WorkerLocal;
+use crate::state::connections::{ConnectionTable, PreparedConnection};
+use crate::state::doors::{KnockSource, Visitor};
 use crate::state::key::AddressKey;
 use crate::state::lists::{AddressHash, Victims};
 
@@ -24,42 +27,134 @@ use crate::state::lists::{AddressHash, Victims};
 /// loaded lines stay in the first-level cache until the packets are decided.
 pub(super) const GROUP: usize = 32;
 
-/// The hashes of the sources of a group.
-pub(super) struct SourceHashes {
-    hashes: [AddressHash; GROUP],
-    /// The frames whose hash was computed: one bit each.
-    known: u32,
+/// A group of frames that arrived on one side.
+#[derive(Clone, Copy)]
+pub(super) struct FrameGroup<'f> {
+    pub(super) side: Side,
+    pub(super) frames: &'f [&'f [u8]],
+    /// The length of the longest frame that [`headers::read`] accepts.
+    pub(super) max_frame: usize,
+    /// The arrival of the first frame.
+    pub(super) arrived: Time,
 }
 
-impl SourceHashes {
-    /// The hash of the source address of this frame, if it was computed.
-    #[inline]
-    pub(super) fn of(&self, frame: usize) -> Option<AddressHash> {
-        (self.known >> frame & 1 == 1).then(|| self.hashes[frame])
+/// Hashes that the decisions about a group of frames use again.
+pub(super) struct PreparedGroup {
+    sources: Known<AddressHash>,
+    visitors: Known<Option<Visitor>>,
+    connections: Known<PreparedConnection>,
+}
+
+/// Values of some frames of a group.
+struct Known<T> {
+    values: [T; GROUP],
+    /// The frames with a value: one bit each.
+    frames: u32,
+}
+
+impl<T: Copy> Known<T> {
+    /// No value; `none` fills the memory.
+    const fn new(none: T) -> Known<T> {
+        Known { values: [none; GROUP], frames: 0 }
     }
-}
 
-/// Prepares the decisions about at most [`GROUP`] frames.
-#[inline]
-pub(super) fn prepare(frames: &[&[u8]], context: Context<'_>, local: &WorkerLocal) -> SourceHashes {
-    let mut sources = SourceHashes { hashes: [AddressHash::default(); GROUP], known: 0 };
-    if context.table.looks_up_sources() && context.state.lists.exceed_caches() {
-        sources.hash(frames, context, local);
-        if sources.known != 0 {
-            sources.touch_lists(context, local.adds.before);
+    #[inline]
+    fn set(&mut self, frame: usize, value: T) {
+        self.values[frame] = value;
+        self.frames |= 1 << frame;
+    }
+
+    #[inline]
+    fn get(&self, frame: usize) -> Option<&T> {
+        (self.frames >> frame & 1 == 1).then(|| &self.values[frame])
+    }
+
+    /// Calls `visitor` with each value.
+    #[inline]
+    fn each(&self, mut visitor: impl FnMut(&T)) {
+        let mut left = self.frames;
+        while left != 0 {
+            visitor(&self.values[left.trailing_zeros() as usize % GROUP]);
+            left &= left - 1;
         }
     }
-    sources
 }
 
-impl SourceHashes {
+/// The prepared values of one packet.
+#[derive(Clone, Copy)]
+pub(super) struct PreparedPacket<'g> {
+    /// The group and the number of the frame; `None` for a packet that was not prepared.
+    frame: Option<(&'g PreparedGroup, usize)>,
+}
+
+impl<'g> PreparedPacket<'g> {
+    /// A packet that was not prepared.
+    pub(super) const UNPREPARED: PreparedPacket<'static> = PreparedPacket { frame: None };
+
+    /// The hash of the source address, if it was computed.
+    #[inline]
+    pub(super) fn source_hash(self) -> Option<AddressHash> {
+        let (group, frame) = self.frame?;
+        group.sources.get(frame).copied()
+    }
+
+    /// The source as the tables of doors store it, if it was hashed.
+    #[inline]
+    pub(super) fn visitor(self) -> Option<Visitor> {
+        let (group, frame) = self.frame?;
+        group.visitors.get(frame).copied().flatten()
+    }
+
+    /// The connection that the headers identify, if it was hashed.
+    #[inline]
+    pub(super) fn connection(self) -> Option<&'g PreparedConnection> {
+        let (group, frame) = self.frame?;
+        group.connections.get(frame)
+    }
+}
+
+impl PreparedGroup {
+    pub(super) const fn new() -> PreparedGroup {
+        PreparedGroup {
+            sources: Known::new(AddressHash::NONE),
+            visitors: Known::new(None),
+            connections: Known::new(PreparedConnection::Untracked),
+        }
+    }
+
+    /// The prepared values of this frame of the group.
+    #[inline]
+    pub(super) const fn packet(&self, frame: usize) -> PreparedPacket<'_> {
+        PreparedPacket { frame: Some((self, frame)) }
+    }
+
+    /// Prepares the decisions about at most [`GROUP`] frames.
+    #[inline]
+    pub(super) fn prepare(&mut self, group: FrameGroup<'_>, context: Context<'_>, local: &WorkerLocal) {
+        (self.sources.frames, self.visitors.frames, self.connections.frames) = (0, 0, 0);
+        let Context { table, state, .. } = context;
+        if table.looks_up_sources() && state.lists.exceed_caches() {
+            self.hash_sources(group, context, local);
+            if self.sources.frames != 0 {
+                self.touch_lists(context, local.adds.before);
+            }
+            if table.has_doors() {
+                self.touch_doors(group, context);
+            }
+        }
+        let connections = state.connections().filter(|connections| table.tracks() && connections.exceed_caches());
+        if let Some(connections) = connections {
+            self.touch_connections(group, context, connections);
+        }
+    }
+
     /// Hashes the sources whose lookups are not cached.
     #[inline]
-    fn hash(&mut self, frames: &[&[u8]], context: Context<'_>, local: &WorkerLocal) {
+    fn hash_sources(&mut self, group: FrameGroup<'_>, context: Context<'_>, local: &WorkerLocal) {
         let Context { table, state, .. } = context;
         let vlan = table.settings().vlans.of(Vlan::NONE);
         let mut previous = AddressKey::NONE;
-        for (index, frame) in frames.iter().enumerate().take(GROUP) {
+        for (index, frame) in group.frames.iter().enumerate().take(GROUP) {
             let Some(source) = headers::likely_source(frame) else { continue };
             let key = AddressKey::from(source);
             // The packets of a run are decided once.
@@ -67,33 +162,51 @@ impl SourceHashes {
                 continue;
             }
             previous = key;
-            let hash = state.lists.hash(key);
-            self.hashes[index] = hash;
-            self.known |= 1 << index;
+            self.sources.set(index, state.lists.hash(key));
         }
     }
 
     /// Loads the buckets and the entries of the sources. If the packets probably add entries, also loads the lines that
     /// an addition changes.
     fn touch_lists(&self, context: Context<'_>, adds: bool) {
-        let lists = &context.state.lists;
-        self.each(|hash| lists.touch_buckets(hash));
-        self.each(|hash| lists.touch_entries(hash));
+        let (lists, sources) = (&context.state.lists, &self.sources);
+        sources.each(|hash| lists.touch_buckets(*hash));
+        sources.each(|hash| lists.touch_entries(*hash));
         if adds {
-            self.each(|hash| lists.touch_neighbours(hash));
+            sources.each(|hash| lists.touch_neighbours(*hash));
             let mut victims = Victims::<GROUP>::new();
-            self.each(|hash| victims.touch_next(lists, hash));
+            sources.each(|hash| victims.touch_next(lists, *hash));
             victims.touch_buckets(lists);
         }
     }
 
-    /// Calls `visitor` with each hash.
-    #[inline]
-    fn each(&self, mut visitor: impl FnMut(AddressHash)) {
-        let mut left = self.known;
-        while left != 0 {
-            visitor(self.hashes[left.trailing_zeros() as usize]);
-            left &= left - 1;
+    /// Hashes the sources as the tables of doors store them, and loads their sets.
+    fn touch_doors(&mut self, group: FrameGroup<'_>, context: Context<'_>) {
+        let Context { table, state, .. } = context;
+        let Some(visitors) = state.visitors() else { return };
+        let settings = table.settings();
+        let vlan = settings.vlans.of(Vlan::NONE);
+        for (index, frame) in group.frames.iter().enumerate().take(GROUP) {
+            if let (Some(_), Some(address)) = (self.sources.get(index), headers::likely_source(frame)) {
+                self.visitors.set(index, Some(visitors.visitor(KnockSource { address, vlan })));
+            }
         }
+        self.visitors.each(|visitor| {
+            if let Some(visitor) = visitor {
+                visitors.touch(*visitor, &settings.port_budget, table.doors(), group.arrived);
+            }
+        });
+    }
+
+    /// Hashes the connections, and loads them.
+    fn touch_connections(&mut self, group: FrameGroup<'_>, context: Context<'_>, connections: &ConnectionTable) {
+        let vlans = context.table.settings().vlans;
+        for (index, frame) in group.frames.iter().enumerate().take(GROUP) {
+            if let Ok(packet) = &headers::read(group.side, frame, group.max_frame) {
+                self.connections.set(index, connections.prepare(packet, vlans.of(packet.vlan())));
+            }
+        }
+        self.connections.each(|prepared| connections.touch_set(prepared));
+        self.connections.each(|prepared| connections.touch_slot(prepared));
     }
 }

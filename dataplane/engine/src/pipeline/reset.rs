@@ -75,7 +75,7 @@ mod tests {
     use knockplane_policy::time::Time;
 
     use super::*;
-    use crate::state::connections::{ConnectionInfo, ConnectionTable, Storage};
+    use crate::state::connections::{ConnectionInfo, ConnectionTable, Observation, Storage};
     use crate::state::list_set::ListId;
 
     fn at(second: u64) -> Time {
@@ -150,15 +150,8 @@ mod tests {
                 let side = if back { Side::Inside } else { Side::Outside };
                 let packet = crate::headers::read(side, frame, 1_600).unwrap();
                 let prepared = flows.prepare(&packet, Vlan::NONE);
-                let seen = flows.observe(
-                    &packet,
-                    &prepared,
-                    Some(FragmentPart::Whole),
-                    now,
-                    &Tracking::default(),
-                    None,
-                    Storage::Now,
-                );
+                let how = Observation { tracking: &Tracking::default(), payload_matchers: None, storage: Storage::Now };
+                let seen = flows.observe(&packet, &prepared, Some(FragmentPart::Whole), now, &how);
                 if seen.state == ConnectionState::New && !back {
                     flows.set_door(&packet, &seen.flow.unwrap().key, ListId(3), now);
                 }

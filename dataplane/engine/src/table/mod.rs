@@ -153,6 +153,11 @@ impl RuleTable {
         self.doors.get(usize::from(id.0))
     }
 
+    /// The doors.
+    pub(crate) fn doors(&self) -> &[CompiledDoor] {
+        &self.doors
+    }
+
     /// Whether there are doors. The entries of their lists count for one peer alone.
     pub(crate) fn has_doors(&self) -> bool {
         !self.doors.is_empty()

@@ -95,7 +95,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         }
         self.facts.source_lists = None;
         let (source, cause) = (self.facts.packet.source, self.facts.cause_by_knock());
-        let lists = lists.in_vlan(self.facts.vlan).with_hash(self.facts.source_hash).by(&cause);
+        let lists = lists.in_vlan(self.facts.vlan).with_hash(self.facts.prepared.source_hash()).by(&cause);
         // An entry of an operator cannot be removed. The door then stays open.
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
@@ -157,7 +157,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
                 let source = self.source();
                 let until = now + door.door.open_for;
                 let cause = self.facts.cause_by_knock();
-                let lists = lists.in_vlan(source.vlan).with_hash(self.facts.source_hash).by(&cause);
+                let lists = lists.in_vlan(source.vlan).with_hash(self.facts.prepared.source_hash()).by(&cause);
                 let added = lists.add_for(door.open, source.address, knock.to, until, now);
                 if added == AddOutcome::Refused {
                     self.report(What::Failed(Failure::Evicted));
@@ -208,7 +208,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
 
     fn held_against(&self, fits: StepSet) -> Knock {
         let to = self.facts.context.state.lists.peer_tag(self.facts.packet.destination);
-        let hash = self.facts.source_hash;
+        let hash = self.facts.prepared.source_hash();
         Knock { source: self.source(), hash, to, fits, now: self.now(), waits: self.facts.local.reorders }
     }
 

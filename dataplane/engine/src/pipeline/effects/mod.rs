@@ -78,7 +78,7 @@ impl PacketFacts<'_> {
         }
         let expiry = lists::expiry(timeout, self.now);
         let vlan = table.settings().vlans.of_lists(self.vlan);
-        let hash = self.source_hash.filter(|_| address == self.packet.source);
+        let hash = self.prepared.source_hash().filter(|_| address == self.packet.source);
         let cause = self.cause_by_rule(rule);
         let lists_of_rule = lists.in_vlan(vlan).with_hash(hash).by(&cause);
         let added = lists_of_rule.add_for(list, address, 0, expiry, self.now);

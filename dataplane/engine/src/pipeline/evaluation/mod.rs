@@ -17,7 +17,7 @@ use crate::pipeline::Context;
 use crate::pipeline::effects::{Addition, Effects};
 use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::local::WorkerLocal;
-use crate::state::lists::AddressHash;
+use crate::pipeline::prepare::PreparedPacket;
 use crate::table::{CompiledAction, Program};
 
 /// The evaluation of one packet, with these effects.
@@ -27,17 +27,17 @@ pub(super) struct RuleEvaluation<'a, E> {
 }
 
 impl<'a, E: Effects> RuleEvaluation<'a, E> {
-    /// Creates an evaluation for a packet that arrived at `now`. The hash of its source may be known.
+    /// Creates an evaluation for a packet that arrived at `now`.
     #[inline]
     pub(super) fn new(
         packet: &'a Packet<'a>,
         now: Time,
-        source_hash: Option<AddressHash>,
+        prepared: PreparedPacket<'a>,
         context: Context<'a>,
         local: &'a mut WorkerLocal,
         effects: E,
     ) -> RuleEvaluation<'a, E> {
-        RuleEvaluation { facts: PacketFacts::new(packet, now, source_hash, context, local), effects }
+        RuleEvaluation { facts: PacketFacts::new(packet, now, prepared, context, local), effects }
     }
 
     /// Evaluates the rules of this chain in this menu, and of the chains that they jump to. `None` if no rule decides.

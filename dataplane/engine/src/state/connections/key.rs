@@ -165,6 +165,15 @@ impl PreparedConnection {
             Identity::Untracked => PreparedConnection::Untracked,
         }
     }
+
+    /// The key, if the packet has one.
+    #[inline]
+    pub(super) const fn key(&self) -> Option<&HashedKey> {
+        match self {
+            PreparedConnection::Connection { key, .. } | PreparedConnection::Quoted { key, .. } => Some(key),
+            PreparedConnection::Invalid | PreparedConnection::Untracked => None,
+        }
+    }
 }
 
 #[cfg(test)]

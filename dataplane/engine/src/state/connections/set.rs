@@ -6,6 +6,7 @@
 //! Tags and lock share one cache line. A packet of an established connection needs this line and the two lines of its
 //! slot. The cold parts are used when a connection begins or changes.
 
+use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -143,6 +144,18 @@ impl ConnectionSet {
             tags: &self.tags,
             cold: self.cold.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Loads the line of the tags and the lock into the cache.
+    #[inline]
+    pub(super) fn touch(&self) {
+        black_box(self.tags.0[0].load(Relaxed));
+    }
+
+    /// Loads the lines of the slots that may have this connection into the cache.
+    #[inline]
+    pub(super) fn touch_slot(&self, key: &HashedKey) {
+        self.tags.places(Tag::of(key)).for_each(|place| self.slots[place].touch());
     }
 }
 

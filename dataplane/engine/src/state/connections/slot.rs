@@ -4,9 +4,10 @@
 //! line of the key       key | flags | largest windows            read by every packet, seldom written
 //! line of the counters  expiry | last | bytes | rate | sequences  written by every packet
 //! ```
-//! A slot consists of atomics, so that its lines can be read without a lock. All writes, and all reads that a decision
-//! depends on, happen under the lock of the slot's set; therefore relaxed order suffices.
+//! A slot consists of atomics, so that [`Slot::touch`] can load its lines without a lock. All other reads and all
+//! writes happen under the lock of the slot's set; therefore relaxed order suffices.
 
+use std::hint::black_box;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
@@ -272,6 +273,12 @@ impl Slot {
             rate: [const { AtomicU32::new(0) }; 2],
             sequences: [const { AtomicU32::new(0) }; 8],
         }
+    }
+
+    /// Loads both lines into the cache. Needs no lock.
+    #[inline]
+    pub(super) fn touch(&self) {
+        black_box(load64(&self.flags) ^ load64(&self.expiry));
     }
 
     /// Begins a connection without packets.

@@ -20,7 +20,15 @@ fn sees(flows: &ConnectionTable, number: u32, back: bool, now: Time) -> Connecti
     let ports = if back { (53, 4000) } else { (4000, 53) };
     let packet = Packet { ports: Some(ports), ..Packet::bare(Side::Outside, source, destination, protocol::UDP) };
     let prepared = flows.prepare(&packet, Vlan::NONE);
-    flows.observe(&packet, &prepared, Some(FragmentPart::Whole), now, &Tracking::default(), None, Storage::Now).state
+    flows
+        .observe(
+            &packet,
+            &prepared,
+            Some(FragmentPart::Whole),
+            now,
+            &Observation { tracking: &Tracking::default(), payload_matchers: None, storage: Storage::Now },
+        )
+        .state
 }
 
 #[test]
@@ -84,7 +92,13 @@ fn workers_share_a_connection_and_lose_no_byte_of_it() {
         let packet =
             Packet { ports: Some((4000, 53)), ..Packet::bare(Side::Outside, client(number), SERVER, protocol::UDP) };
         let prepared = flows.prepare(&packet, Vlan::NONE);
-        let seen = flows.observe(&packet, &prepared, None, at(1), &Tracking::default(), None, Storage::Now);
+        let seen = flows.observe(
+            &packet,
+            &prepared,
+            None,
+            at(1),
+            &Observation { tracking: &Tracking::default(), payload_matchers: None, storage: Storage::Now },
+        );
         let packets = (0..20_000).filter(|packet| packet % 7 == number).count() as u64;
         assert_eq!(seen.flow.map(|flow| flow.bytes), Some((2 * packets + 1) * 20));
         assert_eq!(seen.state, ConnectionState::Established);

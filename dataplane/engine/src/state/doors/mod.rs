@@ -257,7 +257,6 @@ impl Visitors {
 
     /// Loads the lines of the tables that a packet of this source will read first. Calls for several packets in
     /// sequence wait for memory together.
-    #[expect(dead_code, reason = "the first pass over a batch will call it")]
     #[inline]
     pub(crate) fn touch(&self, visitor: Visitor, budget: &PortBudget, doors: &[CompiledDoor], now: Time) {
         if budget.ports > 0 {

@@ -9,7 +9,7 @@ use super::{Lists, MAX_SHARDS};
 use crate::state::key::AddressKey;
 
 /// The keyed hashes of an address outside VLANs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressHash {
     /// The hash of the address.
     pub(super) own: u64,
@@ -18,6 +18,9 @@ pub(crate) struct AddressHash {
 }
 
 impl AddressHash {
+    /// A value without a meaning.
+    pub(crate) const NONE: AddressHash = AddressHash { own: 0, net: None };
+
     /// The hash that selects the shard. All addresses of a network are in one shard.
     #[inline]
     pub(super) fn scope(self) -> u64 {
