@@ -50,7 +50,8 @@ mod tests {
     fn small_memory_is_in_no_huge_page() {
         let memory = black_box([0_u8; 100]);
         let start = memory.as_ptr().addr();
-        let in_huge_pages = huge_page_bytes(&[start..start + memory.len()]).expect("/proc is mounted");
+        let in_huge_pages =
+            huge_page_bytes(std::slice::from_ref(&(start..start + memory.len()))).expect("/proc is mounted");
         assert!(in_huge_pages <= 100, "a huge page of the stack may contain it");
         assert_eq!(huge_page_bytes(&[]), Some(0));
     }

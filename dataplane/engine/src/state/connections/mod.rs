@@ -139,7 +139,7 @@ impl ConnectionTable {
     /// The addresses of the table's memory. They stay the same.
     pub fn regions(&self) -> Vec<Range<usize>> {
         let Range { start, end } = self.sets.as_ptr_range();
-        Vec::from([start.addr()..end.addr()])
+        std::iter::once(start.addr()..end.addr()).collect()
     }
 
     /// Creates a table for about `capacity` connections.
