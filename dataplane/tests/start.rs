@@ -201,7 +201,7 @@ fn what_no_restart_mends_ends_check_and_start_with_the_same_words_and_code_3() {
     for (further, expected) in [
         ("cores = [0, 4711]", "`cores` names core 4711, but this process may run on"),
         ("cores = [0, 0]", "`cores` names core 0 twice"),
-        ("list-capacity = 1_000_000_000_000", "`list-capacity` is 1000000000000: that takes 86000000 MB"),
+        ("list-capacity = 1_000_000_000_000", "`list-capacity` is 1000000000000: that takes 102000000 MB"),
         ("list-capacity = 1000\nconnection-capacity = 100_000_000\nring-size = 63", "`ring-size` is 63"),
         ("state-dir = 'open'", "open can be written by others (mode 777); run: chmod go-w"),
         ("state-dir = 'plain'", "Not a directory"),

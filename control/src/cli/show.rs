@@ -457,6 +457,7 @@ mod tests {
                 "protects    0.0.0.0/0, ::/0",
                 "workers     2",
                 "connections 21, room for 100 000",
+                "memory      lists 73 MB, 70 MB in huge pages; connections 42 MB, none in huge pages",
                 "on exit     closed",
                 "log         dataplane: 4 310 lines lost (packet 4 310)",
                 "            control: no line lost",

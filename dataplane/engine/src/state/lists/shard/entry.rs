@@ -6,8 +6,7 @@ use knockplane_policy::event::Origin;
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word;
 
-use super::index::BUCKET_BYTES;
-use super::memory::Line;
+use super::line::Line;
 use crate::state::events::Cause;
 use crate::state::key::{AddressKey, KeyKind};
 use crate::state::lists::{ListId, SequenceProgress};
@@ -80,9 +79,6 @@ pub(crate) struct EntryTerms<'c> {
     pub(crate) now: Time,
     pub(crate) cause: &'c Cause,
 }
-
-/// Bytes for each slot: an entry and its share of the index, rounded up.
-pub(crate) const SLOT_BYTES: usize = size_of::<Line>() + BUCKET_BYTES;
 
 /// Additional bytes of a slot whose entry is in a VLAN.
 pub(crate) const VLAN_BYTES: usize = size_of::<VlanWords>();

@@ -9,23 +9,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::entry::Entry;
-use super::memory::{Line, ShardMemory};
+use super::line::Line;
+use super::memory::ShardMemory;
 use super::{NIL, Shard};
 use crate::state::key::AddressKey;
 
 /// The number of entries in a bucket before it overflows.
 const WAYS: usize = 8;
-
-/// Slots for each bucket. One bucket in fifty overflows in a full shard.
-pub(super) const SLOTS_PER_BUCKET: usize = 4;
-
-/// The bytes of a bucket for each slot.
-pub(super) const BUCKET_BYTES: usize = size_of::<Line>() / SLOTS_PER_BUCKET;
-
-/// The number of buckets for this number of slots.
-pub(super) const fn buckets(slots: usize) -> usize {
-    slots.div_ceil(SLOTS_PER_BUCKET)
-}
 
 /// A bucket: a line of the index. Zeros are an empty bucket.
 #[derive(Clone, Copy)]

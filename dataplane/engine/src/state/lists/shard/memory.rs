@@ -7,18 +7,28 @@
 
 use std::hint::black_box;
 use std::ops::Range;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
-
-use zerocopy::FromZeros as _;
 
 use super::NIL;
 use super::entry::Entry;
-use super::index::{SLOTS_PER_BUCKET, buckets};
-use super::queue::EXPIRY_PROBES;
+use super::line::{Line, Lines};
 
-/// A cache line.
-pub(super) type Line = [AtomicU64; 8];
+/// Slots for each bucket of the index. One bucket in fifty overflows in a full shard.
+const SLOTS_PER_BUCKET: usize = 4;
+
+/// Bytes for each slot: an entry and its share of the index.
+pub(crate) const SLOT_BYTES: usize = size_of::<Line>() + size_of::<Line>() / SLOTS_PER_BUCKET;
+
+/// The number of slots that a full shard checks for expired entries before it evicts an unexpired one: the slots behind
+/// that entry. In a flood, these are the next entries to be evicted, because a new entry takes the slot of the oldest
+/// one. The check therefore reads one new cache line for each eviction, and the line is needed soon.
+pub(super) const EXPIRY_PROBES: u32 = 4;
+
+/// The number of buckets for this number of slots.
+pub(super) const fn buckets(slots: usize) -> usize {
+    slots.div_ceil(SLOTS_PER_BUCKET)
+}
 
 /// The slab and the index of one shard.
 pub(crate) struct ShardMemory {
@@ -28,48 +38,10 @@ pub(crate) struct ShardMemory {
     victim: AtomicU32,
 }
 
-/// Lines of zeros, each in one cache line of the processor.
-pub(super) struct Lines {
-    words: Box<[AtomicU64]>,
-    /// The first word at the begin of a cache line.
-    first: usize,
-    count: usize,
-}
-
-impl Lines {
-    /// Reserves memory; `None` if there is not enough. The kernel allocates its pages at the first write. It would
-    /// allocate them at once for a type with the alignment of a cache line, because the allocator writes such memory.
-    fn new(count: usize) -> Option<Lines> {
-        let words = count.checked_mul(size_of::<Line>() / 8)?.checked_add(size_of::<Line>() / 8)?;
-        let words = <[AtomicU64]>::new_box_zeroed_with_elems(words).ok()?;
-        let misaligned = words.as_ptr().addr() % size_of::<Line>();
-        Some(Lines { words, first: (size_of::<Line>() - misaligned) / 8 % 8, count })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.count
-    }
-
-    /// The line of this number, which is below the count.
-    #[inline]
-    pub(super) fn line(&self, number: usize) -> &Line {
-        self.words[self.first + 8 * number..].first_chunk().expect("a line of the memory")
-    }
-
-    /// The lines of these numbers.
-    #[inline]
-    pub(super) fn lines(&self, numbers: Range<usize>) -> &[Line] {
-        self.words[self.first..][8 * numbers.start..8 * numbers.end].as_chunks().0
-    }
-}
-
 impl ShardMemory {
     /// The addresses of the slab and of the index.
     pub(crate) fn regions(&self) -> [Range<usize>; 2] {
-        [&self.slab, &self.index].map(|Lines { words, .. }| {
-            let Range { start, end } = words.as_ptr_range();
-            start.addr()..end.addr()
-        })
+        [self.slab.region(), self.index.region()]
     }
 
     /// Reserves memory for this number of slots; `None` if there is not enough.

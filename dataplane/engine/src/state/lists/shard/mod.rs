@@ -17,7 +17,7 @@
 //! address, by the search for room, or by a [`Shard::sweep`].
 //!
 //! When the slab is full, an addition replaces, in this order: an expired entry at the head of a queue; expired entries
-//! in the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its
+//! in the next [`EXPIRY_PROBES`](memory::EXPIRY_PROBES) slots; the oldest entry of the lowest level, unless that level is higher than its
 //! own. If there is none, the addition is refused.
 //!
 //! An entry may count for one peer alone, by a tag: an address can then be in a list up to [`MAX_PEERS`] times.
@@ -31,8 +31,8 @@ use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
 use self::entry::{Entry, PeerWords, VlanWords};
-pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, SLOT_BYTES, VLAN_BYTES};
-pub(crate) use self::memory::ShardMemory;
+pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, VLAN_BYTES};
+pub(crate) use self::memory::{SLOT_BYTES, ShardMemory};
 use self::queue::LevelQueue;
 use crate::state::events::Cause;
 use crate::state::events::removals::Removals;
@@ -45,6 +45,7 @@ mod ended;
 mod entry;
 mod events;
 mod index;
+mod line;
 mod memory;
 mod progress;
 mod queue;

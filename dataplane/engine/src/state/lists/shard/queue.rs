@@ -6,14 +6,10 @@ use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
 
 use super::entry::{Entry, Mark};
+use super::memory::EXPIRY_PROBES;
 use super::{EntryTerms, NIL, Shard};
 use crate::state::key::AddressKey;
 use crate::state::lists::{EndReason, LEVELS, ListId};
-
-/// The number of slots that a full shard checks for expired entries before it evicts an unexpired one: the slots behind
-/// that entry. In a flood, these are the next entries to be evicted, because a new entry takes the slot of the oldest
-/// one. The check therefore reads one new cache line for each eviction, and the line is needed soon.
-pub(super) const EXPIRY_PROBES: u32 = 4;
 
 /// The maximum number of peers for which an address can be in one list. They share a bucket, which every lookup of the
 /// address reads.

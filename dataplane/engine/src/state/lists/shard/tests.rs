@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use knockplane_policy::event::Origin;
 
-use super::index::{bucket_of, buckets};
+use super::index::bucket_of;
+use super::memory::buckets;
 use super::queue::queue_of;
 use super::*;
 use crate::state::key::Secret;
