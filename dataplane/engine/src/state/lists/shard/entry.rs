@@ -247,8 +247,15 @@ impl Entry<'_> {
         self.set_byte(MARK, mark.0);
     }
 
+    /// Whether the key is of this kind.
+    #[inline]
+    pub(super) fn has_kind(self, kind: KeyKind) -> bool {
+        self.byte(KIND) == kind as u8
+    }
+
+    #[inline]
     pub(super) fn is_free(self) -> bool {
-        self.kind() == KeyKind::Free
+        self.has_kind(KeyKind::Free)
     }
 
     pub(super) fn is_live(self, now: Time) -> bool {

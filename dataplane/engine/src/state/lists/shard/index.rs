@@ -221,12 +221,12 @@ impl Shard {
     /// Whether the slot's entry has this key.
     #[inline]
     pub(super) fn has_key(&self, slot: u32, entry: Entry<'_>, key: AddressKey) -> bool {
-        entry.bits() == key.bits && entry.kind() == key.kind && (!key.kind.is_in_vlan() || self.vlan(slot) == key.vlan)
+        entry.bits() == key.bits && entry.has_kind(key.kind) && (!key.kind.is_in_vlan() || self.vlan(slot) == key.vlan)
     }
 
     /// Whether the entry belongs to this address, or to this network, in some VLAN.
     pub(super) fn is_vlan_entry_of(&self, entry: Entry<'_>, address: AddressKey) -> bool {
-        entry.kind() == address.kind.in_vlan() && entry.kind() != address.kind && entry.bits() == address.bits
+        entry.has_kind(address.kind.in_vlan()) && !entry.has_kind(address.kind) && entry.bits() == address.bits
     }
 
     /// The first entry that has this key and matches.
