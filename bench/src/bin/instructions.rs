@@ -264,13 +264,20 @@ fn count(workload: &Workload<'_>) -> anyhow::Result<Counts> {
     all.begin()?;
     let (less, all) = (less.end()?, all.end()?);
     let operations = f64::from(more - fewer) * f64::from(workload.operations);
-    let more = |event: &str| {
+    let both = |event: &str| {
         let counts = all.get(event).zip(less.get(event)).with_context(|| format!("callgrind did not count {event}"))?;
-        counts.0.checked_sub(*counts.1).with_context(|| format!("more runs, but less {event}"))
+        anyhow::Ok((*counts.0, *counts.1))
     };
-    let misses = is_beyond_caches(workload).then(|| anyhow::Ok(more("DLmr")? + more("DLmw")?)).transpose()?;
+    let (all_instructions, fewer_instructions) = both("Ir")?;
+    let instructions = all_instructions.checked_sub(fewer_instructions).context("more runs, but less instructions")?;
+    let misses = || {
+        let ((reads, fewer_reads), (writes, fewer_writes)) = (both("DLmr")?, both("DLmw")?);
+        // A workload with hardly any misses may have less of them in more runs.
+        anyhow::Ok((reads + writes).saturating_sub(fewer_reads + fewer_writes))
+    };
+    let misses = is_beyond_caches(workload).then(misses).transpose()?;
     Ok(Counts {
-        instructions: INSTRUCTIONS.mean(more("Ir")?, operations),
+        instructions: INSTRUCTIONS.mean(instructions, operations),
         misses: misses.map(|misses| MISSES.mean(misses, operations)),
     })
 }
