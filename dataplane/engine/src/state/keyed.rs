@@ -27,6 +27,8 @@ use knockplane_policy::packet::{Packet, Vlan};
 use knockplane_policy::time::Time;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+use crate::state::lanes::{LANES_OF_16, equal_lanes, store_bits};
+
 /// A key, hashed.
 pub(crate) type Tag = u128;
 
@@ -35,10 +37,6 @@ const WAYS: usize = 8;
 
 /// Digests in a word.
 const LANES: usize = 4;
-
-/// The lowest bit of each lane of a word, and the highest.
-const LOWEST: u64 = 0x0001_0001_0001_0001;
-const HIGHEST: u64 = LOWEST << 15;
 
 /// A table of values by keyed hash.
 pub(crate) struct Keyed<V> {
@@ -214,14 +212,10 @@ impl<V: Default> KeyedSet<V> {
         Time::from_nanos(self.expiries[place].load(Relaxed))
     }
 
-    /// The places whose digest is that of this key, and rarely another place.
+    /// The places whose digest is that of this key.
     #[inline]
     fn candidates(&self, tag: Tag) -> impl Iterator<Item = usize> {
-        // The highest bit of a lane is set if the lane is 0. A lane above such a lane may be set too.
-        let equal = |word: &AtomicU64| {
-            let differing = word.load(Relaxed) ^ (u64::from(digest(tag)) * LOWEST);
-            differing.wrapping_sub(LOWEST) & !differing & HIGHEST
-        };
+        let equal = |word: &AtomicU64| equal_lanes(word.load(Relaxed), digest(tag).into(), LANES_OF_16);
         let [low, high] = self.digests.each_ref().map(equal);
         // The places of the second word are between the bits of the first.
         let mut left = low | high >> 1;
@@ -247,9 +241,7 @@ impl<V: Default> KeyedSet<V> {
     /// Stores the digest of a key. The caller has the lock.
     #[inline]
     fn set_digest(&self, place: usize, tag: Tag) {
-        let (word, shift) = (&self.digests[place / LANES], place % LANES * 16);
-        let others = word.load(Relaxed) & !(0xffff << shift);
-        word.store(others | u64::from(digest(tag)) << shift, Relaxed);
+        store_bits(&self.digests[place / LANES], (place % LANES * 16) as u32, u16::MAX.into(), digest(tag).into());
     }
 }
 

@@ -5,6 +5,7 @@ pub mod doors;
 pub mod events;
 pub(crate) mod key;
 mod keyed;
+pub(crate) mod lanes;
 pub mod layer7;
 pub mod list_set;
 pub mod lists;

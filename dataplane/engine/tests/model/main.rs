@@ -12,6 +12,7 @@
 mod state {
     pub(crate) mod events;
     pub(crate) mod key;
+    pub(crate) mod lanes;
     pub(crate) mod list_set;
     pub(crate) mod lists;
     pub(crate) mod range_tree;

@@ -18,6 +18,7 @@ use super::key::HashedKey;
 use super::link::LinkHeader;
 use super::payload::InspectedPayload;
 use super::slot::{EvictionRank, Flags, Slot};
+use crate::state::lanes::{LANES_OF_16, equal_lanes, store_bits};
 
 /// Slots of a set. With twice as many slots as the configured number of connections, about one set in some hundred is
 /// full at the limit.
@@ -88,27 +89,20 @@ impl Tag {
 
 impl Tags {
     const WORDS: usize = WAYS / 4;
-    /// The lowest bit of each tag in a word.
-    const LOW: u64 = 0x0001_0001_0001_0001;
-    /// All bits of each tag but the highest.
-    const REST: u64 = !(Tags::LOW << 15);
 
     /// The slots with this tag.
     #[inline]
     fn places(&self, Tag(tag): Tag) -> Places {
-        let pattern = u64::from(tag) * Tags::LOW;
         let places = self.0.iter().enumerate().map(|(number, word)| {
-            let differences = word.load(Relaxed) ^ pattern;
-            // The highest bit of each tag without a difference. The sum does not carry into the next tag.
-            let equal = !(((differences & Tags::REST) + Tags::REST) | differences | Tags::REST);
+            let equal = equal_lanes(word.load(Relaxed), tag.into(), LANES_OF_16);
             equal >> (15 - number)
         });
         Places(places.fold(0, |places, word| places | word))
     }
 
     fn set(&self, place: usize, Tag(tag): Tag) {
-        let (word, position) = (&self.0[place % Tags::WORDS], place / Tags::WORDS * 16);
-        word.store(word.load(Relaxed) & !(0xffff << position) | u64::from(tag) << position, Relaxed);
+        let position = (place / Tags::WORDS * 16) as u32;
+        store_bits(&self.0[place % Tags::WORDS], position, u16::MAX.into(), tag.into());
     }
 }
 

@@ -9,6 +9,7 @@ use knockplane_policy::word::Word;
 use super::line::Line;
 use crate::state::events::Cause;
 use crate::state::key::{AddressKey, KeyKind};
+use crate::state::lanes::store_bits;
 use crate::state::lists::{ListId, SequenceProgress};
 
 /// One address in one list: a line of the slab. Zeros are a free slot.
@@ -125,7 +126,7 @@ impl Entry<'_> {
 
     #[inline]
     fn set_half(self, Part(word, bit): Part, value: u32) {
-        self.set_word(word, self.word(word) & !(u64::from(u32::MAX) << bit) | u64::from(value) << bit);
+        store_bits(&self.0[word], bit, u32::MAX.into(), value.into());
     }
 
     #[inline]
@@ -135,7 +136,7 @@ impl Entry<'_> {
 
     #[inline]
     fn set_byte(self, Part(word, bit): Part, value: u8) {
-        self.set_word(word, self.word(word) & !(u64::from(u8::MAX) << bit) | u64::from(value) << bit);
+        store_bits(&self.0[word], bit, u8::MAX.into(), value.into());
     }
 
     #[inline]

@@ -13,6 +13,7 @@ use super::line::Line;
 use super::memory::ShardMemory;
 use super::{NIL, Shard};
 use crate::state::key::AddressKey;
+use crate::state::lanes::{LANES_OF_8, equal_lanes, store_bits};
 
 /// The number of entries in a bucket before it overflows.
 const WAYS: usize = 8;
@@ -26,11 +27,6 @@ pub(super) struct Bucket<'m>(pub(super) &'m Line);
 const TAGS: usize = 0;
 const SLOTS: usize = 1;
 const OVERFLOW: usize = SLOTS + WAYS / 2;
-
-/// The lowest bit of each byte.
-const LOWEST: u64 = 0x0101_0101_0101_0101;
-/// All but the highest bit of each byte.
-const ALL_BUT_HIGHEST: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
 /// Places of a bucket: the highest bit of a byte each.
 #[derive(Clone, Copy)]
@@ -47,11 +43,10 @@ impl Places {
 }
 
 impl Bucket<'_> {
-    /// The places with this tag. Source: Warren, Hacker's Delight, 6-1.
+    /// The places with this tag.
     #[inline]
     fn with_tag(self, tag: u8) -> Places {
-        let tags = self.0[TAGS].load(Relaxed) ^ (LOWEST * u64::from(tag));
-        Places(!((tags & ALL_BUT_HIGHEST).wrapping_add(ALL_BUT_HIGHEST) | tags | ALL_BUT_HIGHEST))
+        Places(equal_lanes(self.0[TAGS].load(Relaxed), tag.into(), LANES_OF_8))
     }
 
     #[inline]
@@ -71,15 +66,13 @@ impl Bucket<'_> {
 
     #[inline]
     fn set_tag(self, place: usize, tag: u8) {
-        let (word, bit) = (&self.0[TAGS], 8 * (place % WAYS));
-        word.store(word.load(Relaxed) & !(0xff << bit) | u64::from(tag) << bit, Relaxed);
+        store_bits(&self.0[TAGS], 8 * (place % WAYS) as u32, u8::MAX.into(), tag.into());
     }
 
     #[inline]
     fn set(self, place: usize, tag: u8, slot: u32) {
         self.set_tag(place, tag);
-        let (word, bit) = (&self.0[SLOTS + place / 2 % (WAYS / 2)], 32 * (place % 2));
-        word.store(word.load(Relaxed) & !(0xffff_ffff << bit) | u64::from(slot) << bit, Relaxed);
+        store_bits(&self.0[SLOTS + place / 2 % (WAYS / 2)], 32 * (place % 2) as u32, u32::MAX.into(), slot.into());
     }
 }
 
