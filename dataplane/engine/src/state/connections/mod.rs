@@ -318,29 +318,21 @@ impl ConnectionTable {
     /// Adds a packet that is not TCP to its connection, which the packet may begin. `None` if the packet cannot belong
     /// to the connection, or if there is no room.
     fn advance(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, opens: bool) -> Option<Advance> {
-        let (place, flags, stays) = match set.find(arrival.key, arrival.now) {
-            Some(place) => (place, set.slot(place).flags(), Stays::Yes),
-            None if opens && arrival.storage == Storage::Deferred => return self.defer(set, arrival, None),
-            None if opens => {
-                let (place, flags) = self.begin(set, arrival, None)?;
-                (place, flags, Stays::IfForwarded)
+        match set.find(arrival.key, arrival.now) {
+            Some(place) => {
+                let flags = set.slot(place).flags();
+                Some(Advance::Stored(set.count(place, flags, arrival, Stays::Yes)))
             }
-            None => return None,
-        };
-        Some(Advance::Stored(set.count(place, flags, arrival, stays)))
+            None if opens => self.begin(set, arrival, None, None),
+            None => None,
+        }
     }
 
     /// As `advance`, for a TCP segment.
     #[inline]
     fn advance_tcp(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, segment: &Segment<'_>) -> Option<Advance> {
         let Arrival { packet, key, source, now, tracking, payload_matchers, .. } = *arrival;
-        let Some(place) = set.find(key, now) else {
-            if arrival.storage == Storage::Deferred {
-                let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
-                return self.defer(set, arrival, Some(&tcp));
-            }
-            return self.begin_tcp(set, arrival, segment);
-        };
+        let Some(place) = set.find(key, now) else { return self.begin_tcp(set, arrival, segment, None) };
         let slot = set.slot(place);
         let (flags, expiry) = (slot.flags(), slot.expiry());
         let mut tcp = set.tcp(place, flags);
@@ -351,7 +343,7 @@ impl ConnectionTable {
             return None;
         }
         if step == TcpStep::Anew {
-            return self.begin_tcp(set, arrival, segment);
+            return self.begin_tcp(set, arrival, segment, Some(place));
         }
         let swaps = tcp.take(segment, is_reply, step);
         let flags = set.set_tcp(place, flags, &tcp).with_both_ways(step == TcpStep::Cross);
@@ -371,41 +363,41 @@ impl ConnectionTable {
         Some(Advance::Stored(set.count(place, flags, arrival, stays)))
     }
 
-    /// Begins a TCP connection with this segment. The connection replaces a closed one with the same key.
-    fn begin_tcp(&self, set: &mut LockedSet<'_>, arrival: &Arrival<'_>, segment: &Segment<'_>) -> Option<Advance> {
+    /// Begins a TCP connection with this segment, in place of the closed one in a slot if there is one.
+    fn begin_tcp(
+        &self,
+        set: &mut LockedSet<'_>,
+        arrival: &Arrival<'_>,
+        segment: &Segment<'_>,
+        closed: Option<usize>,
+    ) -> Option<Advance> {
         let tcp = TcpConnection::begin(segment, arrival.tracking.loose_tcp)?;
-        let (place, flags) = self.begin(set, arrival, Some(&tcp))?;
-        Some(Advance::Stored(set.count(place, flags, arrival, Stays::IfForwarded)))
+        self.begin(set, arrival, Some(&tcp), closed)
     }
 
-    /// The flags of a connection that would begin with the packet. `None` if there is no room for it.
-    fn defer(&self, set: &LockedSet<'_>, arrival: &Arrival<'_>, tcp: Option<&TcpConnection>) -> Option<Advance> {
-        if set.room(arrival.now).is_none() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
-        let flags = Flags::begin(&arrival.key.key, arrival.source, arrival.packet.side);
-        Some(Advance::Deferred(tcp.map_or(flags, |tcp| flags.with_tcp_flags(tcp.pack().0.flags))))
-    }
-
-    /// Begins a connection. The connection replaces one with the same key. Returns its slot and its flags, which the
-    /// caller stores. `None` if there is no room.
+    /// Begins a connection, in place of the closed one with the same key if there is one: then it is never deferred,
+    /// because the closed one ends also if the packet is dropped. `None` if there is no room.
     fn begin(
         &self,
         set: &mut LockedSet<'_>,
         arrival: &Arrival<'_>,
         tcp: Option<&TcpConnection>,
-    ) -> Option<(usize, Flags)> {
-        let Arrival { packet, key, source, now, payload_matchers, .. } = *arrival;
-        let Some(place) = set.find(key, now).or_else(|| set.room(now)) else {
+        closed: Option<usize>,
+    ) -> Option<Advance> {
+        let Arrival { packet, key, source, now, payload_matchers, storage, .. } = *arrival;
+        let Some(place) = closed.or_else(|| set.room(now)) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let flags = Flags::begin(&key.key, source, packet.side);
+        if closed.is_none() && storage == Storage::Deferred {
+            return Some(Advance::Deferred(tcp.map_or(flags, |tcp| flags.with_tcp_flags(tcp.pack().0.flags))));
+        }
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         set.begin(place, key, flags, serial, now);
         set.restart(place, payload_matchers);
-        Some((place, tcp.map_or(flags, |tcp| set.set_tcp(place, flags, tcp))))
+        let flags = tcp.map_or(flags, |tcp| set.set_tcp(place, flags, tcp));
+        Some(Advance::Stored(set.count(place, flags, arrival, Stays::IfForwarded)))
     }
 
     /// The connection of a later fragment. `None` if the datagram or its connection is not known.

@@ -14,21 +14,23 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + number).into()
 }
 
+fn observe(
+    flows: &ConnectionTable,
+    packet: &Packet<'_>,
+    part: Option<FragmentPart>,
+    now: Time,
+    storage: Storage,
+) -> TrackingResult {
+    let how = Observation { tracking: &Tracking::default(), payload_matchers: None, storage };
+    flows.observe(packet, &flows.prepare(packet, Vlan::NONE), part, now, &how)
+}
+
 /// Tracks a datagram between a client and the server, in one of the two directions.
 fn sees(flows: &ConnectionTable, number: u32, back: bool, now: Time) -> ConnectionState {
     let (source, destination) = if back { (SERVER, client(number)) } else { (client(number), SERVER) };
     let ports = if back { (53, 4000) } else { (4000, 53) };
     let packet = Packet { ports: Some(ports), ..Packet::bare(Side::Outside, source, destination, protocol::UDP) };
-    let prepared = flows.prepare(&packet, Vlan::NONE);
-    flows
-        .observe(
-            &packet,
-            &prepared,
-            Some(FragmentPart::Whole),
-            now,
-            &Observation { tracking: &Tracking::default(), payload_matchers: None, storage: Storage::Now },
-        )
-        .state
+    observe(flows, &packet, Some(FragmentPart::Whole), now, Storage::Now).state
 }
 
 #[test]
@@ -91,14 +93,7 @@ fn workers_share_a_connection_and_lose_no_byte_of_it() {
     for number in 0..7 {
         let packet =
             Packet { ports: Some((4000, 53)), ..Packet::bare(Side::Outside, client(number), SERVER, protocol::UDP) };
-        let prepared = flows.prepare(&packet, Vlan::NONE);
-        let seen = flows.observe(
-            &packet,
-            &prepared,
-            None,
-            at(1),
-            &Observation { tracking: &Tracking::default(), payload_matchers: None, storage: Storage::Now },
-        );
+        let seen = observe(&flows, &packet, None, at(1), Storage::Now);
         let packets = (0..20_000).filter(|packet| packet % 7 == number).count() as u64;
         assert_eq!(seen.flow.map(|flow| flow.bytes), Some((2 * packets + 1) * 20));
         assert_eq!(seen.state, ConnectionState::Established);
@@ -152,4 +147,25 @@ fn a_walk_in_parts_visits_each_connection_once() {
         assert_eq!(visited, (0..500).map(client).collect::<Vec<_>>(), "{sets} sets, {most} connections");
     }
     assert_eq!(flows.walk(u64::MAX, 1, at(1), |_| panic!("there is nothing")), None);
+}
+
+#[test]
+fn a_packet_that_is_dropped_stores_no_connection_and_evicts_none() {
+    // One set of connections with packets in one direction, which others may evict.
+    let flows = ConnectionTable::new(1, [1, 2]);
+    let observe = |number: u32, storage| {
+        let ports = Some((4000, 53));
+        let packet = Packet { ports, ..Packet::bare(Side::Outside, client(number), SERVER, protocol::UDP) };
+        observe(&flows, &packet, Some(FragmentPart::Whole), at(1), storage)
+    };
+    (0..WAYS as u32).for_each(|number| _ = observe(number, Storage::Now));
+    let known = flows.known(at(1));
+    for number in 100..200 {
+        let seen = observe(number, Storage::Deferred);
+        assert_eq!((seen.state, seen.is_deferred), (ConnectionState::New, true));
+    }
+    assert_eq!(flows.known(at(1)), known);
+    assert!(!observe(100, Storage::Now).is_deferred);
+    assert_ne!(flows.known(at(1)), known, "an accepted packet evicts one");
+    assert_eq!(observe(100, Storage::Deferred).flow.map(|flow| flow.bytes), Some(40), "and its connection goes on");
 }
