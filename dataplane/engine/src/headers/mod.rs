@@ -119,12 +119,8 @@ fn network(frame: &[u8]) -> Option<(EtherType, &[u8])> {
 /// The IP source of a frame that [`read`] refuses, if the frame contains one. The address is not verified.
 #[cold]
 pub fn source(frame: &[u8]) -> Option<IpAddr> {
-    let (ethertype, payload) = network(frame)?;
-    match ethertype {
-        EtherType::IPV4 => Some(IpAddr::from(*payload.get(12..16)?.first_chunk::<4>()?)),
-        EtherType::IPV6 => Some(IpAddr::from(*payload.get(8..24)?.first_chunk::<16>()?)),
-        _ => None,
-    }
+    let (ethertype, packet) = network(frame)?;
+    source_of(ethertype, packet)
 }
 
 /// The source of the packet that [`read`] returns for this frame, if the frame has no VLAN tag and no PPPoE session. For
@@ -132,7 +128,13 @@ pub fn source(frame: &[u8]) -> Option<IpAddr> {
 #[inline]
 pub(crate) fn likely_source(frame: &[u8]) -> Option<IpAddr> {
     let (header, packet) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
-    match EtherType(u16::from_be_bytes([header[12], header[13]])) {
+    source_of(EtherType(u16::from_be_bytes([header[12], header[13]])), packet)
+}
+
+/// The source address of a packet of this ethertype, if that is IP.
+#[inline]
+fn source_of(ethertype: EtherType, packet: &[u8]) -> Option<IpAddr> {
+    match ethertype {
         EtherType::IPV4 => Some(IpAddr::from(*packet.get(12..)?.first_chunk::<4>()?)),
         EtherType::IPV6 => Some(IpAddr::from(*packet.get(8..)?.first_chunk::<16>()?)),
         _ => None,

@@ -11,7 +11,9 @@ use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::pipeline::prepare::PreparedPacket;
-use crate::state::connections::{ConnectionView, Observation, Storage, TrackingResult};
+use crate::state::connections::{
+    ConnectionTable, ConnectionView, Observation, PreparedConnection, Storage, TrackingResult,
+};
 use crate::state::doors::Visitor;
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
@@ -139,6 +141,12 @@ impl<'a> PacketFacts<'a> {
         self.flow().filter(|flow| flow.back.is_some())
     }
 
+    /// The connection that the headers identify.
+    #[inline]
+    pub(super) fn connection_key(&self, flows: &ConnectionTable) -> PreparedConnection {
+        self.prepared.connection().copied().unwrap_or_else(|| flows.prepare(self.packet, self.vlan))
+    }
+
     /// Stores the connection that begins with this packet, if that was deferred.
     pub(super) fn store_connection(&mut self) {
         let Context { table, state, .. } = self.context;
@@ -147,8 +155,7 @@ impl<'a> PacketFacts<'a> {
             seen.is_deferred = false;
             let how = Observation { tracking: &table.rules().tracking, payload_matchers: None, storage: Storage::Now };
             let (part, now) = (Some(FragmentPart::Whole), self.now);
-            let known = self.prepared.connection().copied();
-            let prepared = known.unwrap_or_else(|| flows.prepare(self.packet, self.vlan));
+            let prepared = self.connection_key(flows);
             // If another worker began the same connection meanwhile, the packet is added to it.
             flows.observe(self.packet, &prepared, part, now, &how);
         }

@@ -146,8 +146,7 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
                     false => Storage::Deferred,
                 };
                 let how = Observation { tracking: &table.rules().tracking, payload_matchers, storage };
-                let known = facts.prepared.connection().copied();
-                let prepared = known.unwrap_or_else(|| flows.prepare(facts.packet, facts.vlan));
+                let prepared = facts.connection_key(flows);
                 flows.observe(facts.packet, &prepared, part, facts.now, &how)
             }
         });

@@ -41,7 +41,7 @@ pub(super) struct FrameGroup<'f> {
 /// Hashes that the decisions about a group of frames use again.
 pub(super) struct PreparedGroup {
     sources: Known<AddressHash>,
-    visitors: Known<Option<Visitor>>,
+    visitors: Known<Visitor>,
     connections: Known<PreparedConnection>,
 }
 
@@ -102,7 +102,7 @@ impl<'g> PreparedPacket<'g> {
     #[inline]
     pub(super) fn visitor(self) -> Option<Visitor> {
         let (group, frame) = self.frame?;
-        group.visitors.get(frame).copied().flatten()
+        group.visitors.get(frame).copied()
     }
 
     /// The connection that the headers identify, if it was hashed.
@@ -117,7 +117,7 @@ impl PreparedGroup {
     pub(super) const fn new() -> PreparedGroup {
         PreparedGroup {
             sources: Known::new(AddressHash::NONE),
-            visitors: Known::new(None),
+            visitors: Known::new(Visitor::NONE),
             connections: Known::new(PreparedConnection::Untracked),
         }
     }
@@ -188,14 +188,11 @@ impl PreparedGroup {
         let vlan = settings.vlans.of(Vlan::NONE);
         for (index, frame) in group.frames.iter().enumerate().take(GROUP) {
             if let (Some(_), Some(address)) = (self.sources.get(index), headers::likely_source(frame)) {
-                self.visitors.set(index, Some(visitors.visitor(KnockSource { address, vlan })));
+                self.visitors.set(index, visitors.visitor(KnockSource { address, vlan }));
             }
         }
-        self.visitors.each(|visitor| {
-            if let Some(visitor) = visitor {
-                visitors.touch(*visitor, &settings.port_budget, table.doors(), group.arrived);
-            }
-        });
+        let (budget, doors) = (&settings.port_budget, table.doors());
+        self.visitors.each(|visitor| visitors.touch(*visitor, budget, doors, group.arrived));
     }
 
     /// Hashes the connections, and loads them.
@@ -208,5 +205,64 @@ impl PreparedGroup {
         }
         self.connections.each(|prepared| connections.touch_set(prepared));
         self.connections.each(|prepared| connections.touch_slot(prepared));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use etherparse::PacketBuilder;
+    use knockplane_policy::eval::limits::Random;
+    use knockplane_policy::rsc;
+    use knockplane_policy::settings::Settings;
+
+    use super::*;
+    use crate::pipeline::counters::RuleCounters;
+    use crate::pipeline::history::HistoryWriter;
+    use crate::state::State;
+    use crate::state::events::logged::LoggedPackets;
+    use crate::table::RuleTable;
+
+    const RULES: &str = "/ip firewall filter
+add chain=input connection-state=established action=accept
+add chain=input src-address-list=secured action=accept
+";
+
+    fn frame(source: u8) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([192, 0, 2, source], [203, 0, 113, 5], 64);
+        let mut frame = Vec::new();
+        builder.tcp(4000, 22, 1, 1024).syn().write(&mut frame, &[]).expect("a frame");
+        frame
+    }
+
+    /// Whether the source and the connection of each frame were hashed, with room for so many entries and connections.
+    fn prepared(room: usize, frames: &[Vec<u8>]) -> Vec<(bool, bool)> {
+        let state = State::with_secret(room, room, [1, 2]).expect("memory");
+        let rules = Arc::new(rsc::read(RULES.as_bytes()).rules);
+        let table = RuleTable::compile(rules, &Settings::default(), &state, Time::default()).expect("rules that run");
+        let (counters, logged) = (RuleCounters::new(table.rules().rules.len()), LoggedPackets::new(1));
+        let context = Context { table: &table, state: &state, counters: &counters, logged: &logged, wall: 0 };
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        let group = FrameGroup { side: Side::Outside, frames: &frames, max_frame: 1522, arrived: Time::default() };
+        let mut prepared = PreparedGroup::new();
+        prepared.prepare(group, context, &WorkerLocal::new(Random(1), HistoryWriter::new(1)));
+        let of = |frame: usize| {
+            let packet = prepared.packet(frame);
+            if let Some(hash) = packet.source_hash() {
+                let source = Ipv4Addr::from(*frames[frame][26..].first_chunk::<4>().expect("a source"));
+                assert_eq!(hash, state.lists.hash(AddressKey::from(std::net::IpAddr::from(source))));
+            }
+            (packet.source_hash().is_some(), packet.connection().is_some())
+        };
+        (0..frames.len()).map(of).collect()
+    }
+
+    #[test]
+    fn tables_beyond_the_caches_are_loaded_once_for_a_run_of_a_source() {
+        let frames = [frame(1), frame(2), frame(2), vec![0; 60]];
+        assert_eq!(prepared(20_000, &frames), [(true, true), (true, true), (false, true), (false, false)]);
+        assert_eq!(prepared(1_000, &frames), [(false, false); 4], "small tables are in the caches anyway");
     }
 }

@@ -66,6 +66,23 @@ impl KeyKind {
     }
 }
 
+/// An address as two words, the upper half first. The family is not part of them.
+#[inline]
+pub(crate) fn halves(address: IpAddr) -> [u64; 2] {
+    match address {
+        IpAddr::V4(v4) => [0, v4.to_bits().into()],
+        IpAddr::V6(v6) => [(v6.to_bits() >> 64) as u64, v6.to_bits() as u64],
+    }
+}
+
+/// The inverse of [`halves`].
+pub(crate) fn address_of_halves([high, low]: [u64; 2], is_v6: bool) -> IpAddr {
+    match is_v6 {
+        true => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
+        false => Ipv4Addr::from_bits(low as u32).into(),
+    }
+}
+
 impl From<IpAddr> for AddressKey {
     fn from(address: IpAddr) -> AddressKey {
         match address {

@@ -16,7 +16,7 @@
 //! Without load, batches are small and no event is omitted. Events of the *watched* source are always written, to
 //! separate sets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
@@ -27,6 +27,7 @@ use knockplane_policy::reason::Reason;
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
 
+use crate::state::key::{address_of_halves, halves};
 use crate::state::lists::ListId;
 
 /// Number of sets of a worker: 256 KiB, which stays in the second-level cache beside the batch.
@@ -188,7 +189,7 @@ impl History {
 
     /// The records of the source, without those that were written during a watch.
     pub fn of(&self, source: IpAddr) -> SourceHistory {
-        let set = &self.sets[self.set_of(words(source))];
+        let set = &self.sets[self.set_of(halves(source))];
         let mut records = Vec::new();
         read_set(set, source, &mut records);
         let horizon = Time::from_nanos(set[0].0[HORIZON].load(Acquire) & !CURSOR);
@@ -198,7 +199,7 @@ impl History {
     /// Makes the worker write all events of this source until `until`. Replaces the previous watch. The caller passes a
     /// unique id that is not 0.
     pub fn watch(&self, id: u64, source: IpAddr, until: Time) {
-        let (high, low) = words(source);
+        let [high, low] = halves(source);
         self.watch.source[0].store(high, Relaxed);
         self.watch.source[1].store(low, Relaxed);
         self.watch.is_v6.store(source.is_ipv6().into(), Relaxed);
@@ -220,16 +221,8 @@ impl History {
         watched
     }
 
-    fn set_of(&self, (high, low): (u64, u64)) -> usize {
+    fn set_of(&self, [high, low]: [u64; 2]) -> usize {
         folded(low ^ self.secret, high ^ self.secret.rotate_left(32)) as usize % SETS
-    }
-}
-
-/// An address as two words. The family is a bit of the subject.
-fn words(address: IpAddr) -> (u64, u64) {
-    match address {
-        IpAddr::V4(address) => (0, address.to_bits().into()),
-        IpAddr::V6(address) => ((address.to_bits() >> 64) as u64, address.to_bits() as u64),
     }
 }
 
@@ -259,10 +252,7 @@ impl CacheLine {
             (version.is_multiple_of(2) && self.0[VERSION].load(Relaxed) == version).then_some(words)
         })?;
         let subject = words[SUBJECT];
-        let source = match subject & IS_V6 {
-            0 => Ipv4Addr::from_bits(words[SOURCE_LOW] as u32).into(),
-            _ => Ipv6Addr::from_bits(u128::from(words[SOURCE_HIGH]) << 64 | u128::from(words[SOURCE_LOW])).into(),
-        };
+        let source = address_of_halves([words[SOURCE_HIGH], words[SOURCE_LOW]], subject & IS_V6 != 0);
         let (place, upper) = ((subject & (IS_FAILURE - 1)) as usize, (subject >> 32) as u32);
         let refusal = if subject & IS_FAILURE != 0 {
             HistoryCause::Failed { open: ListId(upper as u8), failure: *Failure::ALL.get(place)? }
@@ -310,8 +300,8 @@ pub(crate) struct RefusedPackets {
 
 /// The words that identify a record.
 struct RecordSubject {
-    /// The address of the source, in two words.
-    source: (u64, u64),
+    /// The address of the source. Its family is a bit of the subject.
+    source: [u64; 2],
     subject: u64,
     /// The number of the table that the rule in `subject` belongs to.
     table: u32,
@@ -395,19 +385,19 @@ impl HistoryWriter {
             | if packet.protocol.is_some() { HAS_PROTOCOL } else { 0 }
             | if packet.port.is_some() { HAS_PORT } else { 0 }
             | u64::from(packet.port.unwrap_or_default()) << 16;
-        let words = words(source);
-        let tag = folded(words.1 ^ subject ^ vlan >> 16, words.0 ^ self.history.secret ^ u64::from(table)) | 1;
+        let halves = halves(source);
+        let tag = folded(halves[1] ^ subject ^ vlan >> 16, halves[0] ^ self.history.secret ^ u64::from(table)) | 1;
         let set = if self.watches && source == self.watched {
             &self.history.watch.sets[(tag >> 8) as usize % WATCH_SETS]
         } else if self.left > 0 {
             self.left -= 1;
             self.open = self.left > 0 || self.watches;
-            &self.history.sets[self.history.set_of(words)]
+            &self.history.sets[self.history.set_of(halves)]
         } else {
             self.left_out = true;
             return;
         };
-        write(set, tag, &RecordSubject { source: words, subject, table }, told, count, arrived);
+        write(set, tag, &RecordSubject { source: halves, subject, table }, told, count, arrived);
     }
 
     /// Begins a watch of another source, and clears the records of the previous watch.
@@ -415,11 +405,8 @@ impl HistoryWriter {
     fn begin_watch(&mut self) {
         let watch = &self.history.watch;
         self.watch = watch.id.load(Acquire);
-        let [high, low] = [0, 1].map(|word: usize| watch.source[word].load(Relaxed));
-        self.watched = match watch.is_v6.load(Relaxed) {
-            0 => Ipv4Addr::from_bits(low as u32).into(),
-            _ => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
-        };
+        let halves = [0, 1].map(|word: usize| watch.source[word].load(Relaxed));
+        self.watched = address_of_halves(halves, watch.is_v6.load(Relaxed) != 0);
         self.until = Time::from_nanos(watch.until.load(Relaxed));
         watch.seen.store(0, Release);
         watch.sets.iter().flat_map(|set| &set[0].0).for_each(|word| word.store(0, Release));
@@ -429,7 +416,7 @@ impl HistoryWriter {
 
 /// Adds packets to a record, which it creates if necessary. Only the worker writes.
 fn write(set: &RecordSet, tag: u64, subject: &RecordSubject, told: u64, count: u32, arrived: Time) {
-    let RecordSubject { source: (high, low), subject, table } = *subject;
+    let RecordSubject { source: [high, low], subject, table } = *subject;
     let (tags, lines) = set.split_first().expect("a set has a first line");
     let known = (0..WAYS).find(|way| tags.0[*way].load(Relaxed) == tag);
     let horizon = tags.0[HORIZON].load(Relaxed);

@@ -1,11 +1,13 @@
 //! Keys of connections as the table stores and hashes them, and packets with the key of their connection.
 
 use std::hash::Hasher as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use knockplane_policy::eval::tracking::{End, FlowKey, Identity, Quoted};
 use knockplane_policy::packet::Vlan;
 use siphasher::sip::SipHasher13;
+
+use crate::state::key::{address_of_halves, halves};
 
 /// A [`FlowKey`] in numbers. Two packed keys are equal if and only if their keys are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,10 @@ impl PackedKey {
         let [protocol, kind] = protocol_and_kind.to_be_bytes();
         let [code, families] = code_and_families.to_be_bytes();
         let [one, other] = self.addresses;
-        let ends = [(address(one, families & 1 != 0), port), (address(other, families & 2 != 0), other_port)];
+        let ends = [
+            (address_of_halves(one, families & 1 != 0), port),
+            (address_of_halves(other, families & 2 != 0), other_port),
+        ];
         FlowKey { vlan: Vlan::from_bits(self.vlan), protocol, query: (kind, code), ends }
     }
 
@@ -99,22 +104,6 @@ impl From<&FlowKey> for PackedKey {
         let ports = u64::from(*port) << 48 | u64::from(*other_port) << 32;
         let query = u64::from(*protocol) << 24 | u64::from(*kind) << 16 | u64::from(*code) << 8;
         PackedKey { addresses: [halves(*one), halves(*other)], fields: ports | query | families, vlan: vlan.bits() }
-    }
-}
-
-#[inline]
-fn halves(address: IpAddr) -> [u64; 2] {
-    match address {
-        IpAddr::V4(v4) => [0, v4.to_bits().into()],
-        IpAddr::V6(v6) => [(v6.to_bits() >> 64) as u64, v6.to_bits() as u64],
-    }
-}
-
-fn address([high, low]: [u64; 2], is_v6: bool) -> IpAddr {
-    if is_v6 {
-        Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
-    } else {
-        Ipv4Addr::from_bits(low as u32).into()
     }
 }
 

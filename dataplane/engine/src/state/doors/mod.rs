@@ -216,6 +216,9 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
+    /// A value without a meaning.
+    pub(crate) const NONE: Visitor = Visitor { source: StoredSource { address: 0, network: 0 }, tag: 0 };
+
     /// The tag of the source at the door with this open list: the keyed hash of the source, XORed with a number of the
     /// door that is not 0. Two doors have different numbers, because the factor is odd. Two pairs of a source and a door
     /// share a tag only if the hashes of their sources differ by exactly the difference of the doors' numbers. Without

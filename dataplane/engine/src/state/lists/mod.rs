@@ -239,7 +239,8 @@ impl Lists {
         self.capacity
     }
 
-    /// Changes the shard of an address, whose hash may be known. If a lookup can see the change, the version of the shard changes too.
+    /// Changes the shard of an address, whose hash may be known. If a lookup can see the change, the version of the
+    /// shard changes too.
     fn change<T>(
         &self,
         key: AddressKey,

@@ -1,6 +1,6 @@
 //! One shard of the address lists: a slab of entries, a hash table over it, and a queue per level from oldest to
-//! newest. [`Shard::with_memory`] reserves everything; afterwards links change and nothing grows. [`Shard::populate`] writes
-//! the memory of slots, or the first use of a slot before that.
+//! newest. [`Shard::with_memory`] reserves everything; afterwards links change and nothing grows. [`Shard::populate`]
+//! writes the memory of slots, or the first use of a slot before that.
 //!
 //! ```text
 //! index     [ 2 · · | 0 1 · | · · · ]    buckets of a cache line each: slots of the addresses with a keyed hash
@@ -17,8 +17,8 @@
 //! address, by the search for room, or by a [`Shard::sweep`].
 //!
 //! When the slab is full, an addition replaces, in this order: an expired entry at the head of a queue; expired entries
-//! in the next [`EXPIRY_PROBES`](memory::EXPIRY_PROBES) slots; the oldest entry of the lowest level, unless that level is higher than its
-//! own. If there is none, the addition is refused.
+//! in the next [`EXPIRY_PROBES`](memory::EXPIRY_PROBES) slots; the oldest entry of the lowest level, unless that level
+//! is higher than its own. If there is none, the addition is refused.
 //!
 //! An entry may count for one peer alone, by a tag: an address can then be in a list up to [`MAX_PEERS`] times.
 //!
