@@ -15,6 +15,7 @@ mod doctor;
 mod drift;
 mod generation;
 mod holder;
+mod huge_pages;
 mod idle;
 mod manager;
 mod memory;

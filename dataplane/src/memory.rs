@@ -1,61 +1,13 @@
-//! Checks whether the configured memory is available, and asks for huge pages.
+//! Checks whether the configured memory is available.
 //!
 //! The address lists write all of their memory at start, and connections when rules first track them. Without a check,
 //! the kernel would grant a capacity that is too large, and would later kill this process, or another one, without a
 //! message about the cause.
 
-use std::ops::Range;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use knockplane_engine::state::connections::ConnectionTable;
-use knockplane_engine::state::lists::{FirstStepSettings, Lists};
-
-/// Asks the kernel for huge pages for the lists. Pages that exist already stay as they are.
-pub(crate) fn advise_huge_pages(lists: &Lists) {
-    give("lists", lists.regions(), knockplane_ring::advise_huge_pages);
-}
-
-/// Replaces the pages of the connection table, which exist already, by huge pages. No packet may be decided with the table
-/// before, because a worker would wait meanwhile.
-pub(crate) fn collapse_connections(connections: &ConnectionTable) {
-    give("connections", connections.regions(), |region| {
-        knockplane_ring::advise_huge_pages(region.clone())?;
-        knockplane_ring::collapse(region)
-    });
-}
-
-/// Replaces the pages of the lists by huge pages. The allocator has written a few pages of each shard before the advice, and
-/// a huge page is not allocated where a page exists.
-pub(crate) fn collapse_lists(lists: &Lists) {
-    give("lists", adjacent(lists.regions()), knockplane_ring::collapse);
-}
-
-/// Joins regions whose pages are adjacent, because a huge page may hold parts of several.
-fn adjacent(regions: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    let pages = |region: Range<usize>| region.start / PAGE * PAGE..region.end.next_multiple_of(PAGE);
-    let mut regions: Vec<_> = regions.into_iter().map(pages).collect();
-    regions.sort_by_key(|region| region.start);
-    let mut joined: Vec<Range<usize>> = Vec::new();
-    for region in regions {
-        match joined.last_mut() {
-            Some(last) if region.start <= last.end => last.end = last.end.max(region.end),
-            _ => joined.push(region),
-        }
-    }
-    joined
-}
-
-/// Without huge pages, the tables work as well. The status tells which part has them.
-fn give(table: &str, regions: Vec<Range<usize>>, mut give: impl FnMut(Range<usize>) -> io::Result<()>) {
-    let failed = regions.into_iter().filter_map(|region| give(region).err()).last();
-    if let Some(error) = failed {
-        tracing::debug!(table, %error, "the kernel gives no huge pages, or fewer");
-    }
-}
-
-/// The smallest size of a page.
-const PAGE: usize = 4096;
+use knockplane_engine::state::lists::FirstStepSettings;
 
 /// A sixteenth of the memory is reserved for everything else: rings, rules.
 const SHARE: u64 = 16;
@@ -266,14 +218,6 @@ mod tests {
     }
 
     const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal: 2000000 kB\nMemFree: 9 kB\nMemAvailable:  1000000 kB\n");
-
-    #[test]
-    fn regions_on_adjacent_pages_are_one() {
-        let page = |number: usize| number * PAGE;
-        let regions = vec![page(8) + 16..page(9), page(2) + 16..page(4) - 100, page(4) + 16..page(5) + 1];
-        assert_eq!(adjacent(regions), [page(2)..page(6), page(8)..page(9)]);
-        assert!(adjacent(Vec::new()).is_empty());
-    }
 
     #[test]
     fn the_machine_and_every_group_above_have_a_say() {

@@ -33,6 +33,7 @@ use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
 use crate::generation::Generation;
 use crate::holder;
+use crate::huge_pages;
 use crate::idle::Idle;
 use crate::manager::{
     DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
@@ -96,14 +97,14 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let mut state = State::reserve(config.list_capacity, capacity)?;
         state.lists.set_first_steps(config.first_steps)?;
         // Before entries are added: a page that exists stays as it is.
-        memory::advise_huge_pages(&state.lists);
+        huge_pages::advise_lists(&state.lists);
         let now = Clock::start().now();
         let mut names = ResolvedNames::load(state_dir)?;
         names.run(&stored.rules);
         let of_names = names.entries(&stored.rules, now);
         let mut table = RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
             .with_context(|| format!("rules of {}", stored.source))?;
-        state.connections().into_iter().for_each(memory::collapse_connections);
+        state.connections().into_iter().for_each(huge_pages::collapse_connections);
         // A panic ends the process.
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         entries.install(&state.lists, &of_names)?;
@@ -245,7 +246,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     // The memory was checked before. This call allocates it before another process can use it.
     shared.state.lists.populate();
-    memory::collapse_lists(&shared.state.lists);
+    huge_pages::collapse_lists(&shared.state.lists);
     let entries = {
         let running = shared.generation.load();
         entries.into_map(names.entries(running.rules(), running.table.begun()))?

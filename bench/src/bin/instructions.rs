@@ -1,10 +1,10 @@
-//! Counts the instructions of the engine, and its accesses to memory beyond a simulated cache. Neither depends on the load
-//! or speed of the machine: `make bench-check` compares them with `bench/baseline/instructions.toml` and fails if a
-//! workload takes more.
+//! Counts the instructions of the engine, and its accesses to memory beyond a simulated cache. Neither depends on the
+//! load or speed of the machine: `make bench-check` compares them with `bench/baseline/instructions.toml` and fails if
+//! a workload takes more.
 //!
-//! Each workload runs twice under Valgrind's callgrind, in two processes: once with half as many runs. The difference is the
-//! count of these runs, because preparation and end cancel out. Counting begins after the preparation, which takes a
-//! fraction of the time without it:
+//! Each workload runs twice under Valgrind's callgrind, in two processes: once with half as many runs. The difference
+//! is the count of these runs, because preparation and end cancel out. Counting begins after the preparation, which
+//! takes a fraction of the time without it:
 //!
 //! ```text
 //! check                          run, under callgrind
@@ -63,18 +63,18 @@ enum Task {
     },
 }
 
-/// Bounds of a change. Another decision of the compiler about one function stays within them; an additional hash or copy does
-/// not. Below the lower bound, a new baseline is due.
+/// Bounds of a change. Another decision of the compiler about one function stays within them; an additional hash or
+/// copy does not. Below the lower bound, a new baseline is due.
 const MOST: f64 = 1.10;
 const LEAST: f64 = 0.90;
 
-/// A change of the misses of an operation within this many lines is none, whatever its part. Runs with other addresses of
-/// the stack differ by 0.03.
+/// A change of the misses of an operation within this many lines is none, whatever its part. Runs with other addresses
+/// of the stack differ by 0.03.
 const LINES: f64 = 0.1;
 
-/// The simulated caches, the same on every machine: size, associativity and line size of L1 for instructions and for data, and
-/// of the last level. They are those of a small core whose last level it has to itself. A million entries or connections
-/// are far more than the last level. The table of rules, counters and the frames of a batch fit.
+/// The simulated caches, the same on every machine: size, associativity and line size of L1 for instructions and for
+/// data, and of the last level. They are those of a small core whose last level it has to itself. A million entries or
+/// connections are far more than the last level. The table of rules, counters and the frames of a batch fit.
 const CACHES: [&str; 4] = ["--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=1048576,16,64"];
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline/instructions.toml");
@@ -193,8 +193,8 @@ fn counted_sizes() -> [Size; 2] {
     [usual, beyond_caches]
 }
 
-/// Not counted: etherparse, which is not part of the engine; a workload with a single run, which cannot be halved; and the
-/// entries of a rule file, which take a minute to compile under Valgrind.
+/// Not counted: etherparse, which is not part of the engine; a workload with a single run, which cannot be halved; and
+/// the entries of a rule file, which take a minute to compile under Valgrind.
 fn is_counted(workload: &Workload<'_>) -> bool {
     !workload.name.ends_with("/etherparse") && !workload.name.starts_with("entries/") && workload.runs > 1
 }

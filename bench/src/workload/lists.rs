@@ -26,8 +26,8 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// The sizes, ascending: one shard; 64 shards that fit a cache; the capacity of the default configuration, 70 MB, more
-    /// than most caches; and 700 MB, more than any cache, which take some ten seconds to fill.
+    /// The sizes, ascending: one shard; 64 shards that fit a cache; the capacity of the default configuration, 70 MB,
+    /// more than most caches; and 700 MB, more than any cache, which take some ten seconds to fill.
     pub(crate) fn all() -> [Size; 4] {
         let sizes = [("1k", SMALL), ("100k", MIDDLE), ("1M", DEFAULT), ("10M", LARGE)];
         sizes.map(|(label, entries)| Size::new(label, entries))
@@ -69,8 +69,8 @@ impl Size {
     }
 }
 
-/// Slots that a sweep visits under one lock. The capacities of shards are multiples of it, so that a sweep of all slots visits
-/// each once.
+/// Slots that a sweep visits under one lock. The capacities of shards are multiples of it, so that a sweep of all slots
+/// visits each once.
 const STEP: usize = 512;
 
 const SMALL: usize = 2 * STEP;

@@ -25,9 +25,9 @@ pub fn read() -> Option<ProcessUsage> {
     })
 }
 
-/// Bytes of these ranges of addresses that are in huge pages; `None` if the kernel does not tell. The kernel counts them for
-/// each mapping, so a mapping that is only partly in a range counts with as many as can be in it. The call takes time in
-/// proportion to the memory of the process.
+/// Bytes of these ranges of addresses that are in huge pages; `None` if the kernel does not tell. The kernel counts
+/// them for each mapping, so a mapping that is only partly in a range counts with as many as can be in it. The call
+/// takes time in proportion to the memory of the process.
 pub fn huge_page_bytes(memory: &[Range<usize>]) -> Option<u64> {
     let mappings = Process::myself().ok()?.smaps().ok()?;
     let in_ranges = mappings.iter().map(|mapping| {

@@ -1,8 +1,8 @@
-//! Huge pages: the kernel holds memory in pages of 2 MiB instead of 4 KiB, if the process asks for them. An access to large
-//! tables then seldom waits for a page table.
+//! Huge pages: the kernel holds memory in pages of 2 MiB instead of 4 KiB, if the process asks for them. An access to
+//! large tables then seldom waits for a page table.
 //!
-//! The kernel decides by `/sys/kernel/mm/transparent_hugepage/enabled`: `madvise` and `always` permit huge pages, `never` does
-//! not. Source: Linux, Documentation/admin-guide/mm/transhuge.rst.
+//! The kernel decides by `/sys/kernel/mm/transparent_hugepage/enabled`: `madvise` and `always` permit huge pages,
+//! `never` does not. Source: Linux, Documentation/admin-guide/mm/transhuge.rst.
 
 use std::io;
 use std::ops::Range;
@@ -11,8 +11,8 @@ use std::ptr;
 /// Size of a huge page on x86-64, and on AArch64 with pages of 4 KiB.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// Asks for huge pages in this range of addresses. Pages that exist stay as they are, until the kernel replaces them in the
-/// background or [`collapse`] does.
+/// Asks for huge pages in this range of addresses. Pages that exist stay as they are, until the kernel replaces them in
+/// the background or [`collapse`] does.
 ///
 /// # Errors
 /// If the kernel has no huge pages, or no memory is mapped in a part of the range.
@@ -20,12 +20,12 @@ pub fn advise_huge_pages(memory: Range<usize>) -> io::Result<()> {
     advise(memory, libc::MADV_HUGEPAGE)
 }
 
-/// Replaces the pages of this range by huge pages at once, and allocates those that do not exist. A thread that accesses a
-/// page meanwhile waits for a copy of 2 MiB.
+/// Replaces the pages of this range by huge pages at once, and allocates those that do not exist. A thread that
+/// accesses a page meanwhile waits for a copy of 2 MiB.
 ///
 /// # Errors
-/// If the kernel cannot do this (before Linux 6.1), has too little contiguous memory, or no memory is mapped in a part of the
-/// range. It replaces as many pages as it can.
+/// If the kernel cannot do this (before Linux 6.1), has too little contiguous memory, or no memory is mapped in a part
+/// of the range. It replaces as many pages as it can.
 pub fn collapse(memory: Range<usize>) -> io::Result<()> {
     advise(memory, libc::MADV_COLLAPSE)
 }
@@ -39,8 +39,9 @@ pub(crate) fn advise(memory: Range<usize>, advice: libc::c_int) -> io::Result<()
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
     let start = memory.start / page * page;
     let bytes = memory.end.next_multiple_of(page) - start;
-    // SAFETY: in this process, these advices change neither contents nor protection of memory, only the pages that have the
-    // contents. So each reference to the memory stays valid. If no memory is mapped in the range, the call returns an error.
+    // SAFETY: in this process, these advices change neither contents nor protection of memory, only the pages that have
+    // the contents. So each reference to the memory stays valid. If no memory is mapped in the range, the call returns
+    // an error.
     match unsafe { libc::madvise(ptr::without_provenance_mut(start), bytes, advice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

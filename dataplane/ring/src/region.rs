@@ -27,8 +27,8 @@ pub(crate) struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// Allocates memory and its pages: huge pages, if the kernel gives them to memory that asks for them. Then a frame takes
-    /// fewer entries of the TLB.
+    /// Allocates memory and its pages: huge pages, if the kernel gives them to memory that asks for them. Then a frame
+    /// takes fewer entries of the TLB.
     ///
     /// The mapping is private, because the kernel gives shared memory no huge pages by default. It pins the pages of a
     /// UMEM, so it and the process access the same pages. A child process does not get them.
@@ -69,8 +69,8 @@ impl Region {
             // Linux before 5.14.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 for page in (0..self.bytes).step_by(PAGE) {
-                    // SAFETY: the byte is within the region, which nothing refers to yet. The write is volatile, so it is not
-                    // omitted although the byte is already 0.
+                    // SAFETY: the byte is within the region, which nothing refers to yet. The write is volatile, so it
+                    // is not omitted although the byte is already 0.
                     unsafe { self.start.add(page).write_volatile(0) };
                 }
                 Ok(())

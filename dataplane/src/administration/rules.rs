@@ -21,6 +21,7 @@ use knockplane_policy::wire::{NameAnswer, Reloaded, Response, RunningRules};
 use super::{Administration, RequestError, or_error};
 use crate::config::Config;
 use crate::generation::Generation;
+use crate::huge_pages;
 use crate::memory::{self, ConnectionMemory};
 use crate::stored_rules::{SourcedRules, StoredRules};
 
@@ -100,7 +101,7 @@ impl Administration {
         let running = shared.generation.load();
         // Its memory was written when it was allocated.
         if let Some(connections) = shared.state.connections().filter(|_| table.tracks() && !running.table.tracks()) {
-            memory::collapse_connections(connections);
+            huge_pages::collapse_connections(connections);
         }
         let number = running.number + 1;
         drop(running);
