@@ -13,6 +13,7 @@
 //! | [`door`]   | knock sequences as objects, and the rules that they become |
 //! | [`level`]  | the number of proofs it takes to be added to a list |
 //! | [`list_names`] | which lists exist, and which of them rules match |
+//! | [`carried`] | connections that the kernel's fast path carries, in memory that it shares with the engine |
 //! | [`event`]  | changes of list entries, and records from which another process restores them |
 //! | [`eval`]   | the reference evaluator: rules tried one by one, in order |
 //! | [`rsc`]    | reads RouterOS exports, reports every error, and writes exports |
@@ -23,6 +24,7 @@
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
 
+pub mod carried;
 #[cfg(test)]
 mod cases;
 pub mod doctor;

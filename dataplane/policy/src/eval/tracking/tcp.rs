@@ -178,6 +178,13 @@ impl TcpConnection {
         self.state
     }
 
+    /// The numbers and the window scale of each end, if the connection is established and every further segment without
+    /// SYN, FIN and RST is judged by the windows of both ends alone. The kernel's fast path can carry such a connection.
+    pub fn settled(&self) -> Option<(WindowNumbers, [u8; 2])> {
+        let is_established = self.state == TcpState::Established && self.remembered.is_none();
+        self.windows.settled().filter(|_| is_established)
+    }
+
     /// Whether both ends have closed the connection, or one end has aborted it.
     pub const fn is_closed(&self) -> bool {
         self.state.is_closed()

@@ -380,6 +380,14 @@ impl Windows {
         }
     }
 
+    /// The numbers and the window scale of each end, if every further segment without SYN, FIN and RST is judged by the
+    /// windows of both ends alone.
+    pub(super) fn settled(&self) -> Option<(WindowNumbers, [u8; 2])> {
+        let [one, other] = &self.ends;
+        let is_settled = |end: &Sender| end.flags & (flag::FIN | flag::SYN) == 0 && end.window > 0;
+        (!self.learned && is_settled(one) && is_settled(other)).then(|| (self.pack().0, [one.scale, other.scale]))
+    }
+
     /// Whether neither end has sent a FIN.
     pub(super) const fn is_open(&self) -> bool {
         (self.ends[0].flags | self.ends[1].flags) & flag::FIN == 0
