@@ -153,7 +153,7 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
     // A second dataplane fails here, before it changes an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
-    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame)?;
+    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame, None)?;
     let ring_settings = RingSettings { ring_size: config.ring_size, buffers };
     let memory = (0..queues).map(|_| Memory::take(&ring_settings)).collect::<Result<_, _>>()?;
     Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory })

@@ -1,5 +1,8 @@
 // The XDP program on both interfaces: every frame goes to the AF_XDP socket of its receive queue.
 //
+// Exception: userspace may have written a verdict for the flow of a frame; then the frame leaves on the other side at
+// once. See fast_path.h.
+//
 // One program is attached twice. The kernel waits for a grace period of RCU, some 15 ms, when the first attachment of a
 // program is made and when the last one ends. With two programs, a restart would wait twice as often.
 //
@@ -15,6 +18,8 @@
 #include <bpf/bpf_helpers.h>
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "fast_path.h"
 
 // The AF_XDP socket of each receive queue: first those of outside, then those of inside. The loader sets the size.
 struct {
@@ -32,6 +37,7 @@ struct settings {
     // receive frames of different queues in the order of arrival.
     __u32 stamp;
     __u32 may_split; // whether one of the two drivers may deliver a frame in parts
+    __u32 fast_path; // whether the maps of fast_path.h are in use
 };
 
 const volatile struct settings settings = {};
@@ -61,10 +67,11 @@ struct {
 
 // Counters by core. They show whether frames arrive on a worker's own core.
 struct counts {
-    __u64 seen;    // frames that arrived
+    __u64 seen;    // frames that arrived, except those that the fast path carried
     __u64 unbound; // of these, dropped because their queue has no socket
     __u64 unstamped; // of these, without the time that they should carry: the driver has no metadata
     __u64 tails; // of these, dropped because they may be the rest of a frame that was too long
+    struct misses misses; // of these, those that the fast path did not carry while it was on
 };
 
 struct {
@@ -81,11 +88,11 @@ int knockplane(struct xdp_md *frame)
     struct counts *counted = bpf_map_lookup_elem(&counts, &side);
     if (!counted)
         return XDP_DROP; // Cannot be: the map has this entry.
-    counted->seen++;
 
     // A queue that was added later has no socket, and no place in the maps.
     __u32 queue = side * settings.queues + frame->rx_queue_index;
     if (frame->rx_queue_index >= settings.queues) {
+        counted->seen++;
         counted->unbound++;
         return XDP_DROP;
     }
@@ -100,12 +107,17 @@ int knockplane(struct xdp_md *frame)
             bool was_split = *split == SPLIT;
             *split = frame->data_end - frame->data > *limit ? SPLIT : WHOLE;
             if (was_split) {
+                counted->seen++;
                 counted->tails++;
                 return XDP_DROP;
             }
             // A frame that is too long goes up to userspace, which counts it.
         }
     }
+
+    if (settings.fast_path && carry(frame, side, frame->rx_queue_index, &counted->misses) == XDP_REDIRECT)
+        return XDP_REDIRECT;
+    counted->seen++;
 
     if (settings.stamp) {
         // The arrival time, CLOCK_MONOTONIC in nanoseconds, directly in front of the frame, where the socket's reader

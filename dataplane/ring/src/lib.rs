@@ -12,6 +12,9 @@
 //! calls), `umem` (chunks), `queue` (one ring), `region` (memory). Of these, `rings`, `umem` and `queue` make no system
 //! call, and the tests run them on plain memory.
 //!
+//! [`FastPath`] has the tables by which the XDP program forwards frames itself, and [`RedirectLosses`] counts frames that
+//! are lost then. [`test_run`] runs a program on a frame, for tests.
+//!
 //! For load tests: [`Endpoint`] sends and receives frames of any content from userspace. [`LiveRun`] runs a program
 //! that creates frames in the kernel, and [`attach_native`] attaches a program of the caller.
 //!
@@ -29,6 +32,7 @@ mod buffers;
 mod device;
 mod endpoint;
 mod error;
+mod fast_path;
 mod host;
 mod huge_pages;
 mod ingress;
@@ -39,19 +43,25 @@ mod queue;
 mod region;
 mod rings;
 mod socket;
+mod test_run;
 mod umem;
 
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
 pub use device::{Device, HashFields, NicOffload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::RingError;
+pub use fast_path::{
+    CarriedCounts, Epoch, Epochs, FastPath, FastPathSizes, Flow, FlowConnection, FlowVerdict, IDLE as FLOW_IDLE,
+    LostFrames, Records, RedirectLosses, TRAILS, Written,
+};
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use huge_pages::{advise_huge_pages, collapse};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;
 pub use netlink::{Features, Link, LinkChanges, LinkCounters, LinkReader, XdpFeatures};
-pub use program::{CoreCounts, LoadedProgram, XdpMode, XdpProgram, attach_native};
+pub use program::{CoreCounts, FastPathMisses, LoadedProgram, XdpMode, XdpProgram, attach_native};
 pub use rings::{
     BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,
 };
 pub use socket::{SocketStatistics, raise_memlock_limit};
+pub use test_run::{XDP_DROP, XDP_REDIRECT, test_run};

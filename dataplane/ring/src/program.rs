@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem;
+use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread;
@@ -16,6 +17,7 @@ use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
 use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::{RELEASE_PATIENCE, RELEASE_RETRY, RingError, is_busy};
+use crate::fast_path::{self, FastPath, FastPathSizes};
 
 /// The mode of the program. A native program runs in the driver. A generic program runs after the driver, at a fraction
 /// of the speed.
@@ -56,6 +58,23 @@ pub struct CoreCounts {
     pub unstamped: u64,
     /// Of these, frames that were dropped because they may be the rest of a frame that was too long.
     pub tails: u64,
+    /// Of these, frames that came up while the fast path was on, by cause.
+    pub misses: FastPathMisses,
+}
+
+/// Frames that the fast path did not carry, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastPathMisses {
+    /// Frames without a flow: other protocols than TCP and UDP, fragments, options, two VLAN tags, ….
+    pub unfit: u64,
+    /// Frames of flows without a verdict.
+    pub unknown: u64,
+    /// Frames of flows whose verdict had ended.
+    pub ended: u64,
+    /// Frames that could not leave on the other side.
+    pub blocked: u64,
+    /// Packets of carried connections that a worker must track: SYN, FIN, RST, SACK, and segments outside the windows.
+    pub tracked: u64,
 }
 
 /// The program of `bpf/filter.c`, in the kernel and not attached yet.
@@ -63,6 +82,9 @@ pub struct CoreCounts {
 pub struct LoadedProgram {
     object: libbpf_rs::Object,
     queues: u32,
+    /// Whether the program has the maps of the fast path.
+    fast_path: Option<FastPathSizes>,
+    max_frame: u32,
 }
 
 /// The program of `bpf/filter.c` on one interface.
@@ -80,17 +102,43 @@ pub struct XdpProgram {
     _link: OwnedFd,
 }
 
+impl Add for FastPathMisses {
+    type Output = FastPathMisses;
+
+    fn add(self, other: FastPathMisses) -> FastPathMisses {
+        FastPathMisses {
+            unfit: self.unfit + other.unfit,
+            unknown: self.unknown + other.unknown,
+            ended: self.ended + other.ended,
+            blocked: self.blocked + other.blocked,
+            tracked: self.tracked + other.tracked,
+        }
+    }
+}
+
 impl LoadedProgram {
     /// Loads the program for outside and inside, with `queues` receive queues each. `max_frame` is the longest frame in
-    /// bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped.
+    /// bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped. With sizes of
+    /// its tables, the program has a fast path, which is off at first.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn load(devices: [&Device; 2], queues: u32, max_frame: u32) -> Result<Self, RingError> {
-        Self::load_for(devices[0], Some(devices[1]), queues, max_frame)
+    pub fn load(
+        devices: [&Device; 2],
+        queues: u32,
+        max_frame: u32,
+        fast_path: Option<FastPathSizes>,
+    ) -> Result<Self, RingError> {
+        Self::load_for(devices[0], Some(devices[1]), queues, max_frame, fast_path)
     }
 
-    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32, max_frame: u32) -> Result<Self, RingError> {
+    fn load_for(
+        outside: &Device,
+        inside: Option<&Device>,
+        queues: u32,
+        max_frame: u32,
+        fast_path: Option<FastPathSizes>,
+    ) -> Result<Self, RingError> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         libbpf_rs::set_print(Some((
             PrintLevel::Warn,
@@ -103,6 +151,7 @@ impl LoadedProgram {
             // The order of arrival can only be lost between queues.
             stamp: queues > 1,
             may_split: devices().any(|device| may_split(device.driver())),
+            fast_path,
         };
         let object = load(OBJECT, devices().count() as u32, settings).map_err(|error| {
             let names: Vec<_> = devices().map(Device::name).collect();
@@ -118,7 +167,26 @@ impl LoadedProgram {
                 keeps_frames_whole(&object, side, queues)?;
             }
         }
-        Ok(LoadedProgram { object, queues })
+        for (side, device) in (0..).zip(devices()) {
+            if fast_path.is_some() {
+                fast_path::set_peer(&object, side, device)?;
+            }
+        }
+        Ok(LoadedProgram { object, queues, fast_path, max_frame })
+    }
+
+    /// The tables of the fast path, if the program has one. `secret` determines the places of flows.
+    ///
+    /// # Errors
+    /// If the kernel does not map them.
+    pub fn fast_path(&self, secret: u64) -> Result<Option<FastPath>, RingError> {
+        let open = |sizes: FastPathSizes| FastPath::open(&self.object, &sizes, self.queues, secret, self.max_frame);
+        self.fast_path.map(open).transpose()
+    }
+
+    /// The loaded program.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        only_program(&self.object)
     }
 
     /// Attaches the program to both interfaces, native if the driver supports it, otherwise generic. Both interfaces
@@ -142,7 +210,7 @@ impl XdpProgram {
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
     pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, RingError> {
-        let LoadedProgram { object, queues } = LoadedProgram::load_for(device, None, queues, max_frame)?;
+        let LoadedProgram { object, queues, .. } = LoadedProgram::load_for(device, None, queues, max_frame, None)?;
         attach(Arc::new(object), device, 0, queues)
     }
 
@@ -158,15 +226,25 @@ impl XdpProgram {
     pub fn id(&self) -> Result<u32, RingError> {
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut length = mem::size_of_val(&info) as u32;
-        let program = self.object.progs().next().expect("the object holds one program");
+        let program = self.program();
         // SAFETY: the program's descriptor is open. The structure lives across the call, which gets its size. Its zero
         // fields request no arrays.
         let result =
-            unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut length) };
+            unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut length) };
         match result {
             0 => Ok(info.id),
             error => Err(RingError::system("cannot read the program's id", io::Error::from_raw_os_error(-error), "")),
         }
+    }
+
+    /// The loaded program.
+    fn program(&self) -> BorrowedFd<'_> {
+        only_program(&self.object)
+    }
+
+    /// A map of the program.
+    pub(crate) fn map(&self, name: &str) -> Map<'_> {
+        map(&self.object, name)
     }
 
     /// Redirects the frames of this queue to this AF_XDP socket.
@@ -210,9 +288,23 @@ impl XdpProgram {
             unbound: word(&bytes, 1),
             unstamped: word(&bytes, 2),
             tails: word(&bytes, 3),
+            misses: FastPathMisses {
+                unfit: word(&bytes, 4),
+                unknown: word(&bytes, 5),
+                ended: word(&bytes, 6),
+                blocked: word(&bytes, 7),
+                tracked: word(&bytes, 8),
+            },
         };
         Ok(per_core.into_iter().flatten().map(counts).collect())
     }
+}
+
+/// The descriptor lives as long as the object.
+fn only_program(object: &libbpf_rs::Object) -> BorrowedFd<'_> {
+    let program = object.progs().next().expect("the object holds one program");
+    // SAFETY: the object owns the program's descriptor, and is borrowed.
+    unsafe { BorrowedFd::borrow_raw(program.as_fd().as_raw_fd()) }
 }
 
 /// Attaches the program to one interface.
@@ -272,12 +364,14 @@ struct ProgramSettings {
     queues: u32,
     stamp: bool,
     may_split: bool,
+    fast_path: Option<FastPathSizes>,
 }
 
 impl ProgramSettings {
     fn encode(self) -> Vec<u8> {
-        let words = [self.inside, self.queues, u32::from(self.stamp), u32::from(self.may_split)];
-        words.map(u32::to_ne_bytes).concat()
+        let flags = [self.stamp, self.may_split, self.fast_path.is_some()].map(u32::from);
+        let words = [self.inside, self.queues].into_iter().chain(flags);
+        words.flat_map(u32::to_ne_bytes).collect()
     }
 }
 
@@ -288,6 +382,11 @@ fn load(bytes: &[u8], sides: u32, settings: ProgramSettings) -> Result<libbpf_rs
             map.set_max_entries(sides * settings.queues)?;
         } else if map.name().to_string_lossy().ends_with(".rodata") {
             map.set_initial_value(&settings.encode())?;
+        } else if let Some(sizes) = settings.fast_path
+            && let Some((_, entries)) =
+                sizes.map_entries(settings.queues).into_iter().find(|(name, _)| map.name() == *name)
+        {
+            map.set_max_entries(entries)?;
         }
     }
     open.load()
@@ -312,7 +411,7 @@ fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Res
     Ok(())
 }
 
-fn map<'o>(object: &'o libbpf_rs::Object, name: &str) -> Map<'o> {
+pub(crate) fn map<'o>(object: &'o libbpf_rs::Object, name: &str) -> Map<'o> {
     object.maps().find(|map| map.name() == name).expect("the program declares its maps")
 }
 
@@ -364,41 +463,30 @@ fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_run::test_run;
 
     const MAX_FRAME: u32 = 1522;
+
+    /// The index of the loopback interface in every network namespace.
+    const LOOPBACK: u32 = 1;
 
     /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
     /// No queue has a socket: a frame that is not a tail is unbound.
     fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
-        let settings = ProgramSettings { inside: 0, queues: 1, stamp: false, may_split };
+        let settings = ProgramSettings { inside: 0, queues: 1, stamp: false, may_split, fast_path: None };
         let object = load(OBJECT, 1, settings).expect("programs can be loaded, as root");
         set_longest(&object, MAX_FRAME).expect("the map has the entry");
         if keeps_whole {
             keeps_frames_whole(&object, 0, 1).expect("the map has the entry");
         }
-        let fd = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
         let link = OwnedFd::from(std::fs::File::open("/").unwrap());
         let mut program =
             XdpProgram { object: Arc::new(object), side: 0, queues: 1, mode: XdpMode::Generic, _link: link };
         let mut before = CoreCounts::default();
         let outcome = |length: &usize| {
             let frame = vec![0x45_u8; *length];
-            // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-            let context = [0, frame.len() as u32, 0, 1, 0, 0];
-            let mut options = libbpf_sys::bpf_test_run_opts {
-                sz: mem::size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-                data_in: frame.as_ptr().cast(),
-                data_size_in: frame.len() as u32,
-                ctx_in: (&raw const context).cast(),
-                ctx_size_in: mem::size_of_val(&context) as u32,
-                repeat: 1,
-                ..Default::default()
-            };
-            // SAFETY: the program's descriptor is open. Frame and context live across the call, and the options contain
-            // their lengths and their own.
-            let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(fd, &raw mut options) };
-            assert_eq!(result, 0, "a frame of {length} bytes: {}", io::Error::from_raw_os_error(-result));
+            test_run(program.program(), LOOPBACK, &frame).expect("the kernel runs the program");
             let after =
                 program.counts().expect("counters").into_iter().fold(CoreCounts::default(), |sum, core| CoreCounts {
                     seen: sum.seen + core.seen,

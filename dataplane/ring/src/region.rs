@@ -87,6 +87,14 @@ impl Region {
         Self::map(socket.as_raw_fd(), libc::MAP_SHARED | libc::MAP_POPULATE, bytes, offset)
     }
 
+    /// Maps the values of this array map, which has the flag `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    /// If the map is of another kind, or smaller.
+    pub(crate) fn of_map(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::map(map.as_raw_fd(), libc::MAP_SHARED, bytes, 0)
+    }
+
     fn map(fd: libc::c_int, flags: libc::c_int, bytes: usize, offset: libc::off_t) -> io::Result<Self> {
         // SAFETY: the kernel chooses an address at which nothing is mapped.
         let start =

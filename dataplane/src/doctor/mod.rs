@@ -174,7 +174,7 @@ impl Wire {
         }
         raise_memlock_limit();
         let max_frame = headers::max_frame(observed.link.mtu as usize) as u32;
-        Some(match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame) {
+        Some(match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, None) {
             Ok(_) => finding("the kernel takes the XDP program (it was loaded, and attached to nothing)".to_owned()),
             Err(error) => finding(error.to_string()).because(Level::Error, "the filter cannot start without it"),
         })

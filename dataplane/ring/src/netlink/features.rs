@@ -26,7 +26,7 @@ impl XdpFeatures {
     const NAMES: [(u64, &'static str); 7] = [
         (Self::BASIC, "native"),
         (Self::REDIRECT, "redirect"),
-        (1 << 2, "xmit"),
+        (Self::XMIT, "xmit"),
         (Self::ZERO_COPY, "zero-copy"),
         (1 << 4, "hw-offload"),
         (1 << 5, "rx-sg"),
@@ -34,6 +34,7 @@ impl XdpFeatures {
     ];
     const BASIC: u64 = 1;
     const REDIRECT: u64 = 1 << 1;
+    const XMIT: u64 = 1 << 2;
     const ZERO_COPY: u64 = 1 << 3;
     /// Bits of `enum netdev_xdp_rx_metadata` and their names.
     const METADATA: [(u64, &'static str); 3] = [(1, "timestamp"), (1 << 1, "hash"), (1 << 2, "vlan-tag")];
@@ -46,6 +47,11 @@ impl XdpFeatures {
     /// Whether the driver runs XDP programs itself but cannot redirect frames: then no frame reaches a socket.
     pub const fn cannot_redirect(self) -> bool {
         self.bits & (Self::BASIC | Self::REDIRECT) == Self::BASIC
+    }
+
+    /// Whether the interface can send frames that an XDP program redirects to it.
+    pub const fn can_send(self) -> bool {
+        self.bits & Self::XMIT != 0
     }
 
     /// Whether the driver has zero-copy for AF_XDP sockets.

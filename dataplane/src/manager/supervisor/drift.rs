@@ -190,6 +190,7 @@ impl Supervisor {
                 unbound: sum.unbound + core.unbound,
                 unstamped: sum.unstamped + core.unstamped,
                 tails: sum.tails + core.tails,
+                misses: sum.misses + core.misses,
             });
         }
         let counted = *counted;
