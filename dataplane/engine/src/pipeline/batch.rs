@@ -14,6 +14,7 @@ use crate::headers;
 use crate::pipeline::dependencies::Dependencies;
 use crate::pipeline::effects::{FirstEvaluation, OutOfOrder, PendingSteps, ReEvaluation};
 use crate::pipeline::evaluation::RuleEvaluation;
+use crate::pipeline::flow_decision::FlowDecision;
 use crate::pipeline::history::{History, HistoryCause, HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::prepare::{FrameGroup, GROUP, PreparedGroup, PreparedPacket};
@@ -37,6 +38,9 @@ pub struct Decider {
     /// Frames whose packets were evaluated, without those that the run cache decided: one bit each.
     evaluated: u64,
     dependencies: Box<[Dependencies; BATCH]>,
+    /// Whether decisions about flows are kept.
+    keeps_flow_decisions: bool,
+    flow_decisions: Box<[Option<FlowDecision>; BATCH]>,
     /// Frames with pending steps: one bit each.
     out_of_order: u64,
     pending: Box<[PendingSteps; BATCH]>,
@@ -59,6 +63,8 @@ impl Decider {
             non_ip: 0,
             evaluated: 0,
             dependencies: Box::new([Dependencies::on_table(0); BATCH]),
+            keeps_flow_decisions: false,
+            flow_decisions: Box::new([None; BATCH]),
             out_of_order: 0,
             pending: Box::new([PendingSteps::default(); BATCH]),
             answered: 0,
@@ -69,6 +75,11 @@ impl Decider {
     /// Dropped packets and failed knocks of this worker, by source.
     pub fn history(&self) -> Arc<History> {
         self.local.history.history()
+    }
+
+    /// Keeps the decisions about flows from the next batch on, or not: see [`Decider::flow_decision`].
+    pub fn keep_flow_decisions(&mut self, keep: bool) {
+        self.keeps_flow_decisions = keep;
     }
 
     /// Decides about frames that arrived on one side, in their order. Returns one decision for each of the first
@@ -104,12 +115,13 @@ impl Decider {
         if !frames.is_empty() {
             self.local.history.begin_batch(arrived(0));
         }
+        let keeps_flow_decisions = self.keeps_flow_decisions;
         let results = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.pending);
-        let mut results = results.zip(&mut *self.dependencies);
+        let mut results = results.zip(self.dependencies.iter_mut().zip(&mut *self.flow_decisions));
         for group in frames[..frames.len().min(BATCH)].chunks(GROUP) {
             let frames = FrameGroup { side, frames: group, max_frame: self.max_frame, arrived: arrived(decided) };
             self.prepared.prepare(frames, context, &self.local);
-            for ((index, frame), (((decision, reply), pending), dependencies)) in
+            for ((index, frame), (((decision, reply), pending), (dependencies, flow_decision))) in
                 group.iter().enumerate().zip(results.by_ref())
             {
                 // The packet is not moved: a move would wait for the writes of its fields.
@@ -134,6 +146,9 @@ impl Decider {
                             self.evaluated |= 1 << decided;
                             self.answered |= u64::from(evaluation.effects.answered) << decided;
                             let matches = &evaluation.effects.matches;
+                            if keeps_flow_decisions {
+                                *flow_decision = FlowDecision::of(&evaluation.facts, decision, matches, dependencies);
+                            }
                             run = PacketRun::begin(packet, now, decision, matches, dependencies);
                             if run.is_none() && decision.verdict == Verdict::Drop {
                                 let refusal = matches.refusal(decision.reason, context.table);
@@ -174,12 +189,26 @@ impl Decider {
     /// The dependencies of the decision about this frame of the last batch. `None` for a frame that rules did not see:
     /// the settings and a rate decide it.
     pub fn dependencies(&self, frame: usize) -> Option<&Dependencies> {
+        self.dependencies.get(self.evaluated(frame)?)
+    }
+
+    /// The frame whose evaluation decided about this frame of the last batch. A packet of a run has the decision of the
+    /// run's first packet, the last one that was evaluated before it.
+    fn evaluated(&self, frame: usize) -> Option<usize> {
         if frame >= self.decided || self.non_ip >> frame & 1 == 1 {
             return None;
         }
-        // A packet of a run has the dependencies of the run's first packet, the last one that was evaluated before it.
         let evaluated = self.evaluated & (u64::MAX >> (BATCH - 1 - frame));
-        self.dependencies.get(evaluated.checked_ilog2()? as usize)
+        Some(evaluated.checked_ilog2()? as usize)
+    }
+
+    /// The decision about this frame of the last batch, if it holds for further packets of its flow. `None` unless
+    /// such decisions are kept.
+    pub fn flow_decision(&self, frame: usize) -> Option<&FlowDecision> {
+        if !self.keeps_flow_decisions {
+            return None;
+        }
+        self.flow_decisions[self.evaluated(frame)?].as_ref()
     }
 
     /// The frames of the last batch with pending steps: one bit each. An earlier packet of the same source may enable

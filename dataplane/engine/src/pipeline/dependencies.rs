@@ -38,6 +38,8 @@ pub enum Dependency {
     /// could read. No version shows whether another packet changes the connection: only its expiry is part of
     /// [`Dependencies::until`].
     Connection,
+    /// A matcher read the bytes or the rate of the connection, which each packet changes.
+    ConnectionTraffic,
     /// The packet is a fragment. Its verdict depends on the first fragment of its datagram, or is stored for the later
     /// ones.
     Fragment,
@@ -126,6 +128,13 @@ impl Dependencies {
     #[inline]
     pub const fn is_cacheable(&self) -> bool {
         self.set.without(Dependency::Length).is_empty()
+    }
+
+    /// Whether all packets of the flow, of any length, get the same decision while the dependencies are current. If the
+    /// packet was tracked, this holds while the state of its connection is unchanged.
+    #[inline]
+    pub(crate) const fn hold_for_flow(&self) -> bool {
+        self.set.without(Dependency::Connection).is_empty()
     }
 
     /// Whether the facts that the decision read are unchanged and unexpired at `now`, which must not be before the

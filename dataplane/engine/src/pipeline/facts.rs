@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use knockplane_policy::eval::tracking::Stays;
 use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
+use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
 use crate::pipeline::Context;
@@ -12,7 +13,7 @@ use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::pipeline::prepare::PreparedPacket;
 use crate::state::connections::{
-    ConnectionTable, ConnectionView, Observation, PreparedConnection, Storage, TrackingResult,
+    ConnectionTable, ConnectionView, DecidedConnection, Observation, PreparedConnection, Storage, TrackingResult,
 };
 use crate::state::doors::Visitor;
 use crate::state::key::AddressKey;
@@ -49,6 +50,15 @@ pub(super) struct PacketFacts<'a> {
     pub(super) scans: Option<bool>,
     /// The patterns that the payload of this packet alone matches. `None` before the first rule that needs them.
     payload_patterns: Option<PatternSet>,
+}
+
+/// A lookup that a decision made: of an address, for a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AskedAddress {
+    pub(super) key: AddressKey,
+    pub(super) peer_tag: u32,
+    /// The result.
+    pub(super) membership: Membership,
 }
 
 /// Whether a packet is a first or later fragment. Cheaper than [`Packet::fragment`].
@@ -120,13 +130,40 @@ impl<'a> PacketFacts<'a> {
         self.destination_lists.get_or_insert_default()
     }
 
+    /// The tag of a peer; 0 for tables without doors, whose lists have no entries for a single peer.
+    #[inline]
+    fn peer_tag(&self, peer: IpAddr) -> u32 {
+        let Context { table, state, .. } = self.context;
+        if table.has_doors() { state.lists.peer_tag(peer) } else { 0 }
+    }
+
     #[inline]
     fn look_up(&mut self, key: AddressKey, hash: Option<AddressHash>, peer: IpAddr) -> &Lookup {
         let Context { table, state, .. } = self.context;
-        let peer_tag = if table.has_doors() { state.lists.peer_tag(peer) } else { 0 };
+        let peer_tag = self.peer_tag(peer);
         let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now, hash };
         let entries = TableEntries { table: table.number(), entries: table.entries() };
         self.local.lookup_cache.look_up(&state.lists, entries, query)
+    }
+
+    /// The lookups of source and destination that the rules needed.
+    pub(super) fn asked(&self) -> [Option<AskedAddress>; 2] {
+        let (source, destination) = (self.packet.source, self.packet.destination);
+        let asked = |address: IpAddr, peer: IpAddr, membership: Option<Membership>| {
+            let key = AddressKey::from(address).in_vlan(self.vlan);
+            membership.map(|membership| AskedAddress { key, peer_tag: self.peer_tag(peer), membership })
+        };
+        [asked(source, destination, self.source_lists), asked(destination, source, self.destination_lists)]
+    }
+
+    /// The established connection of the packet. `None` if there is none, or if each of its packets is inspected.
+    pub(super) fn decided_connection(&self) -> Option<DecidedConnection> {
+        let seen = self.seen.as_ref()?;
+        let ConnectionView { key, back, fasttracked, door, .. } = *seen.flow.as_ref()?;
+        let is_settled = seen.state == ConnectionState::Established && seen.stays == Stays::Yes && !seen.is_deferred;
+        let is_inspected = self.context.table.payload_matchers().is_some();
+        let decided = DecidedConnection { key, is_reply: back?, fasttracked, door };
+        (is_settled && !is_inspected).then_some(decided)
     }
 
     /// The connection of the packet, or the one it is related to.

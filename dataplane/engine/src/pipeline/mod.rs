@@ -17,6 +17,7 @@
 //! | `effects`         | the changes that rules make, at the first evaluation of a packet and at later ones |
 //! | `facts`           | a packet, and everything that was looked up about it |
 //! | [`dependencies`]  | the facts that a decision depended on |
+//! | [`flow_decision`] | decisions that hold for the further packets of a flow, for the kernel's fast path |
 //! | `local`           | memory of one worker that evaluations use |
 //! | `lookup_cache`    | lookups of addresses in the lists, cached by each worker |
 //! | [`counters`]      | packets and bytes of each rule |
@@ -33,6 +34,7 @@ pub mod dependencies;
 mod effects;
 mod evaluation;
 mod facts;
+pub mod flow_decision;
 pub mod history;
 mod local;
 mod lookup_cache;
@@ -60,7 +62,7 @@ pub use crate::pipeline::batch::{BATCH, Decider};
 pub use crate::pipeline::effects::{OutOfOrder, PendingSteps};
 
 /// Verdict and reason for one frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Decision {
     /// What happens to the frame.
     pub verdict: Verdict,

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crossbeam::utils::CachePadded;
+use knockplane_policy::carried::CarriedConnections;
 use knockplane_policy::door;
 use knockplane_policy::eval::limits::Bucket;
 use knockplane_policy::eval::replies::{ICMP_ERRORS, TARPIT_ACK_INTERVAL};
@@ -34,7 +35,7 @@ use knockplane_policy::time::Time;
 use crate::state::connections::ConnectionTable;
 use crate::state::doors::Visitors;
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address};
-use crate::state::lists::{CapacityError, Lists};
+use crate::state::lists::{CapacityError, EpochWords, Lists};
 
 /// The state of one dataplane, shared by all workers.
 pub struct State {
@@ -44,6 +45,8 @@ pub struct State {
     connection_capacity: usize,
     /// Allocated when rules first track connections.
     connections: OnceLock<ConnectionTable>,
+    /// The records of carried connections, if there is a fast path.
+    carried: OnceLock<CarriedConnections>,
     /// Allocated when there are doors.
     visitors: OnceLock<Visitors>,
     /// Datagrams whose first fragment was forwarded.
@@ -89,6 +92,7 @@ impl State {
             secret,
             connection_capacity,
             connections: OnceLock::new(),
+            carried: OnceLock::new(),
             visitors: OnceLock::new(),
             datagrams: Keyed::new(fewer(connection_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
@@ -109,10 +113,24 @@ impl State {
 
     /// Tracks connections from now on, and inspects their payloads if rules need that. Allocates the memory once.
     pub(crate) fn track(&self, inspects_payloads: bool) {
-        let connections = self.connections.get_or_init(|| ConnectionTable::new(self.connection_capacity, self.secret));
+        let connections = self.connections.get_or_init(|| {
+            let connections = ConnectionTable::new(self.connection_capacity, self.secret);
+            self.carried.get().into_iter().for_each(|records| connections.set_carried(records));
+            connections
+        });
         if inspects_payloads {
             connections.inspect_payloads();
         }
+    }
+
+    /// Lets the kernel carry flows: changes of addresses bump these epochs, and connections have these records, one for each
+    /// slot of their table ([`ConnectionTable::slots`]). Called once, before workers decide.
+    pub fn set_fast_path(&mut self, epochs: EpochWords, records: CarriedConnections) {
+        self.lists.set_epochs(epochs);
+        if let Some(connections) = self.connections.get() {
+            connections.set_carried(&records);
+        }
+        let _ = self.carried.set(records);
     }
 
     /// The connections, if rules have tracked them since start.

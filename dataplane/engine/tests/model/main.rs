@@ -20,7 +20,7 @@ mod state {
 
     /// Replaces `src/state/sync.rs`.
     pub(crate) mod sync {
-        pub(crate) use shuttle::sync::atomic::AtomicU64;
+        pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
         pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     }
 }
@@ -38,7 +38,7 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 use shuttle::scheduler::DfsScheduler;
 use shuttle::sync::Arc;
-use shuttle::sync::atomic::{AtomicBool, Ordering};
+use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use shuttle::{Config, Runner, thread};
 
 use crate::pipeline::lookup_cache::{AddressQuery, LookupCache, TableEntries};
@@ -53,7 +53,7 @@ const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 type Model = (&'static str, fn());
 
 fn main() {
-    let models: [Model; 13] = [
+    let models: [Model; 17] = [
         ("a first step that arrives twice is taken once", first_steps_at_once),
         ("a last step that arrives twice opens once", last_steps_at_once),
         ("steps on two queues open once, whoever is faster", steps_on_two_queues),
@@ -61,6 +61,10 @@ fn main() {
         ("what was added is seen, also by who has looked before", additions_are_seen),
         ("what was removed is seen by who has looked before", removals_are_seen),
         ("what was evicted is seen by who has looked before", evictions_are_seen),
+        ("a verdict in the kernel ends when its source is added", verdicts_end_with_additions),
+        ("so when it is removed", verdicts_end_with_removals),
+        ("so when it is evicted", verdicts_end_with_evictions),
+        ("so when static entries change", verdicts_end_with_static_entries),
         ("events have numbers without a gap, and are read or known to be missed", events::a_ring_with_room),
         ("so in a ring of one event", events::a_ring_that_is_too_small),
         ("a subscriber has the entries of the lists in the end", events::one_entry_is_followed),
@@ -196,4 +200,38 @@ fn removals_are_seen() {
 fn evictions_are_seen() {
     let evict = |lists: &Lists, list| assert_eq!(lists.add(list, OTHER, at(100), at(1)), AddOutcome::New);
     watch(1, add, evict, false);
+}
+
+/// A worker looks up the source for a verdict, while another thread changes the lists. If the epochs of the lookup are
+/// unchanged in the end, so is its result.
+fn verdict(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)) {
+    let epochs: std::sync::Arc<Vec<AtomicU32>> = std::sync::Arc::new((0..8).map(|_| AtomicU32::new(0)).collect());
+    let mut lists = Lists::with_room(capacity, [1, 2], EventRoom { ring: 4, removals: 2 }).expect("little memory");
+    lists.set_epochs(std::sync::Arc::<Vec<AtomicU32>>::clone(&epochs));
+    let list = lists.bind("door", 0).expect("room for one");
+    before(&lists, list);
+    let lists = Arc::new(lists);
+    let mine = Arc::clone(&lists);
+    let changer = thread::spawn(move || change(&mine, list));
+    let (lookup, read) = lists.lookup_with_epochs(SOURCE.into(), 0, at(2)).expect("there are epochs");
+    changer.join().expect("no panic");
+    let counts = read.iter().all(|epoch| epochs[epoch.place as usize].load(Ordering::Relaxed) == epoch.value);
+    assert!(!counts || lists.membership(SOURCE, 0, at(2)) == lookup.membership.lists, "a verdict that does not hold");
+}
+
+fn verdicts_end_with_additions() {
+    verdict(4, |_, _| {}, add);
+}
+
+fn verdicts_end_with_removals() {
+    verdict(4, add, |lists, list| assert!(lists.remove(list, SOURCE, at(1))));
+}
+
+fn verdicts_end_with_evictions() {
+    verdict(1, add, |lists, list| assert_eq!(lists.add(list, OTHER, at(100), at(1)), AddOutcome::New));
+}
+
+fn verdicts_end_with_static_entries() {
+    let change = |lists: &Lists, list| lists.set_static_entries([(list, (SOURCE, SOURCE), None)].into_iter());
+    verdict(4, |_, _| {}, change);
 }

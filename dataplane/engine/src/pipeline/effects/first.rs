@@ -43,7 +43,7 @@ pub(in crate::pipeline) struct Matches {
 
 impl Matches {
     /// Maximum number of recorded rules. Most packets match one or two rules.
-    const CAPACITY: usize = 4;
+    pub(in crate::pipeline) const CAPACITY: usize = 4;
 
     const NONE: Matches =
         Matches { rules: [0; Matches::CAPACITY], length: 0, is_complete: true, last: 0, default_of: None };

@@ -39,8 +39,14 @@ impl<E: Effects> RuleEvaluation<'_, E> {
                 let utc = (wall + i128::from(facts.now.as_nanos())).div_euclid(1_000_000_000);
                 clock::holds(utc + i128::from(table.settings().time_zone.seconds()), *from, *to, *days)
             }
-            StateTest::ConnectionBytes { from, to } => (*from..=*to).contains(&facts.flow()?.bytes),
-            StateTest::ConnectionRate(from, to) => (*from..=*to).contains(&facts.flow()?.last_second.saturating_mul(8)),
+            StateTest::ConnectionBytes { from, to } => {
+                facts.dependencies.insert(Dependency::ConnectionTraffic);
+                (*from..=*to).contains(&facts.flow()?.bytes)
+            }
+            StateTest::ConnectionRate(from, to) => {
+                facts.dependencies.insert(Dependency::ConnectionTraffic);
+                (*from..=*to).contains(&facts.flow()?.last_second.saturating_mul(8))
+            }
             StateTest::Content(content) => {
                 facts.dependencies.insert(Dependency::Payload);
                 content.find(packet.payload).is_some()

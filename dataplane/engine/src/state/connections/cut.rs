@@ -58,6 +58,7 @@ impl ConnectionTable {
         }
         let mut tcp = set.tcp(place, slot.flags());
         tcp.close();
+        set.end_verdicts(place);
         let flags = set.set_tcp(place, slot.flags(), &tcp).with_cut();
         slot.set_flags(flags);
         slot.set_expiry(now + flags.timeout(tracking, cut.protocol));

@@ -21,7 +21,7 @@ pub(crate) struct PackedKey {
 }
 
 /// A packed key with its hash, which selects the set and the tag of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HashedKey {
     pub(crate) key: PackedKey,
     pub(super) hash: u64,

@@ -9,11 +9,13 @@
 //!
 //! [`knockplane_policy::eval::tracking`] defines the states of a connection and their timeouts.
 
+mod carried;
 mod cut;
 mod info;
 mod key;
 mod link;
 mod payload;
+mod records;
 mod set;
 mod slot;
 #[cfg(test)]
@@ -30,6 +32,8 @@ use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
+pub use self::carried::ConnectionRecord;
+pub(crate) use self::carried::DecidedConnection;
 pub use self::cut::CutConnection;
 pub use self::info::{AddressConnections, ConnectionInfo};
 use self::key::EndIndex;
@@ -269,6 +273,7 @@ impl ConnectionTable {
         let set = self.set_of(key).lock();
         if let Some(place) = set.find(key, now) {
             let slot = set.slot(place);
+            set.end_verdicts(place);
             slot.set_flags(slot.flags().with_fasttrack());
         }
     }
@@ -347,7 +352,8 @@ impl ConnectionTable {
         }
         let swaps = tcp.take(segment, is_reply, step);
         let flags = set.set_tcp(place, flags, &tcp).with_both_ways(step == TcpStep::Cross);
-        let flags = if swaps { flags.with_directions_swapped() } else { flags };
+        set.record_numbers(place, &tcp);
+        let mut flags = if swaps { flags.with_directions_swapped() } else { flags };
         match step {
             TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge | TcpStep::Cross => {
                 slot.set_flags(flags);
@@ -356,7 +362,12 @@ impl ConnectionTable {
                 let state = if challenged { ConnectionState::Established } else { flags.state() };
                 return Some(Advance::Stored(Advanced { place, state, stays: Stays::Yes, counts: false }));
             }
-            TcpStep::Reopen => set.restart(place, payload_matchers),
+            TcpStep::Reopen => {
+                // The record has the numbers of the connection before.
+                set.leave_record(place, now);
+                flags = flags.without_record();
+                set.restart(place, payload_matchers);
+            }
             _ => {}
         }
         let stays = if step == TcpStep::Over { Stays::No } else { Stays::Yes };
@@ -425,6 +436,7 @@ impl ConnectionTable {
             let mut tcp = set.tcp(place, flags);
             tcp.extend(flags.is_reply(source), base.wrapping_add(end));
             flags = set.set_tcp(place, flags, &tcp);
+            set.record_numbers(place, &tcp);
         }
         let advanced = set.count(place, flags, &arrival, Stays::Yes);
         let seen = set.result(&advanced, &arrival);
@@ -455,8 +467,13 @@ impl ConnectionTable {
     }
 
     #[inline]
+    fn index_of(&self, key: &HashedKey) -> usize {
+        key.hash as usize & (self.sets.len() - 1)
+    }
+
+    #[inline]
     fn set_of(&self, key: &HashedKey) -> &ConnectionSet {
-        &self.sets[key.hash as usize & (self.sets.len() - 1)]
+        &self.sets[self.index_of(key)]
     }
 }
 

@@ -17,6 +17,7 @@ use knockplane_policy::time::Time;
 use super::key::HashedKey;
 use super::link::LinkHeader;
 use super::payload::InspectedPayload;
+use super::records::SetRecords;
 use super::slot::{EvictionRank, Flags, Slot};
 use crate::state::lanes::{LANES_OF_16, equal_lanes, store_bits};
 
@@ -39,6 +40,8 @@ struct ColdParts {
     payloads: Option<Box<[InspectedPayload; WAYS]>>,
     begun: [BegunConnection; WAYS],
     rare: [RareParts; WAYS],
+    /// The records of the fast path, if there is one.
+    records: Option<SetRecords>,
 }
 
 /// The cold part that the begin of a connection writes.
@@ -59,10 +62,17 @@ pub(super) struct RareParts {
     remembered: Option<RememberedSyn>,
     /// The link header of the packet that a door's rule accepted, if the connection belongs to a door.
     pub(super) link: LinkHeader,
+    /// The time from which the slot's record of the fast path can be used for another connection.
+    pub(super) record_free: Time,
 }
 
 impl RareParts {
-    const NONE: RareParts = RareParts { cut: Time::from_nanos(0), remembered: None, link: LinkHeader::NONE };
+    const NONE: RareParts = RareParts {
+        cut: Time::from_nanos(0),
+        remembered: None,
+        link: LinkHeader::NONE,
+        record_free: Time::from_nanos(0),
+    };
 }
 
 /// Parts of the keys' hashes, 16 bits for each slot: an odd number, or 0 for a free slot. An expired connection may
@@ -127,7 +137,7 @@ impl ConnectionSet {
         ConnectionSet {
             slots: [const { Slot::new() }; WAYS],
             tags: Tags([const { AtomicU64::new(0) }; Tags::WORDS]),
-            cold: Mutex::new(ColdParts { payloads: None, begun, rare: [RareParts::NONE; WAYS] }),
+            cold: Mutex::new(ColdParts { payloads: None, begun, rare: [RareParts::NONE; WAYS], records: None }),
         }
     }
 
@@ -165,16 +175,32 @@ impl<'a> LockedSet<'a> {
         &self.slots[place]
     }
 
+    /// The records of the fast path, if there is one.
+    pub(super) fn records(&self) -> Option<&SetRecords> {
+        self.cold.records.as_ref()
+    }
+
+    pub(super) fn set_records(&mut self, records: SetRecords) {
+        self.cold.records = Some(records);
+    }
+
+    /// Whether the slot has a connection that has not expired. A carried connection is as young as its last packet.
+    #[inline]
+    fn is_known(&self, place: usize, now: Time) -> bool {
+        self.refresh(place);
+        self.slots[place].is_known(now)
+    }
+
     /// The slots of known connections.
     pub(super) fn known(&self, now: Time) -> impl Iterator<Item = usize> {
-        (0..WAYS).filter(move |place| self.slots[*place].is_known(now))
+        (0..WAYS).filter(move |place| self.is_known(*place, now))
     }
 
     #[inline]
     pub(super) fn find(&self, key: &HashedKey, now: Time) -> Option<usize> {
         self.tags.places(Tag::of(key)).find(|place| {
             let slot = &self.slots[*place];
-            slot.has_key(&key.key) && slot.is_known(now)
+            slot.has_key(&key.key) && self.is_known(*place, now)
         })
     }
 
@@ -189,12 +215,13 @@ impl<'a> LockedSet<'a> {
     /// Frees the slots of all expired connections, so that the next connections find them by their tags. Returns one of
     /// them.
     fn free_expired(&self, now: Time) -> Option<usize> {
-        let expired = |place: &usize| !self.slots[*place].is_known(now);
+        let expired = |place: &usize| !self.is_known(*place, now);
         (0..WAYS).filter(expired).inspect(|place| self.tags.set(*place, Tag::FREE)).last()
     }
 
     /// Begins a connection in this slot. The caller stores its expiry.
     pub(super) fn begin(&mut self, place: usize, key: &HashedKey, flags: Flags, serial: u64, now: Time) {
+        self.leave_record(place, now);
         self.tags.set(place, Tag::of(key));
         self.slots[place].begin(&key.key, flags, now);
         self.cold.begun[place] = BegunConnection { serial, marks: (0, 0) };
@@ -202,6 +229,7 @@ impl<'a> LockedSet<'a> {
 
     /// Removes the connection in this slot.
     pub(super) fn remove(&self, place: usize, now: Time) {
+        self.end_verdicts(place);
         self.tags.set(place, Tag::FREE);
         self.slots[place].set_expiry(now);
     }

@@ -43,6 +43,7 @@ pub(super) struct Slot {
 /// | 0–23 | [`PackedTcp::flags`] |
 /// | 24–31 | one bit each: [`Flags::SIDE`] and the following constants |
 /// | 32–39 | the open list of the door through which the connection began |
+/// | 40 | [`Flags::HAS_RECORD`] |
 /// | 48–63 | the high parts of [`ByteRate`] |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flags(u64);
@@ -68,6 +69,8 @@ impl Flags {
     const CUT: u64 = 1 << 30;
     const HAS_DOOR: u64 = 1 << 31;
     const DOOR: u32 = 32;
+    /// The fast path has a record of the connection.
+    pub(super) const HAS_RECORD: u64 = 1 << 40;
     /// Positions of the high parts of [`ByteRate`].
     const RATE: [u32; 2] = [48, 56];
     const BOTH_RATES: u64 = 0xffff << Flags::RATE[0];
@@ -83,12 +86,16 @@ impl Flags {
         )
     }
 
-    const fn contains(self, flag: u64) -> bool {
+    pub(super) const fn contains(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
 
-    const fn with(self, flag: u64) -> Flags {
+    pub(super) const fn with(self, flag: u64) -> Flags {
         Flags(self.0 | flag)
+    }
+
+    pub(super) const fn without(self, flag: u64) -> Flags {
+        Flags(self.0 & !flag)
     }
 
     pub(super) const fn side(self) -> Side {
@@ -363,6 +370,30 @@ impl Slot {
         self.set_flags(Flags(flags.0 & !Flags::BOTH_RATES | high));
         self.last.store(now.as_nanos(), Relaxed);
         self.bytes.store(self.bytes() + u64::from(ip_length), Relaxed);
+    }
+
+    /// Adds packets that the kernel has forwarded: the time of the last one, their IP bytes, and the numbers after them.
+    /// The connection lives as long after its last packet as before. The bytes do not count for the rate.
+    pub(super) fn add_carried(&self, last: Time, bytes: u64, WindowNumbers { windows, sequences }: &WindowNumbers) {
+        let before = self.last();
+        if last > before {
+            let lifetime = self.expiry().since(before);
+            self.last.store(last.as_nanos(), Relaxed);
+            self.set_expiry(last + lifetime);
+        }
+        if bytes > 0 {
+            self.bytes.store(self.bytes() + bytes, Relaxed);
+        }
+        if self.flags().tcp().is_some() {
+            for (field, number) in self.sequences.iter().zip(sequences) {
+                if (load32(field).wrapping_sub(*number) as i32) < 0 {
+                    field.store(*number, Relaxed);
+                }
+            }
+            for (field, number) in self.windows.iter().zip(windows) {
+                update32(field, load32(field).max(*number));
+            }
+        }
     }
 
     /// The TCP connection with these flags.

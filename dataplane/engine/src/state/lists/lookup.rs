@@ -85,6 +85,20 @@ impl Lists {
         now: Time,
         lookup: &mut Lookup,
     ) {
+        self.lookup_with(within, hash, peer_tag, now, lookup, || {});
+    }
+
+    /// As [`Lists::lookup_into`]. Calls `also` while the lock is held.
+    #[inline]
+    pub(super) fn lookup_with(
+        &self,
+        within: AddressKey,
+        hash: AddressHash,
+        peer_tag: u32,
+        now: Time,
+        lookup: &mut Lookup,
+        also: impl FnOnce(),
+    ) {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
         let index = self.shard_of(hash.scope());
         let LockedShard { version, shard, .. } = &*self.shards[index];
@@ -106,6 +120,7 @@ impl Lists {
         if let Some((set, time)) = self.in_static_entries(|entries| entries.find(key, now)) {
             lookup.add(set, time);
         }
+        also();
     }
 
     /// Whether a new lookup of these lists would have the same result now.

@@ -39,6 +39,7 @@ use knockplane_policy::time::Time;
 pub use self::changes::AddOutcome;
 pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
+pub use self::epochs::{EpochWords, ListEpoch};
 pub use self::error::{CapacityError, TooManyListsError};
 pub use self::events::{Changed, StaticChange};
 pub use self::lookup::ShardVersion;
@@ -53,6 +54,7 @@ use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{AddressKey, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
+use crate::state::lists::epochs::AddressEpochs;
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, ShardMemory, VLAN_BYTES};
@@ -62,6 +64,7 @@ use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 mod changes;
 mod ended;
 mod entries;
+mod epochs;
 mod error;
 mod events;
 mod lookup;
@@ -97,6 +100,8 @@ pub struct Lists {
     v6_by_prefix: bool,
     /// The quota of all shards, if there is one.
     quota: Option<Arc<PrefixQuota>>,
+    /// The epochs of all shards, if there is a fast path.
+    epochs: Option<Arc<AddressEpochs>>,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
@@ -190,6 +195,7 @@ impl Lists {
             secret,
             v6_by_prefix: false,
             quota: None,
+            epochs: None,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),

@@ -58,6 +58,9 @@ impl Lists {
             let _locked = lock(shard);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
+        if let Some(epochs) = &self.epochs {
+            epochs.static_entries_changed();
+        }
     }
 
     /// Reads the static entries, if there are any.

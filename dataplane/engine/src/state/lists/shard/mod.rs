@@ -38,6 +38,7 @@ use crate::state::events::Cause;
 use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::AddressKey;
+use crate::state::lists::epochs::AddressEpochs;
 use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, Lookup, MAX_LISTS};
 
@@ -90,6 +91,8 @@ pub(crate) struct ListCounts {
 pub(crate) struct Shard {
     /// The quota of level 0, if there is one.
     quota: Option<Arc<PrefixQuota>>,
+    /// The epochs of addresses, if there is a fast path.
+    epochs: Option<Arc<AddressEpochs>>,
     /// The slab and the index.
     memory: Arc<ShardMemory>,
     /// The number of slots.
@@ -132,6 +135,7 @@ impl Shard {
     ) -> Option<Shard> {
         Some(Shard {
             quota: None,
+            epochs: None,
             memory: Arc::new(memory),
             slots,
             populated: 0,
@@ -164,6 +168,20 @@ impl Shard {
     /// Sets the quota. The caller must not have added any entry before.
     pub(crate) fn set_quota(&mut self, quota: Arc<PrefixQuota>) {
         self.quota = Some(quota);
+    }
+
+    /// Sets the epochs. The caller must not have added any entry before.
+    pub(crate) fn set_epochs(&mut self, epochs: Arc<AddressEpochs>) {
+        self.epochs = Some(epochs);
+    }
+
+    /// Ends the verdicts of the fast path that depend on the address of this entry.
+    #[inline]
+    fn address_changed(&self, slot: u32) {
+        if let Some(epochs) = &self.epochs {
+            let entry = self.entry(slot);
+            epochs.changed(|| self.key(slot), entry.kind(), entry.hash());
+        }
     }
 
     /// Adds the lists that contain the address for the peer of this tag to a lookup, and bounds the period in which the

@@ -45,6 +45,7 @@ impl Shard {
                 entry.set_expiry(expiry);
                 self.take_step(slot, step, begun);
                 self.enqueue(slot);
+                self.address_changed(slot);
                 self.publish_step(slot, cause, now);
                 AddOutcome::Refreshed
             } else {

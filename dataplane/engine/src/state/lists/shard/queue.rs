@@ -121,6 +121,9 @@ impl Shard {
         let (was_event, before, level_before) = (entry.is_event(), entry.expiry(), entry.level());
         if before != Time::NEVER {
             entry.set_expiry(expiry);
+            if expiry < before {
+                self.address_changed(slot);
+            }
         }
         if cause.origin != Origin::Packet {
             entry.set_mark(Mark::new(entry.mark().step(), cause.origin));

@@ -46,6 +46,7 @@ impl Shard {
         self.memory.link(hash, slot);
         self.enqueue(slot);
         self.counts_mut(list).entries += 1;
+        self.address_changed(slot);
         Some(slot)
     }
 
@@ -71,6 +72,7 @@ impl Shard {
         if let Some(quota) = self.quota_of(level) {
             quota.give_back(self.key(slot));
         }
+        self.address_changed(slot);
         self.in_vlans -= u32::from(is_in_vlan);
         self.memory.unlink(hash, slot);
         self.dequeue(slot);

@@ -1,0 +1,236 @@
+//! Epochs of addresses: the conditions of verdicts in the kernel's fast path.
+//!
+//! The program in the kernel cannot read the lists. So each change of an address's entries, except one that lets an
+//! entry expire later, bumps a number that the kernel reads, at the place of the address's hash. A verdict counts while
+//! the number is that of the lookup that the verdict depends on. Addresses can share a place: then a change of one ends
+//! the verdicts of the other, too.
+//!
+//! A change of the static entries bumps a number of its own.
+//!
+//! Lookup and change hold the lock of the address's shard: a lookup that misses a change has read the number before
+//! it was bumped. Until a verdict first depends on them, nothing bumps the numbers: a flood of first knocks costs
+//! nothing where no flow is carried.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use knockplane_policy::time::Time;
+
+use super::{Lists, Lookup, lock};
+use crate::state::key::{AddressKey, KeyKind, Secret};
+use crate::state::sync::{AtomicBool, AtomicU32};
+
+/// The memory of the epochs, which the kernel reads. Its length is a power of two. Place 0 never changes.
+pub type EpochWords = Arc<dyn AsRef<[AtomicU32]> + Send + Sync>;
+
+/// The epochs, for all shards.
+pub(crate) struct AddressEpochs {
+    words: EpochWords,
+    /// Whether a verdict may depend on them.
+    are_used: AtomicBool,
+    secret: Secret,
+    v6_by_prefix: bool,
+}
+
+/// The place of the epoch of static entries.
+const OF_STATIC_ENTRIES: u32 = 1;
+
+/// An epoch at a lookup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListEpoch {
+    /// Its place.
+    pub place: u32,
+    /// Its value.
+    pub value: u32,
+}
+
+impl AddressEpochs {
+    /// The place of a hash that selects a shard.
+    fn place(&self, scope: u64) -> u32 {
+        let mask = (*self.words).as_ref().len() as u32 - 1;
+        (scope as u32 & mask).max(OF_STATIC_ENTRIES + 1)
+    }
+
+    fn at(&self, place: u32) -> ListEpoch {
+        ListEpoch { place, value: (*self.words).as_ref()[place as usize].load(Ordering::Relaxed) }
+    }
+
+    /// Bumps the epoch of static entries. Every shard has been locked since their change: a lookup that missed it has
+    /// read the epoch.
+    pub(super) fn static_entries_changed(&self) {
+        (*self.words).as_ref()[OF_STATIC_ENTRIES as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bumps the epoch of the address with this key, which has this hash. The caller holds the lock of its shard.
+    #[inline]
+    pub(super) fn changed(&self, key: impl FnOnce() -> AddressKey, kind: KeyKind, hash: u32) {
+        if self.are_used.load(Ordering::Relaxed) {
+            self.bump(key, kind, hash);
+        }
+    }
+
+    #[inline(never)]
+    fn bump(&self, key: impl FnOnce() -> AddressKey, kind: KeyKind, hash: u32) {
+        let has_own_scope = match kind {
+            KeyKind::V4 | KeyKind::Net => true,
+            KeyKind::V6 => !self.v6_by_prefix,
+            _ => false,
+        };
+        // The hash of the entry selects its bucket. The hash of the address without its VLAN, or of its network, selects
+        // the shard.
+        let scope = if has_own_scope {
+            hash.into()
+        } else {
+            let address = key().without_vlan();
+            self.secret.hash(address.net().filter(|_| self.v6_by_prefix).unwrap_or(address))
+        };
+        (*self.words).as_ref()[self.place(scope) as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Lists {
+    /// Bumps these epochs at each change of an address, before any entry is added.
+    ///
+    /// # Panics
+    /// If their number is not a power of two, or below 8.
+    pub fn set_epochs(&mut self, words: EpochWords) {
+        let places = (*words).as_ref().len();
+        assert!(places.is_power_of_two() && places > 4, "a mask selects places");
+        let (secret, v6_by_prefix) = (self.secret, self.v6_by_prefix);
+        let epochs = Arc::new(AddressEpochs { words, are_used: AtomicBool::new(false), secret, v6_by_prefix });
+        self.shards.iter().for_each(|shard| lock(&shard.shard).set_epochs(Arc::clone(&epochs)));
+        self.epochs = Some(epochs);
+    }
+
+    /// Looks up an address, as [`Lists::lookup`], with the epochs of the address and of static entries, which changes bump
+    /// from then on. `None` without epochs.
+    pub(crate) fn lookup_with_epochs(
+        &self,
+        key: AddressKey,
+        peer_tag: u32,
+        now: Time,
+    ) -> Option<(Lookup, [ListEpoch; 2])> {
+        let epochs = self.epochs.as_ref()?;
+        // A change after the lookup takes the same lock, and so sees this.
+        epochs.are_used.store(true, Ordering::Relaxed);
+        let hash = self.hash(key);
+        let place = epochs.place(hash.scope());
+        let (mut lookup, mut read) = (Lookup::EMPTY, [ListEpoch::default(); 2]);
+        self.lookup_with(key, hash, peer_tag, now, &mut lookup, || {
+            read = [place, OF_STATIC_ENTRIES].map(|place| epochs.at(place));
+        });
+        Some((lookup, read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use knockplane_policy::packet::Vlan;
+    use knockplane_policy::rule::ListTimeout;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::lists::{FirstStepSettings, ListId, expiry};
+
+    const ADDRESSES: [&str; 6] =
+        ["192.0.2.1", "192.0.2.2", "198.51.100.3", "2001:db8::1", "2001:db8::2", "2001:db8:1::3"];
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Add { address: usize, list: usize, peer: u32, vlan: bool, seconds: u64 },
+        Remove { address: usize, list: usize },
+        Flush { list: usize },
+        Static { address: usize, list: usize, remove: bool },
+        Wait { seconds: u64 },
+        Sweep,
+    }
+
+    fn changes() -> impl Strategy<Value = Vec<Change>> {
+        let (address, list) = (0..ADDRESSES.len(), 0_usize..2);
+        let change = prop_oneof![
+            6 => (address.clone(), list.clone(), 0_u32..3, any::<bool>(), 0_u64..20)
+                .prop_map(|(address, list, peer, vlan, seconds)| Change::Add { address, list, peer, vlan, seconds }),
+            2 => (address.clone(), list.clone()).prop_map(|(address, list)| Change::Remove { address, list }),
+            1 => list.clone().prop_map(|list| Change::Flush { list }),
+            1 => (address, list, any::<bool>())
+                .prop_map(|(address, list, remove)| Change::Static { address, list, remove }),
+            2 => (0_u64..9).prop_map(|seconds| Change::Wait { seconds }),
+            1 => Just(Change::Sweep),
+        ];
+        proptest::collection::vec(change, 1..60)
+    }
+
+    fn lists(v6_by_prefix: bool) -> (Lists, [ListId; 2]) {
+        // Few entries, so that additions evict others.
+        let mut lists = Lists::with_secret(5, [1, 2]).expect("memory");
+        lists.set_first_steps(FirstStepSettings { v6_by_prefix, ..FirstStepSettings::default() }).expect("memory");
+        let words: Vec<_> = (0..64).map(|_| AtomicU32::new(0)).collect();
+        lists.set_epochs(Arc::new(words));
+        let bound = [("first", 0), ("second", 1)].map(|(name, level)| lists.bind(name, level).expect("few lists"));
+        (lists, bound)
+    }
+
+    fn change(lists: &Lists, ids: [ListId; 2], change: &Change, now: &mut Time) {
+        let address = |index: usize| ADDRESSES[index].parse::<IpAddr>().expect("an address");
+        match *change {
+            Change::Add { address: at, list, peer, vlan, seconds } => {
+                let vlan = if vlan { Vlan::UNTAGGED } else { Vlan::NONE };
+                let until = expiry(ListTimeout::After(std::time::Duration::from_secs(seconds)), *now);
+                lists.in_vlan(vlan).add_for(ids[list], address(at), peer, until, *now);
+            }
+            Change::Remove { address: at, list } => _ = lists.remove(ids[list], address(at), *now),
+            Change::Flush { list } => _ = lists.flush(ids[list], *now),
+            Change::Static { address: at, list, remove } => {
+                let entry = (ids[list], (address(at), address(at)), None);
+                lists.set_static_entries(Some(entry).filter(|_| !remove).into_iter());
+            }
+            Change::Wait { seconds } => *now = *now + std::time::Duration::from_secs(seconds),
+            Change::Sweep => _ = lists.sweep(64, *now),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_lookup_holds_while_its_epochs_are_unchanged(v6_by_prefix: bool, changes in changes()) {
+            let (lists, ids) = lists(v6_by_prefix);
+            let mut now = Time::from_nanos(1);
+            let keys: Vec<AddressKey> = (ADDRESSES.iter())
+                .flat_map(|address| {
+                    let key = AddressKey::from(address.parse::<IpAddr>().expect("an address"));
+                    [key, key.in_vlan(Vlan::UNTAGGED)]
+                })
+                .collect();
+            let look = |now| -> Vec<_> {
+                let keys = keys.iter().flat_map(|key| [0, 1].map(|peer| (*key, peer)));
+                keys.map(|(key, peer)| lists.lookup_with_epochs(key, peer, now).expect("there are epochs")).collect()
+            };
+            let mut before = look(now);
+            for step in &changes {
+                change(&lists, ids, step, &mut now);
+                let after = look(now);
+                for ((lookup, epochs), (lookup_now, epochs_now)) in before.iter().zip(&after) {
+                    let holds = epochs == epochs_now && now < lookup.until;
+                    prop_assert!(!holds || lookup.membership.lists == lookup_now.membership.lists, "{:?}", step);
+                }
+                before = after;
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_bumped_before_a_lookup_with_epochs() {
+        let (lists, [list, _]) = lists(false);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        lists.add(list, address, Time::NEVER, Time::default());
+        let epochs = || lists.lookup_with_epochs(address.into(), 0, Time::default()).expect("there are epochs").1;
+        assert_eq!(epochs().map(|epoch| epoch.value), [0, 0]);
+        lists.remove(list, address, Time::default());
+        assert_eq!(epochs().map(|epoch| epoch.value), [1, 0]);
+        lists.add(list, address, Time::from_nanos(5), Time::default());
+        lists.add(list, address, Time::from_nanos(9), Time::default());
+        assert_eq!(epochs().map(|epoch| epoch.value), [2, 0], "a later expiry ends no verdict");
+    }
+}
