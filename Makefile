@@ -143,6 +143,23 @@ soak:
 	env -u PROPTEST_CASES KNOCKPLANE_SOAK=$(SOAK) \
 	    cargo test --locked --release -p knockplane-policy -p knockplane-engine $(ONLY)
 
+# All end-to-end tests, with the comparison with nftables, while the kernel's fast path carries flows. In `make test` the far
+# ends of the interfaces cannot take redirected frames, except in the tests of the fast path.
+.PHONY: test-fast-path
+test-fast-path:
+	@tests/setup test
+	@cargo build --quiet --locked --workspace
+	env KNOCKPLANE_REDIRECTS=1 cargo test --locked -p knockplane-tests --test e2e
+
+# The same frames with and without the fast path, and changes under full rate: SOAK=334 compares 100,000 sequences and makes
+# 1,000 changes of each kind.
+.PHONY: soak-fast-path
+soak-fast-path:
+	@tests/setup test
+	@cargo build --quiet --locked --workspace
+	env KNOCKPLANE_SOAK=$(SOAK) cargo test --locked -p knockplane-dataplane carrier -- --nocapture
+	env KNOCKPLANE_SOAK=$(SOAK) cargo test --locked -p knockplane-tests --test e2e no_frame_passes
+
 # Both processes under 50,000 accepted packets a second and knocks, for a minute each while standard error is on a full disk,
 # broken, stalled, closed and on a file system that fills up; and a logged scan of 200,000 packets a second while 100 doors
 # open. SECONDS_LONG=10 is shorter, RATE=10000 and SCAN=20000 are slower. ONLY=a_scan runs the tests with this prefix.

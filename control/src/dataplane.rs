@@ -154,7 +154,7 @@ impl Dataplane {
     /// See [`DataplaneError`]. The other requests have the same errors.
     pub async fn status(&self) -> Result<DataplaneStatus, DataplaneError> {
         match self.ask(&Request::Status).await? {
-            Response::Status(status) => Ok(status),
+            Response::Status(status) => Ok(*status),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -162,7 +162,7 @@ impl Dataplane {
     /// The running rules.
     pub async fn rules(&self) -> Result<RunningRules, DataplaneError> {
         match self.ask(&Request::Rules).await? {
-            Response::Rules(rules) => Ok(rules),
+            Response::Rules(rules) => Ok(*rules),
             other => Err(self.unexpected(&other)),
         }
     }

@@ -11,10 +11,10 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
-    Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName,
-    IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary, LogStatus, LostLines,
-    MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, RunningRules, TableMemory,
-    Visitor, WorkerMetrics, WorkerStatus,
+    Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
+    FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary,
+    LogStatus, LostLines, MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics,
+    RunningRules, TableMemory, Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -43,7 +43,25 @@ pub(crate) fn status() -> DataplaneStatus {
             TableMemory { table: "lists".into(), bytes: 72_351_744, huge_page_bytes: Some(69_206_016) },
             TableMemory { table: "connections".into(), bytes: 41_943_040, huge_page_bytes: Some(0) },
         ],
+        fast_path: fast_path(),
         static_entries_damage: None,
+    }
+}
+
+/// A fast path that carries flows.
+fn fast_path() -> FastPathStatus {
+    FastPathStatus {
+        on: true,
+        reason: None,
+        flows: Some([1_204, 12]),
+        capacity: [131_072, 131_072],
+        stored: 41_007,
+        full: 3,
+        carried: [7_200_431, 6_900_118],
+        carried_bytes: [910_000_000, 8_100_000_000],
+        frames: vec![FrameCount { verdict: Verdict::Forward, reason: Reason::Rule, frames: 14_100_549 }],
+        lost: [0, 17],
+        misses: FastPathMisses { unfit: 31, unknown: 1_250_000, ended: 5_100, blocked: 0, tracked: 902 },
     }
 }
 

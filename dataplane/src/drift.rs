@@ -15,10 +15,11 @@ use arc_swap::ArcSwap;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind};
-use knockplane_ring::{Device, LinkChanges, LinkCounters, LinkReader};
+use knockplane_ring::{Device, Features, LinkChanges, LinkCounters, LinkReader};
 
 use crate::clock::Clock;
 use crate::config::Offloads;
+use crate::fast_path::SharedFastPath;
 use crate::requirements::{self, Observed, Unmet, wire};
 
 /// Time between checks without a notification. The watcher detects a change within two seconds, including the check
@@ -73,7 +74,11 @@ pub(crate) struct Findings {
 ///
 /// # Errors
 /// If the kernel does not answer, or the interfaces have changed since they were read.
-pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcSwap<Findings>>> {
+pub(crate) fn watch(
+    baseline: Baseline,
+    clock: Clock,
+    fast_path: SharedFastPath,
+) -> anyhow::Result<Arc<ArcSwap<Findings>>> {
     let changes = LinkChanges::listen([0, 1].map(|side: usize| baseline.interfaces[side].device.index()))?;
     let findings = Findings {
         at: clock.now(),
@@ -83,7 +88,8 @@ pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcS
         counters: Default::default(),
         repairs: Default::default(),
     };
-    let mut watcher = Watcher { reader: LinkReader::open()?, baseline, clock, findings };
+    let features = Features::open();
+    let mut watcher = Watcher { reader: LinkReader::open()?, features, fast_path, baseline, clock, findings };
     watcher.check();
     if let Some(end) = watcher.findings.end.take() {
         anyhow::bail!(end);
@@ -108,6 +114,9 @@ struct Watcher {
     baseline: Baseline,
     clock: Clock,
     reader: LinkReader,
+    /// `None` before Linux 6.3.
+    features: Option<Features>,
+    fast_path: SharedFastPath,
     findings: Findings,
 }
 
@@ -120,6 +129,7 @@ impl Watcher {
         {
             observed = self.observe();
         }
+        self.watch_targets();
         self.findings.at = self.clock.now();
         match observed {
             Ok(observed) => {
@@ -139,6 +149,27 @@ impl Watcher {
                 self.findings.drift[side].retain(|drift| drift.kind != DriftKind::Unverified);
                 self.findings.drift[side].push(Drift { kind: DriftKind::Unverified, problem });
             }
+        }
+    }
+
+    /// Tells the fast path which interfaces can send redirected frames now. An interface that cannot would lose them
+    /// without a counter. A veth interface can while its far end runs XDP or GRO.
+    fn watch_targets(&self) {
+        for (side, attached) in Side::ALL.into_iter().zip(&self.baseline.interfaces) {
+            let device = &attached.device;
+            let can_send = match &self.features {
+                Some(features) => {
+                    features.of(device.index()).is_ok_and(|found| found.is_some_and(|found| found.can_send()))
+                }
+                // Drivers of NICs that run XDP programs can, except on some queues: the kernel then refuses a frame.
+                None => device.driver() != "veth",
+            };
+            let remedy = match device.driver() {
+                "veth" => "; turn on GRO at the far end of the pair: `ethtool -K INTERFACE gro on`",
+                _ => "",
+            };
+            let unable = || format!("{} cannot send frames that XDP redirects{remedy}", device.name());
+            self.fast_path.watch_target(side, (!can_send).then(unable));
         }
     }
 

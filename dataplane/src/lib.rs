@@ -7,12 +7,14 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod administration;
+mod carrier;
 mod clock;
 mod config;
 mod control_socket;
 mod counters;
 mod doctor;
 mod drift;
+mod fast_path;
 mod generation;
 mod holder;
 mod huge_pages;

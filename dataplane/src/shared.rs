@@ -9,6 +9,7 @@ use knockplane_engine::state::State;
 use knockplane_engine::state::events::logged::LoggedPackets;
 
 use crate::clock::Clock;
+use crate::fast_path::SharedFastPath;
 use crate::generation::Generation;
 
 /// Maximum number of logged packets that wait for the manager. Further ones are counted as lost.
@@ -29,5 +30,6 @@ pub(crate) struct Shared {
     pub(crate) stamped: AtomicBool,
     /// Resets that end connections, for any worker to send.
     pub(crate) resets: ArrayQueue<Reset>,
+    pub(crate) fast_path: SharedFastPath,
     pub(crate) stop: AtomicBool,
 }

@@ -4,6 +4,7 @@
 //! and workers. When frames are forwarded, it adds the drop behind the programs, populates the lists' memory, and
 //! starts the watcher.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::thread;
@@ -20,8 +21,8 @@ use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, CopyReason, Device, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, RingSettings, Rings,
-    XdpMode, XdpProgram, raise_memlock_limit,
+    Buffers, CopyReason, Device, FastPath, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, RingSettings,
+    Rings, XdpMode, XdpProgram, raise_memlock_limit,
 };
 
 use crate::administration::{Administration, ListAdministration, Published, RuleAdministration, WorkerView};
@@ -31,6 +32,7 @@ use crate::control_socket::Listener;
 use crate::counters::WorkerCounters;
 use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
+use crate::fast_path;
 use crate::generation::Generation;
 use crate::holder;
 use crate::huge_pages;
@@ -122,6 +124,8 @@ struct Prepared {
     mtu: u32,
     ring_settings: RingSettings,
     program: LoadedProgram,
+    /// The tables of the fast path, or the reason that there are none.
+    fast_path: Result<FastPath, String>,
     /// One for each queue.
     memory: Vec<Memory>,
 }
@@ -153,10 +157,15 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
     // A second dataplane fails here, before it changes an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
-    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame, None)?;
+    let sizes = fast_path::sizes(config, &buffers);
+    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame, sizes.clone().ok())?;
+    let fast_path = match (program.fast_path(RandomState::new().hash_one("flows"))?, sizes) {
+        (Some(tables), _) => Ok(tables),
+        (None, sizes) => Err(sizes.err().unwrap_or_default()),
+    };
     let ring_settings = RingSettings { ring_size: config.ring_size, buffers };
     let memory = (0..queues).map(|_| Memory::take(&ring_settings)).collect::<Result<_, _>>()?;
-    Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory })
+    Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, fast_path, memory })
 }
 
 /// Starts the workers and returns the manager, which the caller must run. Reads the state while it prepares the parts
@@ -178,8 +187,8 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { state, stored_rules, entries, names, source, table } = decided;
-    let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, memory } = prepared;
+    let Decided { mut state, stored_rules, entries, names, source, table } = decided;
+    let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, fast_path, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
         device.promiscuous()?;
@@ -193,8 +202,14 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         require(mode::is_required(config.require, side, device, mode, None))?;
     }
     say_buffers(&ring_settings.buffers, [devices[0].driver(), devices[1].driver()]);
+    let fast_path = Arc::new(fast_path::switch(fast_path, &programs));
+    if let Some(tables) = fast_path.tables() {
+        state.set_fast_path(tables.epochs(), tables.records());
+        fast_path.follow(table.rules());
+    }
     let clock = Clock::start();
-    let generation = Arc::new(Generation::new(1, clock.now(), source, table, queues as usize));
+    let generation = Generation::new(1, clock.now(), source, table, queues as usize);
+    let generation = Arc::new(generation.with_fast_path(Arc::clone(&fast_path)));
     let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
     let shared = Arc::new(Shared {
         links,
@@ -205,6 +220,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         logged: LoggedPackets::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
         resets: ArrayQueue::new(ROOM_FOR_RESETS),
+        fast_path,
         stop: AtomicBool::new(false),
     });
     let cores = configured::cores(&config).map_err(|finding| StartError::Configuration(anyhow!("{finding}")))?;
@@ -242,7 +258,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
-    // Frames are forwarded now. Each of these calls takes a grace period of RCU, which a restart need not wait for.
+    // Frames are forwarded now. These calls take tens of milliseconds, which a restart need not wait for.
+    shared.fast_path.count_losses([&*devices[0], &*devices[1]], &programs);
+    // Each of these calls takes a grace period of RCU.
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     // The memory was checked before. This call allocates it before another process can use it.
     shared.state.lists.populate();
@@ -260,6 +278,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let findings = drift::watch(
         Baseline { interfaces, queues, mtu, offloads: config.offloads, dedicated: config.dedicated },
         clock,
+        Arc::clone(&shared.fast_path),
     )?;
     let ports = Side::ALL.map(|side| Port {
         device: Arc::clone(&devices[side.index()]),

@@ -17,6 +17,7 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_ring::{Dispositions, Rings};
 
+use crate::carrier::Carrier;
 use crate::counters::WorkerCounters;
 use crate::generation::Generation;
 use crate::idle::{Idle, Waker};
@@ -43,6 +44,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     counters: Arc<WorkerCounters>,
     decider: Decider,
+    carrier: Carrier,
     idle: Idle,
     /// `None` with one queue: the worker then decides frames in the order of their arrival.
     reorder_buffer: Option<ReorderBuffer>,
@@ -60,6 +62,7 @@ impl Worker {
         shared_queues: bool,
     ) -> Self {
         let max_frame = headers::max_frame(mtu as usize);
+        let carrier = Carrier::new(Arc::clone(&shared.fast_path), number as u32);
         let reorder_buffer = shared_queues.then(|| ReorderBuffer::new(max_frame));
         Worker {
             number,
@@ -67,6 +70,7 @@ impl Worker {
             shared,
             counters,
             decider: Decider::new(max_frame, RandomState::new().hash_one(number)),
+            carrier,
             idle,
             reorder_buffer,
         }
@@ -90,6 +94,7 @@ impl Worker {
         let mut woke = shared.clock.now();
         while !shared.stop.load(Relaxed) {
             let now = shared.clock.now();
+            self.carrier.begin(&mut self.decider);
             let frames = self.turn(generation.load(), now);
             if now >= next_housekeeping {
                 self.keep_house(now);
@@ -161,6 +166,7 @@ impl Worker {
             let reply = self.decider.answered();
             let accepted = forwarded(decisions) & !reply;
             let link = shared.links[side.opposite().index()].load(Relaxed);
+            self.carrier.collect(side, &frames, &self.decider, if link { accepted } else { 0 });
             let wanted = Dispositions { forward: if link { accepted } else { 0 }, reply };
             let settled = self.rings.settle(wanted, |index| self.decider.reply(index));
             let not_sent =
@@ -174,6 +180,7 @@ impl Worker {
         for side in Side::ALL {
             self.rings.kick(side);
         }
+        self.carrier.write(generation, &shared.state, now);
         if let Some(buffer) = &mut self.reorder_buffer {
             buffer.re_evaluate(now, |frame| self.decider.re_evaluate(frame, context));
         }

@@ -127,7 +127,8 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Creates and configures the namespaces and interfaces, with this many queues each.
+    /// Creates and configures the namespaces and interfaces, with this many queues each. With KNOCKPLANE_REDIRECTS in the
+    /// environment, [`Topology::allow_redirects`] holds from the beginning, so that the kernel's fast path carries flows.
     ///
     /// # Errors
     /// Without root, or if a tool is missing; everything created so far is removed.
@@ -147,6 +148,9 @@ impl Topology {
         topology.client.ip(&format!("addr add {CLIENT}/24 dev eth0"))?;
         topology.client.ip(&format!("addr add {VISITOR}/24 dev eth0"))?;
         topology.server.ip(&format!("addr add {SERVER}/24 dev eth0"))?;
+        if std::env::var_os("KNOCKPLANE_REDIRECTS").is_some() {
+            topology.allow_redirects()?;
+        }
         Ok(topology)
     }
 
@@ -185,6 +189,19 @@ impl Topology {
         self.server.ip(&format!("route add 10.88.0.0/24 via {CLIENT}"))?;
         self.server.ip(&format!("-6 route add fd88::/64 via {CLIENT6}"))?;
         Ok(far)
+    }
+
+    /// Lets the filter's interfaces send redirected frames: a veth interface can while its far end runs GRO.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn allow_redirects(&self) -> anyhow::Result<()> {
+        for host in [&self.client, &self.server] {
+            let line = "ethtool -K eth0 gro on";
+            let done = host.run(line)?;
+            ensure!(done.ok(), "{line}: {}", done.stderr);
+        }
+        Ok(())
     }
 
     /// Turns off IPv6, so that hosts send no unsolicited frames, and tests can count frames.

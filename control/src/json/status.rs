@@ -6,7 +6,9 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::offload;
-use knockplane_policy::wire::{self, Drift, DropCount, InterfaceCounters, LogStatus, Repairs, TableMemory};
+use knockplane_policy::wire::{
+    self, Drift, DropCount, FastPathMisses, FastPathStatus, InterfaceCounters, LogStatus, Repairs, TableMemory,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -48,6 +50,8 @@ pub(crate) struct StatusJson {
     pub(crate) drops: Vec<DropCount>,
     /// The table of connections; `null` if connections are not tracked.
     pub(crate) connections: Option<ConnectionTableJson>,
+    /// The kernel's fast path.
+    pub(crate) fast_path: FastPathJson,
     /// Memory of the large tables: the lists, and connections if they are tracked.
     pub(crate) memory: Vec<TableMemory>,
     /// Checksums and segmentation that senders left to their interface.
@@ -101,6 +105,75 @@ pub(crate) struct OffloadJson {
 impl From<offload::Offload> for OffloadJson {
     fn from(offload::Offload { checksums, too_long, last }: offload::Offload) -> Self {
         OffloadJson { checksums: checksums.into(), too_long, last_ago_seconds: last.map(seconds) }
+    }
+}
+
+/// The kernel's fast path. Counters are those since the dataplane started.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FastPathJson {
+    /// Whether the kernel carries flows now.
+    pub(crate) on: bool,
+    /// The reason that it carries none, or none in one direction; `null` if it carries flows in both.
+    pub(crate) reason: Option<String>,
+    /// Flows that it carries now; `null` without a fast path.
+    pub(crate) flows: Option<FamiliesJson>,
+    /// The maximum number of flows.
+    pub(crate) capacity: FamiliesJson,
+    /// Flows that were handed to the kernel; a flow can be handed over more than once.
+    pub(crate) stored: u64,
+    /// Flows that stayed in userspace because their part of the table was full.
+    pub(crate) full: u64,
+    /// Carried frames, by the side of arrival.
+    pub(crate) carried: SidesJson,
+    /// Bytes of these frames, with Ethernet headers.
+    pub(crate) carried_bytes: SidesJson,
+    /// Carried frames that the other interface did not take, by the side of departure.
+    pub(crate) lost: SidesJson,
+    /// Frames that came up to userspace while the fast path was on.
+    pub(crate) misses: FastPathMisses,
+}
+
+/// A number for each address family.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FamiliesJson {
+    pub(crate) ipv4: u64,
+    pub(crate) ipv6: u64,
+}
+
+impl From<[u64; 2]> for FamiliesJson {
+    fn from([ipv4, ipv6]: [u64; 2]) -> Self {
+        FamiliesJson { ipv4, ipv6 }
+    }
+}
+
+impl From<FastPathStatus> for FastPathJson {
+    fn from(fast_path: FastPathStatus) -> Self {
+        // The metrics have the frames by reason.
+        let FastPathStatus {
+            on,
+            reason,
+            flows,
+            capacity,
+            stored,
+            full,
+            carried,
+            carried_bytes,
+            frames: _,
+            lost,
+            misses,
+        } = fast_path;
+        FastPathJson {
+            on,
+            reason,
+            flows: flows.map(FamiliesJson::from),
+            capacity: capacity.into(),
+            stored,
+            full,
+            carried: carried.into(),
+            carried_bytes: carried_bytes.into(),
+            lost: lost.into(),
+            misses,
+        }
     }
 }
 
@@ -266,6 +339,7 @@ impl StatusJson {
             connections,
             offload,
             memory,
+            fast_path,
             // The warnings contain this field.
             static_entries_damage: _,
         } = dataplane;
@@ -285,6 +359,7 @@ impl StatusJson {
             workers: workers.into_iter().map(WorkerJson::from).collect(),
             drops,
             connections: connections.map(ConnectionTableJson::from),
+            fast_path: fast_path.into(),
             memory,
             offload: offload.into(),
             on_exit,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::wire::{
-    Counter, DataplaneStatus, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, MetricsReport,
-    PeersRefused, RuleMetrics, WorkerMetrics, WorkerStatus,
+    Counter, DataplaneStatus, DoorSummary, DriftKind, FastPathMisses, FastPathStatus, Interface, InterfaceCounters,
+    ListSummary, MetricsReport, PeersRefused, RuleMetrics, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -23,7 +23,8 @@ pub(super) fn fill(sheet: &Sheet, answer: &MetricsReport, now: Duration) {
     interfaces(sheet, &answer.status);
     drift(sheet, &answer.status.interfaces);
     interface_counters(sheet, &answer.status.interfaces);
-    traffic(sheet, &answer.status.workers, &answer.workers);
+    traffic(sheet, &answer.status.workers, &answer.workers, &answer.status.fast_path);
+    fast_path(sheet, &answer.status.fast_path);
     rings(sheet, &answer.status.workers, &answer.workers);
     time(sheet, &answer.status.workers, &answer.workers, now);
     rules(sheet, answer);
@@ -139,7 +140,10 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     }
 }
 
-fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics]) {
+/// The value of the label `worker` for frames that the kernel's fast path carried.
+const KERNEL: &str = "kernel";
+
+fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], fast_path: &FastPathStatus) {
     let labels = &["worker", "side"];
     let rx_packets = sheet.counter("rx_packets_total", "Frames received.", labels);
     let tx_packets = sheet.counter("tx_packets_total", "Frames sent out of the side.", labels);
@@ -156,6 +160,12 @@ fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics]) {
             rx_bytes.with_label_values(&labels).inc_by(worker.received_bytes[side.index()]);
             tx_bytes.with_label_values(&labels).inc_by(worker.sent_bytes[side.index()]);
         }
+        let (arrived, labels) = (side.index(), [KERNEL, side.name()]);
+        rx_packets.with_label_values(&labels).inc_by(fast_path.carried[arrived]);
+        rx_bytes.with_label_values(&labels).inc_by(fast_path.carried_bytes[arrived]);
+        let labels = [KERNEL, side.opposite().name()];
+        tx_packets.with_label_values(&labels).inc_by(fast_path.carried[arrived]);
+        tx_bytes.with_label_values(&labels).inc_by(fast_path.carried_bytes[arrived]);
     }
     let packets =
         sheet.counter("packets_total", "Decided frames, by verdict and reason.", &["worker", "verdict", "reason"]);
@@ -164,6 +174,38 @@ fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics]) {
             let labels = [&worker.worker.to_string(), count.verdict.name(), count.reason.name()];
             packets.with_label_values(&labels).inc_by(count.frames);
         }
+    }
+    for count in &fast_path.frames {
+        packets.with_label_values(&[KERNEL, count.verdict.name(), count.reason.name()]).inc_by(count.frames);
+    }
+}
+
+fn fast_path(sheet: &Sheet, fast_path: &FastPathStatus) {
+    sheet.value("fast_path_on", "Whether the kernel's fast path carries flows.", f64::from(u8::from(fast_path.on)));
+    let flows = sheet.counter(
+        "fast_path_flows_total",
+        "Flows for the kernel to carry, by whether the table had room.",
+        &["result"],
+    );
+    flows.with_label_values(&["stored"]).inc_by(fast_path.stored);
+    flows.with_label_values(&["full"]).inc_by(fast_path.full);
+    let lost = sheet.counter(
+        "fast_path_lost_frames_total",
+        "Frames that the fast path carried and the interface of this side did not take.",
+        &["side"],
+    );
+    for side in Side::ALL {
+        lost.with_label_values(&[side.name()]).inc_by(fast_path.lost[side.index()]);
+    }
+    let misses = sheet.counter(
+        "fast_path_misses_total",
+        "Frames that came up to a worker while the fast path was on, by cause.",
+        &["cause"],
+    );
+    let FastPathMisses { unfit, unknown, ended, blocked, tracked } = fast_path.misses;
+    let causes = [("unfit", unfit), ("unknown", unknown), ("ended", ended), ("blocked", blocked), ("tracked", tracked)];
+    for (cause, frames) in causes {
+        misses.with_label_values(&[cause]).inc_by(frames);
     }
 }
 

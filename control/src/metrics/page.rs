@@ -50,7 +50,7 @@ request to the dataplane. This page is generated from the code, and a test compa
 ";
 
 /// Metrics by subject, each with an example of a query.
-const GROUPS: [(&str, &[(&str, &str)]); 8] = [
+const GROUPS: [(&str, &[(&str, &str)]); 9] = [
     (
         "The two processes",
         &[
@@ -154,6 +154,15 @@ const GROUPS: [(&str, &[(&str, &str)]); 8] = [
                 "knockplane_connections_refused_packets_total",
                 "rate(knockplane_connections_refused_packets_total[5m]) > 0",
             ),
+        ],
+    ),
+    (
+        "Fast path",
+        &[
+            ("knockplane_fast_path_on", "knockplane_fast_path_on == 0"),
+            ("knockplane_fast_path_flows_total", "rate(knockplane_fast_path_flows_total{result=\"full\"}[5m]) > 0"),
+            ("knockplane_fast_path_lost_frames_total", "rate(knockplane_fast_path_lost_frames_total[5m]) > 0"),
+            ("knockplane_fast_path_misses_total", "sum by (cause) (rate(knockplane_fast_path_misses_total[1m]))"),
         ],
     ),
     (

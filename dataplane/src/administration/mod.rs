@@ -146,7 +146,7 @@ impl Administration {
             Request::Status | Request::Metrics => {
                 Response::Failed { error: "the manager answers this: this is a defect".to_owned() }
             }
-            Request::Rules => Response::Rules(self.rules()),
+            Request::Rules => Response::Rules(Box::new(self.rules())),
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_error(self.source(&query).map(|source| Response::Source(Box::new(source)))),
@@ -157,21 +157,31 @@ impl Administration {
             }
             Request::Apply { rules, source, names } => {
                 let applied = self.apply(*rules, source, names);
-                self.applied(applied.map(|generation| Response::Applied { generation }))
+                self.settled(self.applied(applied.map(|generation| Response::Applied { generation })))
             }
             Request::Reload => {
                 let reloaded = self.reload();
-                self.applied(reloaded.map(Response::Reloaded))
+                self.settled(self.applied(reloaded.map(Response::Reloaded)))
             }
-            Request::ListAdd { entries } => or_error(self.lists.add(entries, &self.shared).map(Response::Added)),
+            Request::ListAdd { entries } => {
+                let added = self.lists.add(entries, &self.shared);
+                self.settled(or_error(added.map(Response::Added)))
+            }
             Request::ListRemove { list, address } => {
-                or_error(self.lists.remove(&list, &address, &self.shared).map(|()| Response::Done))
+                let removed = self.lists.remove(&list, &address, &self.shared);
+                self.settled(or_error(removed.map(|()| Response::Done)))
             }
             Request::ListFlush { list, dynamic } => {
                 let flushed = self.lists.flush(&list, dynamic, &self.shared);
-                or_error(flushed.map(|removed| Response::Flushed { removed }))
+                self.settled(or_error(flushed.map(|removed| Response::Flushed { removed })))
             }
         }
+    }
+
+    /// Returns the answer to a change when no frame passes any more as it did before the change.
+    fn settled(&self, answer: Response) -> Response {
+        self.shared.fast_path.settle();
+        answer
     }
 
     /// Publishes the present lists and host names for the manager.

@@ -105,15 +105,17 @@ impl Administration {
         }
         let number = running.number + 1;
         drop(running);
-        let generation = Arc::new(Generation::new(number, shared.clock.now(), source, table, self.workers.len()));
-        {
+        let generation = Generation::new(number, shared.clock.now(), source, table, self.workers.len());
+        let generation = Arc::new(generation.with_fast_path(Arc::clone(&shared.fast_path)));
+        shared.fast_path.change(|| {
+            shared.fast_path.follow(generation.rules());
             let mut ledger = self.published.ledger();
             ledger.metrics = self.rules.config.metrics.clone();
             let replaced = shared.generation.swap(Arc::clone(&generation));
             let ledger = &mut *ledger;
             // The manager adds the counters of the old generation when no worker runs it any more.
             ledger.book.replaced(replaced, &generation, &ledger.metrics);
-        }
+        });
         for worker in &self.workers {
             // A worker whose wake fails wakes a little later without it.
             worker.waker.wake();

@@ -30,6 +30,14 @@ impl From<ZeroCopyOption> for ZeroCopy {
     }
 }
 
+/// Whether the kernel carries flows that are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FastPathOption {
+    Auto,
+    Off,
+}
+
 /// The key of the first step of an IPv6 source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +101,10 @@ pub(super) struct DataplaneSection {
     pub(super) ipv6_first_steps: KeptBy,
     #[serde(default = "default_connection_capacity")]
     pub(super) connection_capacity: Spanned<usize>,
+    #[serde(default = "default_fast_path")]
+    pub(super) fast_path: FastPathOption,
+    #[serde(default = "default_fast_path_flows")]
+    pub(super) fast_path_flows: Spanned<usize>,
 }
 
 fn default_socket() -> Spanned<PathBuf> {
@@ -125,6 +137,15 @@ fn default_quota_prefix_v6() -> Spanned<u8> {
 
 fn default_ipv6_first_steps() -> KeptBy {
     KeptBy::Address
+}
+
+fn default_fast_path() -> FastPathOption {
+    FastPathOption::Auto
+}
+
+fn default_fast_path_flows() -> Spanned<usize> {
+    // 8 MiB for IPv4 and 16 MiB for IPv6.
+    Spanned::new(0..0, 131_072)
 }
 
 fn default_connection_capacity() -> Spanned<usize> {

@@ -9,7 +9,7 @@ mod metrics;
 mod restart;
 
 use std::fs;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ use toml::Spanned;
 
 pub(crate) use self::error::ConfigError;
 use self::error::{in_words, line_and_column, with_manual};
-use self::file::{ConfigFile, KeptBy};
+use self::file::{ConfigFile, FastPathOption, KeptBy};
 pub(crate) use self::metrics::{MetricsConfig, RuleSeries};
 
 /// The checked configuration of the dataplane.
@@ -48,12 +48,17 @@ pub(crate) struct Config {
     pub(crate) list_capacity: usize,
     pub(crate) first_steps: FirstStepSettings,
     pub(crate) connection_capacity: usize,
+    /// The number of flows of each family that the kernel may carry; `None` if it carries none.
+    pub(crate) fast_path_flows: Option<usize>,
     pub(crate) settings: Settings,
     pub(crate) metrics: MetricsConfig,
 }
 
 /// A larger number of connections is refused as a mistake: it would take some 40 GB.
 const MAX_CONNECTIONS: usize = 100_000_000;
+
+/// The number of flows of each family that the kernel may carry: at most 3 GiB for both.
+const FAST_PATH_FLOWS: RangeInclusive<usize> = 1024..=1 << 24;
 
 /// Maximum number of bytes of an interface's name: `IFNAMSIZ` less the NUL at its end (netdevice(7)).
 const LONGEST_INTERFACE: usize = 15;
@@ -189,6 +194,15 @@ impl Config {
             );
             return Err(at(Some(raw.connection_capacity.span()), message));
         }
+        let fast_path_flows = *raw.fast_path_flows.get_ref();
+        if !FAST_PATH_FLOWS.contains(&fast_path_flows) {
+            let (least, most) = FAST_PATH_FLOWS.into_inner();
+            let message = format!(
+                "`fast-path-flows` is {fast_path_flows}; write how many flows the kernel may carry, from {least} to {most}, or \
+                 set fast-path = \"off\""
+            );
+            return Err(at(Some(raw.fast_path_flows.span()), message));
+        }
         Ok(Config {
             file: path.to_owned(),
             outside: raw.outside.into_inner(),
@@ -212,6 +226,7 @@ impl Config {
                 v6_by_prefix: raw.ipv6_first_steps == KeptBy::Prefix,
             },
             connection_capacity,
+            fast_path_flows: (raw.fast_path == FastPathOption::Auto).then_some(fast_path_flows),
             settings: file.policy.with_doors(doors).map_err(|error| at(None, error.to_owned()))?,
             metrics: file.metrics,
         })

@@ -29,6 +29,7 @@ impl Config {
             list_capacity,
             first_steps: FirstStepSettings { quota, v4_length, v6_length, v6_by_prefix },
             connection_capacity,
+            fast_path_flows,
         } = self;
         let keys = [
             ("outside", *outside != new.outside),
@@ -50,6 +51,8 @@ impl Config {
             ("quota-prefix-v6", *v6_length != new.first_steps.v6_length),
             ("ipv6-first-steps", *v6_by_prefix != new.first_steps.v6_by_prefix),
             ("connection-capacity", *connection_capacity != new.connection_capacity),
+            ("fast-path", fast_path_flows.is_some() != new.fast_path_flows.is_some()),
+            ("fast-path-flows", fast_path_flows.zip(new.fast_path_flows).is_some_and(|(old, new)| old != new)),
         ];
         keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

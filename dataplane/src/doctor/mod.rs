@@ -21,7 +21,7 @@ use std::path::Path;
 use knockplane_engine::headers;
 use knockplane_policy::doctor::{HostFinding, Level, Report, Scope};
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, LinkReader, LoadedProgram, raise_memlock_limit};
+use knockplane_ring::{Device, FastPathSizes, LinkReader, LoadedProgram, raise_memlock_limit};
 
 use self::interface::Examined;
 use crate::config::Config;
@@ -172,9 +172,11 @@ impl Wire {
             let finding = finding.because(Level::Unknown, "an old kernel may refuse it");
             return Some(finding.change("run this as root").run("sudo knockctl doctor"));
         }
+        /// The smallest tables: only the program matters.
+        const SMALL: FastPathSizes = FastPathSizes { flows: [0, 0], epochs: 16, records: 0 };
         raise_memlock_limit();
         let max_frame = headers::max_frame(observed.link.mtu as usize) as u32;
-        Some(match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, None) {
+        Some(match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, Some(SMALL)) {
             Ok(_) => finding("the kernel takes the XDP program (it was loaded, and attached to nothing)".to_owned()),
             Err(error) => finding(error.to_string()).because(Level::Error, "the filter cannot start without it"),
         })

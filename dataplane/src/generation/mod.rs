@@ -18,6 +18,7 @@ use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 
 use self::series::Series;
 use crate::config::MetricsConfig;
+use crate::fast_path::{CarriedFrames, GenerationTrails, SharedFastPath};
 
 /// Running rules. A generation never changes: workers notice a new generation by a memory read.
 pub(crate) struct Generation {
@@ -32,6 +33,8 @@ pub(crate) struct Generation {
     pub(crate) table: RuleTable,
     /// The counters of each worker.
     pub(crate) counters: Vec<RuleCounters>,
+    /// The counters of the kernel's fast path.
+    pub(crate) trails: GenerationTrails,
     /// The lists that the rules and the doors name.
     pub(crate) lists: HashSet<String>,
     /// The number of each rule, in their order.
@@ -45,7 +48,13 @@ impl Generation {
         let lists = lists.into_iter().map(|list| list.into_owned()).collect();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let numbers = numbers(&table.rules().rules);
-        Generation { number, since, since_epoch, source, table, counters, lists, numbers }
+        let trails = GenerationTrails::default();
+        Generation { number, since, since_epoch, source, table, counters, trails, lists, numbers }
+    }
+
+    /// The same generation, whose flows this fast path may carry.
+    pub(crate) fn with_fast_path(self, fast_path: SharedFastPath) -> Self {
+        Generation { trails: GenerationTrails::new(fast_path), ..self }
     }
 
     pub(crate) fn rules(&self) -> &RuleSet {
@@ -65,6 +74,8 @@ pub(crate) struct Book {
     past: Totals,
     /// Replaced generations that a worker may still run.
     leaving: Vec<Arc<Generation>>,
+    /// Frames that the kernel carried by generations that do not run any more.
+    past_carried: CarriedFrames,
     series: Series,
 }
 
@@ -107,6 +118,8 @@ impl Book {
         let left: Vec<Arc<Generation>> = left;
         for generation in left {
             self.past.add(&generation);
+            generation.trails.add_frames_to(&mut self.past_carried);
+            generation.trails.end();
         }
         if self.past.rules.len() > MAX_PAST {
             self.forget(current);
@@ -151,6 +164,15 @@ impl Book {
         self.series.overflow(totals)
     }
 
+    /// Frames that the kernel has carried up to now.
+    pub(crate) fn carried(&self, current: &Generation) -> CarriedFrames {
+        let mut carried = self.past_carried.clone();
+        for generation in self.leaving.iter().map(|generation| &**generation).chain([current]) {
+            generation.trails.add_frames_to(&mut carried);
+        }
+        carried
+    }
+
     /// The counts of all generations up to now.
     pub(crate) fn totals(&self, current: &Generation) -> Totals {
         let mut totals = self.past.clone();
@@ -183,6 +205,7 @@ fn rule_totals(generation: &Generation) -> Vec<Counter> {
     for counters in &generation.counters {
         counters.add_rules_to(&mut totals);
     }
+    generation.trails.add_rules_to(&mut totals);
     totals
 }
 
@@ -191,6 +214,7 @@ fn default_totals(generation: &Generation) -> [Counter; 3] {
     for counters in &generation.counters {
         counters.add_defaults_to(&mut totals);
     }
+    generation.trails.add_defaults_to(&mut totals);
     totals
 }
 

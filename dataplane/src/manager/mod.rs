@@ -129,7 +129,7 @@ impl Manager {
 /// Answers the status and the metrics, and passes all other requests to the administration.
 fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     match request {
-        Request::Status => Asked::Answered(Response::Status(supervisor.status()).into()),
+        Request::Status => Asked::Answered(Response::Status(Box::new(supervisor.status())).into()),
         Request::Metrics => Asked::Answered(Response::Metrics(Box::new(supervisor.metrics())).into()),
         request => Asked::Job(JobTask::Request(Box::new(request))),
     }

@@ -40,6 +40,7 @@ mod doctor;
 mod doors;
 mod drift;
 mod end;
+mod fast_path;
 mod forged;
 mod frames;
 mod install;

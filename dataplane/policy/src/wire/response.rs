@@ -16,9 +16,9 @@ use super::status::DataplaneStatus;
 #[serde(tag = "response", content = "with", rename_all = "kebab-case")]
 pub enum Response {
     /// The answer to [`Request::Status`].
-    Status(DataplaneStatus),
+    Status(Box<DataplaneStatus>),
     /// The answer to [`Request::Rules`].
-    Rules(RunningRules),
+    Rules(Box<RunningRules>),
     /// The answer to [`Request::Lists`].
     Lists(ListPage),
     /// The host names in the address lists of the running rules.

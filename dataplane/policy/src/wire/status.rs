@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionTableStatus;
+use super::fast_path::FastPathStatus;
 use super::interface::Interface;
 use super::offload::Offload;
 use crate::settings::Settings;
@@ -45,6 +46,9 @@ pub struct DataplaneStatus {
     /// Checksums and segmentation that senders left to their interface.
     #[serde(default)]
     pub offload: Offload,
+    /// The kernel's fast path.
+    #[serde(default)]
+    pub fast_path: FastPathStatus,
     /// Memory of the large tables.
     #[serde(default)]
     pub memory: Vec<TableMemory>,

@@ -15,7 +15,7 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind, InterfaceCounters, Repairs};
 use knockplane_policy::word::Word as _;
-use knockplane_ring::CoreCounts;
+use knockplane_ring::{CoreCounts, FastPathMisses};
 
 use super::Supervisor;
 use crate::drift::{Findings, REPAIRABLE};
@@ -88,6 +88,11 @@ impl Growth {
 }
 
 impl DriftState {
+    /// Frames that came up on this side while the fast path was on, as of the last reading of the counters.
+    pub(super) fn misses(&self, side: Side) -> FastPathMisses {
+        self.counted[side.index()].misses
+    }
+
     pub(crate) fn new(findings: Arc<ArcSwap<Findings>>) -> Self {
         let mtu = findings.load().mtu;
         DriftState {

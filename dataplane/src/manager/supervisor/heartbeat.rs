@@ -24,6 +24,11 @@ pub(crate) struct HeartbeatWatch {
 }
 
 impl HeartbeatWatch {
+    /// Whether the worker hangs, as of the last check.
+    pub(super) const fn hangs(&self) -> bool {
+        self.hangs
+    }
+
     /// Checks the time of the last beat, if there was one. Returns whether the worker hangs, if that changed.
     pub(super) fn look(&mut self, beat: Option<Time>, now: Time) -> Option<bool> {
         let paused = self.looked.is_none_or(|looked| now.since(looked) > HUNG);

@@ -122,6 +122,7 @@ impl Supervisor {
                 None => {}
             }
         }
+        self.shared.fast_path.watch_workers(self.workers.iter().any(|worker| worker.heartbeat.hangs()));
     }
 
     /// Finds the workers without other work on their core, by the cores on which frames arrive. Without frames nothing
@@ -160,7 +161,9 @@ impl Supervisor {
         for (side, port) in Side::ALL.iter().zip(&self.ports) {
             let name = port.device.name();
             let link = &self.shared.links[side.index()];
-            match (link.load(Relaxed), port.device.is_up().unwrap_or(false)) {
+            let is_up = port.device.is_up().unwrap_or(false);
+            self.shared.fast_path.watch_link(*side, is_up);
+            match (link.load(Relaxed), is_up) {
                 (true, false) => tracing::warn!(%side, interface = name, "link is down"),
                 (false, true) => tracing::info!(%side, interface = name, "link is up"),
                 _ => continue,

@@ -7,25 +7,34 @@ use std::time::Duration;
 use knockplane_engine::state::connections::ConnectionTable;
 use knockplane_limits::usage;
 use knockplane_policy::packet::Side;
-use knockplane_policy::reason::Verdict;
+use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    DataplaneStatus, DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, MetricsReport,
-    PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
+    DataplaneStatus, DropCount, FastPathMisses, FastPathStatus, FrameCount, Interface, InterfaceCounters, ListSummary,
+    LogStatus, LostLines, MetricsReport, PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
 };
+use knockplane_ring as ring;
 
 use super::{Supervisor, WorkerHandle};
 use crate::administration::door_summaries;
+use crate::fast_path::FastPathState;
 use crate::requirements::mode;
 
 impl Supervisor {
-    /// The status. It reads the page tables of the process, for the part of the memory that is in huge pages.
+    /// The status. It reads the page tables of the process, for the part of the memory that is in huge pages, and all flows
+    /// of the fast path.
     pub(in crate::manager) fn status(&mut self) -> DataplaneStatus {
-        DataplaneStatus { memory: self.memory(), ..self.status_without_memory() }
+        let mut status = DataplaneStatus { memory: self.memory(), ..self.status_without_memory() };
+        status.fast_path.flows = self.shared.fast_path.flows(self.shared.clock.now());
+        status
     }
 
     fn status_without_memory(&mut self) -> DataplaneStatus {
-        let counters = Side::ALL.map(|side| self.interface_counters(side));
+        let mut counters = Side::ALL.map(|side| self.interface_counters(side));
+        let fast_path = self.fast_path();
+        for (counters, carried) in counters.iter_mut().zip(fast_path.carried) {
+            counters.arrived += carried;
+        }
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
         DataplaneStatus {
@@ -44,6 +53,7 @@ impl Supervisor {
             drops: self.drops(),
             connections: self.connection_table(now),
             offload: self.offload(now),
+            fast_path,
             memory: Vec::new(),
             static_entries_damage: self.published.lists.load().damage.clone(),
         }
@@ -61,6 +71,43 @@ impl Supervisor {
                 huge_page_bytes: usage::huge_page_bytes(&regions),
             })
             .collect()
+    }
+
+    /// The fast path, except the number of its flows.
+    fn fast_path(&self) -> FastPathStatus {
+        let fast_path = &self.shared.fast_path;
+        let FastPathState { is_on, reason } = fast_path.state();
+        let carried = {
+            let ledger = self.published.ledger();
+            ledger.book.carried(&self.shared.generation.load())
+        };
+        let misses = Side::ALL.map(|side| self.drift.misses(side));
+        let misses = misses.into_iter().fold(ring::FastPathMisses::default(), |sum, side| sum + side);
+        FastPathStatus {
+            on: is_on,
+            reason,
+            flows: None,
+            capacity: fast_path.tables().map_or([0, 0], |tables| tables.capacity()),
+            stored: fast_path.written.load(Relaxed),
+            full: fast_path.full.load(Relaxed),
+            carried: Side::ALL.map(|side| carried.frames(side)),
+            carried_bytes: Side::ALL.map(|side| carried.bytes(side)),
+            frames: (Reason::ALL.iter().filter(|reason| reason.may_forward()))
+                .map(|reason| FrameCount {
+                    verdict: Verdict::Forward,
+                    reason: *reason,
+                    frames: carried.for_reason(*reason),
+                })
+                .collect(),
+            lost: Side::ALL.map(|side| fast_path.lost(side).frames),
+            misses: FastPathMisses {
+                unfit: misses.unfit,
+                unknown: misses.unknown,
+                ended: misses.ended,
+                blocked: misses.blocked,
+                tracked: misses.tracked,
+            },
+        }
     }
 
     /// Frames dropped by all workers, by reason.

@@ -1,0 +1,48 @@
+//! The state of the kernel's fast path.
+
+use serde::{Deserialize, Serialize};
+
+use super::metrics::FrameCount;
+
+/// The kernel's fast path. Counters are those since start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FastPathStatus {
+    /// Whether the kernel carries flows now.
+    pub on: bool,
+    /// The reason that it carries none, or none in one direction; `None` if it carries flows in both.
+    pub reason: Option<String>,
+    /// Flows that it carries now: IPv4, IPv6. `None` if they were not counted.
+    pub flows: Option<[u64; 2]>,
+    /// The maximum number of flows: IPv4, IPv6.
+    pub capacity: [u64; 2],
+    /// Flows that were handed to the kernel; a flow can be handed over more than once.
+    pub stored: u64,
+    /// Flows that stayed in userspace because their part of the table was full.
+    pub full: u64,
+    /// Carried frames, by the side of arrival, outside first.
+    pub carried: [u64; 2],
+    /// Bytes of these frames, with Ethernet headers.
+    pub carried_bytes: [u64; 2],
+    /// Carried frames by reason. All of them were forwarded.
+    pub frames: Vec<FrameCount>,
+    /// Of the carried frames, those that the other interface did not take, by the side of departure.
+    pub lost: [u64; 2],
+    /// Frames that came up to userspace while the fast path was on.
+    pub misses: FastPathMisses,
+}
+
+/// Frames that came up to userspace while the fast path was on, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FastPathMisses {
+    /// Frames that it never carries: other protocols than TCP and UDP, fragments, options, two VLAN tags.
+    pub unfit: u64,
+    /// Frames of flows that were not handed over.
+    pub unknown: u64,
+    /// Frames of flows whose conditions had ended: an entry expired or changed, for example.
+    pub ended: u64,
+    /// Frames whose side of departure could not send.
+    pub blocked: u64,
+    /// Packets of carried connections that a worker must track: SYN, FIN, RST, SACK, and segments outside the windows.
+    pub tracked: u64,
+}
