@@ -15,8 +15,8 @@ set key outside right
 set grid
 set style data linespoints
 
-all = "knockplane smallest smallest-spinning smallest-xsk-rs nftables nftables-rps nftables-bridge xdp wire knockd"
-colours = "#d55e00 #56b4e9 #0072b2 #f0e442 #009e73 #e69f00 #cc79a7 #969696 #d0d0d0 #000000"
+all = "knockplane knockplane-userspace smallest smallest-spinning smallest-xsk-rs nftables nftables-rps nftables-bridge xdp-parse xdp wire knockd"
+colours = "#d55e00 #8c510a #56b4e9 #0072b2 #f0e442 #009e73 #e69f00 #cc79a7 #505050 #969696 #d0d0d0 #000000"
 colour(name) = word(colours, sum [i = 1:words(all)] (word(all, i) eq name ? i : 0))
 # The candidates that a file has.
 candidates(name) = system(sprintf("for c in %s; do grep -q \"\\\"$c\\\"\" '%s' && printf '%%s ' $c; done || true", all, csv(name)))

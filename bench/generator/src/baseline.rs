@@ -1,5 +1,5 @@
-//! XDP programs that redirect or drop every frame without reading it. They show the limit of the driver for
-//! comparisons. See `bpf/baseline.c`.
+//! XDP programs that redirect or drop every frame, without reading it or after reading its headers. They show the limit of
+//! the driver for comparisons. See `bpf/baseline.c`.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -15,20 +15,20 @@ pub struct XdpBaseline {
 }
 
 impl XdpBaseline {
-    /// Redirects every frame that `from` receives to `to`.
+    /// Redirects every frame that `from` receives to `to`, after reading its headers if `parses`.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, if the driver has no XDP, or another program holds the interface.
-    pub fn redirect(from: &Device, to: &Device) -> Result<Self, RingError> {
-        Self::attach("redirect", from, to)
+    pub fn redirect(from: &Device, to: &Device, parses: bool) -> Result<Self, RingError> {
+        Self::attach(if parses { "parse_redirect" } else { "redirect" }, from, to)
     }
 
-    /// Drops every frame that `on` receives.
+    /// Drops every frame that `on` receives, after reading its headers if `parses`.
     ///
     /// # Errors
     /// As [`XdpBaseline::redirect`].
-    pub fn drop(on: &Device) -> Result<Self, RingError> {
-        Self::attach("drop", on, on)
+    pub fn drop(on: &Device, parses: bool) -> Result<Self, RingError> {
+        Self::attach(if parses { "parse_drop" } else { "drop" }, on, on)
     }
 
     fn attach(program: &str, from: &Device, to: &Device) -> Result<Self, RingError> {

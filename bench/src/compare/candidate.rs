@@ -17,7 +17,9 @@ use super::xdp::Xdp;
 pub enum CandidateKind {
     /// This project's dataplane and control process, as installed.
     Knockplane,
-    /// The same, with a strict door instead of the rules of the knocks.
+    /// The same, without the kernel's fast path.
+    KnockplaneUserspace,
+    /// The same as [`CandidateKind::Knockplane`], with a strict door instead of the rules of the knocks.
     KnockplaneDoor,
     /// The smallest AF_XDP program on the same rings, which sleeps in poll() without frames.
     Smallest,
@@ -31,6 +33,9 @@ pub enum CandidateKind {
     NftablesRps,
     /// nftables on a bridge, with the same rules.
     NftablesBridge,
+    /// An XDP program that redirects or drops every frame in the driver after reading its headers: the upper bound of
+    /// programs that decide by them.
+    XdpParse,
     /// An XDP program that redirects or drops every frame in the driver without reading it: the upper bound.
     Xdp,
 }
@@ -40,6 +45,7 @@ impl CandidateKind {
     pub const fn name(self) -> &'static str {
         match self {
             CandidateKind::Knockplane => "knockplane",
+            CandidateKind::KnockplaneUserspace => "knockplane-userspace",
             CandidateKind::KnockplaneDoor => "knockplane-door",
             CandidateKind::Smallest => "smallest",
             CandidateKind::SmallestSpinning => "smallest-spinning",
@@ -47,6 +53,7 @@ impl CandidateKind {
             CandidateKind::Nftables => "nftables",
             CandidateKind::NftablesRps => "nftables-rps",
             CandidateKind::NftablesBridge => "nftables-bridge",
+            CandidateKind::XdpParse => "xdp-parse",
             CandidateKind::Xdp => "xdp",
         }
     }
@@ -91,7 +98,8 @@ pub fn start<'lab>(
     role: Role,
 ) -> Result<Box<dyn Candidate + 'lab>> {
     Ok(match kind {
-        CandidateKind::Knockplane => Box::new(Knockplane::start(lab, rules)?),
+        CandidateKind::Knockplane => Box::new(Knockplane::start(lab, rules, true)?),
+        CandidateKind::KnockplaneUserspace => Box::new(Knockplane::start(lab, rules, false)?),
         CandidateKind::KnockplaneDoor => Box::new(Knockplane::start_with_door(lab, rules)?),
         CandidateKind::Smallest => Box::new(Smallest::start(lab, Library::Own, role, false)?),
         CandidateKind::SmallestSpinning => Box::new(Smallest::start(lab, Library::Own, role, true)?),
@@ -99,6 +107,7 @@ pub fn start<'lab>(
         CandidateKind::Nftables | CandidateKind::NftablesRps | CandidateKind::NftablesBridge => {
             Box::new(Nftables::start(kind, lab, rules)?)
         }
-        CandidateKind::Xdp => Box::new(Xdp::start(lab, role)?),
+        CandidateKind::XdpParse => Box::new(Xdp::start(lab, role, true)?),
+        CandidateKind::Xdp => Box::new(Xdp::start(lab, role, false)?),
     })
 }

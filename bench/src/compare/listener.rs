@@ -40,7 +40,7 @@ impl<'lab> Listener<'lab> {
             }
             "knockplane" => {
                 let rules = LoadRules { capacity: list_capacity / 2, ..LoadRules::default() };
-                Listener::Knockplane(Knockplane::start(lab, &rules)?)
+                Listener::Knockplane(Knockplane::start(lab, &rules, true)?)
             }
             _ => bail!("there is no listener {name}"),
         })

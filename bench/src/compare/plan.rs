@@ -69,7 +69,7 @@ const MOST_ENTRIES: u8 = 23;
 
 /// All loads, in the order in which they are shown. A quick run has fewer loads and fewer windows.
 pub fn plan(quick: bool) -> Vec<Planned> {
-    let often = if quick { 3 } else { 16 };
+    let often = if quick { 3 } else { 14 };
     let seldom = if quick { 2 } else { 3 };
     let some = if quick { 2 } else { 3 };
     let mut loads = vec![(forward(FORWARD, 60), often), (drop(), often)];
@@ -83,7 +83,7 @@ pub fn plan(quick: bool) -> Vec<Planned> {
     let in_front: &[usize] = if quick { &[1_000] } else { &[1, 100, 1_000, 10_000] };
     loads.extend(in_front.iter().map(|rules| (rules_in_front(*rules), seldom)));
     // Powers of two, because sources are those of a prefix.
-    let listed: &[u8] = if quick { &[] } else { &[1, 13, 20, MOST_ENTRIES] };
+    let listed: &[u8] = if quick { &[] } else { &[1, 14, 20, MOST_ENTRIES] };
     loads.extend(listed.iter().map(|bits| (entries(*bits), seldom)));
 
     let in_both = |(load, windows): (Load, usize)| {
@@ -111,6 +111,10 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
     let mut kinds = vec![CandidateKind::Knockplane];
     match load.series {
         Some(Series::Rules(_)) => kinds.extend([CandidateKind::Nftables, CandidateKind::NftablesBridge]),
+        // To fill longer lists once more takes too long.
+        Some(Series::Entries(..=16_384)) => {
+            kinds.extend([CandidateKind::KnockplaneUserspace, CandidateKind::Nftables]);
+        }
         Some(Series::Entries(_)) => kinds.push(CandidateKind::Nftables),
         None if hears => {
             kinds.extend([CandidateKind::Nftables, CandidateKind::NftablesRps, CandidateKind::NftablesBridge])
@@ -131,6 +135,10 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
             CandidateKind::NftablesBridge,
             CandidateKind::Xdp,
         ]),
+    }
+    // These candidates show what the kernel's fast path brings, and its bound.
+    if load.name == FORWARD {
+        kinds.extend([CandidateKind::KnockplaneUserspace, CandidateKind::XdpParse]);
     }
     if load.name == FIRST_KNOCKS {
         kinds.push(CandidateKind::KnockplaneDoor);

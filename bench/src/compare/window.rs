@@ -120,7 +120,7 @@ impl<'lab> Bench<'lab> {
 }
 
 /// Losses after the decision to forward.
-const BEHIND: [&str; 2] = ["tx-full", "inside-dropped"];
+const BEHIND: [&str; 3] = ["tx-full", "redirect-full", "inside-dropped"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Counts {

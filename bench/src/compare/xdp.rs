@@ -1,4 +1,4 @@
-//! XDP in the driver, without reading frames: the upper bound of every filter in the driver.
+//! XDP in the driver, without reading frames or after reading their headers: the upper bounds of every filter in the driver.
 
 use anyhow::Result;
 use knockplane_generator::XdpBaseline;
@@ -13,7 +13,7 @@ pub(super) struct Xdp {
 }
 
 impl Xdp {
-    pub(super) fn start(lab: &Lab, role: Role) -> Result<Self> {
+    pub(super) fn start(lab: &Lab, role: Role, parses: bool) -> Result<Self> {
         // Frames redirected into a veth interface leave its other end by NAPI, which GRO turns on.
         checked(&lab.topology.server, "ethtool -K eth0 gro on")?;
         let programs = lab.topology.filter.within(|| {
@@ -21,11 +21,11 @@ impl Xdp {
             Ok(match role {
                 Role::Forward => {
                     vec![
-                        XdpBaseline::redirect(&devices[0], &devices[1])?,
-                        XdpBaseline::redirect(&devices[1], &devices[0])?,
+                        XdpBaseline::redirect(&devices[0], &devices[1], parses)?,
+                        XdpBaseline::redirect(&devices[1], &devices[0], parses)?,
                     ]
                 }
-                Role::Drop => vec![XdpBaseline::drop(&devices[0])?, XdpBaseline::drop(&devices[1])?],
+                Role::Drop => vec![XdpBaseline::drop(&devices[0], parses)?, XdpBaseline::drop(&devices[1], parses)?],
             })
         })?;
         Ok(Xdp { _programs: programs })
