@@ -159,10 +159,8 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
     raise_memlock_limit();
     let sizes = fast_path::sizes(config, &buffers);
     let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame, sizes.clone().ok())?;
-    let fast_path = match (program.fast_path(RandomState::new().hash_one("flows"))?, sizes) {
-        (Some(tables), _) => Ok(tables),
-        (None, sizes) => Err(sizes.err().unwrap_or_default()),
-    };
+    let tables = program.fast_path(RandomState::new().hash_one("flows"))?;
+    let fast_path = tables.ok_or_else(|| sizes.err().unwrap_or_default());
     let ring_settings = RingSettings { ring_size: config.ring_size, buffers };
     let memory = (0..queues).map(|_| Memory::take(&ring_settings)).collect::<Result<_, _>>()?;
     Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, fast_path, memory })

@@ -1,4 +1,5 @@
-//! A connection that the kernel's fast path carries, in memory that the engine and the XDP program share.
+//! What a verdict of the kernel's fast path depends on, and the connections that the fast path carries, in memory that the
+//! engine and the XDP program share.
 //!
 //! The program records each packet that it forwards, before it forwards it. So an answer to such a packet finds it
 //! recorded. The engine records the packets that come up. Both only let numbers increase, and the engine keeps its own
@@ -10,7 +11,27 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::eval::tracking::WindowNumbers;
 
-/// A carried connection: `struct tracked` of `dataplane/ring/bpf/fast_path.h`. One for each slot of the table of
+/// A number that changes with an address or with the static entries, at the time of a lookup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch {
+    /// Its place among all epochs. The number at place 0 never changes.
+    pub place: u32,
+    /// Its value.
+    pub value: u32,
+}
+
+/// The record of a connection, on which a verdict about its packets depends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionRecord {
+    /// The number of the record.
+    pub record: u32,
+    /// The epoch of the record at the time of the decision.
+    pub epoch: u32,
+    /// Whether the packets of the flow are replies to the originator.
+    pub is_reply: bool,
+}
+
+/// A carried connection: `struct record` of `dataplane/ring/bpf/fast_path.h`. One for each slot of the table of
 /// connections, with two numbers of each kind: of the originator, and of the responder.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -35,21 +56,18 @@ impl CarriedConnection {
     /// Set in [`CarriedConnection::kind`] for TCP.
     pub const IS_TCP: u32 = 1 << 8;
 
-    /// Begins the record of another connection. Verdicts about the previous one have ended.
-    pub fn begin(&self, scales: Option<[u8; 2]>, last: u64) {
+    /// Begins the record of a connection whose last packet arrived at this time; for TCP with its numbers and the window scale
+    /// of each end. Verdicts about the previous connection have ended.
+    pub fn begin(&self, tcp: Option<&(WindowNumbers, [u8; 2])>, last: u64) {
+        let (numbers, scales) = tcp.map_or_else(Default::default, |(numbers, scales)| (*numbers, Some(*scales)));
         let kind = scales.map_or(0, |[one, other]| Self::IS_TCP | u32::from(one & 0xf) | u32::from(other & 0xf) << 4);
         self.kind.store(kind, Relaxed);
-        self.sequences.iter().chain(&self.windows).for_each(|number| number.store(0, Relaxed));
-        self.bytes.store(0, Relaxed);
-        self.last.store(last, Relaxed);
-    }
-
-    /// Sets the numbers of a connection that begins.
-    pub fn set(&self, numbers: &WindowNumbers) {
         let all = self.sequences.iter().chain(&self.windows);
         for (number, value) in all.zip(numbers.sequences.iter().chain(&numbers.windows)) {
             number.store(*value, Release);
         }
+        self.bytes.store(0, Relaxed);
+        self.last.store(last, Relaxed);
     }
 
     /// Raises the numbers to those of a packet that came up.
@@ -100,8 +118,7 @@ mod tests {
     fn numbers_only_increase_and_wrap() {
         let carried = CarriedConnection::default();
         let of = |first: u32, window: u32| WindowNumbers { windows: [window, 5], sequences: [first; 8] };
-        carried.begin(Some([7, 14]), 3);
-        carried.set(&of(0xffff_fff0, 9));
+        carried.begin(Some(&(of(0xffff_fff0, 9), [7, 14])), 3);
         carried.raise(&of(0xffff_ffe0, 8));
         assert_eq!(carried.numbers(), of(0xffff_fff0, 9), "older numbers change nothing");
         carried.raise(&of(0x10, 10));

@@ -36,7 +36,6 @@ mod fast_path;
 mod host;
 mod huge_pages;
 mod ingress;
-mod live_run;
 mod netlink;
 mod program;
 mod queue;
@@ -51,17 +50,16 @@ pub use device::{Device, HashFields, NicOffload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::RingError;
 pub use fast_path::{
-    CarriedCounts, Epoch, Epochs, FastPath, FastPathSizes, Flow, FlowConnection, FlowVerdict, IDLE as FLOW_IDLE,
-    LostFrames, Records, RedirectLosses, TRAILS, Written,
+    CarriedCounts, Epochs, FastPath, FastPathSizes, Flow, FlowVerdict, LostFrames, Records, RedirectLosses, TRAILS,
+    Written,
 };
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use huge_pages::{advise_huge_pages, collapse};
 pub use ingress::IngressDrop;
-pub use live_run::LiveRun;
 pub use netlink::{Features, Link, LinkChanges, LinkCounters, LinkReader, XdpFeatures};
-pub use program::{CoreCounts, FastPathMisses, LoadedProgram, XdpMode, XdpProgram, attach_native};
+pub use program::{CoreCounts, LoadedProgram, XdpMode, XdpProgram, attach_native};
 pub use rings::{
     BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,
 };
 pub use socket::{SocketStatistics, raise_memlock_limit};
-pub use test_run::{XDP_DROP, XDP_REDIRECT, test_run};
+pub use test_run::{LiveRun, XDP_DROP, XDP_REDIRECT, test_run};

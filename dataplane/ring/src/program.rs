@@ -6,12 +6,12 @@
 
 use std::io;
 use std::mem;
-use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use knockplane_policy::wire::FastPathMisses;
 use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
 
 use crate::buffers::{largest_native_mtu, may_split};
@@ -62,21 +62,6 @@ pub struct CoreCounts {
     pub misses: FastPathMisses,
 }
 
-/// Frames that the fast path did not carry, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FastPathMisses {
-    /// Frames without a flow: other protocols than TCP and UDP, fragments, options, two VLAN tags, ….
-    pub unfit: u64,
-    /// Frames of flows without a verdict.
-    pub unknown: u64,
-    /// Frames of flows whose verdict had ended.
-    pub ended: u64,
-    /// Frames that could not leave on the other side.
-    pub blocked: u64,
-    /// Packets of carried connections that a worker must track: SYN, FIN, RST, SACK, and segments outside the windows.
-    pub tracked: u64,
-}
-
 /// The program of `bpf/filter.c`, in the kernel and not attached yet.
 #[derive(Debug)]
 pub struct LoadedProgram {
@@ -100,20 +85,6 @@ pub struct XdpProgram {
     /// The attachment. It is not pinned: its close detaches the program, and the kernel closes it when the process
     /// ends.
     _link: OwnedFd,
-}
-
-impl Add for FastPathMisses {
-    type Output = FastPathMisses;
-
-    fn add(self, other: FastPathMisses) -> FastPathMisses {
-        FastPathMisses {
-            unfit: self.unfit + other.unfit,
-            unknown: self.unknown + other.unknown,
-            ended: self.ended + other.ended,
-            blocked: self.blocked + other.blocked,
-            tracked: self.tracked + other.tracked,
-        }
-    }
 }
 
 impl LoadedProgram {

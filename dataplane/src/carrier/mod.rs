@@ -9,11 +9,9 @@ mod tests;
 use knockplane_engine::pipeline::Decider;
 use knockplane_engine::pipeline::flow_decision::{FlowConditions, FlowDecision};
 use knockplane_engine::state::State;
-use knockplane_engine::state::connections::ConnectionRecord;
-use knockplane_engine::state::lists::ListEpoch;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
-use knockplane_ring::{Epoch, Flow, FlowConnection, FlowVerdict, Written};
+use knockplane_ring::{Flow, FlowVerdict, Written};
 
 use crate::fast_path::SharedFastPath;
 use crate::generation::Generation;
@@ -103,17 +101,7 @@ impl Carrier {
             let Some(trail) = generation.trails.number(&decision.trail) else { continue };
             let Some(conditions) = decision.confirm(&generation.table, state, now) else { continue };
             let FlowConditions { until, epochs, connection } = conditions;
-            let verdict = FlowVerdict {
-                generation: number,
-                until,
-                epochs: epochs.map(|ListEpoch { place, value }| Epoch { place, value }),
-                trail,
-                connection: connection.map(|ConnectionRecord { record, epoch, is_reply }| FlowConnection {
-                    record,
-                    epoch,
-                    is_reply,
-                }),
-            };
+            let verdict = FlowVerdict { generation: number, until, epochs, trail, connection };
             let written = tables.write(self.queue, &flow, &verdict, now);
             self.fast_path.count(written == Written::Stored);
         }

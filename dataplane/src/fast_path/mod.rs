@@ -49,8 +49,7 @@ pub(crate) struct FastPathSwitch {
 struct Causes {
     /// Number of changes of rules or settings in progress.
     changes: u32,
-    /// Whether a worker hangs: its lists of arrivals and its counters stand still, and an operator expects that nothing
-    /// passes on its queue.
+    /// Whether a worker hangs. Operators are told that nothing passes on its queue.
     hangs: bool,
     /// The reason that it stays off, if it is.
     failure: Option<String>,

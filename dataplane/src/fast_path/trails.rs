@@ -88,15 +88,16 @@ impl GenerationTrails {
     /// Calls `visit` with each trail and its counts.
     fn visit(&self, mut visit: impl FnMut(&Trail, CarriedCounts)) {
         let Some(fast_path) = self.fast_path.as_deref() else { return };
-        for NumberedTrail { trail, number, before } in self.known.lock().unwrap_or_else(PoisonError::into_inner).iter()
-        {
-            let now = carried(fast_path, *number);
+        // A copy, so that no worker waits for the lock while the cells of all cores are read.
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for NumberedTrail { trail, number, before } in known {
+            let now = carried(fast_path, number);
             let counts = CarriedCounts {
                 packets: now.packets - before.packets,
                 ip_bytes: now.ip_bytes - before.ip_bytes,
                 frame_bytes: now.frame_bytes - before.frame_bytes,
             };
-            visit(trail, counts);
+            visit(&trail, counts);
         }
     }
 

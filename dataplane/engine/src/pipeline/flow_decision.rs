@@ -4,6 +4,7 @@
 //! established connection. [`FlowDecision::confirm`] checks lookups and connection again, and returns the conditions under
 //! which the decision holds.
 
+use knockplane_policy::carried::{ConnectionRecord, Epoch};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::BuiltinChain;
@@ -14,8 +15,8 @@ use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::effects::Matches;
 use crate::pipeline::facts::{AskedAddress, PacketFacts};
 use crate::state::State;
-use crate::state::connections::{ConnectionRecord, DecidedConnection};
-use crate::state::lists::{ListEpoch, Lists};
+use crate::state::connections::DecidedConnection;
+use crate::state::lists::Lists;
 use crate::table::RuleTable;
 
 /// What each packet of a decision counts for: packets with the same trail differ in their lengths only.
@@ -61,7 +62,7 @@ pub struct FlowConditions {
     pub until: Time,
     /// Epochs that must not change: of the source, of the destination, and of static entries. Place 0 for those that the
     /// decision does not depend on.
-    pub epochs: [ListEpoch; 3],
+    pub epochs: [Epoch; 3],
     /// The record of the connection, if the packets are tracked: its epoch must not change.
     pub connection: Option<ConnectionRecord>,
 }
@@ -96,7 +97,7 @@ impl FlowDecision {
     /// the connection another state. `table` are the rules of the decision; the conditions do not cover that they are
     /// replaced.
     pub fn confirm(&self, table: &RuleTable, state: &State, now: Time) -> Option<FlowConditions> {
-        let mut conditions = FlowConditions { until: Time::NEVER, epochs: [ListEpoch::default(); 3], connection: None };
+        let mut conditions = FlowConditions { until: Time::NEVER, epochs: [Epoch::default(); 3], connection: None };
         let asked = [&self.source, &self.destination].into_iter().enumerate();
         for (index, asked) in asked.filter_map(|(index, asked)| Some((index, asked.as_ref()?))) {
             let (until, [of_address, of_static_entries]) = confirmed(asked, table, &state.lists, now)?;
@@ -117,7 +118,7 @@ impl FlowDecision {
 
 /// The time until which a lookup has the same result if the epochs of the address and of static entries do not change.
 /// `None` if the result is another one now.
-fn confirmed(asked: &AskedAddress, table: &RuleTable, lists: &Lists, now: Time) -> Option<(Time, [ListEpoch; 2])> {
+fn confirmed(asked: &AskedAddress, table: &RuleTable, lists: &Lists, now: Time) -> Option<(Time, [Epoch; 2])> {
     let AskedAddress { key, peer_tag, membership } = *asked;
     let (mut lookup, epochs) = lists.lookup_with_epochs(key, peer_tag, now)?;
     if !table.entries().is_empty() {

@@ -83,7 +83,7 @@ impl LookupCache {
             // Written in place, because a lookup is large.
             (slot.key, slot.table, slot.peer_tag) = (key, table, peer_tag);
             let hash = hash.unwrap_or_else(|| lists.hash(key));
-            lists.lookup_into(key, hash, peer_tag, now, &mut slot.lookup);
+            lists.lookup_into(key, hash, peer_tag, now, &mut slot.lookup, || {});
             if !entries.is_empty() {
                 let (set, time) = entries.find(key, now);
                 slot.lookup.add(set, time);

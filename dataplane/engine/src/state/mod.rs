@@ -46,7 +46,7 @@ pub struct State {
     /// Allocated when rules first track connections.
     connections: OnceLock<ConnectionTable>,
     /// The records of carried connections, if there is a fast path.
-    carried: OnceLock<CarriedConnections>,
+    carried: Option<CarriedConnections>,
     /// Allocated when there are doors.
     visitors: OnceLock<Visitors>,
     /// Datagrams whose first fragment was forwarded.
@@ -92,7 +92,7 @@ impl State {
             secret,
             connection_capacity,
             connections: OnceLock::new(),
-            carried: OnceLock::new(),
+            carried: None,
             visitors: OnceLock::new(),
             datagrams: Keyed::new(fewer(connection_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
@@ -115,7 +115,7 @@ impl State {
     pub(crate) fn track(&self, inspects_payloads: bool) {
         let connections = self.connections.get_or_init(|| {
             let connections = ConnectionTable::new(self.connection_capacity, self.secret);
-            self.carried.get().into_iter().for_each(|records| connections.set_carried(records));
+            self.carried.iter().for_each(|records| connections.set_carried(records));
             connections
         });
         if inspects_payloads {
@@ -130,7 +130,7 @@ impl State {
         if let Some(connections) = self.connections.get() {
             connections.set_carried(&records);
         }
-        let _ = self.carried.set(records);
+        self.carried = Some(records);
     }
 
     /// The connections, if rules have tracked them since start.

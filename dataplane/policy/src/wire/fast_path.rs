@@ -1,5 +1,7 @@
 //! The state of the kernel's fast path.
 
+use std::ops::Add;
+
 use serde::{Deserialize, Serialize};
 
 use super::metrics::FrameCount;
@@ -45,4 +47,18 @@ pub struct FastPathMisses {
     pub blocked: u64,
     /// Packets of carried connections that a worker must track: SYN, FIN, RST, SACK, and segments outside the windows.
     pub tracked: u64,
+}
+
+impl Add for FastPathMisses {
+    type Output = FastPathMisses;
+
+    fn add(self, other: FastPathMisses) -> FastPathMisses {
+        FastPathMisses {
+            unfit: self.unfit + other.unfit,
+            unknown: self.unknown + other.unknown,
+            ended: self.ended + other.ended,
+            blocked: self.blocked + other.blocked,
+            tracked: self.tracked + other.tracked,
+        }
+    }
 }

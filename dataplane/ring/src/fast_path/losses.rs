@@ -32,7 +32,7 @@ pub struct LostFrames {
 
 impl RedirectLosses {
     /// Counts for this program on these interfaces, outside and inside. At the first frame that a side cannot take, the
-    /// kernel forbids further ones: [`FastPath::may_send`](super::FastPath::may_send).
+    /// kernel forbids further ones, as [`FastPath::set_may_send`](super::FastPath::set_may_send) does.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_PERFMON, or if the kernel has no type information (`CONFIG_DEBUG_INFO_BTF`).

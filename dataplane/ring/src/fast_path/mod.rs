@@ -34,7 +34,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use knockplane_policy::carried::CarriedConnection;
+use knockplane_policy::carried::{CarriedConnection, ConnectionRecord, Epoch};
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use libbpf_rs::{MapCore as _, MapFlags};
@@ -61,16 +61,30 @@ pub const TRAILS: usize = 1 << TRAIL_BITS;
 /// The highest number of records that a verdict can name.
 const MAX_RECORDS: usize = (1 << (u32::BITS - RECORD_SHIFT)) - 1;
 
-/// The place of `is_used` in `struct fast_control`, in words of 32 bits.
-const IS_USED: usize = 14;
+/// Places of the fields of `struct fast_control`, in words of 32 bits.
+mod control {
+    pub(super) const GENERATION: usize = 0;
+    pub(super) const MAX_FRAME: usize = 1;
+    pub(super) const MAY_SEND: usize = 2;
+    pub(super) const MASK: usize = 4;
+    pub(super) const IS_USED: usize = 14;
+    /// Bytes of the whole.
+    pub(super) const BYTES: usize = 64;
+}
 
-/// Bytes of `struct fast_control`, of a place of each family, and of a cell.
-const CONTROL_BYTES: usize = 64;
+/// The same for its fields of 64 bits, in words of this size.
+mod wide_control {
+    pub(super) const SECRET: usize = 3;
+    pub(super) const NOW: usize = 4;
+    pub(super) const TIMEOUTS: usize = 5;
+}
+
+/// Bytes of a place of each family, and of a cell.
 const PLACE_BYTES: [usize; 2] = [64, 128];
 const CELL_BYTES: usize = 32;
 
 /// The time without packets after which the place of a flow may be reused.
-pub const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_secs(60);
 
 /// The fewest places of a region.
 const MIN_REGION: usize = 64;
@@ -95,13 +109,6 @@ impl FastPathSizes {
     /// The places of each family.
     fn places(&self, queues: u32) -> [usize; 2] {
         self.regions(queues).map(|region| region * REGIONS * queues as usize)
-    }
-
-    /// The bytes of all tables.
-    pub fn bytes(&self, queues: u32) -> u64 {
-        let [v4, v6] = self.places(queues);
-        let records = self.record_count() * size_of::<CarriedConnection>();
-        (v4 * PLACE_BYTES[0] + v6 * PLACE_BYTES[1] + self.epochs * size_of::<u32>() + records) as u64
     }
 
     /// The number of records in memory: connections in further slots are not carried.
@@ -146,7 +153,7 @@ pub struct FastPath {
     grace: GracePeriod,
 }
 
-/// Numbers that change with an address or a connection, by its hash. Place 0 never changes.
+/// The values of all epochs, by their places.
 pub struct Epochs {
     words: SharedWords,
 }
@@ -168,15 +175,6 @@ impl AsRef<[CarriedConnection]> for Records {
     }
 }
 
-/// An epoch that a verdict depends on: its place, and its value when the decision was confirmed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Epoch {
-    /// The place.
-    pub place: u32,
-    /// The value.
-    pub value: u32,
-}
-
 /// A verdict: that the packets of a flow leave on the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowVerdict {
@@ -190,18 +188,7 @@ pub struct FlowVerdict {
     /// The number under which packets are counted: below [`TRAILS`].
     pub trail: u16,
     /// The connection, if packets are tracked.
-    pub connection: Option<FlowConnection>,
-}
-
-/// The connection of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowConnection {
-    /// The number of its record.
-    pub record: u32,
-    /// The epoch of the record when the decision was confirmed.
-    pub epoch: u32,
-    /// Whether packets are replies to the originator.
-    pub is_reply: bool,
+    pub connection: Option<ConnectionRecord>,
 }
 
 /// The outcome of [`FastPath::write`].
@@ -247,23 +234,6 @@ impl Place<'_> {
         self.key.iter().zip(flow.words()).all(|(word, of_flow)| word.load(Relaxed) == *of_flow)
     }
 
-    /// Whether the verdict does not count any more, or the flow has had no packets for long.
-    fn is_free(&self, generation: u32, epochs: &[AtomicU32], records: &[CarriedConnection], now: Time) -> bool {
-        if self.generation() != generation {
-            return true;
-        }
-        let [until, last] = [UNTIL, LAST].map(|word| Time::from_nanos(self.verdict[word].load(Relaxed)));
-        let [first, second] = [EPOCHS, MORE_EPOCHS].map(|word| self.verdict[word].load(Relaxed));
-        let places = [first as u32, (first >> 32) as u32, second as u32];
-        let last_word = self.verdict[SUM_AND_TRAIL].load(Relaxed);
-        let (known, record) = (last_word as u32, (last_word >> (32 + RECORD_SHIFT)) as usize);
-        let of_record = record.checked_sub(1).and_then(|record| records.get(record));
-        let has_ended = of_record.is_some_and(|record| record.epoch() != (second >> 32) as u32);
-        let epoch = |place: u32| epochs.get(place as usize).map_or(0, |epoch| epoch.load(Acquire));
-        let sum = places.into_iter().map(epoch).fold(0, u32::wrapping_add);
-        has_ended || now >= until || sum != known || now.since(last) >= IDLE
-    }
-
     /// Writes a verdict. The program ignores the place meanwhile.
     fn write(&self, flow: &Flow, verdict: &FlowVerdict, now: Time) {
         let sequence = self.verdict[STATE].load(Relaxed) as u32 | 1;
@@ -275,9 +245,10 @@ impl Place<'_> {
             word.store(*of_flow, Relaxed);
         }
         let [source, destination, static_entries] = verdict.epochs.map(|epoch| u64::from(epoch.place));
-        let (connection, tracked) = verdict.connection.map_or((0, 0), |FlowConnection { record, epoch, is_reply }| {
-            (u64::from(epoch), u64::from(record + 1) << RECORD_SHIFT | u64::from(is_reply) << TRAIL_BITS)
-        });
+        let (connection, tracked) =
+            verdict.connection.map_or((0, 0), |ConnectionRecord { record, epoch, is_reply }| {
+                (u64::from(epoch), u64::from(record + 1) << RECORD_SHIFT | u64::from(is_reply) << TRAIL_BITS)
+            });
         let sum = verdict.epochs.iter().fold(0_u32, |sum, epoch| sum.wrapping_add(epoch.value));
         for (word, value) in [
             (UNTIL, verdict.until.as_nanos()),
@@ -309,7 +280,7 @@ impl FastPath {
             let words = |name: &str, bytes: usize| SharedWords::of_map(map(object, name).as_fd(), bytes);
             let ([v4, v6], regions) = (sizes.places(queues), sizes.regions(queues));
             let fast_path = FastPath {
-                control: words("fast_control", CONTROL_BYTES)?,
+                control: words("fast_control", control::BYTES)?,
                 verdicts: [words("verdicts4", v4 * PLACE_BYTES[0])?, words("verdicts6", v6 * PLACE_BYTES[1])?],
                 epochs: Arc::new(Epochs { words: words("epochs", sizes.epochs * size_of::<u32>())? }),
                 records: Arc::new(Records {
@@ -324,21 +295,21 @@ impl FastPath {
                 last_generation: AtomicU32::new(0),
                 grace: GracePeriod::new()?,
             };
-            let [v4, v6] = fast_path.masks.map(|mask| mask as u32);
-            fast_path.control32()[4].store(v4, Relaxed);
-            fast_path.control32()[5].store(v6, Relaxed);
-            fast_path.control.of_64_bits()[3].store(secret, Relaxed);
+            for (word, mask) in fast_path.control()[control::MASK..].iter().zip(fast_path.masks) {
+                word.store(mask as u32, Relaxed);
+            }
+            fast_path.control.of_64_bits()[wide_control::SECRET].store(secret, Relaxed);
             fast_path.set_max_frame(max_frame);
             Ok(fast_path)
         };
         open().map_err(|error| RingError::system("cannot map the tables of the fast path", error, ""))
     }
 
-    fn control32(&self) -> &[AtomicU32] {
+    fn control(&self) -> &[AtomicU32] {
         self.control.of_32_bits()
     }
 
-    /// The epochs, for whoever changes addresses and connections.
+    /// The epochs, for whoever changes addresses.
     pub fn epochs(&self) -> Arc<Epochs> {
         Arc::clone(&self.epochs)
     }
@@ -351,7 +322,7 @@ impl FastPath {
     /// Sets the times after which connections expire without packets: established ones of TCP, and those of UDP with packets
     /// in both directions.
     pub fn set_timeouts(&self, timeouts: [Duration; 2]) {
-        for (word, timeout) in self.control.of_64_bits()[5..7].iter().zip(timeouts) {
+        for (word, timeout) in self.control.of_64_bits()[wide_control::TIMEOUTS..].iter().zip(timeouts) {
             word.store(timeout.as_nanos().try_into().unwrap_or(i64::MAX as u64), Release);
         }
     }
@@ -360,13 +331,13 @@ impl FastPath {
     /// depends on.
     #[inline]
     pub fn generation(&self) -> Option<u32> {
-        Some(self.control32()[0].load(Acquire)).filter(|generation| *generation != 0)
+        Some(self.control()[control::GENERATION].load(Acquire)).filter(|generation| *generation != 0)
     }
 
     /// Ends all verdicts. None counts before [`FastPath::resume`]. A program that runs may still apply one, see
     /// [`FastPath::wait_for_programs`].
     pub fn suspend(&self) {
-        self.control32()[0].store(0, Ordering::SeqCst);
+        self.control()[control::GENERATION].store(0, Ordering::SeqCst);
     }
 
     /// Begins another generation. Verdicts of all earlier ones do not count.
@@ -377,28 +348,23 @@ impl FastPath {
             bits.store(0, Relaxed);
         }
         // Until a verdict is written, frames come up unread.
-        self.control32()[IS_USED].store(0, Relaxed);
-        self.control32()[0].store(next, Release);
+        self.control()[control::IS_USED].store(0, Relaxed);
+        self.control()[control::GENERATION].store(next, Release);
     }
 
     /// Sets the longest frame that is carried, in bytes, with Ethernet header and VLAN tags.
     pub fn set_max_frame(&self, bytes: u32) {
-        self.control32()[1].store(bytes, Release);
+        self.control()[control::MAX_FRAME].store(bytes, Release);
     }
 
     /// Sets the time of the program, for tests.
     pub fn set_clock(&self, now: Time) {
-        self.control.of_64_bits()[4].store(now.as_nanos(), Relaxed);
+        self.control.of_64_bits()[wide_control::NOW].store(now.as_nanos(), Relaxed);
     }
 
     /// Permits or forbids frames to leave on this side.
     pub fn set_may_send(&self, side: Side, may_send: bool) {
-        self.control32()[2 + side.index()].store(may_send.into(), Release);
-    }
-
-    /// Whether frames may leave on this side.
-    pub fn may_send(&self, side: Side) -> bool {
-        self.control32()[2 + side.index()].load(Acquire) != 0
+        self.control()[control::MAY_SEND + side.index()].store(may_send.into(), Release);
     }
 
     /// Waits until no program applies a verdict that it read before, and all frames that were redirected by one have
@@ -421,9 +387,7 @@ impl FastPath {
                 found = Some(place);
                 break;
             }
-            if found.is_none()
-                && place.is_free(verdict.generation, self.epochs.as_ref().as_ref(), self.records.as_ref().as_ref(), now)
-            {
+            if found.is_none() && self.is_free(&place, verdict.generation, now) {
                 found = Some(place);
             }
             if is_unused {
@@ -433,7 +397,7 @@ impl FastPath {
         }
         let Some(place) = found else { return Written::Full };
         place.write(flow, verdict, now);
-        let is_used = &self.control32()[IS_USED];
+        let is_used = &self.control()[control::IS_USED];
         if is_used.load(Relaxed) == 0 {
             is_used.store(1, Release);
         }
@@ -447,27 +411,46 @@ impl FastPath {
         let family = flow.family();
         let (mask, hash) = (self.masks[family], flow.hash(self.secret));
         let region = u64::from(queue) * REGIONS as u64 + (outer >> (u64::BITS - REGIONS.ilog2()));
-        let words = PLACE_BYTES[family] / size_of::<u64>();
-        let table = self.verdicts[family].of_64_bits();
         (0..PROBES).filter_map(move |probe| {
             let index = region * (mask + 1) + (u64::from((hash.wrapping_add(probe)) as u32) & mask);
-            let place = table.get(index as usize * words..(index as usize + 1) * words)?;
-            let (key, verdict) = place.split_at(WORDS[family]);
-            Some(Place { key, verdict })
+            self.place(family, index as usize)
         })
+    }
+
+    /// A place of a family's table.
+    fn place(&self, family: usize, index: usize) -> Option<Place<'_>> {
+        let words = PLACE_BYTES[family] / size_of::<u64>();
+        let place = self.verdicts[family].of_64_bits().get(index * words..(index + 1) * words)?;
+        let (key, verdict) = place.split_at(WORDS[family]);
+        Some(Place { key, verdict })
+    }
+
+    /// Whether the verdict at a place does not count any more, or its flow has had no packets for long.
+    fn is_free(&self, place: &Place<'_>, generation: u32, now: Time) -> bool {
+        if place.generation() != generation {
+            return true;
+        }
+        let word = |word: usize| place.verdict[word].load(Relaxed);
+        let [until, last] = [UNTIL, LAST].map(|at| Time::from_nanos(word(at)));
+        let [first, second] = [EPOCHS, MORE_EPOCHS].map(word);
+        let (sum, record) = (word(SUM_AND_TRAIL) as u32, (word(SUM_AND_TRAIL) >> (32 + RECORD_SHIFT)) as usize);
+        let records: &[CarriedConnection] = (*self.records).as_ref();
+        let record = record.checked_sub(1).and_then(|record| records.get(record));
+        let has_ended = record.is_some_and(|record| record.epoch() != (second >> 32) as u32);
+        let epochs: &[AtomicU32] = (*self.epochs).as_ref();
+        let epoch = |place: u32| epochs.get(place as usize).map_or(0, |epoch| epoch.load(Acquire));
+        let places = [first as u32, (first >> 32) as u32, second as u32];
+        let present = places.into_iter().map(epoch).fold(0, u32::wrapping_add);
+        has_ended || now >= until || sum != present || now.since(last) >= IDLE
     }
 
     /// The number of flows whose verdicts count now, of each family. Reads the whole table.
     pub fn flows(&self, now: Time) -> [u64; 2] {
         let Some(generation) = self.generation() else { return [0, 0] };
+        let capacity = self.capacity();
         [0, 1].map(|family: usize| {
-            let places = self.verdicts[family].of_64_bits().chunks_exact(PLACE_BYTES[family] / size_of::<u64>());
-            let places = places.map(|place| place.split_at(WORDS[family])).map(|(key, verdict)| Place { key, verdict });
-            places
-                .filter(|place| {
-                    !place.is_free(generation, self.epochs.as_ref().as_ref(), self.records.as_ref().as_ref(), now)
-                })
-                .count() as u64
+            let places = (0..capacity[family] as usize).filter_map(|index| self.place(family, index));
+            places.filter(|place| !self.is_free(place, generation, now)).count() as u64
         })
     }
 

@@ -13,9 +13,9 @@ use arc_swap::ArcSwap;
 use knockplane_engine::headers;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Drift, DriftKind, InterfaceCounters, Repairs};
+use knockplane_policy::wire::{Drift, DriftKind, FastPathMisses, InterfaceCounters, Repairs};
 use knockplane_policy::word::Word as _;
-use knockplane_ring::{CoreCounts, FastPathMisses};
+use knockplane_ring::CoreCounts;
 
 use super::Supervisor;
 use crate::drift::{Findings, REPAIRABLE};

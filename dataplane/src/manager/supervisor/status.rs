@@ -10,10 +10,9 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    DataplaneStatus, DropCount, FastPathMisses, FastPathStatus, FrameCount, Interface, InterfaceCounters, ListSummary,
-    LogStatus, LostLines, MetricsReport, PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
+    DataplaneStatus, DropCount, FastPathStatus, FrameCount, Interface, InterfaceCounters, ListSummary, LogStatus,
+    LostLines, MetricsReport, PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
 };
-use knockplane_ring as ring;
 
 use super::{Supervisor, WorkerHandle};
 use crate::administration::door_summaries;
@@ -81,8 +80,7 @@ impl Supervisor {
             let ledger = self.published.ledger();
             ledger.book.carried(&self.shared.generation.load())
         };
-        let misses = Side::ALL.map(|side| self.drift.misses(side));
-        let misses = misses.into_iter().fold(ring::FastPathMisses::default(), |sum, side| sum + side);
+        let [outside, inside] = Side::ALL.map(|side| self.drift.misses(side));
         FastPathStatus {
             on: is_on,
             reason,
@@ -100,13 +98,7 @@ impl Supervisor {
                 })
                 .collect(),
             lost: Side::ALL.map(|side| fast_path.lost(side).frames),
-            misses: FastPathMisses {
-                unfit: misses.unfit,
-                unknown: misses.unknown,
-                ended: misses.ended,
-                blocked: misses.blocked,
-                tracked: misses.tracked,
-            },
+            misses: outside + inside,
         }
     }
 

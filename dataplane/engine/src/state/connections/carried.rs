@@ -10,13 +10,12 @@
 
 use std::time::Duration;
 
-use knockplane_policy::carried::{CarriedConnection, CarriedConnections};
+use knockplane_policy::carried::{CarriedConnection, CarriedConnections, ConnectionRecord};
 use knockplane_policy::eval::tracking::TcpConnection;
 use knockplane_policy::time::Time;
 
 use super::records::SetRecords;
 use super::set::{LockedSet, WAYS};
-use super::slot::Flags;
 use super::{ConnectionTable, HashedKey};
 use crate::state::lists::ListId;
 
@@ -30,17 +29,6 @@ pub(crate) struct DecidedConnection {
     pub(crate) is_reply: bool,
     pub(crate) fasttracked: bool,
     pub(crate) door: Option<ListId>,
-}
-
-/// The record of a connection, as a condition of a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionRecord {
-    /// The number of the record.
-    pub record: u32,
-    /// The epoch of the record.
-    pub epoch: u32,
-    /// Whether the packets of the flow are replies to the originator.
-    pub is_reply: bool,
 }
 
 impl LockedSet<'_> {
@@ -119,8 +107,7 @@ impl ConnectionTable {
         };
         let record = set.records()?.of(place)?;
         if !flags.was_carried() {
-            record.begin(settled.map(|(_, scales)| scales), slot.last().as_nanos());
-            settled.iter().for_each(|(numbers, _)| record.set(numbers));
+            record.begin(settled.as_ref(), slot.last().as_nanos());
             slot.set_flags(flags.with_record());
         }
         Some(ConnectionRecord { record: (index * WAYS + place) as u32, epoch: record.epoch(), is_reply })
@@ -129,21 +116,5 @@ impl ConnectionTable {
     /// The number of slots of a table for about `capacity` connections.
     pub fn slots(capacity: usize) -> usize {
         super::sets(capacity) * WAYS
-    }
-}
-
-impl Flags {
-    /// Whether the kernel may carry the connection, or has carried it.
-    #[inline]
-    pub(super) const fn was_carried(self) -> bool {
-        self.contains(Flags::HAS_RECORD)
-    }
-
-    const fn with_record(self) -> Flags {
-        self.with(Flags::HAS_RECORD)
-    }
-
-    pub(super) const fn without_record(self) -> Flags {
-        self.without(Flags::HAS_RECORD)
     }
 }

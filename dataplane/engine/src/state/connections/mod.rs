@@ -32,7 +32,6 @@ use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
-pub use self::carried::ConnectionRecord;
 pub(crate) use self::carried::DecidedConnection;
 pub use self::cut::CutConnection;
 pub use self::info::{AddressConnections, ConnectionInfo};

@@ -70,7 +70,7 @@ impl Flags {
     const HAS_DOOR: u64 = 1 << 31;
     const DOOR: u32 = 32;
     /// The fast path has a record of the connection.
-    pub(super) const HAS_RECORD: u64 = 1 << 40;
+    const HAS_RECORD: u64 = 1 << 40;
     /// Positions of the high parts of [`ByteRate`].
     const RATE: [u32; 2] = [48, 56];
     const BOTH_RATES: u64 = 0xffff << Flags::RATE[0];
@@ -86,16 +86,12 @@ impl Flags {
         )
     }
 
-    pub(super) const fn contains(self, flag: u64) -> bool {
+    const fn contains(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
 
-    pub(super) const fn with(self, flag: u64) -> Flags {
+    const fn with(self, flag: u64) -> Flags {
         Flags(self.0 | flag)
-    }
-
-    pub(super) const fn without(self, flag: u64) -> Flags {
-        Flags(self.0 & !flag)
     }
 
     pub(super) const fn side(self) -> Side {
@@ -130,6 +126,20 @@ impl Flags {
 
     pub(super) const fn with_fasttrack(self) -> Flags {
         self.with(Flags::FASTTRACKED)
+    }
+
+    /// Whether the kernel may carry the connection, or has carried it.
+    #[inline]
+    pub(super) const fn was_carried(self) -> bool {
+        self.contains(Flags::HAS_RECORD)
+    }
+
+    pub(super) const fn with_record(self) -> Flags {
+        self.with(Flags::HAS_RECORD)
+    }
+
+    pub(super) const fn without_record(self) -> Flags {
+        Flags(self.0 & !Flags::HAS_RECORD)
     }
 
     /// Whether a door has cut the connection.

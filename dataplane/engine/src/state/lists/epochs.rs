@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use knockplane_policy::carried::Epoch;
 use knockplane_policy::time::Time;
 
 use super::{Lists, Lookup, lock};
@@ -35,30 +36,25 @@ pub(crate) struct AddressEpochs {
 /// The place of the epoch of static entries.
 const OF_STATIC_ENTRIES: u32 = 1;
 
-/// An epoch at a lookup.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListEpoch {
-    /// Its place.
-    pub place: u32,
-    /// Its value.
-    pub value: u32,
-}
-
 impl AddressEpochs {
+    fn words(&self) -> &[AtomicU32] {
+        (*self.words).as_ref()
+    }
+
     /// The place of a hash that selects a shard.
     fn place(&self, scope: u64) -> u32 {
-        let mask = (*self.words).as_ref().len() as u32 - 1;
+        let mask = self.words().len() as u32 - 1;
         (scope as u32 & mask).max(OF_STATIC_ENTRIES + 1)
     }
 
-    fn at(&self, place: u32) -> ListEpoch {
-        ListEpoch { place, value: (*self.words).as_ref()[place as usize].load(Ordering::Relaxed) }
+    fn at(&self, place: u32) -> Epoch {
+        Epoch { place, value: self.words()[place as usize].load(Ordering::Relaxed) }
     }
 
     /// Bumps the epoch of static entries. Every shard has been locked since their change: a lookup that missed it has
     /// read the epoch.
     pub(super) fn static_entries_changed(&self) {
-        (*self.words).as_ref()[OF_STATIC_ENTRIES as usize].fetch_add(1, Ordering::Relaxed);
+        self.words()[OF_STATIC_ENTRIES as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bumps the epoch of the address with this key, which has this hash. The caller holds the lock of its shard.
@@ -84,12 +80,12 @@ impl AddressEpochs {
             let address = key().without_vlan();
             self.secret.hash(address.net().filter(|_| self.v6_by_prefix).unwrap_or(address))
         };
-        (*self.words).as_ref()[self.place(scope) as usize].fetch_add(1, Ordering::Relaxed);
+        self.words()[self.place(scope) as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Lists {
-    /// Bumps these epochs at each change of an address, before any entry is added.
+    /// Bumps these epochs at each change of an address, from the first lookup with epochs on.
     ///
     /// # Panics
     /// If their number is not a power of two, or below 8.
@@ -104,19 +100,14 @@ impl Lists {
 
     /// Looks up an address, as [`Lists::lookup`], with the epochs of the address and of static entries, which changes bump
     /// from then on. `None` without epochs.
-    pub(crate) fn lookup_with_epochs(
-        &self,
-        key: AddressKey,
-        peer_tag: u32,
-        now: Time,
-    ) -> Option<(Lookup, [ListEpoch; 2])> {
+    pub(crate) fn lookup_with_epochs(&self, key: AddressKey, peer_tag: u32, now: Time) -> Option<(Lookup, [Epoch; 2])> {
         let epochs = self.epochs.as_ref()?;
         // A change after the lookup takes the same lock, and so sees this.
         epochs.are_used.store(true, Ordering::Relaxed);
         let hash = self.hash(key);
         let place = epochs.place(hash.scope());
-        let (mut lookup, mut read) = (Lookup::EMPTY, [ListEpoch::default(); 2]);
-        self.lookup_with(key, hash, peer_tag, now, &mut lookup, || {
+        let (mut lookup, mut read) = (Lookup::EMPTY, [Epoch::default(); 2]);
+        self.lookup_into(key, hash, peer_tag, now, &mut lookup, || {
             read = [place, OF_STATIC_ENTRIES].map(|place| epochs.at(place));
         });
         Some((lookup, read))

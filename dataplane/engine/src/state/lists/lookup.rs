@@ -71,26 +71,14 @@ impl Lists {
     /// As [`Lists::membership`], with the period in which the result is valid.
     pub(crate) fn lookup(&self, within: AddressKey, peer_tag: u32, now: Time) -> Lookup {
         let mut lookup = Lookup::EMPTY;
-        self.lookup_into(within, self.hash(within), peer_tag, now, &mut lookup);
+        self.lookup_into(within, self.hash(within), peer_tag, now, &mut lookup, || {});
         lookup
     }
 
     /// As [`Lists::lookup`], in place, because a result is large. For a key in a VLAN: the entries of the VLAN for the
-    /// peer of this tag, and the entries that count in all VLANs for all peers.
-    pub(crate) fn lookup_into(
-        &self,
-        within: AddressKey,
-        hash: AddressHash,
-        peer_tag: u32,
-        now: Time,
-        lookup: &mut Lookup,
-    ) {
-        self.lookup_with(within, hash, peer_tag, now, lookup, || {});
-    }
-
-    /// As [`Lists::lookup_into`]. Calls `also` while the lock is held.
+    /// peer of this tag, and the entries that count in all VLANs for all peers. Calls `also` while the lock is held.
     #[inline]
-    pub(super) fn lookup_with(
+    pub(crate) fn lookup_into(
         &self,
         within: AddressKey,
         hash: AddressHash,

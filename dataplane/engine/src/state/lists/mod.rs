@@ -39,7 +39,7 @@ use knockplane_policy::time::Time;
 pub use self::changes::AddOutcome;
 pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
-pub use self::epochs::{EpochWords, ListEpoch};
+pub use self::epochs::EpochWords;
 pub use self::error::{CapacityError, TooManyListsError};
 pub use self::events::{Changed, StaticChange};
 pub use self::lookup::ShardVersion;

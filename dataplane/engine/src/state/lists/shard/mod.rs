@@ -170,7 +170,7 @@ impl Shard {
         self.quota = Some(quota);
     }
 
-    /// Sets the epochs. The caller must not have added any entry before.
+    /// Sets the epochs that changes bump.
     pub(crate) fn set_epochs(&mut self, epochs: Arc<AddressEpochs>) {
         self.epochs = Some(epochs);
     }
