@@ -38,7 +38,8 @@ pub(crate) enum HeaderTest {
         first: u8,
         last: u8,
     },
-    /// A test of a field outside the key of the run cache, see [`HeaderView::looked_closer`].
+    /// A test that few rules use. Most of them read a field outside the key of the run cache, see
+    /// [`HeaderView::looked_closer`].
     Closer(Closer),
 }
 
@@ -104,7 +105,7 @@ impl<'a> From<&'a Packet<'a>> for HeaderView<'a> {
 }
 
 impl HeaderView<'_> {
-    /// Whether a test read a field other than addresses, protocol, ports, ICMP type and code, and length.
+    /// Whether a test read a field other than side, addresses, protocol, ports, ICMP type and code, and length.
     pub(crate) fn looked_closer(&self) -> bool {
         self.looked_closer.get()
     }
@@ -156,7 +157,9 @@ impl HeaderTest {
                 its_kind == *kind && (*first..=*last).contains(&code)
             }
             HeaderTest::Closer(question) => {
-                view.looked_closer.set(true);
+                if question.reads_beyond_key() {
+                    view.looked_closer.set(true);
+                }
                 question.asks(view.packet, about)?
             }
         })
@@ -164,6 +167,19 @@ impl HeaderTest {
 }
 
 impl Closer {
+    /// Whether packets with the same key can have different answers. A fragment has no key.
+    const fn reads_beyond_key(&self) -> bool {
+        !matches!(
+            self,
+            Closer::Side(_)
+                | Closer::SourceType(_)
+                | Closer::DestinationType(_)
+                | Closer::LaterFragment(_)
+                | Closer::Constant(_)
+                | Closer::Never
+        )
+    }
+
     #[inline(never)]
     fn asks(&self, packet: &Packet<'_>, about: About<'_>) -> Option<bool> {
         let kind = |address| address_type(about.rules, about.settings, address);
