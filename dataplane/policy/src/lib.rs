@@ -14,6 +14,7 @@
 //! | [`level`]  | the number of proofs it takes to be added to a list |
 //! | [`list_names`] | which lists exist, and which of them rules match |
 //! | [`carried`] | connections that the kernel's fast path carries, in memory that it shares with the engine |
+//! | [`strangers`] | sources without entries and connections, for the kernel's fast path |
 //! | [`event`]  | changes of list entries, and records from which another process restores them |
 //! | [`eval`]   | the reference evaluator: rules tried one by one, in order |
 //! | [`rsc`]    | reads RouterOS exports, reports every error, and writes exports |
@@ -42,6 +43,7 @@ pub mod reason;
 pub mod rsc;
 pub mod rule;
 pub mod settings;
+pub mod strangers;
 pub mod time;
 pub mod wire;
 pub mod word;

@@ -18,7 +18,7 @@ mod sync;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam::utils::CachePadded;
 use knockplane_policy::carried::CarriedConnections;
@@ -30,6 +30,7 @@ use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::{FrameRate, Settings};
+use knockplane_policy::strangers::{KnownSources, NamedNetworks};
 use knockplane_policy::time::Time;
 
 use crate::state::connections::ConnectionTable;
@@ -47,6 +48,8 @@ pub struct State {
     connections: OnceLock<ConnectionTable>,
     /// The records of carried connections, if there is a fast path.
     carried: Option<CarriedConnections>,
+    /// Counts the entries and connections of each source, if there is a fast path.
+    sources: Option<KnownSources>,
     /// Allocated when there are doors.
     visitors: OnceLock<Visitors>,
     /// Datagrams whose first fragment was forwarded.
@@ -93,6 +96,7 @@ impl State {
             connection_capacity,
             connections: OnceLock::new(),
             carried: None,
+            sources: None,
             visitors: OnceLock::new(),
             datagrams: Keyed::new(fewer(connection_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
@@ -116,6 +120,7 @@ impl State {
         let connections = self.connections.get_or_init(|| {
             let connections = ConnectionTable::new(self.connection_capacity, self.secret);
             self.carried.iter().for_each(|records| connections.set_carried(records));
+            self.sources.iter().for_each(|sources| connections.set_sources(sources));
             connections
         });
         if inspects_payloads {
@@ -131,6 +136,16 @@ impl State {
             connections.set_carried(&records);
         }
         self.carried = Some(records);
+    }
+
+    /// Lets the kernel drop frames of strangers: notes sources with entries and connections in this memory, and the networks of
+    /// static entries. Called once, before workers decide.
+    pub fn set_known_sources(&mut self, sources: KnownSources, networks: Arc<dyn NamedNetworks>) {
+        self.lists.set_sources(&sources, networks);
+        if let Some(connections) = self.connections.get() {
+            connections.set_sources(&sources);
+        }
+        self.sources = Some(sources);
     }
 
     /// The connections, if rules have tracked them since start.

@@ -69,6 +69,11 @@ impl<T: Number> Tree<T> {
         Tree { levels }
     }
 
+    /// The starts, in order.
+    pub(crate) fn starts(&self) -> &[T] {
+        self.levels.last().map_or(&[], |starts| starts)
+    }
+
     /// The position of the last start that is not greater than the number; `None` if all starts are greater.
     #[inline]
     pub(crate) fn find(&self, number: T) -> Option<usize> {

@@ -21,6 +21,7 @@ mod question;
 mod rows;
 mod source;
 mod state_test;
+mod strangers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub(crate) use program::{CompiledAction, CompiledRule, Program, Span};
 pub(crate) use question::{About, HeaderView, Test};
 pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;
+pub use strangers::{StrangerClasses, StrangerTrail};
 
 /// Maximum number of rules in the evaluation of one packet: some milliseconds of a worker, which is far more than any
 /// configuration needs.

@@ -89,6 +89,11 @@ impl Program {
         &self.rules
     }
 
+    /// The rules of a span.
+    pub(super) fn rules_of(&self, span: Span) -> &[CompiledRule] {
+        &self.rules[span.next as usize..span.end as usize]
+    }
+
     /// The rules of a built-in chain.
     pub(crate) fn chain(&self, chain: BuiltinChain) -> Span {
         self.builtin[chain as usize]
@@ -177,6 +182,13 @@ impl Program {
             builtin: BuiltinChain::ALL.map(|chain| span(chains.table.entry(chain))),
             protected: protected(about.settings, chains.family),
         }
+    }
+}
+
+impl CompiledRule {
+    /// The tests of headers.
+    pub(super) fn header_tests(&self) -> &[Test<HeaderTest>] {
+        &self.header
     }
 }
 

@@ -2,7 +2,8 @@
 //! source scans.
 //!
 //! A keyed hash maps ports to the bits of a bitmap, so that a flood needs no further memory. Two ports may share a bit,
-//! so a source may reach the limit a few ports late, but never early.
+//! so a source may reach the limit a few ports late, but never early. So it may if the kernel drops the first frames of a
+//! stranger: `dataplane/src/fast_path/strangers.rs`.
 //!
 //! The filter ignores only knocks. An existing grant of the source remains, so a forged scan cannot lock out a client.
 

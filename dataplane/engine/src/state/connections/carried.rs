@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use knockplane_policy::carried::{CarriedConnection, CarriedConnections, ConnectionRecord};
 use knockplane_policy::eval::tracking::TcpConnection;
+use knockplane_policy::strangers::KnownSources;
 use knockplane_policy::time::Time;
 
 use super::records::SetRecords;
@@ -88,6 +89,11 @@ impl ConnectionTable {
         for (number, set) in self.sets.iter().enumerate() {
             set.lock().set_records(SetRecords::new(CarriedConnections::clone(records), number * WAYS));
         }
+    }
+
+    /// Counts the connections of each source from now on.
+    pub(crate) fn set_sources(&self, sources: &KnownSources) {
+        self.sets.iter().for_each(|set| set.lock().set_sources(sources.clone()));
     }
 
     /// Lets the kernel carry a connection. `None` if it cannot, or if the connection differs from the decided one.

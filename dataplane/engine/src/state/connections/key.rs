@@ -59,6 +59,12 @@ impl PackedKey {
         FlowKey { vlan: Vlan::from_bits(self.vlan), protocol, query: (kind, code), ends }
     }
 
+    /// The addresses of both ends.
+    pub(super) fn addresses(&self) -> [IpAddr; 2] {
+        let [one, other] = self.addresses;
+        [address_of_halves(one, self.fields & 1 != 0), address_of_halves(other, self.fields & 2 != 0)]
+    }
+
     /// The IP protocol.
     pub(super) const fn protocol(&self) -> u8 {
         (self.fields >> 24) as u8

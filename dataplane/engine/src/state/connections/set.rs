@@ -7,11 +7,13 @@
 //! slot. The cold parts are used when a connection begins or changes.
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{RememberedSyn, TcpConnection};
+use knockplane_policy::strangers::KnownSources;
 use knockplane_policy::time::Time;
 
 use super::key::HashedKey;
@@ -42,6 +44,8 @@ struct ColdParts {
     rare: [RareParts; WAYS],
     /// The records of the fast path, if there is one.
     records: Option<SetRecords>,
+    /// Counts the connections of each source, if there is a fast path: those whose slots have a tag.
+    sources: Option<KnownSources>,
 }
 
 /// The cold part that the begin of a connection writes.
@@ -110,6 +114,11 @@ impl Tags {
         Places(places.fold(0, |places, word| places | word))
     }
 
+    /// Whether the slot has no tag.
+    fn is_free(&self, place: usize) -> bool {
+        self.0[place % Tags::WORDS].load(Relaxed) >> (place / Tags::WORDS * 16) as u16 & 0xffff == 0
+    }
+
     fn set(&self, place: usize, Tag(tag): Tag) {
         let position = (place / Tags::WORDS * 16) as u32;
         store_bits(&self.0[place % Tags::WORDS], position, u16::MAX.into(), tag.into());
@@ -137,7 +146,13 @@ impl ConnectionSet {
         ConnectionSet {
             slots: [const { Slot::new() }; WAYS],
             tags: Tags([const { AtomicU64::new(0) }; Tags::WORDS]),
-            cold: Mutex::new(ColdParts { payloads: None, begun, rare: [RareParts::NONE; WAYS], records: None }),
+            cold: Mutex::new(ColdParts {
+                payloads: None,
+                begun,
+                rare: [RareParts::NONE; WAYS],
+                records: None,
+                sources: None,
+            }),
         }
     }
 
@@ -184,6 +199,26 @@ impl<'a> LockedSet<'a> {
         self.cold.records = Some(records);
     }
 
+    /// Counts the connections of each source from now on.
+    pub(super) fn set_sources(&mut self, sources: KnownSources) {
+        let tagged = (0..WAYS).filter(|place| !self.tags.is_free(*place));
+        tagged.for_each(|place| self.ends(place).into_iter().for_each(|end| sources.add(end)));
+        self.cold.sources = Some(sources);
+    }
+
+    /// The addresses of the connection in this slot.
+    fn ends(&self, place: usize) -> [IpAddr; 2] {
+        self.slots[place].key().addresses()
+    }
+
+    /// Frees the tag of a slot.
+    fn free_tag(&self, place: usize) {
+        if let Some(sources) = self.cold.sources.as_ref().filter(|_| !self.tags.is_free(place)) {
+            self.ends(place).into_iter().for_each(|end| sources.remove(end));
+        }
+        self.tags.set(place, Tag::FREE);
+    }
+
     /// Whether the slot has a connection that has not expired. A carried connection is as young as its last packet.
     #[inline]
     fn is_known(&self, place: usize, now: Time) -> bool {
@@ -216,12 +251,17 @@ impl<'a> LockedSet<'a> {
     /// them.
     fn free_expired(&self, now: Time) -> Option<usize> {
         let expired = |place: &usize| !self.is_known(*place, now);
-        (0..WAYS).filter(expired).inspect(|place| self.tags.set(*place, Tag::FREE)).last()
+        (0..WAYS).filter(expired).fold(None, |_, place| {
+            self.free_tag(place);
+            Some(place)
+        })
     }
 
     /// Begins a connection in this slot. The caller stores its expiry.
     pub(super) fn begin(&mut self, place: usize, key: &HashedKey, flags: Flags, serial: u64, now: Time) {
         self.leave_record(place, now);
+        self.free_tag(place);
+        self.cold.sources.iter().for_each(|sources| key.key.addresses().into_iter().for_each(|end| sources.add(end)));
         self.tags.set(place, Tag::of(key));
         self.slots[place].begin(&key.key, flags, now);
         self.cold.begun[place] = BegunConnection { serial, marks: (0, 0) };
@@ -230,7 +270,7 @@ impl<'a> LockedSet<'a> {
     /// Removes the connection in this slot.
     pub(super) fn remove(&self, place: usize, now: Time) {
         self.end_verdicts(place);
-        self.tags.set(place, Tag::FREE);
+        self.free_tag(place);
         self.slots[place].set_expiry(now);
     }
 

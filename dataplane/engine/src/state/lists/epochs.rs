@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use knockplane_policy::carried::Epoch;
+use knockplane_policy::strangers::{KnownSources, NamedNetworks};
 use knockplane_policy::time::Time;
 
 use super::{Lists, Lookup, lock};
@@ -96,6 +97,18 @@ impl Lists {
         let epochs = Arc::new(AddressEpochs { words, are_used: AtomicBool::new(false), secret, v6_by_prefix });
         self.shards.iter().for_each(|shard| lock(&shard.shard).set_epochs(Arc::clone(&epochs)));
         self.epochs = Some(epochs);
+    }
+
+    /// Whether first steps over IPv6 count for the /64 of an address.
+    pub const fn has_first_steps_by_prefix(&self) -> bool {
+        self.v6_by_prefix
+    }
+
+    /// Counts the entries of each source from now on, present entries included, and names the networks of static entries.
+    pub(crate) fn set_sources(&mut self, sources: &KnownSources, networks: Arc<dyn NamedNetworks>) {
+        self.named_networks = Some(networks);
+        self.shards.iter().for_each(|shard| lock(&shard.shard).set_sources(sources.clone()));
+        self.name_all_networks();
     }
 
     /// Looks up an address, as [`Lists::lookup`], with the epochs of the address and of static entries, which changes bump

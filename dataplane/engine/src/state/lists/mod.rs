@@ -34,6 +34,7 @@ use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use knockplane_policy::event::StartId;
 use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::strangers::NamedNetworks;
 use knockplane_policy::time::Time;
 
 pub use self::changes::AddOutcome;
@@ -102,6 +103,8 @@ pub struct Lists {
     quota: Option<Arc<PrefixQuota>>,
     /// The epochs of all shards, if there is a fast path.
     epochs: Option<Arc<AddressEpochs>>,
+    /// The networks of static entries, if there is a fast path.
+    named_networks: Option<Arc<dyn NamedNetworks>>,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
@@ -196,6 +199,7 @@ impl Lists {
             v6_by_prefix: false,
             quota: None,
             epochs: None,
+            named_networks: None,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),

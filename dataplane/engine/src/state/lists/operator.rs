@@ -49,6 +49,18 @@ impl Lists {
         self.static_entries_changed(Some(changed));
     }
 
+    /// Names the networks of the static entries: all of them, or those of the last changes.
+    fn name_networks(&self, changes_alone: bool) {
+        if let (Some(networks), Some(entries)) = (&self.named_networks, &*self.static_entries.load()) {
+            entries.visit_networks(changes_alone, |first, last| networks.name(first, last));
+        }
+    }
+
+    /// Names the networks of all static entries again, after all names were removed.
+    pub fn name_all_networks(&self) {
+        self.name_networks(false);
+    }
+
     fn static_entries_changed(&self, entries: Option<AmendedEntries>) {
         self.has_static_entries.store(entries.is_some(), Ordering::Relaxed);
         self.static_entries.store(entries.map(Arc::new));
@@ -61,6 +73,8 @@ impl Lists {
         if let Some(epochs) = &self.epochs {
             epochs.static_entries_changed();
         }
+        // Behind the change, so that whoever removes all names at the same time and then reads the entries misses none.
+        self.name_networks(true);
     }
 
     /// Reads the static entries, if there are any.

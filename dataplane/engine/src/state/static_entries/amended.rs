@@ -66,6 +66,14 @@ impl AmendedEntries {
         (set, time)
     }
 
+    /// As [`StaticEntries::visit_networks`]: of all entries, or of the changes alone.
+    pub(crate) fn visit_networks(&self, changes_alone: bool, mut visitor: impl FnMut(IpAddr, IpAddr)) {
+        if !changes_alone || self.changes.is_none() {
+            self.compiled.visit_networks(&mut visitor);
+        }
+        self.changes.iter().for_each(|changes| changes.recent.visit_networks(&mut visitor));
+    }
+
     /// As [`StaticEntries::permanent`].
     pub(crate) fn permanent(&self, key: AddressKey) -> ListSet {
         let mut set = self.compiled.permanent(key);

@@ -79,6 +79,13 @@ impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
         self.values.is_empty()
     }
 
+    /// The ranges of addresses without the default value; each with the address behind it, if there is one.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (T, Option<T>)> {
+        let starts = self.starts.starts();
+        let has_value = |place: &usize| self.different[self.values[*place] as usize] != V::default();
+        (0..starts.len()).filter(has_value).map(|place| (starts[place], starts.get(place + 1).copied()))
+    }
+
     /// The value of the address.
     pub(super) fn find(&self, address: T) -> V {
         let value = || self.different.get(*self.values.get(self.starts.find(address)?)? as usize).copied();

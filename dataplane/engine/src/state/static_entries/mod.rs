@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops;
 
 use hashbrown::HashMap;
@@ -121,6 +121,12 @@ impl StaticEntries {
         StaticEntries { timed: timed.collect(), permanent: Both::build::<InLists>(permanent) }
     }
 
+    /// Calls `visitor` with the first and the last address of each range of entries, expired ones included.
+    pub(crate) fn visit_networks(&self, mut visitor: impl FnMut(IpAddr, IpAddr)) {
+        self.permanent.visit(&mut visitor);
+        self.timed.iter().for_each(|timed| timed.expiries.visit(&mut visitor));
+    }
+
     /// Whether there are no entries. Most rule files have none, and a lookup need not search for them.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -211,6 +217,18 @@ impl Covering for Latest {
 impl<V: Copy + Default + Eq + Hash> Both<V> {
     fn build<C: Covering<Value = V>>(Ranges { v4, v6 }: Ranges<C::Item>) -> Both<V> {
         Both { v4: Map::build::<C>(v4), v6: Map::build::<C>(v6) }
+    }
+
+    /// Calls `visitor` with the first and the last address of each range with a value.
+    fn visit(&self, mut visitor: impl FnMut(IpAddr, IpAddr)) {
+        for (first, end) in self.v4.ranges() {
+            let last = end.map_or(u32::MAX, |end| end - 1);
+            visitor(Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(last).into());
+        }
+        for (first, end) in self.v6.ranges() {
+            let last = end.map_or(u128::MAX, |end| end - 1);
+            visitor(Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(last).into());
+        }
     }
 
     fn find(&self, key: AddressKey) -> V {

@@ -28,6 +28,7 @@
 use std::sync::Arc;
 
 use knockplane_policy::event::EventKind;
+use knockplane_policy::strangers::KnownSources;
 use knockplane_policy::time::Time;
 
 use self::entry::{Entry, PeerWords, VlanWords};
@@ -93,6 +94,8 @@ pub(crate) struct Shard {
     quota: Option<Arc<PrefixQuota>>,
     /// The epochs of addresses, if there is a fast path.
     epochs: Option<Arc<AddressEpochs>>,
+    /// Counts the entries of each source, if there is a fast path.
+    sources: Option<KnownSources>,
     /// The slab and the index.
     memory: Arc<ShardMemory>,
     /// The number of slots.
@@ -136,6 +139,7 @@ impl Shard {
         Some(Shard {
             quota: None,
             epochs: None,
+            sources: None,
             memory: Arc::new(memory),
             slots,
             populated: 0,
@@ -173,6 +177,13 @@ impl Shard {
     /// Sets the epochs that changes bump.
     pub(crate) fn set_epochs(&mut self, epochs: Arc<AddressEpochs>) {
         self.epochs = Some(epochs);
+    }
+
+    /// Counts the entries of each source from now on.
+    pub(crate) fn set_sources(&mut self, sources: KnownSources) {
+        let used = (0..self.fresh).filter(|slot| !self.entry(*slot).is_free());
+        used.for_each(|slot| sources.add(self.key(slot).address()));
+        self.sources = Some(sources);
     }
 
     /// Ends the verdicts of the fast path that depend on the address of this entry.

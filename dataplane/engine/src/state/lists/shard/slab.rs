@@ -47,6 +47,7 @@ impl Shard {
         self.enqueue(slot);
         self.counts_mut(list).entries += 1;
         self.address_changed(slot);
+        self.sources.iter().for_each(|sources| sources.add(key.address()));
         Some(slot)
     }
 
@@ -73,6 +74,7 @@ impl Shard {
             quota.give_back(self.key(slot));
         }
         self.address_changed(slot);
+        self.sources.iter().for_each(|sources| sources.remove(self.key(slot).address()));
         self.in_vlans -= u32::from(is_in_vlan);
         self.memory.unlink(hash, slot);
         self.dequeue(slot);
