@@ -12,8 +12,8 @@ use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
-    Added, DataplaneStatus, Doors, Greeting, ListPage, ListQuery, MAX_LINE, MetricsReport, NameAnswer, NameState,
-    NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
+    Added, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE, MetricsReport,
+    NameAnswer, NameState, NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -191,6 +191,14 @@ impl Dataplane {
         }
     }
 
+    /// What the kernel does now with frames like this one.
+    pub async fn kernel(&self, query: KernelQuery) -> Result<KernelVerdict, DataplaneError> {
+        match self.ask(&Request::Kernel(query)).await? {
+            Response::Kernel(verdict) => Ok(verdict),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// A part of its connections.
     pub async fn connections(&self, query: ConnectionQuery) -> Result<ConnectionPage, DataplaneError> {
         match self.ask(&Request::Connections(query)).await? {
@@ -291,6 +299,7 @@ impl Dataplane {
             | Request::Names
             | Request::Source(_)
             | Request::Connections(_)
+            | Request::Kernel(_)
             | Request::Metrics => self.answer_within,
         }
     }
@@ -345,6 +354,7 @@ impl Dataplane {
             Response::Source(_) => "source",
             Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
+            Response::Kernel(_) => "kernel",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",
             Response::Added(_) => "added",

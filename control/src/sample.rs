@@ -59,7 +59,12 @@ fn fast_path() -> FastPathStatus {
         full: 3,
         carried: [7_200_431, 6_900_118],
         carried_bytes: [910_000_000, 8_100_000_000],
-        frames: vec![FrameCount { verdict: Verdict::Forward, reason: Reason::Rule, frames: 14_100_549 }],
+        dropped: 2_310,
+        dropped_bytes: 138_600,
+        frames: vec![
+            FrameCount { verdict: Verdict::Forward, reason: Reason::Rule, frames: 14_100_549 },
+            FrameCount { verdict: Verdict::Drop, reason: Reason::ChainDefault, frames: 2_310 },
+        ],
         lost: [0, 17],
         misses: FastPathMisses { unfit: 31, unknown: 1_250_000, ended: 5_100, blocked: 0, tracked: 902 },
     }

@@ -17,7 +17,8 @@ fn main() {
         println!("cargo:rerun-if-changed={}", source.display());
         let object = out.join(source.file_name().expect("a file")).with_extension("o");
         let status = Command::new(&clang)
-            .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I", &headers, "-c"])
+            // Version 3 of the instructions has 32-bit arithmetic and all atomic operations. Linux 5.12 knows it.
+            .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-I", &headers, "-c"])
             .arg(&source)
             .args(multiarch_headers())
             .arg("-o")

@@ -200,14 +200,17 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         require(mode::is_required(config.require, side, device, mode, None))?;
     }
     say_buffers(&ring_settings.buffers, [devices[0].driver(), devices[1].driver()]);
-    let fast_path = Arc::new(fast_path::switch(fast_path, &programs));
+    let fast_path = Arc::new(fast_path::switch(fast_path, &programs, queues as usize));
     if let Some(tables) = fast_path.tables() {
         state.set_fast_path(tables.epochs(), tables.records());
-        fast_path.follow(table.rules());
+        let strangers = tables.strangers();
+        strangers.set_by_prefix(config.first_steps.v6_by_prefix);
+        state.set_known_sources(strangers.known_sources(), strangers.networks());
     }
     let clock = Clock::start();
     let generation = Generation::new(1, clock.now(), source, table, queues as usize);
     let generation = Arc::new(generation.with_fast_path(Arc::clone(&fast_path)));
+    fast_path.follow(&generation, &state.lists);
     let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
     let shared = Arc::new(Shared {
         links,

@@ -127,10 +127,11 @@ impl Worker {
             wall: shared.wall.load(Relaxed).into(),
         };
         self.counters.generation.publish(generation.number);
-        let mut total = 0;
+        let (mut total, mut is_done) = (0, true);
         for side in Side::ALL {
             let count = self.rings.receive(side);
             let drops = self.rings.drops();
+            is_done &= self.rings.has_emptied();
             for (reason, dropped) in [(Reason::MultiBuffer, drops.multi_buffer), (Reason::Duplicate, drops.duplicate)] {
                 if dropped.bytes > 0 {
                     self.counters.undecided(side, reason, dropped.frames, dropped.bytes);
@@ -183,7 +184,9 @@ impl Worker {
         self.carrier.write(generation, &shared.state, now);
         if let Some(buffer) = &mut self.reorder_buffer {
             buffer.re_evaluate(now, |frame| self.decider.re_evaluate(frame, context));
+            is_done &= buffer.is_empty();
         }
+        self.carrier.end(is_done, now);
         self.counters.in_flight.set(self.rings.in_flight() as u64);
         total
     }

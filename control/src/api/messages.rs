@@ -5,7 +5,7 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::{
-    DataplaneStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, WorkerStatus, as_text,
+    DataplaneStatus, FastPathStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, WorkerStatus, as_text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,8 @@ pub struct Workers {
     pub uptime: Duration,
     /// The workers, in order.
     pub workers: Vec<WorkerStatus>,
+    /// The kernel's fast path.
+    pub fast_path: FastPathStatus,
 }
 
 /// The query for list entries, as the parameters of a URI.

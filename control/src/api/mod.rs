@@ -11,6 +11,7 @@
 //! | GET `/metrics` | Prometheus text |
 //! | GET `/api/v1/status` | [`messages::Overview`] |
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
+//! | POST `/api/v1/kernel`, with a [`KernelQuery`] | [`KernelVerdict`] |
 //! | GET `/api/v1/rules` | [`RunningRules`] |
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`ListPage`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
@@ -43,7 +44,10 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
-use knockplane_policy::wire::{self, Added, Doors, ListPage, MAX_ANSWER_ENTRIES, NewEntry, Reloaded, RunningRules};
+use knockplane_policy::wire::{
+    self, Added, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES, NewEntry, Reloaded,
+    RunningRules,
+};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -103,6 +107,7 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/connections", get(connections))
         .route("/api/v1/sources/{address}", get(source))
         .route("/api/v1/sources/{address}/watch", post(watch_source))
+        .route("/api/v1/kernel", post(kernel))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
@@ -156,7 +161,16 @@ async fn status(State(app): State<Arc<App>>) -> Result<Json<Overview>, ApiError>
 
 async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, ApiError> {
     let status = app.ask(app.dataplane.status()).await?;
-    Ok(Json(Workers { uptime: status.uptime, workers: status.workers }))
+    let DataplaneStatus { uptime, workers, fast_path, .. } = status;
+    Ok(Json(Workers { uptime, workers, fast_path }))
+}
+
+async fn kernel(
+    State(app): State<Arc<App>>,
+    query: Result<Json<KernelQuery>, JsonRejection>,
+) -> Result<Json<KernelVerdict>, ApiError> {
+    let Json(query) = query?;
+    Ok(Json(app.ask(app.dataplane.kernel(query)).await?))
 }
 
 async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<RunningRules>, ApiError> {

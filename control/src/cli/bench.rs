@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::packet;
+use super::table::named;
 use crate::json;
 
 /// The longest frame. There is no interface with an MTU, so this is the longest packet and its Ethernet header.
@@ -75,6 +76,24 @@ pub(super) struct Explained {
     pub(super) reason: Reason,
     /// Position in `rules` of the deciding rule.
     pub(super) decided_by: Option<usize>,
+    /// Why the kernel cannot carry further packets of the flow.
+    #[serde(skip)]
+    pub(super) workers_decide: Option<String>,
+    /// What the kernel does with such frames now; absent without the running rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kernel: Option<KernelJson>,
+}
+
+/// What the kernel's fast path does now with frames like the given one.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Kernel")]
+pub(super) struct KernelJson {
+    /// `carries` the flow, `drops` such frames of a stranger while many arrive, `passes` them to workers, or `off`.
+    pub(super) verdict: &'static str,
+    /// The time for which it carries the flow if nothing changes; `null` without a limit.
+    pub(super) time_left_seconds: Option<f64>,
+    /// Why workers decide about each packet of the flow, although it is forwarded.
+    pub(super) because: Option<String>,
 }
 
 /// The evaluation of one rule.
@@ -206,10 +225,17 @@ impl<'r> Bench<'r> {
                     verdict,
                     reason,
                     decided_by: None,
+                    workers_decide: None,
+                    kernel: None,
                 };
             }
         };
         let explanation = self.evaluator.explain(&packet, self.now);
+        let workers_decide = explanation.workers_decide(self.rules, &packet).map(|(rule, reason)| {
+            let Some(index) = rule else { return reason };
+            let rule = &self.rules.rules[index];
+            format!("{}: {reason}", named(self.numbers[index], rule.line, &rule.comment))
+        });
         let Evaluation { verdict, reason, matched, replies, logged, .. } = explanation.evaluation;
         let last = matched.last().filter(|_| reason == Reason::Rule);
         let decided_by = last.and_then(|last| explanation.tried.iter().rposition(|tried| tried.rule == *last));
@@ -223,6 +249,8 @@ impl<'r> Bench<'r> {
             verdict,
             reason,
             decided_by,
+            workers_decide,
+            kernel: None,
         }
     }
 

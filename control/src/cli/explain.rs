@@ -5,23 +5,25 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use hyper::Method;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench::{Bench, Explained, Held, OTHER_FAMILY, side};
+use super::bench::{Bench, Explained, Held, KernelJson, OTHER_FAMILY, side};
 use super::capture::{Capture, CaptureRecord};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
 use super::table::{Columns, line, named, printable, wrapped};
-use super::{Failed, document, packet};
+use super::{Failed, decode, document, packet};
 use crate::Exit;
-use crate::json::rfc_3339;
+use crate::json::{self, rfc_3339};
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -105,7 +107,15 @@ pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result
         command.given.put(bench)
     };
     match (&command.packet, &command.pcap) {
-        (Some(text), _) => one(text, command.from, &rules, &settings, fill, json),
+        (Some(text), _) => {
+            let (frame, mut single) = one(text, command.from, &rules, &settings, fill)?;
+            if command.rules.is_none()
+                && let Some(verdict) = kernel_verdict(client, single.explained.from, frame).await
+            {
+                single.explained.note_kernel(verdict);
+            }
+            if json { document(single) } else { Ok(single.explained.text()) }
+        }
         (None, Some(file)) => {
             let broken = |why: String| Failed::new(Exit::Runtime, format!("{}: {why}", file.display()));
             let capture = Capture::load(file).map_err(|error| broken(error.to_string()))?;
@@ -117,25 +127,28 @@ pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result
     }
 }
 
-/// Explains the packet that a line describes, at the present time.
+/// What the kernel does now with frames like this one. `None` if that is not known: the explanation by the rules is still useful.
+async fn kernel_verdict(client: &Client, side: Side, frame: Vec<u8>) -> Option<KernelVerdict> {
+    let query = serde_json::to_vec(&KernelQuery { side, frame }).ok()?;
+    let answer = client.send(Method::POST, "/api/v1/kernel", Some(query)).await.ok()?;
+    decode(&answer).ok()
+}
+
+/// Explains the packet that a line describes, at the present time. Returns its frame, too.
 fn one(
     text: &str,
     from: Option<Side>,
     rules: &RuleSet,
     settings: &Settings,
     fill: impl FnOnce(&mut Bench<'_>) -> Result<(), Failed>,
-    json: bool,
-) -> Result<String, Failed> {
+) -> Result<(Vec<u8>, Single), Failed> {
     let usage = |why: String| Failed::new(Exit::Usage, why);
     let described = packet::describe(text).map_err(|error| usage(error.to_string()))?;
     let from = side(from, described.interface.as_deref(), settings).map_err(usage)?;
     let mut bench = Bench::new(rules, settings, now());
     fill(&mut bench)?;
     let explained = bench.explain(&described.frame, |_| from);
-    if json {
-        return document(Single { explained, lists: bench.lists() });
-    }
-    Ok(explained.text())
+    Ok((described.frame, Single { explained, lists: bench.lists() }))
 }
 
 /// Explains the packets of a capture in order.
@@ -187,7 +200,23 @@ impl Explained {
                 text += &wrapped(&format!("{what}: {}", printable(line)), INDENT);
             }
         }
-        text + &wrapped(&self.conclusion(), INDENT)
+        text += &wrapped(&self.conclusion(), INDENT);
+        if let Some(line) = self.kernel.as_ref().and_then(KernelJson::line) {
+            text += &wrapped(&printable(&line), INDENT);
+        }
+        text
+    }
+
+    /// Adds what the kernel does with such frames now.
+    fn note_kernel(&mut self, verdict: KernelVerdict) {
+        let (verdict, time_left) = match verdict {
+            KernelVerdict::Off => ("off", None),
+            KernelVerdict::Carries(time_left) => ("carries", time_left),
+            KernelVerdict::Drops => ("drops", None),
+            KernelVerdict::Passes => ("passes", None),
+        };
+        let because = self.workers_decide.take().filter(|_| verdict == "passes");
+        self.kernel = Some(KernelJson { verdict, time_left_seconds: time_left.map(json::seconds), because });
     }
 
     fn table(&self) -> String {
@@ -214,6 +243,23 @@ impl Explained {
         let rule = self.decided_by.and_then(|position| self.rules.get(position));
         let place = rule.map(|step| format!(", {}", named(step.number, step.line, &step.comment)));
         conclude(self.verdict, self.reason) + &place.unwrap_or_default()
+    }
+}
+
+impl KernelJson {
+    /// The sentence for operators; `None` if there is nothing to say.
+    fn line(&self) -> Option<String> {
+        Some(match (self.verdict, self.time_left_seconds, &self.because) {
+            ("carries", None, _) => {
+                "kernel: it carries this flow, without a worker, until something changes".to_owned()
+            }
+            ("carries", Some(seconds), _) => {
+                format!("kernel: it carries this flow, without a worker, for another {seconds:.0} s if nothing changes")
+            }
+            ("drops", ..) => "kernel: it drops such frames, without a worker, while many arrive".to_owned(),
+            (_, _, Some(because)) => format!("kernel: workers decide about each packet of this flow; {because}"),
+            _ => return None,
+        })
     }
 }
 

@@ -141,7 +141,7 @@ fn level(level: u8) -> String {
     if level == OPERATOR_LEVEL { "-".to_owned() } else { level.to_string() }
 }
 
-/// The workers, with two lines for each, one for each side.
+/// The workers and the kernel's fast path, with two lines for each, one for each side.
 pub(super) fn workers(workers: &Workers) -> String {
     let mut table = Columns::new(&[
         ("WORKER", Right),
@@ -155,24 +155,21 @@ pub(super) fn workers(workers: &Workers) -> String {
         ("RECEIVED", Right),
         ("SENT", Right),
     ]);
+    let mut rows = |cells: [String; 7], received: [u64; 2], sent: [u64; 2]| {
+        for (side, cells) in Side::ALL.into_iter().zip([cells, [const { String::new() }; 7]]) {
+            let [a, b, c, d, e, f, g] = cells;
+            let [received, sent] = [received, sent].map(|sides| grouped(sides[side.index()]));
+            table.row([a, b, c, d, e, f, g, side.to_string(), received, sent]);
+        }
+    };
     for worker in &workers.workers {
-        let [received, sent] = [worker.received, worker.sent].map(|sides| sides.map(grouped));
-        let [outside, inside] = Side::ALL.map(Side::index);
-        let [number, core, generation, heartbeat, busy, in_flight, dropped] = worker_cells(worker, workers.uptime);
-        table.row([
-            number,
-            core,
-            generation,
-            heartbeat,
-            busy,
-            in_flight,
-            dropped,
-            Side::Outside.to_string(),
-            received[outside].clone(),
-            sent[outside].clone(),
-        ]);
-        let [a, b, c, d, e, f, g] = [const { String::new() }; 7];
-        table.row([a, b, c, d, e, f, g, Side::Inside.to_string(), received[inside].clone(), sent[inside].clone()]);
+        rows(worker_cells(worker, workers.uptime), worker.received, worker.sent);
+    }
+    let FastPathStatus { on, carried: [from_outside, from_inside], dropped, .. } = workers.fast_path;
+    if on {
+        let nothing = || "-".to_owned();
+        let cells = ["kernel".to_owned(), nothing(), nothing(), nothing(), nothing(), nothing(), grouped(dropped)];
+        rows(cells, [from_outside + dropped, from_inside], [from_inside, from_outside]);
     }
     table.text()
 }
@@ -267,7 +264,10 @@ fn fast_path(fast_path: &FastPathStatus) -> String {
         lost => format!(", {} of them lost at the other interface", grouped(lost)),
     };
     let reason = reason.map_or_else(String::new, |reason| format!("; not in both directions: {reason}"));
-    format!("on, {v4} flows of IPv4 and {v6} of IPv6; carried {carried} frames{lost}{reason}")
+    let dropped = grouped(fast_path.dropped);
+    format!(
+        "on, {v4} flows of IPv4 and {v6} of IPv6; carried {carried} frames{lost}{reason}; dropped {dropped} of strangers"
+    )
 }
 
 /// The memory of a table, in millions of bytes.
@@ -451,15 +451,17 @@ mod tests {
     #[test]
     fn workers_take_a_line_for_each_side() {
         let status = sample::status();
-        let shown = workers(&Workers { uptime: status.uptime, workers: status.workers });
+        let shown = workers(&Workers { uptime: status.uptime, workers: status.workers, fast_path: status.fast_path });
         assert_text(
             &shown,
             &[
-                "WORKER  CORE  GEN  HEARTBEAT  BUSY  IN FLIGHT    DROPPED  SIDE      RECEIVED   SENT",
-                "     0     2    3  0.0 s ago  50 %          4  1 233 567  outside  1 234 567     89",
-                "                                                          inside          89  1 000",
-                "     1     -    3  0.0 s ago  50 %          4  1 233 567  outside  1 234 567     89",
-                "                                                          inside          89  1 000",
+                "WORKER  CORE  GEN  HEARTBEAT  BUSY  IN FLIGHT    DROPPED  SIDE      RECEIVED       SENT",
+                "     0     2    3  0.0 s ago  50 %          4  1 233 567  outside  1 234 567         89",
+                "                                                          inside          89      1 000",
+                "     1     -    3  0.0 s ago  50 %          4  1 233 567  outside  1 234 567         89",
+                "                                                          inside          89      1 000",
+                "kernel     -    -          -     -          -      2 310  outside  7 202 741  6 900 118",
+                "                                                          inside   6 900 118  7 200 431",
             ],
         );
     }
@@ -476,7 +478,7 @@ mod tests {
                 "workers     2",
                 "connections 21, room for 100 000",
                 "fast path   on, 1 204 flows of IPv4 and 12 of IPv6; carried 14 100 549 frames, 17 of them lost at",
-                "            the other interface",
+                "            the other interface; dropped 2 310 of strangers",
                 "memory      lists 73 MB, 70 MB in huge pages; connections 42 MB, none in huge pages",
                 "on exit     closed",
                 "log         dataplane: 4 310 lines lost (packet 4 310)",

@@ -127,6 +127,10 @@ pub(crate) struct FastPathJson {
     pub(crate) carried: SidesJson,
     /// Bytes of these frames, with Ethernet headers.
     pub(crate) carried_bytes: SidesJson,
+    /// Frames of strangers from outside that it has dropped.
+    pub(crate) dropped: u64,
+    /// Bytes of these frames.
+    pub(crate) dropped_bytes: u64,
     /// Carried frames that the other interface did not take, by the side of departure.
     pub(crate) lost: SidesJson,
     /// Frames that came up to userspace while the fast path was on.
@@ -158,6 +162,8 @@ impl From<FastPathStatus> for FastPathJson {
             full,
             carried,
             carried_bytes,
+            dropped,
+            dropped_bytes,
             frames: _,
             lost,
             misses,
@@ -171,6 +177,8 @@ impl From<FastPathStatus> for FastPathJson {
             full,
             carried: carried.into(),
             carried_bytes: carried_bytes.into(),
+            dropped,
+            dropped_bytes,
             lost: lost.into(),
             misses,
         }
@@ -309,11 +317,17 @@ pub(crate) struct WorkersJson {
     pub(crate) uptime_seconds: f64,
     /// The workers, in order.
     pub(crate) workers: Vec<WorkerJson>,
+    /// The kernel's fast path, which carries and drops frames without a worker.
+    pub(crate) fast_path: FastPathJson,
 }
 
 impl From<messages::Workers> for WorkersJson {
-    fn from(messages::Workers { uptime, workers }: messages::Workers) -> Self {
-        WorkersJson { uptime_seconds: seconds(uptime), workers: workers.into_iter().map(WorkerJson::from).collect() }
+    fn from(messages::Workers { uptime, workers, fast_path }: messages::Workers) -> Self {
+        WorkersJson {
+            uptime_seconds: seconds(uptime),
+            workers: workers.into_iter().map(WorkerJson::from).collect(),
+            fast_path: fast_path.into(),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ fn no_document_has_a_passphrase() {
 #[test]
 fn workers_name_sides() {
     let status = sample::status();
-    let workers = messages::Workers { uptime: status.uptime, workers: status.workers };
+    let workers = messages::Workers { uptime: status.uptime, workers: status.workers, fast_path: status.fast_path };
     insta::assert_snapshot!(printed("show-workers", status::WorkersJson::from(workers)));
 }
 

@@ -140,7 +140,7 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     }
 }
 
-/// The value of the label `worker` for frames that the kernel's fast path carried.
+/// The value of the label `worker` for frames that the kernel's fast path carried or dropped.
 const KERNEL: &str = "kernel";
 
 fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], fast_path: &FastPathStatus) {
@@ -167,6 +167,9 @@ fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], f
         tx_packets.with_label_values(&labels).inc_by(fast_path.carried[arrived]);
         tx_bytes.with_label_values(&labels).inc_by(fast_path.carried_bytes[arrived]);
     }
+    let labels = [KERNEL, Side::Outside.name()];
+    rx_packets.with_label_values(&labels).inc_by(fast_path.dropped);
+    rx_bytes.with_label_values(&labels).inc_by(fast_path.dropped_bytes);
     let packets =
         sheet.counter("packets_total", "Decided frames, by verdict and reason.", &["worker", "verdict", "reason"]);
     for worker in counted {

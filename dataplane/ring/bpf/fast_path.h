@@ -2,7 +2,7 @@
 //
 // A verdict says that packets of one flow leave on the other side, while its conditions hold: its generation is the
 // present one, its time has not come, and the addresses and the connection that it was decided by have not changed. A
-// frame without such a verdict goes up to userspace. A frame is never dropped here.
+// frame without such a verdict goes up to userspace, unless it is dropped as a stranger's: see strangers.h.
 //
 // The program repeats the checks of the reader in userspace (`dataplane/engine/src/headers`): a frame that the reader
 // refuses, or reads in another way, has no flow here. `dataplane/ring/src/fast_path` has the same layouts and the same
@@ -37,6 +37,7 @@
 
 #define ETHERTYPE_IPV4 0x0800
 #define ETHERTYPE_IPV6 0x86dd
+#define ETHERTYPE_ARP 0x0806
 #define ETHERTYPE_VLAN 0x8100
 #define ETHERNET_LENGTH 14
 #define VLAN_LENGTH 4
@@ -166,6 +167,7 @@ struct {
 } peers SEC(".maps");
 
 // Flags of TCP: RFC 9293, 3.1.
+#define SYN 0x02
 #define PSH 0x08
 #define ACK 0x10
 #define URG 0x20
@@ -183,6 +185,7 @@ struct flow {
     __u32 end; // after the data
     __u32 acknowledgement;
     __u32 window; // not scaled
+    bool is_syn; // no other flag
     bool is_plain; // only ACK, with PSH, URG, ECE and CWR, and no options except timestamps
 };
 
@@ -207,6 +210,7 @@ static __always_inline bool is_complete(const __u8 *header, const void *end, __u
         flow->end = flow->sequence + length - offset;
         flow->acknowledgement = bpf_ntohl(*(const __u32 *)(header + 8));
         flow->window = (__u32)header[14] << 8 | header[15];
+        flow->is_syn = header[13] == SYN;
         flow->is_plain = (header[13] & ~(PSH | URG | ECE | CWR)) == ACK;
         // Two padding options, then timestamps alone: RFC 7323, appendix A.
         if (offset != 20)
@@ -446,60 +450,48 @@ struct misses {
     __u64 tracked; // a worker must track the packet
 };
 
-// Redirects the frame if a verdict says so. Returns XDP_REDIRECT, or XDP_PASS for a frame that goes up.
-static __always_inline int carry(struct xdp_md *frame, __u32 side, __u32 queue, struct misses *misses)
+// Counts a frame of this trail.
+static __always_inline void count(__u32 trail, const struct flow *flow, __u32 frame_length)
 {
-    __u32 first = 0;
-    struct fast_control *control = bpf_map_lookup_elem(&fast_control, &first);
-    if (!control)
-        return XDP_PASS; // Cannot be: the map has this entry.
-    __u32 generation = READ(control->generation);
-    if (!generation || !READ(control->is_used))
-        return XDP_PASS;
-    barrier();
-    struct flow flow = {};
-    __u32 frame_length = frame->data_end - frame->data;
-    if (frame_length > READ(control->max_frame) || !read_flow(frame, side, control->secret, &flow)) {
-        misses->unfit++;
-        return XDP_PASS;
+    __u32 index = bpf_get_smp_processor_id() * TRAILS + (trail & (TRAILS - 1));
+    struct cell *cell = bpf_map_lookup_elem(&cells, &index);
+    if (cell) {
+        cell->packets++;
+        cell->ip_bytes += flow->ip_length;
+        cell->frame_bytes += frame_length;
     }
-    if (!is_host(flow.outer)) {
-        misses->unknown++;
-        return XDP_PASS;
-    }
-    struct found found = {};
-    enum outcome outcome = flow.is_ipv6 ? find6(&flow, control->secret, queue, READ(control->mask[1]), generation,
-                                                control->now, &found)
-                                        : find4(&flow, control->secret, queue, READ(control->mask[0]), generation,
-                                                control->now, &found);
-    if (outcome != VALID) {
-        if (outcome == ENDED)
-            misses->ended++;
-        else
-            misses->unknown++;
-        return XDP_PASS;
-    }
+}
+
+// Searches the verdict of a flow, unless its outer address has none.
+static __always_inline enum outcome find(const struct fast_control *control, const struct flow *flow, __u32 queue,
+                                         __u32 generation, struct found *found)
+{
+    if (!READ(control->is_used) || !is_host(flow->outer))
+        return UNKNOWN;
+    return flow->is_ipv6
+               ? find6(flow, control->secret, queue, READ(control->mask[1]), generation, control->now, found)
+               : find4(flow, control->secret, queue, READ(control->mask[0]), generation, control->now, found);
+}
+
+// Redirects a frame by a valid verdict. Returns XDP_REDIRECT, or XDP_PASS for a frame that goes up.
+static __always_inline int carry(const struct fast_control *control, const struct flow *flow, const struct found *found,
+                                 __u32 frame_length, __u32 side, struct misses *misses)
+{
     __u32 departure = !side;
     // The last argument is the verdict for a side without an interface.
     if (!READ(control->may_send[departure]) || bpf_redirect_map(&peers, departure, XDP_PASS) != XDP_REDIRECT) {
         misses->blocked++;
         return XDP_PASS;
     }
-    if (found.trail >> RECORD_SHIFT) {
-        __u32 place = (found.trail >> RECORD_SHIFT) - 1;
+    if (found->trail >> RECORD_SHIFT) {
+        __u32 place = (found->trail >> RECORD_SHIFT) - 1;
         struct record *record = bpf_map_lookup_elem(&records, &place);
-        if (!record || !track(record, control, &flow, &found)) {
+        if (!record || !track(record, control, flow, found)) {
             misses->tracked++;
             return XDP_PASS;
         }
     }
-    __u32 index = bpf_get_smp_processor_id() * TRAILS + (found.trail & (TRAILS - 1));
-    struct cell *cell = bpf_map_lookup_elem(&cells, &index);
-    if (cell) {
-        cell->packets++;
-        cell->ip_bytes += flow.ip_length;
-        cell->frame_bytes += frame_length;
-    }
+    count(found->trail, flow, frame_length);
     return XDP_REDIRECT;
 }
 

@@ -1,7 +1,7 @@
 // The XDP program on both interfaces: every frame goes to the AF_XDP socket of its receive queue.
 //
-// Exception: userspace may have written a verdict for the flow of a frame; then the frame leaves on the other side at
-// once. See fast_path.h.
+// Exceptions: userspace may have written a verdict for the flow of a frame; then the frame leaves on the other side at
+// once, see fast_path.h. Or no rule could accept the frame or learn from it; then it is dropped, see strangers.h.
 //
 // One program is attached twice. The kernel waits for a grace period of RCU, some 15 ms, when the first attachment of a
 // program is made and when the last one ends. With two programs, a restart would wait twice as often.
@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "fast_path.h"
+#include "strangers.h"
 
 // The AF_XDP socket of each receive queue: first those of outside, then those of inside. The loader sets the size.
 struct {
@@ -67,11 +67,11 @@ struct {
 
 // Counters by core. They show whether frames arrive on a worker's own core.
 struct counts {
-    __u64 seen;    // frames that arrived, except those that the fast path carried
+    __u64 seen;    // frames that arrived, except those that the fast path carried or dropped
     __u64 unbound; // of these, dropped because their queue has no socket
     __u64 unstamped; // of these, without the time that they should carry: the driver has no metadata
     __u64 tails; // of these, dropped because they may be the rest of a frame that was too long
-    struct misses misses; // of these, those that the fast path did not carry while it was on
+    struct misses misses; // of these, those that went up while the fast path was on
 };
 
 struct {
@@ -115,8 +115,11 @@ int knockplane(struct xdp_md *frame)
         }
     }
 
-    if (settings.fast_path && carry(frame, side, frame->rx_queue_index, &counted->misses) == XDP_REDIRECT)
-        return XDP_REDIRECT;
+    if (settings.fast_path) {
+        int verdict = shortcut(frame, side, frame->rx_queue_index, &counted->misses);
+        if (verdict != XDP_PASS)
+            return verdict;
+    }
     counted->seen++;
 
     if (settings.stamp) {

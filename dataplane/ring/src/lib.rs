@@ -50,8 +50,8 @@ pub use device::{Device, HashFields, NicOffload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::RingError;
 pub use fast_path::{
-    CarriedCounts, Epochs, FastPath, FastPathSizes, Flow, FlowVerdict, LostFrames, Records, RedirectLosses, TRAILS,
-    Written,
+    CarriedCounts, Epochs, FastPath, FastPathSizes, Flow, FlowVerdict, LostFrames, Records, RedirectLosses, Strangers,
+    TRAILS, Written,
 };
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use huge_pages::{advise_huge_pages, collapse};

@@ -229,6 +229,12 @@ impl<T: RingEntry> Consumer<T> {
         self.produced.wrapping_sub(self.next) as usize
     }
 
+    /// Whether the ring has no entries now.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.producer().load(Acquire) == self.next
+    }
+
     /// Reads as many available entries as fit into `entries`, and returns their number. Gives their places back to the
     /// kernel.
     #[inline]

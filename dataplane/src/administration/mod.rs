@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use knockplane_engine::pipeline::history::History;
 use knockplane_engine::state::lists::ListId;
-use knockplane_policy::wire::{Request, Response, VERSION};
+use knockplane_policy::wire::{KernelQuery, Request, Response, VERSION};
 
 pub(crate) use self::doors::summaries as door_summaries;
 pub(crate) use self::lists::ListAdministration;
@@ -151,6 +151,9 @@ impl Administration {
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_error(self.source(&query).map(|source| Response::Source(Box::new(source)))),
             Request::Connections(query) => Response::Connections(self.connections(&query)),
+            Request::Kernel(KernelQuery { side, frame }) => {
+                Response::Kernel(self.shared.fast_path.verdict(side, &frame, self.shared.clock.now()))
+            }
             Request::Names => Response::Names(self.lists.name_states(self.shared.clock.now())),
             Request::NameAnswers(answers) => {
                 or_error(self.lists.take_names(answers, &self.shared).map(|()| Response::Done))

@@ -31,6 +31,8 @@ pub(crate) struct Carrier {
     queue: u32,
     /// The generation of verdicts in this turn; `None` while the fast path is off.
     generation: Option<u32>,
+    /// The tick at the begin of this turn.
+    tick: u32,
     /// Parts of the hashes of flows that have had a packet.
     seen: Box<[u32; REMEMBERED]>,
     collected: Vec<(Flow, FlowDecision)>,
@@ -44,6 +46,7 @@ impl Carrier {
             fast_path,
             queue,
             generation: None,
+            tick: 0,
             seen: Box::new([0; REMEMBERED]),
             collected: Vec::with_capacity(MOST),
             next: 0,
@@ -55,7 +58,16 @@ impl Carrier {
     #[inline]
     pub(crate) fn begin(&mut self, decider: &mut Decider) {
         self.generation = self.fast_path.generation();
+        self.tick = self.fast_path.tick();
         decider.keep_flow_decisions(self.generation.is_some());
+    }
+
+    /// Ends a turn. `is_done`: whether it has decided all frames that were in the rings when it began.
+    #[inline]
+    pub(crate) fn end(&self, is_done: bool, now: Time) {
+        if is_done && self.generation.is_some() {
+            self.fast_path.report(self.queue as usize, self.tick, now);
+        }
     }
 
     /// Collects the flows of the last batch among these frames, which are forwarded: one bit each.

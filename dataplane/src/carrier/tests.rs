@@ -5,37 +5,17 @@
 //! rules and chains, lists and connections must be equal.
 
 use std::net::IpAddr;
-use std::ops::ControlFlow;
-use std::process::Command;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use knockplane_engine::headers;
-use knockplane_engine::pipeline::{Context, Decider};
-use knockplane_engine::state::State;
-use knockplane_engine::state::connections::ConnectionTable;
-use knockplane_engine::state::events::logged::LoggedPackets;
-use knockplane_engine::table::RuleTable;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
-use knockplane_policy::rsc;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::Counter;
-use knockplane_ring::{Device, FastPathSizes, LoadedProgram, XDP_REDIRECT, test_run};
 
 use super::Carrier;
 use crate::fast_path::FastPathSwitch;
-use crate::generation::Generation;
-
-const MTU: usize = 1500;
-/// Connections that are tracked.
-const CONNECTIONS: usize = 64;
-
-fn sizes() -> FastPathSizes {
-    FastPathSizes { flows: [1024, 1024], epochs: 64, records: ConnectionTable::slots(CONNECTIONS) }
-}
+use crate::fast_path::lab::{Numbers, Program, World, switch, with_program};
 
 /// Rules, of which each rule set has some, in a random order, before the last one.
 const RULES: [&str; 18] = [
@@ -60,37 +40,21 @@ const RULES: [&str; 18] = [
     "add chain=input protocol=udp action=add-dst-to-address-list address-list=blocked address-list-timeout=2s dst-port=99",
 ];
 
-/// SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end as u64) as usize
+fn rule_set(numbers: &mut Numbers) -> String {
+    let mut text = "/ip firewall filter\n".to_owned();
+    if numbers.below(2) == 0 {
+        text += "add chain=input connection-state=established,related action=accept\n";
+        text += numbers.one_of(&["add chain=input connection-state=invalid action=drop\n", ""]);
     }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
+    for _ in 0..1 + numbers.below(7) {
+        text += numbers.one_of(&RULES);
+        text.push('\n');
     }
-
-    fn rules(&mut self) -> String {
-        let mut text = "/ip firewall filter\n".to_owned();
-        if self.below(2) == 0 {
-            text += "add chain=input connection-state=established,related action=accept\n";
-            text += self.one_of(&["add chain=input connection-state=invalid action=drop\n", ""]);
-        }
-        for _ in 0..1 + self.below(7) {
-            text += self.one_of(&RULES);
-            text.push('\n');
-        }
-        text += self.one_of(&["add chain=input src-address-list=secured action=accept\n", ""]);
-        text += "add chain=tcp dst-port=22 src-address-list=secured action=accept\n";
-        text += self.one_of(&["add chain=input action=drop\n", "add chain=input action=accept\n", ""]);
-        text += "/ip firewall address-list\nadd list=blocked address=192.0.2.4\n";
-        text + "add list=secured address=192.0.2.3 timeout=20s\nadd list=temporary address=198.51.100.0/24\n"
-    }
+    text += numbers.one_of(&["add chain=input src-address-list=secured action=accept\n", ""]);
+    text += "add chain=tcp dst-port=22 src-address-list=secured action=accept\n";
+    text += numbers.one_of(&["add chain=input action=drop\n", "add chain=input action=accept\n", ""]);
+    text += "/ip firewall address-list\nadd list=blocked address=192.0.2.4\n";
+    text + "add list=secured address=192.0.2.3 timeout=20s\nadd list=temporary address=198.51.100.0/24\n"
 }
 
 const ADDRESSES: [[u8; 4]; 5] = [[192, 0, 2, 1], [192, 0, 2, 2], [192, 0, 2, 3], [192, 0, 2, 4], [203, 0, 113, 5]];
@@ -210,123 +174,6 @@ impl Conversation {
     }
 }
 
-/// Lists, rules and counters, and the worker.
-struct World {
-    state: State,
-    generation: Arc<Generation>,
-    decider: Decider,
-    logged: LoggedPackets,
-    /// The counts of earlier rules are not compared again.
-    number: u64,
-}
-
-impl World {
-    fn new(fast_path: &Arc<FastPathSwitch>, rules: &str) -> World {
-        let mut state = State::with_secret(64, CONNECTIONS, [1, 2]).expect("a small state");
-        if let Some(tables) = fast_path.tables() {
-            state.set_fast_path(tables.epochs(), tables.records());
-        }
-        for list in ["temporary", "secured", "blocked"] {
-            state.lists.bind(list, 1).expect("few lists");
-        }
-        let generation = compile(&state, rules, 1, Time::from_nanos(1), fast_path);
-        fast_path.follow(generation.rules());
-        let decider = Decider::new(headers::max_frame(MTU), 1);
-        World { state, generation, decider, logged: LoggedPackets::new(4), number: 1 }
-    }
-
-    fn apply(&mut self, rules: &str, now: Time, fast_path: &Arc<FastPathSwitch>) {
-        self.number += 1;
-        let generation = compile(&self.state, rules, self.number, now, fast_path);
-        fast_path.follow(generation.rules());
-        let replaced = fast_path.change(|| std::mem::replace(&mut self.generation, generation));
-        replaced.trails.end();
-    }
-
-    /// Decides about copies of a frame, which arrive together.
-    fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> Vec<Verdict> {
-        let context = Context {
-            table: &self.generation.table,
-            state: &self.state,
-            counters: &self.generation.counters[0],
-            logged: &self.logged,
-            wall: 0,
-        };
-        self.decider.decide(side, frames, now, context).iter().map(|decision| decision.verdict).collect()
-    }
-
-    /// The counters of all rules and chains.
-    fn counters(&self) -> (Vec<Counter>, [Counter; 3]) {
-        let mut rules = vec![Counter::default(); self.generation.rules().rules.len()];
-        let mut chains = [Counter::default(); 3];
-        self.generation.counters[0].add_rules_to(&mut rules);
-        self.generation.counters[0].add_defaults_to(&mut chains);
-        self.generation.trails.add_rules_to(&mut rules);
-        self.generation.trails.add_defaults_to(&mut chains);
-        (rules, chains)
-    }
-
-    /// The entries of the lists, and the connections.
-    fn contents(&self, now: Time) -> (Vec<String>, Vec<String>) {
-        let mut entries = Vec::new();
-        self.state.lists.visit(now, |entry| {
-            entries.push(format!("{:?} {} {:?} {:?}", entry.list, entry.address, entry.vlan, entry.expiry));
-        });
-        entries.sort();
-        let mut connections = Vec::new();
-        if let Some(table) = self.state.connections() {
-            table.walk(0, usize::MAX, now, |connection| {
-                connections.push(format!("{connection:?}"));
-                ControlFlow::Continue(())
-            });
-        }
-        connections.sort();
-        (entries, connections)
-    }
-}
-
-fn compile(state: &State, rules: &str, number: u64, now: Time, fast_path: &Arc<FastPathSwitch>) -> Arc<Generation> {
-    let reading = rsc::read(rules.as_bytes());
-    let table = RuleTable::compile(Arc::new(reading.rules), &Settings::default(), state, now);
-    let mut table = table.unwrap_or_else(|error| panic!("{rules}{error}"));
-    table.begin(state, now);
-    Arc::new(Generation::new(number, now, String::new(), table, 1).with_fast_path(Arc::clone(fast_path)))
-}
-
-/// The program in a network namespace, and its fast path.
-struct Program {
-    devices: [Device; 2],
-    program: LoadedProgram,
-}
-
-impl Program {
-    fn carries(&self, side: Side, frame: &[u8]) -> bool {
-        let device = &self.devices[side.index()];
-        test_run(self.program.program(), device.index(), frame).expect("the kernel runs it") == XDP_REDIRECT
-    }
-}
-
-/// Runs a test on a thread in a network namespace of its own, which ends with the thread.
-fn with_program(test: impl FnOnce(&Program) + Send) {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            enter_namespace();
-            let made = Command::new("ip").args("link add dev one type veth peer name two".split(' ')).status();
-            assert!(made.expect("ip runs").success());
-            let devices = ["one", "two"].map(|name| Device::open(name).expect("the interface exists"));
-            let max_frame = headers::max_frame(MTU) as u32;
-            let program = LoadedProgram::load([&devices[0], &devices[1]], 1, max_frame, Some(sizes()));
-            test(&Program { devices, program: program.expect("programs can be loaded, as root") });
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
-}
-
-fn switch(program: &Program) -> Arc<FastPathSwitch> {
-    let tables = program.program.fast_path(7).expect("maps").expect("a fast path was requested");
-    Arc::new(FastPathSwitch::for_tests(tables))
-}
-
 /// A change of the lists in both worlds.
 fn change_lists(numbers: &mut Numbers, worlds: [&World; 2], now: Time) {
     let list = numbers.one_of(&["secured", "secured", "temporary", "blocked"]);
@@ -346,30 +193,32 @@ fn change_lists(numbers: &mut Numbers, worlds: [&World; 2], now: Time) {
     }
 }
 
-/// One sequence of frames and changes. Returns the number of carried frames, and of those that are part of a connection.
-fn compare(program: &Program, fast_path: &Arc<FastPathSwitch>, seed: u64) -> [u64; 2] {
+/// One sequence of frames and changes. Returns the number of carried frames, of those that are part of a connection, and of
+/// dropped frames.
+fn compare(program: &Program, fast_path: &Arc<FastPathSwitch>, seed: u64, now: &mut Time) -> [u64; 3] {
     let numbers = &mut Numbers(seed);
     let off = &Arc::new(FastPathSwitch::off("it is off".to_owned()));
-    let rules = numbers.rules();
-    let (mut without, mut with) = (World::new(off, &rules), World::new(fast_path, &rules));
+    let rules = rule_set(numbers);
+    let (mut without, mut with): (World, World) =
+        [off, fast_path].map(|fast_path| World::new(fast_path, &rules, Settings::default(), *now)).into();
     let mut carrier = Carrier::new(Arc::clone(fast_path), 0);
     let tables = fast_path.tables().expect("it has tables");
     let mut frames: Vec<_> = (0..6).map(|_| (frame(numbers), numbers.one_of(&Side::ALL))).collect();
     let mut conversations = [0; 2].map(|_: u8| Conversation::new(numbers));
-    let (mut now, mut carried) = (Time::from_nanos(1_000_000_000), [0; 2]);
+    let mut carried = [0; 3];
     for step in 0..120 {
-        now = now + Duration::from_millis(numbers.one_of(&[0, 0, 1, 400, 3_000]));
+        *now = *now + Duration::from_millis(numbers.one_of(&[0, 0, 1, 400, 3_000]));
         match numbers.below(20) {
-            0..3 => change_lists(numbers, [&without, &with], now),
+            0..3 => change_lists(numbers, [&without, &with], *now),
             3 => {
                 let new = numbers.below(frames.len());
                 frames[new] = (frame(numbers), numbers.one_of(&Side::ALL));
             }
             4 if numbers.below(4) == 0 => {
                 assert_eq!(without.counters(), with.counters(), "seed {seed}, step {step}:\n{rules}");
-                let rules = numbers.rules();
-                without.apply(&rules, now, off);
-                with.apply(&rules, now, fast_path);
+                let rules = rule_set(numbers);
+                without.apply(&rules, *now, off);
+                with.apply(&rules, *now, fast_path);
             }
             _ => {}
         }
@@ -377,25 +226,34 @@ fn compare(program: &Program, fast_path: &Arc<FastPathSwitch>, seed: u64) -> [u6
         let segment = talks.then(|| conversations[numbers.below(2)].segment(numbers));
         let (frame, side) = segment.as_ref().unwrap_or(&frames[numbers.below(frames.len())]);
         let copies = vec![&frame[..]; 1 + numbers.below(3)];
-        let expected = without.decide(*side, &copies, now);
-        tables.set_clock(now);
-        let up: Vec<_> = copies.iter().filter(|frame| !program.carries(*side, frame)).copied().collect();
-        let new = (copies.len() - up.len()) as u64;
+        let expected = without.decide(*side, &copies, *now);
+        tables.set_clock(*now);
+        let by_kernel = copies.iter().map(|frame| with.by_kernel(program, *side, frame));
+        let mut verdicts: Vec<Option<Verdict>> = by_kernel.collect();
+        let up = vec![&frame[..]; verdicts.iter().filter(|verdict| verdict.is_none()).count()];
+        let new = verdicts.iter().filter(|verdict| **verdict == Some(Verdict::Forward)).count() as u64;
         carried[0] += new;
         carried[1] += if talks && with.generation.table.tracks() { new } else { 0 };
+        carried[2] += (copies.len() - up.len()) as u64 - new;
         carrier.begin(&mut with.decider);
-        let mut verdicts = vec![Verdict::Forward; copies.len() - up.len()];
-        let decided = with.decide(*side, &up, now);
+        let decided = with.decide(*side, &up, *now);
         let forwarded = decided.iter().enumerate();
         let forwarded = forwarded.fold(0, |bits, (at, verdict)| bits | u64::from(*verdict == Verdict::Forward) << at);
         carrier.collect(*side, &up, &with.decider, forwarded);
-        carrier.write(&with.generation, &with.state, now);
-        verdicts.extend(decided);
+        carrier.write(&with.generation, &with.state, *now);
+        carrier.end(true, *now);
+        verdicts
+            .iter_mut()
+            .filter(|verdict| verdict.is_none())
+            .zip(decided)
+            .for_each(|(one, decided)| *one = Some(decided));
+        let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
         assert_eq!(verdicts, expected, "seed {seed}, step {step}: {side} {frame:02x?}\n{rules}");
     }
     assert_eq!(without.counters(), with.counters(), "seed {seed}:\n{rules}");
-    assert_eq!(without.contents(now), with.contents(now), "seed {seed}:\n{rules}");
-    with.apply("", now, fast_path);
+    assert_eq!(without.contents(*now), with.contents(*now), "seed {seed}:\n{rules}");
+    with.apply("", *now, fast_path);
+    with.generation.trails.end();
     carried
 }
 
@@ -404,17 +262,16 @@ fn the_fast_path_changes_no_verdict_no_counter_and_no_state() {
     with_program(|program| {
         let fast_path = switch(program);
         let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-        let mut carried = [0, 0];
+        let mut carried = [0; 3];
+        let mut now = Time::from_nanos(1_000_000_000);
         for seed in 0..300 * soak {
-            let new = compare(program, &fast_path, seed);
-            carried = [carried[0] + new[0], carried[1] + new[1]];
+            let new = compare(program, &fast_path, seed, &mut now);
+            carried = [0, 1, 2].map(|kind| carried[kind] + new[kind]);
         }
-        let [all, tracked] = carried;
-        eprintln!("the program carried {all} frames, {tracked} of them segments of tracked connections");
-        assert!(all > 2_000 && tracked > 500, "the program carried {all} frames, {tracked} of them segments");
+        let [all, tracked, dropped] = carried;
+        let counts =
+            format!("the program carried {all} frames, {tracked} of them tracked segments, and dropped {dropped}");
+        eprintln!("{counts}");
+        assert!(all > 2_000 && tracked > 500 && dropped > 500, "{counts}");
     });
-}
-
-fn enter_namespace() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("network namespaces need root");
 }

@@ -173,7 +173,7 @@ impl Wire {
             return Some(finding.change("run this as root").run("sudo knockctl doctor"));
         }
         /// The smallest tables: only the program matters.
-        const SMALL: FastPathSizes = FastPathSizes { flows: [0, 0], epochs: 16, records: 0 };
+        const SMALL: FastPathSizes = FastPathSizes { flows: [0, 0], epochs: 16, records: 0, sources: 64 };
         raise_memlock_limit();
         let max_frame = headers::max_frame(observed.link.mtu as usize) as u32;
         Some(match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, Some(SMALL)) {

@@ -4,31 +4,49 @@
 //! |------------|------|
 //! | this       | the switch: suspension during changes, hanging workers, sides that cannot send |
 //! | `trails`   | the numbers under which the kernel counts, and their counts |
+//! | `strangers` | the drops of strangers under a generation of rules |
+//! | `ticks`    | when frames that went up are decided |
 //!
 //! Workers hand flows to the kernel ([`crate::carrier`]). The tables and their conditions are those of
 //! [`knockplane_ring::FastPath`]. A worker decides about each frame that comes up as without a fast path. In doubt a
 //! frame comes up.
 
+#[cfg(test)]
+pub(crate) mod lab;
+mod strangers;
+#[cfg(test)]
+mod tests;
+mod ticks;
 mod trails;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use knockplane_engine::state::connections::ConnectionTable;
+use knockplane_engine::state::lists::Lists;
 use knockplane_policy::eval::tracking::{TcpState, timeout};
 use knockplane_policy::packet::{Side, protocol};
-use knockplane_policy::rule::RuleSet;
 use knockplane_policy::time::Time;
-use knockplane_ring::{Buffers, Device, FastPath, FastPathSizes, LostFrames, RedirectLosses, XdpMode, XdpProgram};
+use knockplane_policy::wire::KernelVerdict;
+use knockplane_ring::{
+    Buffers, Device, FastPath, FastPathSizes, Flow, LostFrames, RedirectLosses, XdpMode, XdpProgram,
+};
 
+pub(crate) use self::strangers::GenerationStrangers;
+use self::ticks::Ticks;
 use self::trails::TrailNumbers;
-pub(crate) use self::trails::{CarriedFrames, GenerationTrails};
+pub(crate) use self::trails::{GenerationTrails, KernelFrames};
 use crate::config::Config;
+use crate::generation::Generation;
 
 /// The number of epochs: 1 MiB. Addresses that share one end each other's verdicts, which only costs time.
 pub(crate) const EPOCHS: usize = 1 << 18;
+
+/// The fewest and the most places of sources: a bit each. A larger table would not stay in a cache.
+const SOURCES: (usize, usize) = (1 << 16, 1 << 21);
 
 /// The fast path of one dataplane.
 pub(crate) struct FastPathSwitch {
@@ -38,6 +56,13 @@ pub(crate) struct FastPathSwitch {
     losses: OnceLock<RedirectLosses>,
     numbers: Mutex<TrailNumbers>,
     causes: Mutex<Causes>,
+    ticks: Ticks,
+    /// The interval of the port budget, in nanoseconds.
+    port_interval: AtomicU64,
+    /// The number of dropped frames at the last look, and the time of the look that found more than the one before.
+    drops: Mutex<(u64, Time)>,
+    /// The source of which every frame goes up.
+    watched: Mutex<Option<IpAddr>>,
     /// Verdicts that were written.
     pub(crate) written: AtomicU64,
     /// Verdicts that found no place in the table.
@@ -106,14 +131,19 @@ impl FastPathSwitch {
             losses: OnceLock::new(),
             numbers: Mutex::default(),
             causes: Mutex::new(causes),
+            ticks: Ticks::new(0),
+            port_interval: AtomicU64::new(u64::MAX),
+            drops: Mutex::default(),
+            watched: Mutex::default(),
             written: AtomicU64::new(0),
             full: AtomicU64::new(0),
         }
     }
 
     /// A fast path with these tables, which is on. No frames may leave before [`FastPathSwitch::watch_target`].
-    fn on(tables: FastPath) -> FastPathSwitch {
+    fn on(tables: FastPath, workers: usize) -> FastPathSwitch {
         let switch = FastPathSwitch {
+            ticks: Ticks::new(workers),
             numbers: Mutex::new(TrailNumbers::all()),
             causes: Mutex::new(Causes {
                 sides: [(); 2]
@@ -132,6 +162,7 @@ impl FastPathSwitch {
         Side::ALL.into_iter().for_each(|side| tables.set_may_send(side, true));
         tables.resume();
         FastPathSwitch {
+            ticks: Ticks::new(1),
             numbers: Mutex::new(TrailNumbers::all()),
             causes: Mutex::default(),
             tables: Some(tables),
@@ -179,12 +210,50 @@ impl FastPathSwitch {
         changed
     }
 
-    /// Sets the times after which connections expire under these rules. Called while the fast path is suspended, or before
-    /// it carries flows.
-    pub(crate) fn follow(&self, rules: &RuleSet) {
-        if let Some(tables) = &self.tables {
-            let of_tcp = timeout(&rules.tracking, protocol::TCP, Some(TcpState::Established), true);
-            tables.set_timeouts([of_tcp, timeout(&rules.tracking, protocol::UDP, None, true)]);
+    /// Tells the kernel what it needs to know of the rules: the times after which connections expire, and the drops of
+    /// strangers. Called while the fast path is suspended, or before it carries flows.
+    pub(crate) fn follow(&self, generation: &Generation, lists: &Lists) {
+        let Some(tables) = &self.tables else { return };
+        let tracking = &generation.rules().tracking;
+        let of_tcp = timeout(tracking, protocol::TCP, Some(TcpState::Established), true);
+        tables.set_timeouts([of_tcp, timeout(tracking, protocol::UDP, None, true)]);
+        let interval = generation.table.settings().port_budget.within.as_nanos();
+        self.port_interval.store(interval.try_into().unwrap_or(u64::MAX).max(1), Relaxed);
+        generation.strangers.install(&generation.table, lists, tables.strangers());
+        if let Some(source) = *self.watched.lock().unwrap_or_else(PoisonError::into_inner) {
+            tables.strangers().networks().name(source, source);
+        }
+    }
+
+    /// Lets every frame of this source go up, instead of those of the source before. Returns when none is dropped any more.
+    pub(crate) fn watch(&self, source: IpAddr) {
+        let Some(tables) = &self.tables else { return };
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
+        tables.strangers().networks().name(source, source);
+        self.wait(tables);
+    }
+
+    /// A time after the last frame that the kernel dropped; 0 if it dropped none. `dropped` is their number now.
+    pub(crate) fn last_drop(&self, dropped: u64, now: Time) -> Time {
+        let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        if drops.0 < dropped {
+            *drops = (dropped, now);
+        }
+        drops.1
+    }
+
+    /// The tick, which a worker reads before it receives the frames of a turn.
+    #[inline]
+    pub(crate) fn tick(&self) -> u32 {
+        self.ticks.now()
+    }
+
+    /// Notes that a worker has decided all frames that went up before a tick.
+    #[inline]
+    pub(crate) fn report(&self, worker: usize, tick: u32, now: Time) {
+        if let (Some(next), Some(tables)) = (self.ticks.report(worker, tick, now), &self.tables) {
+            let interval = now.as_nanos() / self.port_interval.load(Relaxed);
+            tables.strangers().begin_tick(next, interval as u32);
         }
     }
 
@@ -276,6 +345,19 @@ impl FastPathSwitch {
         }
     }
 
+    /// What the kernel does now with frames like this one.
+    pub(crate) fn verdict(&self, side: Side, frame: &[u8], now: Time) -> KernelVerdict {
+        let Some(tables) = self.tables.as_ref().filter(|_| self.state().is_on) else { return KernelVerdict::Off };
+        let Some(flow) = Flow::of(side, frame) else { return KernelVerdict::Passes };
+        if let Some(until) = tables.carried_until(&flow, now) {
+            return KernelVerdict::Carries((until != Time::NEVER).then(|| until.since(now)));
+        }
+        match side == Side::Outside && tables.strangers().drop(&flow, frame) {
+            true => KernelVerdict::Drops,
+            false => KernelVerdict::Passes,
+        }
+    }
+
     /// The number of flows that the kernel carries now: IPv4, IPv6. `None` without a fast path. Reads the whole table.
     pub(crate) fn flows(&self, now: Time) -> Option<[u64; 2]> {
         self.tables.as_ref().map(|tables| tables.flows(now))
@@ -310,15 +392,21 @@ pub(crate) fn sizes(config: &Config, buffers: &Buffers) -> Result<FastPathSizes,
     if buffers.copy_reason().is_none() {
         return Err("the interfaces may use zero-copy, with which it has not been measured".to_owned());
     }
-    Ok(FastPathSizes { flows: [flows; 2], epochs: EPOCHS, records: ConnectionTable::slots(config.connection_capacity) })
+    let sources = config.list_capacity.saturating_add(config.connection_capacity);
+    Ok(FastPathSizes {
+        flows: [flows; 2],
+        epochs: EPOCHS,
+        records: ConnectionTable::slots(config.connection_capacity),
+        sources: sources.clamp(SOURCES.0, SOURCES.1).next_power_of_two(),
+    })
 }
 
 /// The fast path of a program that is attached to both interfaces. Logs the reason if there is none.
-pub(crate) fn switch(tables: Result<FastPath, String>, programs: &[XdpProgram; 2]) -> FastPathSwitch {
+pub(crate) fn switch(tables: Result<FastPath, String>, programs: &[XdpProgram; 2], workers: usize) -> FastPathSwitch {
     let is_native = programs.iter().all(|program| program.mode() == XdpMode::Native);
     let generic = || "an interface has generic XDP".to_owned();
     match tables.and_then(|tables| is_native.then_some(tables).ok_or_else(generic)) {
-        Ok(tables) => FastPathSwitch::on(tables),
+        Ok(tables) => FastPathSwitch::on(tables, workers),
         Err(reason) => {
             tracing::info!("no fast path: {reason}");
             FastPathSwitch::off(reason)

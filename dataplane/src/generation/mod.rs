@@ -18,7 +18,7 @@ use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 
 use self::series::Series;
 use crate::config::MetricsConfig;
-use crate::fast_path::{CarriedFrames, GenerationTrails, SharedFastPath};
+use crate::fast_path::{GenerationStrangers, GenerationTrails, KernelFrames, SharedFastPath};
 
 /// Running rules. A generation never changes: workers notice a new generation by a memory read.
 pub(crate) struct Generation {
@@ -35,6 +35,8 @@ pub(crate) struct Generation {
     pub(crate) counters: Vec<RuleCounters>,
     /// The counters of the kernel's fast path.
     pub(crate) trails: GenerationTrails,
+    /// The drops of strangers in the kernel.
+    pub(crate) strangers: GenerationStrangers,
     /// The lists that the rules and the doors name.
     pub(crate) lists: HashSet<String>,
     /// The number of each rule, in their order.
@@ -48,13 +50,18 @@ impl Generation {
         let lists = lists.into_iter().map(|list| list.into_owned()).collect();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let numbers = numbers(&table.rules().rules);
-        let trails = GenerationTrails::default();
-        Generation { number, since, since_epoch, source, table, counters, trails, lists, numbers }
+        let (trails, strangers) = Default::default();
+        Generation { number, since, since_epoch, source, table, counters, trails, strangers, lists, numbers }
     }
 
-    /// The same generation, whose flows this fast path may carry.
+    /// The same generation, whose flows this fast path may carry, and whose strangers it may drop.
     pub(crate) fn with_fast_path(self, fast_path: SharedFastPath) -> Self {
-        Generation { trails: GenerationTrails::new(fast_path), ..self }
+        if fast_path.tables().is_none() {
+            return self;
+        }
+        let trails = GenerationTrails::new(fast_path);
+        let strangers = GenerationStrangers::of(&self.table, &trails);
+        Generation { trails, strangers, ..self }
     }
 
     pub(crate) fn rules(&self) -> &RuleSet {
@@ -74,8 +81,8 @@ pub(crate) struct Book {
     past: Totals,
     /// Replaced generations that a worker may still run.
     leaving: Vec<Arc<Generation>>,
-    /// Frames that the kernel carried by generations that do not run any more.
-    past_carried: CarriedFrames,
+    /// Frames that the kernel carried or dropped by generations that do not run any more.
+    past_frames: KernelFrames,
     series: Series,
 }
 
@@ -118,7 +125,7 @@ impl Book {
         let left: Vec<Arc<Generation>> = left;
         for generation in left {
             self.past.add(&generation);
-            generation.trails.add_frames_to(&mut self.past_carried);
+            generation.trails.add_frames_to(&mut self.past_frames);
             generation.trails.end();
         }
         if self.past.rules.len() > MAX_PAST {
@@ -164,13 +171,13 @@ impl Book {
         self.series.overflow(totals)
     }
 
-    /// Frames that the kernel has carried up to now.
-    pub(crate) fn carried(&self, current: &Generation) -> CarriedFrames {
-        let mut carried = self.past_carried.clone();
+    /// Frames that the kernel has carried or dropped up to now.
+    pub(crate) fn kernel_frames(&self, current: &Generation) -> KernelFrames {
+        let mut frames = self.past_frames.clone();
         for generation in self.leaving.iter().map(|generation| &**generation).chain([current]) {
-            generation.trails.add_frames_to(&mut carried);
+            generation.trails.add_frames_to(&mut frames);
         }
-        carried
+        frames
     }
 
     /// The counts of all generations up to now.

@@ -89,11 +89,22 @@ fn a_flow_is_carried_by_the_kernel_and_counts_as_before() {
         assert!((400..500).contains(&carried), "{carried} of 500 packets were carried");
         assert_eq!((matched(filter, "granted"), matched(filter, "others")), (500, 100));
         let packets = |labels: &[&str]| filter.metric("knockplane_packets_total", labels).expect("series") as u64;
-        assert_eq!(packets(&["worker=\"kernel\"", "reason=\"rule\""]), carried);
+        assert_eq!(packets(&["worker=\"kernel\"", "verdict=\"forward\"", "reason=\"rule\""]), carried);
         assert_eq!(packets(&["verdict=\"forward\"", "reason=\"rule\""]), 500, "of all workers and the kernel");
+        let workers = filter.ask(&["show", "workers"]).expect("the workers");
+        assert_eq!(workers["fast_path"]["carried"]["outside"].as_u64(), Some(carried));
         let arrived = filter.metric("knockplane_xdp_frames_total", &["outside"]).expect("series") as u64;
         let received = filter.metric("knockplane_rx_packets_total", &["outside"]).expect("series") as u64;
         assert_eq!(arrived, received, "each frame is in one place");
+        // It is explained, and so are frames that the kernel does not carry.
+        let port = sender.local_addr().expect("an address").port();
+        let kernel = |packet: &str| {
+            let explained = filter.ask(&["explain", packet]).expect("the packet is explained");
+            explained["kernel"]["verdict"].as_str().expect("a verdict").to_owned()
+        };
+        assert_eq!(kernel(&format!("udp {CLIENT}:{port} > {SERVER}:{PORT}")), "carries");
+        assert_eq!(kernel(&format!("udp {CLIENT}:{port} > {SERVER}:9")), "passes", "the source is known");
+        assert_eq!(kernel(&format!("udp 198.51.100.9:{port} > {SERVER}:{PORT}")), "drops", "a stranger");
         // Answers of the server are another flow, which the default of the chain accepts.
         let answers = received_answers(&receiver, &sender);
         assert_eq!(answers, 50);

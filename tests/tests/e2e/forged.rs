@@ -58,7 +58,7 @@ fn forged_segments_end_no_idle_session_that_outlived_its_door() {
     });
 }
 
-fn server_mac(topology: &Topology) -> [u8; 6] {
+pub(crate) fn server_mac(topology: &Topology) -> [u8; 6] {
     let text = topology.server.ip("-j link show dev eth0").expect("an interface");
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let octets = json[0]["address"].as_str().expect("an address").split(':').map(|octet| u8::from_str_radix(octet, 16));

@@ -61,6 +61,7 @@ mod random;
 mod restart;
 mod scenario;
 mod sources;
+mod strangers;
 mod tags;
 mod vlans;
 mod wire;

@@ -35,6 +35,7 @@ pub mod address;
 pub mod clock;
 mod connection;
 mod doors;
+mod flow;
 mod frames;
 pub mod keyed;
 pub mod limits;

@@ -1,10 +1,12 @@
 //! The state of the kernel's fast path.
 
 use std::ops::Add;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::metrics::FrameCount;
+use crate::packet::Side;
 
 /// The kernel's fast path. Counters are those since start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,12 +27,39 @@ pub struct FastPathStatus {
     pub carried: [u64; 2],
     /// Bytes of these frames, with Ethernet headers.
     pub carried_bytes: [u64; 2],
-    /// Carried frames by reason. All of them were forwarded.
+    /// Frames of strangers from outside that it has dropped.
+    pub dropped: u64,
+    /// Bytes of these frames.
+    pub dropped_bytes: u64,
+    /// Carried and dropped frames, by verdict and reason.
     pub frames: Vec<FrameCount>,
     /// Of the carried frames, those that the other interface did not take, by the side of departure.
     pub lost: [u64; 2],
     /// Frames that came up to userspace while the fast path was on.
     pub misses: FastPathMisses,
+}
+
+/// What the kernel does now with frames like a given one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelVerdict {
+    /// The fast path is off.
+    Off,
+    /// It carries their flow, for this time if nothing changes; `None` is no limit.
+    Carries(Option<Duration>),
+    /// It drops them while many arrive, because their source is a stranger.
+    Drops,
+    /// Workers decide about them.
+    Passes,
+}
+
+/// A frame, for [`Request::Kernel`](super::Request::Kernel).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelQuery {
+    /// The side of its arrival.
+    pub side: Side,
+    /// Its bytes.
+    pub frame: Vec<u8>,
 }
 
 /// Frames that came up to userspace while the fast path was on, by cause.

@@ -24,7 +24,7 @@ pub mod status;
 mod text;
 
 pub use self::doors::{DoorSummary, Doors, FailureCount, IgnoredSource, Visitor};
-pub use self::fast_path::{FastPathMisses, FastPathStatus};
+pub use self::fast_path::{FastPathMisses, FastPathStatus, KernelQuery, KernelVerdict};
 pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repairs};
 pub use self::line::{MAX_ANSWER_ENTRIES, MAX_LINE, MAX_SHORT_LINE, longest_line};
 pub use self::lists::{After, ListEntry, ListOverview, ListPage, ListQuery, ListSummary, NewEntry};

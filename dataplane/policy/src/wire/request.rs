@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionQuery;
+use super::fast_path::KernelQuery;
 use super::lists::{ListQuery, NewEntry};
 use super::names::NameAnswer;
 use super::source::SourceQuery;
@@ -33,6 +34,8 @@ pub enum Request {
     Connections(ConnectionQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
+    /// What the kernel does now with frames like this one. Answered by [`Response::Kernel`].
+    Kernel(KernelQuery),
     /// Compiles this rule set while the workers run, and then replaces the running rules as a whole. Lists and the
     /// counters of unchanged rules remain. Answered by [`Response::Applied`] when every worker runs the new rules, or
     /// by [`Response::Refused`] if nothing changed. [`Response::Failed`] means either that the rules could not be

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionPage;
 use super::doors::Doors;
+use super::fast_path::KernelVerdict;
 use super::lists::ListPage;
 use super::metrics::MetricsReport;
 use super::names::NameState;
@@ -31,6 +32,8 @@ pub enum Response {
     Connections(ConnectionPage),
     /// The answer to [`Request::Metrics`].
     Metrics(Box<MetricsReport>),
+    /// The answer to [`Request::Kernel`].
+    Kernel(KernelVerdict),
     /// The answer to [`Request::Apply`].
     Applied {
         /// The running generation.

@@ -4,7 +4,10 @@
 //! length and by fields for a closer look: TCP and UDP, without fragments, options and extension headers, and with at
 //! most one VLAN tag.
 
+use std::net::IpAddr;
+
 use knockplane_policy::packet::Side;
+use knockplane_policy::strangers::mix;
 
 /// Ethertypes. Source: IEEE 802 Numbers, IANA.
 const IPV4: u16 = 0x0800;
@@ -13,7 +16,7 @@ const VLAN: u16 = 0x8100;
 
 /// IP protocols. Source: Assigned Internet Protocol Numbers, IANA.
 const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 
 /// The number of words of the two families.
 pub(super) const WORDS: [usize; 2] = [2, 5];
@@ -79,6 +82,23 @@ impl Flow {
         self.hash(0)
     }
 
+    /// The IP protocol, and the destination port.
+    pub(super) fn protocol_and_port(&self) -> (u8, u16) {
+        let word = self.words()[WORDS[self.family] - 1];
+        ((word >> 32) as u8, u16::from_be((word >> 16) as u16))
+    }
+
+    /// The source and the destination.
+    pub(super) fn addresses(&self) -> [IpAddr; 2] {
+        match self.family {
+            0 => [0, 32].map(|shift: u32| IpAddr::from(((self.words[0] >> shift) as u32).to_ne_bytes())),
+            _ => [0, 2].map(|at: usize| {
+                let halves = [self.words[at], self.words[at + 1]].map(u64::from_be);
+                IpAddr::from((u128::from(halves[0]) << 64 | u128::from(halves[1])).to_be_bytes())
+            }),
+        }
+    }
+
     /// 0 for IPv4, 1 for IPv6.
     pub(super) const fn family(&self) -> usize {
         self.family
@@ -106,12 +126,6 @@ impl Flow {
             }
         }
     }
-}
-
-/// One round of the hash. Source of the factor: Knuth, TAOCP volume 3, 6.4.
-fn mix(hash: u64, word: u64) -> u64 {
-    let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash ^ hash >> 32
 }
 
 /// The ports, as in the packet, if the transport header is complete. `data` are the bytes behind the IP header.

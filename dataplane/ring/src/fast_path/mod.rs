@@ -24,6 +24,7 @@ mod flow;
 mod grace;
 mod losses;
 mod shared;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ use self::flow::WORDS;
 use self::grace::GracePeriod;
 pub use self::losses::{LostFrames, RedirectLosses};
 use self::shared::SharedWords;
+pub use self::strangers::Strangers;
 use crate::device::Device;
 use crate::error::RingError;
 use crate::program::map;
@@ -98,6 +100,8 @@ pub struct FastPathSizes {
     pub epochs: usize,
     /// Records of connections: one for each slot of their table.
     pub records: usize,
+    /// Places of sources: a power of two, at least 64.
+    pub sources: usize,
 }
 
 impl FastPathSizes {
@@ -117,7 +121,7 @@ impl FastPathSizes {
     }
 
     /// The number of entries of each map that the loader must size.
-    pub(crate) fn map_entries(&self, queues: u32) -> [(&'static str, u32); 5] {
+    pub(crate) fn map_entries(&self, queues: u32) -> [(&'static str, u32); 7] {
         let [v4, v6] = self.places(queues);
         let cells = (TRAILS * cores()) as u32;
         [
@@ -126,6 +130,8 @@ impl FastPathSizes {
             ("epochs", (self.epochs / EPOCHS_OF_A_LINE) as u32),
             ("records", self.record_count() as u32),
             ("cells", cells),
+            ("known", (self.sources / u64::BITS as usize) as u32),
+            ("samples", queues),
         ]
     }
 }
@@ -143,6 +149,7 @@ pub struct FastPath {
     records: Arc<Records>,
     hosts: SharedWords,
     cells: SharedWords,
+    strangers: Strangers,
     /// Places of a region of each family, less one.
     masks: [u64; 2],
     queues: u32,
@@ -288,6 +295,7 @@ impl FastPath {
                 }),
                 hosts: words("hosts", (1 << HOST_BITS) / 8)?,
                 cells: words("cells", TRAILS * cores() * CELL_BYTES)?,
+                strangers: Strangers::open(object, sizes.sources, secret)?,
                 masks: regions.map(|region| region as u64 - 1),
                 queues,
                 secret,
@@ -317,6 +325,11 @@ impl FastPath {
     /// The records of connections, for their table.
     pub fn records(&self) -> Arc<Records> {
         Arc::clone(&self.records)
+    }
+
+    /// The tables by which the program drops frames of strangers.
+    pub const fn strangers(&self) -> &Strangers {
+        &self.strangers
     }
 
     /// Sets the times after which connections expire without packets: established ones of TCP, and those of UDP with packets
@@ -349,6 +362,7 @@ impl FastPath {
         }
         // Until a verdict is written, frames come up unread.
         self.control()[control::IS_USED].store(0, Relaxed);
+        self.strangers.wait_for_decisions();
         self.control()[control::GENERATION].store(next, Release);
     }
 
@@ -454,12 +468,20 @@ impl FastPath {
         })
     }
 
+    /// The time until which the program carries a flow if nothing changes, on any queue; `None` if it does not carry it.
+    pub fn carried_until(&self, flow: &Flow, now: Time) -> Option<Time> {
+        let (generation, outer) = (self.generation()?, flow.outer_hash(self.secret));
+        let places = (0..self.queues).flat_map(|queue| self.places(queue, flow, outer));
+        let mut found = places.filter(|place| place.has(flow) && !self.is_free(place, generation, now));
+        found.next().map(|place| Time::from_nanos(place.verdict[UNTIL].load(Relaxed)))
+    }
+
     /// The number of places of each family.
     pub fn capacity(&self) -> [u64; 2] {
         self.masks.map(|mask| (mask + 1) * REGIONS as u64 * u64::from(self.queues))
     }
 
-    /// The packets of this trail that the program has carried since start, on all cores.
+    /// The packets of this trail that the program has carried or dropped since start, on all cores.
     pub fn carried(&self, trail: u16) -> CarriedCounts {
         let cells = self.cells.of_64_bits();
         let mut sum = CarriedCounts::default();

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::slice;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use knockplane_policy::carried::CarriedConnection;
 
@@ -42,6 +42,11 @@ impl SharedWords {
 
     pub(super) fn of_32_bits(&self) -> &[AtomicU32] {
         let count = self.region.bytes() / size_of::<AtomicU32>();
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.region.at(0, count).as_ptr(), count) }
+    }
+    pub(super) fn of_8_bits(&self) -> &[AtomicU8] {
+        let count = self.region.bytes();
         // SAFETY: as above.
         unsafe { slice::from_raw_parts(self.region.at(0, count).as_ptr(), count) }
     }

@@ -12,7 +12,7 @@ use crate::program::LoadedProgram;
 use crate::test_run::{XDP_DROP, XDP_REDIRECT, test_run};
 
 const MAX_FRAME: u32 = 1522;
-const SIZES: FastPathSizes = FastPathSizes { flows: [1024, 1024], epochs: 64, records: 4 };
+const SIZES: FastPathSizes = FastPathSizes { flows: [1024, 1024], epochs: 64, records: 4, sources: 1 << 16 };
 
 /// The program between the two ends of a veth pair, which nothing attaches.
 struct Lab {

@@ -133,6 +133,7 @@ pub struct Rings<K = Sockets> {
     batch_count: usize,
     batch_side: Side,
     drops: ReceiveDrops,
+    has_emptied: bool,
 }
 
 /// The rings of one side, and the chunks that the kernel has for this side: in each direction at most the number of
@@ -182,6 +183,7 @@ impl<K: Kernel> Rings<K> {
             batch_count: 0,
             batch_side: Side::Outside,
             drops: ReceiveDrops::default(),
+            has_emptied: true,
         };
         for side in Side::ALL {
             rings.refill(side);
@@ -206,6 +208,7 @@ impl<K: Kernel> Rings<K> {
         assert_eq!(self.batch_count, 0, "the batch before was not settled");
         let port = &mut self.ports[side.index()];
         let mut count = port.rings.rx.take(&mut self.batch);
+        self.has_emptied = count < BATCH && port.rings.rx.is_empty();
         let (mut continued, mut duplicate) = (0_u64, 0_u64);
         for (index, frame) in self.batch[..count].iter().enumerate() {
             self.umem.check(frame, STAMP_BYTES);
@@ -224,6 +227,11 @@ impl<K: Kernel> Rings<K> {
         self.batch_side = side;
         self.batch_count = count;
         count
+    }
+
+    /// Whether the last [`Rings::receive`] took all frames that were in the ring.
+    pub const fn has_emptied(&self) -> bool {
+        self.has_emptied
     }
 
     /// The frames that the last [`Rings::receive`] dropped. No part of them is in the batch.

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 
 use knockplane_engine::pipeline::history::{History, HistoryCause, HistoryRecord, LastPacket, SourceHistory};
 use knockplane_log::target;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch};
 
 use super::rule_ref;
 use crate::administration::{Administration, WorkerView, door_name};
+use crate::fast_path::FastPathSwitch;
 use crate::generation::Generation;
 
 /// The source that workers watch.
@@ -24,11 +27,19 @@ pub(crate) struct WatchedSource {
 
 impl WatchedSource {
     /// Begins a watch of this source, which replaces the watch of the previous source.
-    pub(super) fn begin(&mut self, source: IpAddr, now: Time, until: Time, workers: &[WorkerView]) {
+    pub(super) fn begin(
+        &mut self,
+        source: IpAddr,
+        now: Time,
+        until: Time,
+        workers: &[WorkerView],
+        fast_path: &FastPathSwitch,
+    ) {
         *self = WatchedSource { id: self.id + 1, source: Some(source), since: now, until };
         for worker in workers {
             worker.history.watch(self.id, source, until);
         }
+        fast_path.watch(source);
         let seconds = until.since(now).as_secs();
         tracing::info!(target: target!("operator"), %source, seconds, "watched by request");
     }
@@ -43,6 +54,10 @@ impl Administration {
     /// The dropped packets of the source, with at most `limit` reasons, and the records of the watch.
     pub(super) fn drops_of(&self, address: IpAddr, generation: &Generation, limit: usize, now: Time) -> SourceDrops {
         let SourceHistory { records, complete_since } = self.recorded(address);
+        // Frames of strangers that the kernel drops are in no record.
+        let by_kernel = self.published.ledger().book.kernel_frames(generation);
+        let dropped = by_kernel.frames(Verdict::Drop, Side::Outside);
+        let complete_since = complete_since.max(self.shared.fast_path.last_drop(dropped, now));
         let mut recent = drops(&records, generation, now);
         let truncated = recent.len() > limit;
         recent.truncate(limit);

@@ -39,7 +39,7 @@ impl Administration {
                 let longest = LONGEST_WATCH.as_secs();
                 return Err(RequestError::Theirs(format!("a source can be watched for 1 to {longest} s")));
             }
-            self.watch.begin(address, now, now + time, &self.workers);
+            self.watch.begin(address, now, now + time, &self.workers, &self.shared.fast_path);
         }
         let limit = query.limit.min(MAX_SOURCE_ITEMS);
         let generation = self.shared.generation.load_full();

@@ -122,6 +122,7 @@ impl Supervisor {
                 None => {}
             }
         }
+        self.watch_drops();
         self.shared.fast_path.watch_workers(self.workers.iter().any(|worker| worker.heartbeat.hangs()));
     }
 

@@ -16,7 +16,7 @@ use knockplane_policy::wire::{
 
 use super::{Supervisor, WorkerHandle};
 use crate::administration::door_summaries;
-use crate::fast_path::FastPathState;
+use crate::fast_path::{FastPathState, KernelFrames};
 use crate::requirements::mode;
 
 impl Supervisor {
@@ -34,6 +34,7 @@ impl Supervisor {
         for (counters, carried) in counters.iter_mut().zip(fast_path.carried) {
             counters.arrived += carried;
         }
+        counters[Side::Outside.index()].arrived += fast_path.dropped;
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
         DataplaneStatus {
@@ -49,7 +50,7 @@ impl Supervisor {
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
             log: log_status(),
-            drops: self.drops(),
+            drops: self.drops(&fast_path.frames),
             connections: self.connection_table(now),
             offload: self.offload(now),
             fast_path,
@@ -76,10 +77,7 @@ impl Supervisor {
     fn fast_path(&self) -> FastPathStatus {
         let fast_path = &self.shared.fast_path;
         let FastPathState { is_on, reason } = fast_path.state();
-        let carried = {
-            let ledger = self.published.ledger();
-            ledger.book.carried(&self.shared.generation.load())
-        };
+        let frames = self.kernel_frames();
         let [outside, inside] = Side::ALL.map(|side| self.drift.misses(side));
         FastPathStatus {
             on: is_on,
@@ -88,13 +86,18 @@ impl Supervisor {
             capacity: fast_path.tables().map_or([0, 0], |tables| tables.capacity()),
             stored: fast_path.written.load(Relaxed),
             full: fast_path.full.load(Relaxed),
-            carried: Side::ALL.map(|side| carried.frames(side)),
-            carried_bytes: Side::ALL.map(|side| carried.bytes(side)),
+            carried: Side::ALL.map(|side| frames.frames(Verdict::Forward, side)),
+            carried_bytes: Side::ALL.map(|side| frames.bytes(Verdict::Forward, side)),
+            dropped: frames.frames(Verdict::Drop, Side::Outside),
+            dropped_bytes: frames.bytes(Verdict::Drop, Side::Outside),
             frames: (Reason::ALL.iter().filter(|reason| reason.may_forward()))
-                .map(|reason| FrameCount {
-                    verdict: Verdict::Forward,
+                .map(|reason| (Verdict::Forward, reason))
+                // The reasons for which strangers are dropped.
+                .chain([&Reason::Rule, &Reason::ChainDefault].map(|reason| (Verdict::Drop, reason)))
+                .map(|(verdict, reason)| FrameCount {
+                    verdict,
                     reason: *reason,
-                    frames: carried.for_reason(*reason),
+                    frames: frames.for_reason(verdict, *reason),
                 })
                 .collect(),
             lost: Side::ALL.map(|side| fast_path.lost(side).frames),
@@ -102,9 +105,23 @@ impl Supervisor {
         }
     }
 
-    /// Frames dropped by all workers, by reason.
-    fn drops(&self) -> Vec<DropCount> {
+    /// Frames that the kernel has carried or dropped.
+    fn kernel_frames(&self) -> KernelFrames {
+        let ledger = self.published.ledger();
+        ledger.book.kernel_frames(&self.shared.generation.load())
+    }
+
+    /// Notes whether the kernel has dropped frames.
+    pub(super) fn watch_drops(&self) {
+        let dropped = self.kernel_frames().frames(Verdict::Drop, Side::Outside);
+        self.shared.fast_path.last_drop(dropped, self.shared.clock.now());
+    }
+
+    /// Frames dropped by all workers and the kernel, by reason.
+    fn drops(&self, by_kernel: &[FrameCount]) -> Vec<DropCount> {
         let mut frames = HashMap::<String, u64>::new();
+        let by_kernel = by_kernel.iter().filter(|count| count.verdict == Verdict::Drop && count.frames > 0);
+        frames.extend(by_kernel.map(|count| (count.reason.name().to_owned(), count.frames)));
         for WorkerHandle { counters, .. } in &self.workers {
             let decided = counters.frame_counts().into_iter().filter(|count| count.verdict == Verdict::Drop);
             let decided = decided.map(|count| (count.reason.name().to_owned(), count.frames));
