@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::candidate::{CandidateKind, Role};
-use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, Series};
+use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, STRANGERS, Series};
 use super::rules::LoadRules;
 use super::throughput::{FILL, Load};
 use crate::generator::{Profile, Spec};
@@ -76,7 +76,7 @@ pub fn plan(quick: bool) -> Vec<Planned> {
     if !quick {
         loads.push((forward("forward 1514 B", 1514), some));
     }
-    loads.extend([(knock(), some), (first_knocks(), some)]);
+    loads.extend([(strangers(), some), (knock(), some), (first_knocks(), some)]);
     if !quick {
         loads.push((mix(), some));
     }
@@ -116,6 +116,12 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
             kinds.extend([CandidateKind::KnockplaneUserspace, CandidateKind::Nftables]);
         }
         Some(Series::Entries(_)) => kinds.push(CandidateKind::Nftables),
+        None if load.name == STRANGERS => kinds.extend([
+            CandidateKind::KnockplaneUserspace,
+            CandidateKind::Nftables,
+            CandidateKind::Xdp,
+            CandidateKind::XdpParse,
+        ]),
         None if hears => {
             kinds.extend([CandidateKind::Nftables, CandidateKind::NftablesRps, CandidateKind::NftablesBridge])
         }
@@ -137,7 +143,7 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
         ]),
     }
     // These candidates show what the kernel's fast path brings, and its bound.
-    if load.name == FORWARD {
+    if [FORWARD, DROP].contains(&load.name.as_str()) {
         kinds.extend([CandidateKind::KnockplaneUserspace, CandidateKind::XdpParse]);
     }
     if load.name == FIRST_KNOCKS {
@@ -170,6 +176,14 @@ fn forward(name: &str, frame_bytes: usize) -> Load {
 fn drop() -> Load {
     let mut load = Load { counted: Counted::Decided, role: Role::Drop, ..forward(DROP, 60) };
     load.spec.source = prefix(Ipv4Addr::new(198, 18, 0, 2), 16);
+    load
+}
+
+/// Packets from random sources to a closed port.
+fn strangers() -> Load {
+    let mut load =
+        sent(Profile::SourcesRandom, Load { counted: Counted::Decided, role: Role::Drop, ..forward(STRANGERS, 60) });
+    load.spec.source = prefix(LISTED, 8);
     load
 }
 

@@ -30,6 +30,8 @@ impl fmt::Display for Arrangement {
 pub const FORWARD: &str = "forward 60 B";
 /// The main load for dropping: one flow of the shortest frames, which the rules drop.
 pub const DROP: &str = "drop 60 B";
+/// The name of the load of strangers.
+pub const STRANGERS: &str = "drop, random sources";
 /// The load of strangers that begin to knock, each of which evicts another one.
 pub const FIRST_KNOCKS: &str = "spoofed first knocks, lists full";
 

@@ -1,7 +1,7 @@
 //! The targets of a run with the measured values, and the loads under which nftables is faster.
 
 use super::candidate::CandidateKind;
-use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, Latency, Probe, Results};
+use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, Latency, Probe, Results, STRANGERS};
 use super::tables::{mebibytes, mpps};
 use crate::report::{NONE, ResultTable};
 
@@ -45,12 +45,22 @@ pub(super) fn table(results: &Results) -> ResultTable {
     };
     let ratio = |value| format!("{value:.2}");
     let ours = CandidateKind::Knockplane;
+    let userspace = CandidateKind::KnockplaneUserspace;
     let rates = [
-        (ours, FORWARD, Arrangement::S, CandidateKind::Smallest, 0.95),
-        (ours, FORWARD, Arrangement::T, CandidateKind::Smallest, 0.95),
-        (ours, DROP, Arrangement::S, CandidateKind::Smallest, 0.95),
-        (ours, DROP, Arrangement::T, CandidateKind::Smallest, 0.95),
-        (ours, DROP, Arrangement::T, CandidateKind::Nftables, 2.4),
+        // The kernel's fast path.
+        (ours, FORWARD, Arrangement::S, CandidateKind::XdpParse, 0.8),
+        (ours, FORWARD, Arrangement::T, CandidateKind::XdpParse, 0.8),
+        (ours, FORWARD, Arrangement::T, CandidateKind::Nftables, 2.5),
+        (ours, STRANGERS, Arrangement::S, CandidateKind::Xdp, 0.85),
+        (ours, STRANGERS, Arrangement::T, CandidateKind::Xdp, 0.6),
+        (ours, STRANGERS, Arrangement::S, CandidateKind::Nftables, 3.5),
+        (ours, STRANGERS, Arrangement::T, CandidateKind::Nftables, 3.5),
+        // Workers.
+        (userspace, FORWARD, Arrangement::S, CandidateKind::Smallest, 0.95),
+        (userspace, FORWARD, Arrangement::T, CandidateKind::Smallest, 0.95),
+        (userspace, DROP, Arrangement::S, CandidateKind::Smallest, 0.95),
+        (userspace, DROP, Arrangement::T, CandidateKind::Smallest, 0.95),
+        (userspace, DROP, Arrangement::T, CandidateKind::Nftables, 2.4),
         (ours, FORWARD, Arrangement::S, CandidateKind::NftablesRps, 1.0),
         // The cost of a strict door over plain rules.
         (CandidateKind::KnockplaneDoor, FIRST_KNOCKS, Arrangement::S, ours, 0.8),
