@@ -72,11 +72,11 @@ pub fn plan(quick: bool) -> Vec<Planned> {
     let often = if quick { 3 } else { 14 };
     let seldom = if quick { 2 } else { 3 };
     let some = if quick { 2 } else { 3 };
-    let mut loads = vec![(forward(FORWARD, 60), often), (drop(), often)];
+    let mut loads = vec![(forward(FORWARD, 60), often), (drop(), if quick { 2 } else { 10 })];
     if !quick {
         loads.push((forward("forward 1514 B", 1514), some));
     }
-    loads.extend([(strangers(), some), (knock(), some), (first_knocks(), some)]);
+    loads.extend([(strangers(), if quick { 1 } else { some }), (knock(), some), (first_knocks(), some)]);
     if !quick {
         loads.push((mix(), some));
     }
@@ -116,12 +116,9 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
             kinds.extend([CandidateKind::KnockplaneUserspace, CandidateKind::Nftables]);
         }
         Some(Series::Entries(_)) => kinds.push(CandidateKind::Nftables),
-        None if load.name == STRANGERS => kinds.extend([
-            CandidateKind::KnockplaneUserspace,
-            CandidateKind::Nftables,
-            CandidateKind::Xdp,
-            CandidateKind::XdpParse,
-        ]),
+        None if load.name == STRANGERS => {
+            kinds.extend([CandidateKind::Nftables, CandidateKind::Xdp]);
+        }
         None if hears => {
             kinds.extend([CandidateKind::Nftables, CandidateKind::NftablesRps, CandidateKind::NftablesBridge])
         }
@@ -144,7 +141,10 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
     }
     // These candidates show what the kernel's fast path brings, and its bound.
     if [FORWARD, DROP].contains(&load.name.as_str()) {
-        kinds.extend([CandidateKind::KnockplaneUserspace, CandidateKind::XdpParse]);
+        kinds.push(CandidateKind::KnockplaneUserspace);
+    }
+    if load.name == FORWARD {
+        kinds.push(CandidateKind::XdpParse);
     }
     if load.name == FIRST_KNOCKS {
         kinds.push(CandidateKind::KnockplaneDoor);

@@ -354,7 +354,7 @@ mod tests {
             let options = Options { only: Some(only.to_owned()), ..Options::default() };
             steps(&options).iter().map(Measurement::name).collect::<Vec<_>>()
         };
-        assert_eq!(names("drop"), ["drop 60 B, S", "drop 60 B, T"]);
+        assert_eq!(names("drop 60"), ["drop 60 B, S", "drop 60 B, T"]);
         assert_eq!(names("latency"), ["latency"]);
         assert!(names("no such thing").is_empty());
     }

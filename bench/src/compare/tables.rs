@@ -255,6 +255,7 @@ mod tests {
         for arrangement in Arrangement::ALL {
             let candidates = [
                 (CandidateKind::Knockplane, 1_000_000, 4_000_000),
+                (CandidateKind::KnockplaneUserspace, 1_000_000, 4_000_000),
                 (CandidateKind::Smallest, 1_020_000, 8_000_000),
                 (CandidateKind::Nftables, 1_500_000, 1_600_000),
                 (CandidateKind::Xdp, 4_000_000, 9_000_000),
@@ -328,6 +329,8 @@ mod tests {
         assert_eq!(ends(&["forward 60 B, S", "÷ smallest"]), ["0.98", "met"]);
         assert_eq!(ends(&["drop 60 B, T", "÷ smallest"]), ["0.50", "MISSED"]);
         assert_eq!(ends(&["drop 60 B, T", "÷ nftables"]), ["2.50", "met"]);
+        assert_eq!(ends(&["forward 60 B, T", "÷ nftables"]), ["0.67", "MISSED"]);
+        assert_eq!(ends(&["forward 60 B, S", "÷ xdp-parse"])[1], "not measured");
         assert_eq!(ends(&["÷ nftables-rps"])[1], "not measured");
         assert_eq!(ends(&["lists full, T", "knockplane-door ÷ knockplane"]), ["0.75", "MISSED"]);
         assert_eq!(ends(&["one-way p50", "T:"]), ["1.50", "MISSED"]);

@@ -11,11 +11,7 @@
 //! [`knockplane_ring::FastPath`]. A worker decides about each frame that comes up as without a fast path. In doubt a
 //! frame comes up.
 
-#[cfg(test)]
-pub(crate) mod lab;
 mod strangers;
-#[cfg(test)]
-mod tests;
 mod ticks;
 mod trails;
 
@@ -27,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use knockplane_engine::state::connections::ConnectionTable;
 use knockplane_engine::state::lists::Lists;
+use knockplane_engine::table::RuleTable;
 use knockplane_policy::eval::tracking::{TcpState, timeout};
 use knockplane_policy::packet::{Side, protocol};
 use knockplane_policy::time::Time;
@@ -40,7 +37,6 @@ use self::ticks::Ticks;
 use self::trails::TrailNumbers;
 pub(crate) use self::trails::{GenerationTrails, KernelFrames};
 use crate::config::Config;
-use crate::generation::Generation;
 
 /// The number of epochs: 1 MiB. Addresses that share one end each other's verdicts, which only costs time.
 pub(crate) const EPOCHS: usize = 1 << 18;
@@ -212,14 +208,14 @@ impl FastPathSwitch {
 
     /// Tells the kernel what it needs to know of the rules: the times after which connections expire, and the drops of
     /// strangers. Called while the fast path is suspended, or before it carries flows.
-    pub(crate) fn follow(&self, generation: &Generation, lists: &Lists) {
+    pub(crate) fn follow(&self, table: &RuleTable, strangers: &GenerationStrangers, lists: &Lists) {
         let Some(tables) = &self.tables else { return };
-        let tracking = &generation.rules().tracking;
+        let tracking = &table.rules().tracking;
         let of_tcp = timeout(tracking, protocol::TCP, Some(TcpState::Established), true);
         tables.set_timeouts([of_tcp, timeout(tracking, protocol::UDP, None, true)]);
-        let interval = generation.table.settings().port_budget.within.as_nanos();
+        let interval = table.settings().port_budget.within.as_nanos();
         self.port_interval.store(interval.try_into().unwrap_or(u64::MAX).max(1), Relaxed);
-        generation.strangers.install(&generation.table, lists, tables.strangers());
+        strangers.install(table, lists, tables.strangers());
         if let Some(source) = *self.watched.lock().unwrap_or_else(PoisonError::into_inner) {
             tables.strangers().networks().name(source, source);
         }

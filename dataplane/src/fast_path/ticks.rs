@@ -1,8 +1,8 @@
 //! The tick of the kernel: frames that went up three ticks ago are decided.
 //!
 //! A frame that goes up waits in a ring. Meanwhile the kernel must not drop later frames of its source: it may be a
-//! knock. So the kernel stores the tick with the source of each frame that goes up. A worker reports the tick at which it
-//! began a turn that emptied its rings. The tick advances when all workers have reported it, at most a hundred times a second.
+//! knock. So the kernel notes the source of each frame that goes up, with the tick. A worker reports the tick at which it
+//! began a turn that emptied its rings. A tick ends when all workers have reported it, at most a hundred times a second.
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;

@@ -1,7 +1,7 @@
 //! The tables by which the program drops frames of strangers: `bpf/strangers.h`.
 //!
-//! **Order.** A frame that goes up can make its source known. The program notes the tick at which it went up, and drops
-//! no frame of its source before workers have decided it: they advance the tick ([`Strangers::set_tick`]).
+//! **Order.** A frame that goes up can make its source known. The program notes its source, with the present tick, and drops
+//! no frame of the source before workers have decided it: they begin the ticks ([`Strangers::begin_tick`]).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

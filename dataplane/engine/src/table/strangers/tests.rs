@@ -1,4 +1,4 @@
-//! The drops of strangers under some rule sets. `dataplane/src/fast_path/tests.rs` compares them with decisions.
+//! The drops of strangers under some rule sets. `dataplane/src/carrier/tests/strangers.rs` compares them with decisions.
 
 use std::sync::Arc;
 

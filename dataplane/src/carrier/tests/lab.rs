@@ -19,7 +19,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 use knockplane_ring::{Device, FastPathSizes, LoadedProgram, XDP_REDIRECT, test_run};
 
-use super::{FastPathSwitch, KernelFrames};
+use crate::fast_path::{FastPathSwitch, KernelFrames};
 use crate::generation::Generation;
 
 const MTU: usize = 1500;
@@ -31,26 +31,26 @@ fn sizes() -> FastPathSizes {
 }
 
 /// SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-pub(crate) struct Numbers(pub(crate) u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((mixed ^ (mixed >> 31)) % end as u64) as usize
     }
 
-    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 }
 
 /// Lists, rules and counters, and the worker.
-pub(crate) struct World {
-    pub(crate) state: State,
-    pub(crate) generation: Arc<Generation>,
-    pub(crate) decider: Decider,
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) generation: Arc<Generation>,
+    pub(super) decider: Decider,
     logged: LoggedPackets,
     settings: Settings,
     /// The counts of earlier rules are not compared again.
@@ -58,7 +58,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(fast_path: &Arc<FastPathSwitch>, rules: &str, settings: Settings, now: Time) -> World {
+    pub(super) fn new(fast_path: &Arc<FastPathSwitch>, rules: &str, settings: Settings, now: Time) -> World {
         let mut state = State::with_secret(64, CONNECTIONS, [1, 2]).expect("a small state");
         if let Some(tables) = fast_path.tables() {
             state.set_fast_path(tables.epochs(), tables.records());
@@ -69,23 +69,23 @@ impl World {
             state.lists.bind(list, 1).expect("few lists");
         }
         let generation = compile(&state, (rules, &settings), 1, now, fast_path);
-        fast_path.change(|| fast_path.follow(&generation, &state.lists));
+        fast_path.change(|| fast_path.follow(&generation.table, &generation.strangers, &state.lists));
         let decider = Decider::new(headers::max_frame(MTU), 1);
         World { state, generation, decider, settings, logged: LoggedPackets::new(256), number: 1 }
     }
 
-    pub(crate) fn apply(&mut self, rules: &str, now: Time, fast_path: &Arc<FastPathSwitch>) {
+    pub(super) fn apply(&mut self, rules: &str, now: Time, fast_path: &Arc<FastPathSwitch>) {
         self.number += 1;
         let generation = compile(&self.state, (rules, &self.settings), self.number, now, fast_path);
         let replaced = fast_path.change(|| {
-            fast_path.follow(&generation, &self.state.lists);
+            fast_path.follow(&generation.table, &generation.strangers, &self.state.lists);
             std::mem::replace(&mut self.generation, generation)
         });
         replaced.trails.end();
     }
 
     /// Decides about copies of a frame, which arrive together.
-    pub(crate) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> Vec<Verdict> {
+    pub(super) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> Vec<Verdict> {
         let context = Context {
             table: &self.generation.table,
             state: &self.state,
@@ -97,14 +97,14 @@ impl World {
     }
 
     /// The frames that the program has dropped under the present rules.
-    pub(crate) fn dropped_by_kernel(&self) -> u64 {
+    pub(super) fn dropped_by_kernel(&self) -> u64 {
         let mut frames = KernelFrames::default();
         self.generation.trails.add_frames_to(&mut frames);
         Side::ALL.map(|side| frames.frames(Verdict::Drop, side)).iter().sum()
     }
 
     /// What the program does with a frame: the verdict, or `None` if the frame goes up.
-    pub(crate) fn by_kernel(&self, program: &Program, side: Side, frame: &[u8]) -> Option<Verdict> {
+    pub(super) fn by_kernel(&self, program: &Program, side: Side, frame: &[u8]) -> Option<Verdict> {
         let before = self.dropped_by_kernel();
         let device = &program.devices[side.index()];
         // A frame that goes up is dropped by the kernel, because no queue has a socket.
@@ -115,7 +115,7 @@ impl World {
     }
 
     /// The counters of all rules and chains.
-    pub(crate) fn counters(&self) -> (Vec<Counter>, [Counter; 3]) {
+    pub(super) fn counters(&self) -> (Vec<Counter>, [Counter; 3]) {
         let mut rules = vec![Counter::default(); self.generation.rules().rules.len()];
         let mut chains = [Counter::default(); 3];
         self.generation.counters[0].add_rules_to(&mut rules);
@@ -126,12 +126,12 @@ impl World {
     }
 
     /// The packets that rules logged since the last call.
-    pub(crate) fn logged_packets(&self) -> usize {
+    pub(super) fn logged_packets(&self) -> usize {
         std::iter::from_fn(|| self.logged.pop()).count()
     }
 
     /// The counts of doors, and the sources that they ignore.
-    pub(crate) fn doors(&self, now: Time) -> Vec<String> {
+    pub(super) fn doors(&self, now: Time) -> Vec<String> {
         let Some(visitors) = self.state.visitors() else { return Vec::new() };
         let counts = self.settings.doors.iter().map(|door| format!("{:?}", visitors.counts(&door.name).tally()));
         let mut ignored = Vec::new();
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// The entries of the lists, and the connections.
-    pub(crate) fn contents(&self, now: Time) -> (Vec<String>, Vec<String>) {
+    pub(super) fn contents(&self, now: Time) -> (Vec<String>, Vec<String>) {
         let mut entries = Vec::new();
         self.state.lists.visit(now, |entry| {
             entries.push(format!("{:?} {} {:?} {:?}", entry.list, entry.address, entry.vlan, entry.expiry));
@@ -174,13 +174,13 @@ fn compile(
 }
 
 /// The program in a network namespace, and its fast path.
-pub(crate) struct Program {
+pub(super) struct Program {
     devices: [Device; 2],
     program: LoadedProgram,
 }
 
 /// Runs a test on a thread in a network namespace of its own, which ends with the thread.
-pub(crate) fn with_program(test: impl FnOnce(&Program) + Send) {
+pub(super) fn with_program(test: impl FnOnce(&Program) + Send) {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter_namespace();
@@ -195,7 +195,7 @@ pub(crate) fn with_program(test: impl FnOnce(&Program) + Send) {
     });
 }
 
-pub(crate) fn switch(program: &Program) -> Arc<FastPathSwitch> {
+pub(super) fn switch(program: &Program) -> Arc<FastPathSwitch> {
     let tables = program.program.fast_path(7).expect("maps").expect("a fast path was requested");
     tables.strangers().set_samples(0);
     Arc::new(FastPathSwitch::for_tests(tables))

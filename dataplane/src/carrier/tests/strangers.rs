@@ -14,9 +14,9 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use super::FastPathSwitch;
 use super::lab::{Numbers, Program, World, switch, with_program};
 use crate::carrier::Carrier;
+use crate::fast_path::FastPathSwitch;
 
 /// Rules in random order.
 const RULES: [&str; 44] = [

@@ -4,6 +4,9 @@
 //! one the program receives each frame first, and the engine decides about those that come up. Verdicts, counters of
 //! rules and chains, lists and connections must be equal.
 
+mod lab;
+mod strangers;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +16,9 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
+use self::lab::{Numbers, Program, World, switch, with_program};
 use super::Carrier;
 use crate::fast_path::FastPathSwitch;
-use crate::fast_path::lab::{Numbers, Program, World, switch, with_program};
 
 /// Rules, of which each rule set has some, in a random order, before the last one.
 const RULES: [&str; 18] = [
