@@ -209,7 +209,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     }
     let clock = Clock::start();
     let generation = Generation::new(1, clock.now(), source, table, queues as usize);
-    let generation = Arc::new(generation.with_fast_path(Arc::clone(&fast_path)));
+    let generation = Arc::new(generation.with_fast_path(Arc::clone(&fast_path), &state.lists));
     fast_path.follow(&generation.table, &generation.strangers, &state.lists);
     let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
     let shared = Arc::new(Shared {

@@ -116,7 +116,7 @@ int knockplane(struct xdp_md *frame)
     }
 
     if (settings.fast_path) {
-        int verdict = shortcut(frame, side, frame->rx_queue_index, &counted->misses);
+        int verdict = shortcut(frame, side, frame->rx_queue_index, settings.queues, &counted->misses);
         if (verdict != XDP_PASS)
             return verdict;
     }

@@ -162,16 +162,21 @@ static __always_inline __u32 bit_of(__u64 hash)
     return hash >> (64 - PASSED_BITS) & 63;
 }
 
-static __always_inline void note_source(__u64 hash, __u32 tick)
+// `is_alone`: whether no other core notes sources at the same time.
+static __always_inline void note_source(__u64 hash, __u32 tick, bool is_alone)
 {
     struct passed *words = passed_of(hash);
     __u64 bit = 1ULL << bit_of(hash);
-    if (words && !(READ(words->of[tick % TICKS]) & bit))
+    if (!words || READ(words->of[tick % TICKS]) & bit)
+        return;
+    if (is_alone)
+        words->of[tick % TICKS] |= bit;
+    else
         __sync_fetch_and_or(&words->of[tick % TICKS], bit);
 }
 
-// Notes that a frame from outside goes up. Userspace may learn from it.
-static __always_inline void note_passed(const struct xdp_md *frame, struct strangers *control, __u64 secret)
+// Notes that a frame from outside without a flow goes up. Userspace may learn from it.
+static __always_inline void note_passed(const struct xdp_md *frame, struct strangers *control, __u64 secret, bool is_alone)
 {
     const void *data = (const void *)(long)frame->data, *end = (const void *)(long)frame->data_end;
     const __u8 *bytes = data;
@@ -188,12 +193,12 @@ static __always_inline void note_passed(const struct xdp_md *frame, struct stran
     }
     if (ethertype == ETHERTYPE_IPV4) {
         if ((const void *)(bytes + 20) <= end)
-            note_source(source4(secret, *(const __u32 *)(bytes + 12)), tick);
+            note_source(source4(secret, *(const __u32 *)(bytes + 12)), tick, is_alone);
     } else if (ethertype == ETHERTYPE_IPV6) {
         if ((const void *)(bytes + 40) <= end) {
             __u64 halves[2];
             __builtin_memcpy(halves, bytes + 8, sizeof(halves));
-            note_source(source6(control, secret, halves[0], halves[1]), tick);
+            note_source(source6(control, secret, halves[0], halves[1]), tick, is_alone);
         }
     } else if (ethertype != ETHERTYPE_ARP) {
         // Perhaps a packet in two VLANs or in a PPPoE session.
@@ -312,7 +317,8 @@ static __always_inline bool is_strangers(const struct strangers *control, __u64 
 }
 
 // What the program itself does with a frame: XDP_REDIRECT, XDP_DROP, or XDP_PASS for a frame that goes up.
-static __always_inline int shortcut(struct xdp_md *frame, __u32 side, __u32 queue, struct misses *misses)
+// `queues`: the number of receive queues.
+static __always_inline int shortcut(struct xdp_md *frame, __u32 side, __u32 queue, __u32 queues, struct misses *misses)
 {
     __u32 first = 0;
     struct fast_control *control = bpf_map_lookup_elem(&fast_control, &first);
@@ -328,6 +334,8 @@ static __always_inline int shortcut(struct xdp_md *frame, __u32 side, __u32 queu
     __u32 frame_length = frame->data_end - frame->data;
     if (frame_length > READ(control->max_frame) || !read_flow(frame, side, control->secret, &flow)) {
         misses->unfit++;
+        if (drops)
+            note_passed(frame, unknown, control->secret, queues == 1);
     } else {
         struct found found = {};
         enum outcome outcome = find(control, &flow, queue, generation, &found);
@@ -350,9 +358,9 @@ static __always_inline int shortcut(struct xdp_md *frame, __u32 side, __u32 queu
             }
             misses->unknown++;
         }
+        if (drops)
+            note_source(source_of(unknown, control->secret, &flow), READ(unknown->tick), queues == 1);
     }
-    if (drops)
-        note_passed(frame, unknown, control->secret);
     return XDP_PASS;
 }
 

@@ -106,7 +106,7 @@ impl Administration {
         let number = running.number + 1;
         drop(running);
         let generation = Generation::new(number, shared.clock.now(), source, table, self.workers.len());
-        let generation = Arc::new(generation.with_fast_path(Arc::clone(&shared.fast_path)));
+        let generation = Arc::new(generation.with_fast_path(Arc::clone(&shared.fast_path), &shared.state.lists));
         shared.fast_path.change(|| {
             shared.fast_path.follow(&generation.table, &generation.strangers, &shared.state.lists);
             let mut ledger = self.published.ledger();

@@ -26,8 +26,8 @@ pub(crate) struct GenerationStrangers {
 
 impl GenerationStrangers {
     /// Finds out where strangers are dropped, and numbers the trails: some milliseconds, with many rules more.
-    pub(crate) fn of(table: &RuleTable, trails: &GenerationTrails) -> GenerationStrangers {
-        let classes = table.strangers(|trail| trails.number_of_stranger(trail));
+    pub(crate) fn of(table: &RuleTable, lists: &Lists, trails: &GenerationTrails) -> GenerationStrangers {
+        let classes = table.strangers(lists, |trail| trails.number_of_stranger(trail));
         GenerationStrangers {
             has_trails: classes.trails.iter().any(|number| *number != 0),
             trails: classes.trails,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use knockplane_engine::pipeline::counters::RuleCounters;
+use knockplane_engine::state::lists::Lists;
 use knockplane_engine::table::RuleTable;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
@@ -55,12 +56,12 @@ impl Generation {
     }
 
     /// The same generation, whose flows this fast path may carry, and whose strangers it may drop.
-    pub(crate) fn with_fast_path(self, fast_path: SharedFastPath) -> Self {
+    pub(crate) fn with_fast_path(self, fast_path: SharedFastPath, lists: &Lists) -> Self {
         if fast_path.tables().is_none() {
             return self;
         }
         let trails = GenerationTrails::new(fast_path);
-        let strangers = GenerationStrangers::of(&self.table, &trails);
+        let strangers = GenerationStrangers::of(&self.table, lists, &trails);
         Generation { trails, strangers, ..self }
     }
 

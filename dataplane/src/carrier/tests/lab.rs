@@ -65,8 +65,8 @@ impl World {
             let strangers = tables.strangers();
             state.set_known_sources(strangers.known_sources(), strangers.networks());
         }
-        for list in ["temporary", "secured", "blocked"] {
-            state.lists.bind(list, 1).expect("few lists");
+        for (list, level) in [("temporary", 0), ("secured", 1), ("blocked", 1)] {
+            state.lists.bind(list, level).expect("few lists");
         }
         let generation = compile(&state, (rules, &settings), 1, now, fast_path);
         fast_path.change(|| fast_path.follow(&generation.table, &generation.strangers, &state.lists));
@@ -170,7 +170,7 @@ fn compile(
     let table = RuleTable::compile(Arc::new(reading.rules), settings, state, now);
     let mut table = table.unwrap_or_else(|error| panic!("{rules}{error}"));
     table.begin(state, now);
-    Arc::new(Generation::new(number, now, String::new(), table, 1).with_fast_path(Arc::clone(fast_path)))
+    Arc::new(Generation::new(number, now, String::new(), table, 1).with_fast_path(Arc::clone(fast_path), &state.lists))
 }
 
 /// The program in a network namespace, and its fast path.

@@ -106,6 +106,8 @@ pub struct Lists {
     /// The networks of static entries, if there is a fast path.
     named_networks: Option<Arc<dyn NamedNetworks>>,
     levels: [AtomicU8; MAX_LISTS],
+    /// Whether entries of the list make their sources known, see [`Lists::noted`].
+    noted: Arc<[AtomicBool; MAX_LISTS]>,
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
     static_entries: ArcSwapOption<AmendedEntries>,
@@ -201,6 +203,7 @@ impl Lists {
             epochs: None,
             named_networks: None,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
+            noted: Arc::new([const { AtomicBool::new(false) }; MAX_LISTS]),
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
             has_static_entries: AtomicBool::new(false),

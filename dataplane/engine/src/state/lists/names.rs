@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 
-use super::{ListId, Lists, MAX_LISTS, TooManyListsError};
+use super::{ListId, ListSet, Lists, MAX_LISTS, TooManyListsError};
+
+/// The begin of the names of doors' lists.
+const DOOR_LIST: &str = "door-";
 
 /// Names and ids, each by the other.
 #[derive(Default)]
@@ -40,6 +43,8 @@ impl Lists {
         }
         for name in unknown {
             let id = ListId(names.names.len() as u8);
+            let level = lists.iter().find(|(bound, _)| *bound == name).map_or(0, |(_, level)| *level);
+            self.noted[id.index()].store(level > 0 || name.starts_with(DOOR_LIST), Ordering::Relaxed);
             names.ids.insert(name.to_owned(), id);
             names.names.push(name.to_owned());
         }
@@ -59,6 +64,15 @@ impl Lists {
     /// The name of a list.
     pub fn name(&self, list: ListId) -> Option<String> {
         self.names.read().unwrap_or_else(PoisonError::into_inner).names.get(list.index()).cloned()
+    }
+
+    /// The lists whose entries make sources known: those that packets of strangers do not fill, and those of doors. A flood of
+    /// first steps must not pay for it. Whether a list is one of them is decided when it is first bound.
+    pub(crate) fn noted(&self) -> ListSet {
+        let mut noted = ListSet::EMPTY;
+        let lists = (0..MAX_LISTS).filter(|list| self.noted[*list].load(Ordering::Relaxed));
+        lists.for_each(|list| noted.insert(ListId(list as u8)));
+        noted
     }
 
     /// The present level of new entries of this list.

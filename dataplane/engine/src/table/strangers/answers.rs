@@ -8,6 +8,7 @@ use knockplane_policy::strangers::PacketKind;
 use knockplane_policy::word::Set;
 
 use super::ports::PortSet;
+use crate::state::lists::ListSet;
 use crate::table::question::{Closer, HeaderTest, PortRanges, Test};
 use crate::table::{CompiledAction, CompiledRule, RuleTable, StateTest};
 
@@ -16,6 +17,8 @@ use crate::table::{CompiledAction, CompiledRule, RuleTable, StateTest};
 pub(super) struct Class {
     pub(super) family: Family,
     pub(super) kind: PacketKind,
+    /// The lists in which no stranger is.
+    pub(super) noted: ListSet,
 }
 
 /// The ports of the frames that a rule matches, and of those for which that depends on more than class and port.
@@ -126,7 +129,7 @@ impl Class {
         let is_tracked = states.is_some_and(|states| !states.contains(ConnectionState::Untracked));
         match question {
             StateTest::Header(question) => self.header_answer(question),
-            StateTest::Source(_) => Answer::No,
+            StateTest::Source(list) if self.noted.contains(*list) => Answer::No,
             StateTest::ConnectionState(_) if states.is_none() => Answer::Never,
             StateTest::ConnectionState(asked) => {
                 let states = states.unwrap_or_default();
@@ -192,7 +195,7 @@ impl CompiledRule {
         let questions = self.header_tests().iter().map(|test| &test.question).chain(in_state);
         questions.filter_map(move |question| {
             let HeaderTest::Source(first, last) = question else { return None };
-            let class = Class { family, kind: PacketKind::Syn };
+            let class = Class { family, kind: PacketKind::Syn, noted: ListSet::EMPTY };
             (first <= last && !class.covers_all(*first, *last))
                 .then(|| [*first, *last].map(|bits| address(family, bits)).into())
         })

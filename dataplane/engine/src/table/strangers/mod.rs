@@ -1,6 +1,6 @@
 //! The ports at which every frame of a stranger is dropped, and nothing is learnt from it.
 //!
-//! A stranger is a source without entries and connections, outside the networks that rules and static entries name
+//! A stranger is a source without connections, without entries except those of first steps, outside the networks that rules and static entries name
 //! ([`knockplane_policy::strangers`]). [`RuleTable::strangers`] follows the rules for each class of frames, with all ports at
 //! once. A question whose answer depends on more than class and port leaves its ports to userspace, and so does every rule that
 //! accepts, answers, logs or learns. What is left is dropped by a known trail of rules.
@@ -27,6 +27,7 @@ use self::ports::PortSet;
 use super::program::Span;
 use super::{CompiledAction, CompiledRule, Program, RuleTable};
 use crate::state::doors::CompiledDoor;
+use crate::state::lists::Lists;
 
 /// Maximum number of paths that are followed at once. Frames on further ones go up.
 const MAX_PATHS: usize = 64;
@@ -114,7 +115,7 @@ struct Walk<'t> {
 impl RuleTable {
     /// The ports at which frames of strangers are dropped. `number` returns a number for a new trail, which is not 0, or `None` if
     /// there are no more: frames on this trail go up.
-    pub fn strangers(&self, number: impl FnMut(&StrangerTrail) -> Option<u8>) -> StrangerClasses {
+    pub fn strangers(&self, lists: &Lists, number: impl FnMut(&StrangerTrail) -> Option<u8>) -> StrangerClasses {
         let mut classes = StrangerClasses {
             trails: vec![0; CLASSES * CLASS_PORTS].into(),
             named: self.named_sources(),
@@ -124,13 +125,14 @@ impl RuleTable {
         if self.tracks && (self.payload_matchers().is_some() || self.connection_limits.is_some()) {
             return classes;
         }
+        let noted = lists.noted();
         let mut numbers = Numbers { known: Vec::new(), next: number };
         for family in [Family::Ipv4, Family::Ipv6] {
             for kind in PacketKind::ALL {
                 for is_protected in [true, false] {
                     let first = class_index(family, kind, is_protected) * CLASS_PORTS;
                     let places = &mut classes.trails[first..first + CLASS_PORTS];
-                    for (trail, ports) in self.dropped(Class { family, kind }, is_protected) {
+                    for (trail, ports) in self.dropped(Class { family, kind, noted }, is_protected) {
                         if let Some(number) = numbers.of(trail) {
                             ports.fill(places, number);
                         }

@@ -16,7 +16,7 @@ fn strangers(rules: &str) -> (Vec<StrangerTrail>, impl Fn(PacketKind, u16) -> u8
     let state = State::with_secret(16, 16, [1, 2]).expect("a small state");
     let table = RuleTable::compile(Arc::new(reading.rules), &Settings::default(), &state, Time::default());
     let mut trails = Vec::new();
-    let classes = table.expect("the rules compile").strangers(|trail| {
+    let classes = table.expect("the rules compile").strangers(&state.lists, |trail| {
         trails.push(trail.clone());
         u8::try_from(trails.len()).ok()
     });

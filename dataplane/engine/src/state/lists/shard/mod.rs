@@ -25,7 +25,10 @@
 //! An address in a VLAN has another key than the address alone. The VLANs of entries are beside the slab, in memory
 //! that uses no page before the first such entry: networks without VLANs have no cost.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use knockplane_policy::event::EventKind;
 use knockplane_policy::strangers::KnownSources;
@@ -88,14 +91,20 @@ pub(crate) struct ListCounts {
     pub(crate) refused: u64,
 }
 
+/// Where the sources of entries are noted, and for which lists.
+struct NotedSources {
+    sources: KnownSources,
+    lists: Arc<[AtomicBool; MAX_LISTS]>,
+}
+
 /// One shard of the address lists.
 pub(crate) struct Shard {
     /// The quota of level 0, if there is one.
     quota: Option<Arc<PrefixQuota>>,
     /// The epochs of addresses, if there is a fast path.
     epochs: Option<Arc<AddressEpochs>>,
-    /// Counts the entries of each source, if there is a fast path.
-    sources: Option<KnownSources>,
+    /// Notes the sources of entries, if there is a fast path.
+    sources: Option<NotedSources>,
     /// The slab and the index.
     memory: Arc<ShardMemory>,
     /// The number of slots.
@@ -179,11 +188,21 @@ impl Shard {
         self.epochs = Some(epochs);
     }
 
-    /// Counts the entries of each source from now on.
-    pub(crate) fn set_sources(&mut self, sources: KnownSources) {
+    /// Notes the sources of entries of these lists from now on.
+    pub(crate) fn set_sources(&mut self, sources: KnownSources, lists: Arc<[AtomicBool; MAX_LISTS]>) {
+        self.sources = Some(NotedSources { sources, lists });
         let used = (0..self.fresh).filter(|slot| !self.entry(*slot).is_free());
-        used.for_each(|slot| sources.add(self.key(slot).address()));
-        self.sources = Some(sources);
+        used.for_each(|slot| self.note_source(slot, KnownSources::add));
+    }
+
+    /// Notes that the entry in this slot begins or ends.
+    #[inline]
+    fn note_source(&self, slot: u32, note: impl Fn(&KnownSources, IpAddr)) {
+        if let Some(NotedSources { sources, lists }) = &self.sources
+            && lists[self.entry(slot).list().index()].load(Relaxed)
+        {
+            note(sources, self.key(slot).address());
+        }
     }
 
     /// Ends the verdicts of the fast path that depend on the address of this entry.

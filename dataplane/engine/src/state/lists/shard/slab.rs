@@ -1,6 +1,7 @@
 //! Allocates and frees slots.
 
 use knockplane_policy::packet::Vlan;
+use knockplane_policy::strangers::KnownSources;
 
 use super::entry::Entry;
 use super::{EntryScope, EntryTerms, NIL, Shard};
@@ -47,7 +48,7 @@ impl Shard {
         self.enqueue(slot);
         self.counts_mut(list).entries += 1;
         self.address_changed(slot);
-        self.sources.iter().for_each(|sources| sources.add(key.address()));
+        self.note_source(slot, KnownSources::add);
         Some(slot)
     }
 
@@ -74,7 +75,7 @@ impl Shard {
             quota.give_back(self.key(slot));
         }
         self.address_changed(slot);
-        self.sources.iter().for_each(|sources| sources.remove(self.key(slot).address()));
+        self.note_source(slot, KnownSources::remove);
         self.in_vlans -= u32::from(is_in_vlan);
         self.memory.unlink(hash, slot);
         self.dequeue(slot);
