@@ -249,7 +249,7 @@ static __always_inline bool is_named(const struct strangers *control, __u64 secr
     return !bits || READ(*bits) >> (place & 63) & 1;
 }
 
-// The kinds of frames that rules distinguish, see `StrangerClass` of `dataplane/engine/src/table/strangers`.
+// The kinds of frames that rules distinguish: `class_index` of `dataplane/policy/src/strangers.rs`.
 static __always_inline __u32 class_of(const struct strangers *control, const struct flow *flow)
 {
     __u8 protocol = flow->is_ipv6 ? flow->words[4] >> 32 : flow->words[1] >> 32;
