@@ -159,7 +159,8 @@ fn a_listed_source_is_no_stranger_from_the_answer_on() {
 #[test]
 fn a_frame_right_behind_a_knock_is_no_strangers() {
     const RULES: &str = "/ip firewall filter
-add chain=input protocol=udp dst-port=7000 action=add-src-to-address-list address-list=secured address-list-timeout=2s
+add chain=input protocol=udp dst-port=7000 action=add-src-to-address-list address-list=temporary address-list-timeout=2s
+add chain=input protocol=udp dst-port=7001 src-address-list=temporary action=add-src-to-address-list address-list=secured address-list-timeout=2s
 add chain=input src-address-list=secured action=accept
 add chain=input action=drop
 ";
@@ -170,8 +171,7 @@ add chain=input action=drop
             for round in 0..20 {
                 for client in 0..50 {
                     let source = Ipv4Addr::new(198, 51, 100 + round, client);
-                    forger.udp(source, 7000);
-                    forger.udp(source, PORT);
+                    [7000, 7001, PORT].map(|port| forger.udp(source, port));
                 }
                 // The packets to the knock's port are dropped.
                 assert_eq!(received(&receiver), 50, "round {round}");

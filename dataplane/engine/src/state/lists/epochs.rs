@@ -18,7 +18,6 @@ use knockplane_policy::carried::Epoch;
 use knockplane_policy::strangers::{KnownSources, NamedNetworks};
 use knockplane_policy::time::Time;
 
-use super::shard::Shard;
 use super::{Lists, Lookup, lock};
 use crate::state::key::{AddressKey, KeyKind, Secret};
 use crate::state::sync::{AtomicBool, AtomicU32};
@@ -108,8 +107,9 @@ impl Lists {
     /// Counts the entries of each source from now on, present entries included, and names the networks of static entries.
     pub(crate) fn set_sources(&mut self, sources: &KnownSources, networks: Arc<dyn NamedNetworks>) {
         self.named_networks = Some(networks);
-        let sources = |shard: &mut Shard| shard.set_sources(sources.clone(), Arc::clone(&self.noted));
-        self.shards.iter().for_each(|shard| sources(&mut lock(&shard.shard)));
+        for shard in &self.shards {
+            lock(&shard.shard).set_sources(sources.clone(), Arc::clone(&self.noted));
+        }
         self.name_all_networks();
     }
 
