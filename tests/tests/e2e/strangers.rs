@@ -171,7 +171,7 @@ add chain=input action=drop
             for round in 0..20 {
                 for client in 0..50 {
                     let source = Ipv4Addr::new(198, 51, 100 + round, client);
-                    [7000, 7001, PORT].map(|port| forger.udp(source, port));
+                    [7000, 7001, PORT].into_iter().for_each(|port| forger.udp(source, port));
                 }
                 // The packets to the knock's port are dropped.
                 assert_eq!(received(&receiver), 50, "round {round}");
