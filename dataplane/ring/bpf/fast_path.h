@@ -132,15 +132,27 @@ struct {
     __type(value, struct epoch_line);
 } epochs SEC(".maps");
 
+// A map of bits, by their places: words of 64 bits.
+#define BITMAP(name, bits)                    \
+    struct {                                  \
+        __uint(type, BPF_MAP_TYPE_ARRAY);     \
+        __uint(map_flags, BPF_F_MMAPABLE);    \
+        __uint(max_entries, (bits) / 64);     \
+        __type(key, __u32);                   \
+        __type(value, __u64);                 \
+    } name SEC(".maps")
+
+// Whether the bit at a place is set. A place that does not exist counts as set: then the frame goes up.
+static __always_inline bool is_set(void *bitmap, __u32 place)
+{
+    __u32 number = place / 64;
+    __u64 *word = bpf_map_lookup_elem(bitmap, &number);
+    return !word || READ(*word) >> (place & 63) & 1;
+}
+
 // A bit for each hash of an outer address that may have verdicts. A flood of strangers reads these 32 KiB, and not the
 // table.
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, (1 << HOST_BITS) / 64);
-    __type(key, __u32);
-    __type(value, __u64);
-} hosts SEC(".maps");
+BITMAP(hosts, 1 << HOST_BITS);
 
 // Packets and bytes by core and trail. Only the program on this core writes them.
 struct cell {
@@ -227,25 +239,47 @@ static __always_inline bool is_complete(const __u8 *header, const void *end, __u
     return false;
 }
 
-// Reads the flow of a frame. Returns whether it has one.
-static __always_inline bool read_flow(const struct xdp_md *frame, __u32 side, __u64 secret, struct flow *flow)
+// What follows the Ethernet header and at most one VLAN tag.
+struct network {
+    const __u8 *bytes;
+    __u16 ethertype;
+    bool is_tagged;
+    __u32 vlan;
+};
+
+// Reads the headers in front of the network's. Returns whether they are complete.
+static __always_inline bool read_network(const struct xdp_md *frame, struct network *network)
 {
     const void *data = (const void *)(long)frame->data, *end = (const void *)(long)frame->data_end;
     const __u8 *bytes = data;
     if ((const void *)(bytes + ETHERNET_LENGTH) > end)
         return false;
-    __u16 ethertype = (__u16)bytes[12] << 8 | bytes[13];
-    __u32 vlan = 0;
+    network->ethertype = (__u16)bytes[12] << 8 | bytes[13];
+    network->is_tagged = network->ethertype == ETHERTYPE_VLAN;
+    network->vlan = 0;
     bytes += ETHERNET_LENGTH;
-    if (ethertype == ETHERTYPE_VLAN) {
+    if (network->is_tagged) {
         if ((const void *)(bytes + VLAN_LENGTH) > end)
             return false;
-        vlan = ((__u32)bytes[0] << 8 | bytes[1]) & 0xfff;
-        ethertype = (__u16)bytes[2] << 8 | bytes[3];
+        network->vlan = ((__u32)bytes[0] << 8 | bytes[1]) & 0xfff;
+        network->ethertype = (__u16)bytes[2] << 8 | bytes[3];
         bytes += VLAN_LENGTH;
-        if (!vlan)
-            return false; // A priority tag is no network.
     }
+    network->bytes = bytes;
+    return true;
+}
+
+// Reads the flow of a frame. Returns whether it has one.
+static __always_inline bool read_flow(const struct xdp_md *frame, __u32 side, __u64 secret, struct flow *flow)
+{
+    const void *end = (const void *)(long)frame->data_end;
+    struct network network;
+    // A priority tag is no network.
+    if (!read_network(frame, &network) || (network.is_tagged && !network.vlan))
+        return false;
+    const __u8 *bytes = network.bytes;
+    __u16 ethertype = network.ethertype;
+    __u32 vlan = network.vlan;
     __u32 left = end - (const void *)bytes;
     __u64 outer = secret ^ 0x6a09e667f3bcc908ULL;
     if (ethertype == ETHERTYPE_IPV4) {
@@ -291,9 +325,7 @@ static __always_inline bool read_flow(const struct xdp_md *frame, __u32 side, __
 // Whether an outer address may have verdicts.
 static __always_inline bool is_host(__u64 outer)
 {
-    __u32 bit = outer & ((1 << HOST_BITS) - 1), word = bit / 64;
-    __u64 *bits = bpf_map_lookup_elem(&hosts, &word);
-    return bits && READ(*bits) >> (bit & 63) & 1;
+    return is_set(&hosts, outer & ((1 << HOST_BITS) - 1));
 }
 
 static __always_inline __u32 epoch_of(__u32 place)

@@ -17,7 +17,7 @@
 // Userspace writes it.
 struct strangers {
     __u32 is_on;     // whether there are ports where strangers are dropped
-    __u32 tick;      // increases when workers have decided all frames that went up three ticks before
+    __u32 tick;      // increases when all workers have emptied their rings since it last did
     __u32 unread;    // the tick when the last frame went up whose source was not read; written by the program, too
     __u32 window;    // the number of the present interval of the port budget
     __u32 free_ports; // ports of a source that need not be counted in an interval; 32 for any number
@@ -55,42 +55,18 @@ struct {
 } classes SEC(".maps");
 
 // A bit for each place of a source: whether one of its sources has an entry or a connection.
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1); // set by the loader
-    __type(key, __u32);
-    __type(value, __u64);
-} known SEC(".maps");
+BITMAP(known, 64); // set by the loader
 
 // A bit for each /24 of IPv4 that rules and static entries name.
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, (1 << 24) / 64);
-    __type(key, __u32);
-    __type(value, __u64);
-} named4 SEC(".maps");
+BITMAP(named4, 1 << 24);
 
 // The same for the hash of each /32 of IPv6.
 #define NETWORK6_BITS 20
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, (1 << NETWORK6_BITS) / 64);
-    __type(key, __u32);
-    __type(value, __u64);
-} named6 SEC(".maps");
+BITMAP(named6, 1 << NETWORK6_BITS);
 
 // A bit for each hash of a single address that rules and static entries name.
 #define HOST_NAME_BITS 18
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, (1 << HOST_NAME_BITS) / 64);
-    __type(key, __u32);
-    __type(value, __u64);
-} named_hosts SEC(".maps");
+BITMAP(named_hosts, 1 << HOST_NAME_BITS);
 
 // Whether a frame of a source went up lately: a bit for the hash of the source, in one word for each of the last four ticks.
 #define PASSED_BITS 16
@@ -178,19 +154,13 @@ static __always_inline void note_source(__u64 hash, __u32 tick, bool is_alone)
 // Notes that a frame from outside without a flow goes up. Userspace may learn from it.
 static __always_inline void note_passed(const struct xdp_md *frame, struct strangers *control, __u64 secret, bool is_alone)
 {
-    const void *data = (const void *)(long)frame->data, *end = (const void *)(long)frame->data_end;
-    const __u8 *bytes = data;
-    __u32 tick = READ(control->tick);
-    if ((const void *)(bytes + ETHERNET_LENGTH) > end)
+    const void *end = (const void *)(long)frame->data_end;
+    struct network network;
+    if (!read_network(frame, &network))
         return; // Userspace refuses it.
-    __u16 ethertype = (__u16)bytes[12] << 8 | bytes[13];
-    bytes += ETHERNET_LENGTH;
-    if (ethertype == ETHERTYPE_VLAN) {
-        if ((const void *)(bytes + VLAN_LENGTH) > end)
-            return;
-        ethertype = (__u16)bytes[2] << 8 | bytes[3];
-        bytes += VLAN_LENGTH;
-    }
+    const __u8 *bytes = network.bytes;
+    __u16 ethertype = network.ethertype;
+    __u32 tick = READ(control->tick);
     if (ethertype == ETHERTYPE_IPV4) {
         if ((const void *)(bytes + 20) <= end)
             note_source(source4(secret, *(const __u32 *)(bytes + 12)), tick, is_alone);
@@ -224,29 +194,12 @@ static __always_inline bool is_protected(const struct strangers *control, const 
 // Whether rules or static entries name the source or a network of it. `hash` is that of the source.
 static __always_inline bool is_named(const struct strangers *control, __u64 secret, const struct flow *flow, __u64 hash)
 {
-    __u64 *bits;
-    __u32 place, word;
-    if (READ(control->has_hosts)) {
-        place = hash >> (64 - HOST_NAME_BITS);
-        word = place / 64;
-        bits = bpf_map_lookup_elem(&named_hosts, &word);
-        if (!bits || READ(*bits) >> (place & 63) & 1)
-            return true;
-    }
-    if (flow->is_ipv6) {
-        if (!READ(control->has_networks[1]))
-            return false;
-        place = mix(secret, (__u32)flow->words[0]) & ((1 << NETWORK6_BITS) - 1);
-        word = place / 64;
-        bits = bpf_map_lookup_elem(&named6, &word);
-    } else {
-        if (!READ(control->has_networks[0]))
-            return false;
-        place = bpf_ntohl(flow->words[0]) >> 8;
-        word = place / 64;
-        bits = bpf_map_lookup_elem(&named4, &word);
-    }
-    return !bits || READ(*bits) >> (place & 63) & 1;
+    if (READ(control->has_hosts) && is_set(&named_hosts, hash >> (64 - HOST_NAME_BITS)))
+        return true;
+    if (flow->is_ipv6)
+        return READ(control->has_networks[1]) &&
+               is_set(&named6, mix(secret, (__u32)flow->words[0]) & ((1 << NETWORK6_BITS) - 1));
+    return READ(control->has_networks[0]) && is_set(&named4, bpf_ntohl(flow->words[0]) >> 8);
 }
 
 // The kinds of frames that rules distinguish: `class_index` of `dataplane/policy/src/strangers.rs`.
@@ -273,10 +226,8 @@ static __always_inline bool is_strangers(const struct strangers *control, __u64 
     __u32 tick = READ(control->tick);
     barrier();
     __u64 hash = source_of(control, secret, flow);
-    __u32 place = hash & READ(control->mask), word = place / 64;
-    __u64 *bits = bpf_map_lookup_elem(&known, &word);
     struct passed *recent = passed_of(hash);
-    if (!bits || !recent || READ(*bits) >> (place & 63) & 1 ||
+    if (!recent || is_set(&known, hash & READ(control->mask)) ||
         (READ(recent->of[0]) | READ(recent->of[1]) | READ(recent->of[2]) | READ(recent->of[3])) >> bit_of(hash) & 1 ||
         tick - READ(control->unread) < TICKS || is_named(control, secret, flow, hash))
         return false;
