@@ -88,12 +88,26 @@ pub(super) struct Explained {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Kernel")]
 pub(super) struct KernelJson {
-    /// `carries` the flow, `drops` such frames of a stranger while many arrive, `passes` them to workers, or `off`.
-    pub(super) verdict: &'static str,
+    pub(super) verdict: KernelVerdictJson,
     /// The time for which it carries the flow if nothing changes; `null` without a limit.
     pub(super) time_left_seconds: Option<f64>,
     /// Why workers decide about each packet of the flow, although it is forwarded.
     pub(super) because: Option<String>,
+}
+
+/// What the kernel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "KernelVerdict")]
+pub(super) enum KernelVerdictJson {
+    /// The fast path is off.
+    Off,
+    /// It carries the flow.
+    Carries,
+    /// It drops such frames of a stranger while many arrive.
+    Drops,
+    /// It passes such frames to workers.
+    Passes,
 }
 
 /// The evaluation of one rule.

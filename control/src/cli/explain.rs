@@ -15,7 +15,7 @@ use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench::{Bench, Explained, Held, KernelJson, OTHER_FAMILY, side};
+use super::bench::{Bench, Explained, Held, KernelJson, KernelVerdictJson, OTHER_FAMILY, side};
 use super::capture::{Capture, CaptureRecord};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
@@ -210,12 +210,12 @@ impl Explained {
     /// Adds what the kernel does with such frames now.
     fn note_kernel(&mut self, verdict: KernelVerdict) {
         let (verdict, time_left) = match verdict {
-            KernelVerdict::Off => ("off", None),
-            KernelVerdict::Carries(time_left) => ("carries", time_left),
-            KernelVerdict::Drops => ("drops", None),
-            KernelVerdict::Passes => ("passes", None),
+            KernelVerdict::Off => (KernelVerdictJson::Off, None),
+            KernelVerdict::Carries(time_left) => (KernelVerdictJson::Carries, time_left),
+            KernelVerdict::Drops => (KernelVerdictJson::Drops, None),
+            KernelVerdict::Passes => (KernelVerdictJson::Passes, None),
         };
-        let because = self.workers_decide.take().filter(|_| verdict == "passes");
+        let because = self.workers_decide.take().filter(|_| verdict == KernelVerdictJson::Passes);
         self.kernel = Some(KernelJson { verdict, time_left_seconds: time_left.map(json::seconds), because });
     }
 
@@ -249,17 +249,23 @@ impl Explained {
 impl KernelJson {
     /// The sentence for operators; `None` if there is nothing to say.
     fn line(&self) -> Option<String> {
-        Some(match (self.verdict, self.time_left_seconds, &self.because) {
-            ("carries", None, _) => {
-                "kernel: it carries this flow, without a worker, until something changes".to_owned()
+        match self.verdict {
+            KernelVerdictJson::Off => None,
+            KernelVerdictJson::Carries => {
+                let until = self.time_left_seconds.map_or_else(
+                    || "until something changes".to_owned(),
+                    |seconds| format!("for another {seconds:.0} s if nothing changes"),
+                );
+                Some(format!("kernel: it carries this flow, without a worker, {until}"))
             }
-            ("carries", Some(seconds), _) => {
-                format!("kernel: it carries this flow, without a worker, for another {seconds:.0} s if nothing changes")
+            KernelVerdictJson::Drops => {
+                Some("kernel: it drops such frames, without a worker, while many arrive".to_owned())
             }
-            ("drops", ..) => "kernel: it drops such frames, without a worker, while many arrive".to_owned(),
-            (_, _, Some(because)) => format!("kernel: workers decide about each packet of this flow; {because}"),
-            _ => return None,
-        })
+            KernelVerdictJson::Passes => {
+                let because = self.because.as_ref()?;
+                Some(format!("kernel: workers decide about each packet of this flow; {because}"))
+            }
+        }
     }
 }
 

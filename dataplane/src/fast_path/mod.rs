@@ -348,7 +348,7 @@ impl FastPathSwitch {
         if let Some(until) = tables.carried_until(&flow, now) {
             return KernelVerdict::Carries((until != Time::NEVER).then(|| until.since(now)));
         }
-        match side == Side::Outside && tables.strangers().drop(&flow, frame) {
+        match side == Side::Outside && tables.strangers().drops(frame) {
             true => KernelVerdict::Drops,
             false => KernelVerdict::Passes,
         }

@@ -18,8 +18,6 @@ const FREE_PORTS: u8 = 4;
 pub(crate) struct GenerationStrangers {
     /// By class and port: 0, or the number of the trail.
     trails: Box<[u8]>,
-    /// Whether there is a trail.
-    has_trails: bool,
     named: Vec<(IpAddr, IpAddr)>,
     free_ports: Option<u8>,
 }
@@ -29,7 +27,6 @@ impl GenerationStrangers {
     pub(crate) fn of(table: &RuleTable, lists: &Lists, trails: &GenerationTrails) -> GenerationStrangers {
         let classes = table.strangers(lists, |trail| trails.number_of_stranger(trail));
         GenerationStrangers {
-            has_trails: classes.trails.iter().any(|number| *number != 0),
             trails: classes.trails,
             named: classes.named,
             free_ports: classes.counts_ports.then_some(FREE_PORTS),
@@ -39,10 +36,10 @@ impl GenerationStrangers {
     /// Lets the kernel drop by these rules. Called while it drops nothing.
     pub(super) fn install(&self, table: &RuleTable, lists: &Lists, tables: &Strangers) {
         let families = tables.set_protected(&table.settings().protect);
-        tables.set_trails(&self.trails, families, self.free_ports);
+        let has_trails = tables.set_trails(&self.trails, families, self.free_ports);
         let networks = tables.networks();
         self.named.iter().for_each(|(first, last)| networks.name(*first, *last));
         lists.name_all_networks();
-        tables.set_on(self.has_trails);
+        tables.set_on(has_trails);
     }
 }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use knockplane_policy::packet::Side;
-use knockplane_policy::strangers::mix;
+use knockplane_policy::strangers::{PacketKind, mix};
 
 /// Ethertypes. Source: IEEE 802 Numbers, IANA.
 const IPV4: u16 = 0x0800;
@@ -16,7 +16,10 @@ const VLAN: u16 = 0x8100;
 
 /// IP protocols. Source: Assigned Internet Protocol Numbers, IANA.
 const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
+const UDP: u8 = 17;
+
+/// The flag SYN alone. Source: RFC 9293, 3.1.
+const SYN: u8 = 0x02;
 
 /// The number of words of the two families.
 pub(super) const WORDS: [usize; 2] = [2, 5];
@@ -34,6 +37,11 @@ pub struct Flow {
 impl Flow {
     /// The flow of a frame from this side; `None` if it has none.
     pub fn of(side: Side, frame: &[u8]) -> Option<Flow> {
+        Flow::with_kind(side, frame).map(|(flow, _)| flow)
+    }
+
+    /// The flow of a frame, and its kind among the packets of the flow.
+    pub(super) fn with_kind(side: Side, frame: &[u8]) -> Option<(Flow, PacketKind)> {
         let (header, mut bytes) = frame.split_first_chunk::<14>()?;
         let mut ethertype = u16::from_be_bytes([header[12], header[13]]);
         let mut vlan = 0;
@@ -55,9 +63,10 @@ impl Flow {
                     return None;
                 }
                 let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-                let ports = ports(header[9], bytes.get(20..length)?)?;
+                let (ports, packet_kind) = transport(header[9], bytes.get(20..length)?)?;
                 let addresses = u64::from_ne_bytes(*header[12..].first_chunk()?);
-                Some(Flow { words: [addresses, ports | kind(header[9]) << 32, 0, 0, 0], family: 0, side })
+                let words = [addresses, ports | kind(header[9]) << 32, 0, 0, 0];
+                Some((Flow { words, family: 0, side }, packet_kind))
             }
             IPV6 => {
                 let header = bytes.first_chunk::<40>()?;
@@ -65,13 +74,13 @@ impl Flow {
                     return None;
                 }
                 let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-                let ports = ports(header[6], bytes.get(40..40 + length)?)?;
+                let (ports, packet_kind) = transport(header[6], bytes.get(40..40 + length)?)?;
                 let mut words = [0; 5];
                 for (word, bytes) in words.iter_mut().zip(header[8..].as_chunks().0) {
                     *word = u64::from_ne_bytes(*bytes);
                 }
                 words[4] = ports | kind(header[6]) << 32;
-                Some(Flow { words, family: 1, side })
+                Some((Flow { words, family: 1, side }, packet_kind))
             }
             _ => None,
         }
@@ -82,10 +91,9 @@ impl Flow {
         self.hash(0)
     }
 
-    /// The IP protocol, and the destination port.
-    pub(super) fn protocol_and_port(&self) -> (u8, u16) {
-        let word = self.words()[WORDS[self.family] - 1];
-        ((word >> 32) as u8, u16::from_be((word >> 16) as u16))
+    /// The destination port.
+    pub(super) fn destination_port(&self) -> u16 {
+        u16::from_be((self.words()[WORDS[self.family] - 1] >> 16) as u16)
     }
 
     /// The source and the destination.
@@ -128,19 +136,21 @@ impl Flow {
     }
 }
 
-/// The ports, as in the packet, if the transport header is complete. `data` are the bytes behind the IP header.
-fn ports(protocol: u8, data: &[u8]) -> Option<u64> {
-    let is_complete = match protocol {
+/// The ports, as in the packet, and the kind of packet, if the transport header is complete. `data` are the bytes behind the IP
+/// header.
+fn transport(protocol: u8, data: &[u8]) -> Option<(u64, PacketKind)> {
+    let (is_complete, kind) = match protocol {
         TCP => {
-            let offset = usize::from(*data.get(12)? >> 4) * 4;
-            data.len() >= 20 && (20..=data.len()).contains(&offset)
+            let (offset, flags) = (usize::from(*data.get(12)? >> 4) * 4, *data.get(13)?);
+            let kind = if flags == SYN { PacketKind::Syn } else { PacketKind::Segment };
+            (data.len() >= 20 && (20..=data.len()).contains(&offset), kind)
         }
         UDP => {
             let length = usize::from(u16::from_be_bytes([*data.get(4)?, *data.get(5)?]));
-            data.len() >= 8 && (8..=data.len()).contains(&length)
+            (data.len() >= 8 && (8..=data.len()).contains(&length), PacketKind::Datagram)
         }
-        _ => false,
+        _ => return None,
     };
     let ports = data.first_chunk().filter(|_| is_complete)?;
-    Some(u32::from_ne_bytes(*ports).into())
+    Some((u32::from_ne_bytes(*ports).into(), kind))
 }

@@ -45,6 +45,7 @@ impl SharedWords {
         // SAFETY: as above.
         unsafe { slice::from_raw_parts(self.region.at(0, count).as_ptr(), count) }
     }
+
     pub(super) fn of_8_bits(&self) -> &[AtomicU8] {
         let count = self.region.bytes();
         // SAFETY: as above.

@@ -11,12 +11,12 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use ipnet::IpNet;
-use knockplane_policy::packet::Family;
+use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::strangers::{
-    CLASS_PORTS, CLASSES, KnownBits, KnownSources, NamedNetworks, PacketKind, SourceHash, class_index, known_bit, mix,
+    CLASS_PORTS, CLASSES, KnownBits, KnownSources, NamedNetworks, SourceHash, class_index, known_bit, mix,
 };
 
-use super::flow::{Flow, UDP};
+use super::flow::Flow;
 use super::shared::SharedWords;
 use crate::program::map;
 
@@ -134,18 +134,21 @@ impl Strangers {
 
     /// Replaces the trails of dropped frames, by class and port: a byte each, 0 for none. The families that are not set have none.
     /// No program may run that drops frames. `free_ports`: the number of ports of a source that need not come up in an interval,
-    /// below 32; `None` for any number. Removes all named networks.
-    pub fn set_trails(&self, trails: &[u8], families: [bool; 2], free_ports: Option<u8>) {
+    /// below 32; `None` for any number. Removes all named networks. Returns whether any frames have a trail.
+    pub fn set_trails(&self, trails: &[u8], families: [bool; 2], free_ports: Option<u8>) -> bool {
+        let mut any = 0;
         let words = self.classes.of_64_bits();
         let trails = trails.as_chunks::<8>().0.iter().map(|trails| u64::from_ne_bytes(*trails));
         for (at, (word, trails)) in words.iter().zip(trails.chain(std::iter::repeat(0))).enumerate() {
             let trails = if families[2 * at / words.len()] { trails } else { 0 };
+            any |= trails;
             if word.load(Relaxed) != trails {
                 word.store(trails, Relaxed);
             }
         }
         self.networks.clear();
         self.set(control::FREE_PORTS, free_ports.map_or(ANY_NUMBER, u32::from));
+        any != 0
     }
 
     /// Sets whether frames of strangers are dropped at all.
@@ -153,7 +156,7 @@ impl Strangers {
         self.set(control::IS_ON, is_on.into());
     }
 
-    /// Drops no frame of a stranger before the tick after the next: frames have gone up unnoticed.
+    /// Drops no frame of a stranger before the fourth tick from now: frames have gone up without a note of their source.
     pub(super) fn wait_for_decisions(&self) {
         self.set(control::UNREAD, self.control.of_32_bits()[control::TICK].load(Relaxed));
     }
@@ -182,15 +185,11 @@ impl Strangers {
         fit
     }
 
-    /// Whether the program drops a frame of this flow from outside, when many arrive and none of its source is on its way.
-    pub fn drop(&self, flow: &Flow, frame: &[u8]) -> bool {
-        let ([source, destination], (protocol, port)) = (flow.addresses(), flow.protocol_and_port());
+    /// Whether the program drops this frame from outside, when many arrive and none of its source is on its way.
+    pub fn drops(&self, frame: &[u8]) -> bool {
+        let Some((flow, kind)) = Flow::with_kind(Side::Outside, frame) else { return false };
+        let ([source, destination], port) = (flow.addresses(), flow.destination_port());
         let family = Family::of(source);
-        let kind = match protocol {
-            UDP => PacketKind::Datagram,
-            _ if is_syn(frame) => PacketKind::Syn,
-            _ => PacketKind::Segment,
-        };
         let class = class_index(family, kind, self.protects(destination));
         let trail = self.classes.of_8_bits()[class * CLASS_PORTS + usize::from(port)].load(Relaxed);
         let is_on = self.control.of_32_bits()[control::IS_ON].load(Relaxed) != 0;
@@ -247,14 +246,6 @@ impl NamedNetworks for Networks {
             _ => {}
         }
     }
-}
-
-/// Whether SYN is the only flag of a TCP segment, in a frame that has a flow.
-fn is_syn(frame: &[u8]) -> bool {
-    let ethertype = |at: usize| frame.get(at..at + 2);
-    let network = if ethertype(12) == Some(&[0x81, 0]) { 18 } else { 14 };
-    let header = if ethertype(network - 2) == Some(&[0x08, 0]) { 20 } else { 40 };
-    frame.get(network + header + 13) == Some(&0x02)
 }
 
 impl Networks {

@@ -46,6 +46,11 @@ impl Numbers {
     }
 }
 
+/// How many times as many sequences as usual are wanted.
+pub(super) fn soak() -> u64 {
+    std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// Lists, rules and counters, and the worker.
 pub(super) struct World {
     pub(super) state: State,

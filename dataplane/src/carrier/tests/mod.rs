@@ -16,7 +16,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use self::lab::{Numbers, Program, World, switch, with_program};
+use self::lab::{Numbers, Program, World, soak, switch, with_program};
 use super::Carrier;
 use crate::fast_path::FastPathSwitch;
 
@@ -264,10 +264,9 @@ fn compare(program: &Program, fast_path: &Arc<FastPathSwitch>, seed: u64, now: &
 fn the_fast_path_changes_no_verdict_no_counter_and_no_state() {
     with_program(|program| {
         let fast_path = switch(program);
-        let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
         let mut carried = [0; 3];
         let mut now = Time::from_nanos(1_000_000_000);
-        for seed in 0..300 * soak {
+        for seed in 0..300 * soak() {
             let new = compare(program, &fast_path, seed, &mut now);
             carried = [0, 1, 2].map(|kind| carried[kind] + new[kind]);
         }

@@ -50,12 +50,9 @@ impl PackedKey {
         let [port, other_port, protocol_and_kind, code_and_families] =
             [48, 32, 16, 0].map(|position| (self.fields >> position) as u16);
         let [protocol, kind] = protocol_and_kind.to_be_bytes();
-        let [code, families] = code_and_families.to_be_bytes();
-        let [one, other] = self.addresses;
-        let ends = [
-            (address_of_halves(one, families & 1 != 0), port),
-            (address_of_halves(other, families & 2 != 0), other_port),
-        ];
+        let [code, _] = code_and_families.to_be_bytes();
+        let [one, other] = self.addresses();
+        let ends = [(one, port), (other, other_port)];
         FlowKey { vlan: Vlan::from_bits(self.vlan), protocol, query: (kind, code), ends }
     }
 
@@ -72,7 +69,7 @@ impl PackedKey {
 
     /// Whether the address is one of the ends.
     pub(super) fn has_address(&self, address: IpAddr) -> bool {
-        self.flow_key().ends.iter().any(|end| end.0 == address)
+        self.addresses().contains(&address)
     }
 
     /// Whether both ends have the same address and the same port.

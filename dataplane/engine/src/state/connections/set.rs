@@ -7,7 +7,6 @@
 //! slot. The cold parts are used when a connection begins or changes.
 
 use std::hint::black_box;
-use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -202,19 +201,14 @@ impl<'a> LockedSet<'a> {
     /// Counts the connections of each source from now on.
     pub(super) fn set_sources(&mut self, sources: KnownSources) {
         let tagged = (0..WAYS).filter(|place| !self.tags.is_free(*place));
-        tagged.for_each(|place| self.ends(place).into_iter().for_each(|end| sources.add(end)));
+        tagged.flat_map(|place| self.slots[place].key().addresses()).for_each(|end| sources.add(end));
         self.cold.sources = Some(sources);
-    }
-
-    /// The addresses of the connection in this slot.
-    fn ends(&self, place: usize) -> [IpAddr; 2] {
-        self.slots[place].key().addresses()
     }
 
     /// Frees the tag of a slot.
     fn free_tag(&self, place: usize) {
         if let Some(sources) = self.cold.sources.as_ref().filter(|_| !self.tags.is_free(place)) {
-            self.ends(place).into_iter().for_each(|end| sources.remove(end));
+            self.slots[place].key().addresses().into_iter().for_each(|end| sources.remove(end));
         }
         self.tags.set(place, Tag::FREE);
     }

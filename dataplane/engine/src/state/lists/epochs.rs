@@ -99,11 +99,6 @@ impl Lists {
         self.epochs = Some(epochs);
     }
 
-    /// Whether first steps over IPv6 count for the /64 of an address.
-    pub const fn has_first_steps_by_prefix(&self) -> bool {
-        self.v6_by_prefix
-    }
-
     /// Counts the entries of each source from now on, present entries included, and names the networks of static entries.
     pub(crate) fn set_sources(&mut self, sources: &KnownSources, networks: Arc<dyn NamedNetworks>) {
         self.named_networks = Some(networks);

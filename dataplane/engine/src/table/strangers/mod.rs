@@ -1,7 +1,7 @@
 //! The ports at which every frame of a stranger is dropped, and nothing is learnt from it.
 //!
-//! A stranger is a source without connections, without entries except those of first steps, outside the networks that rules and static entries name
-//! ([`knockplane_policy::strangers`]). [`RuleTable::strangers`] follows the rules for each class of frames, with all ports at
+//! A stranger is a source without connections, without entries except those of first steps, outside the networks that rules
+//! and static entries name ([`knockplane_policy::strangers`]). [`RuleTable::strangers`] follows the rules for each class of frames, with all ports at
 //! once. A question whose answer depends on more than class and port leaves its ports to userspace, and so does every rule that
 //! accepts, answers, logs or learns. What is left is dropped by a known trail of rules.
 //!
@@ -32,7 +32,8 @@ use crate::state::lists::Lists;
 /// Maximum number of paths that are followed at once. Frames on further ones go up.
 const MAX_PATHS: usize = 64;
 
-/// Maximum number of rules that are looked at for a class, once for each path: some 100 ms.
+/// Maximum number of rules that are looked at for a class, once for each path, so that rules with many jumps delay no start.
+/// Frames of paths that are not followed go up.
 const MAX_VISITS: usize = 100_000;
 
 /// Maximum number of trails, which are numbered by a byte and share the numbers with those of flows.
