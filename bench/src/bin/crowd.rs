@@ -24,7 +24,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let Arguments { seconds, rates } = Arguments::parse();
     println!("{}\n", Machine::this());
-    let mut floods = Vec::new();
+    let mut floods = vec![crowd::measure_quiet(Duration::from_secs(seconds))?];
     let measured = rates.into_iter().try_for_each(|rate| {
         crowd::measure(Some(rate).filter(|rate| *rate > 0), Duration::from_secs(seconds), |flood| floods.push(flood))
     });

@@ -114,10 +114,19 @@ pub fn table(floods: &[FloodResult]) -> ResultTable {
             number(flood.memory_after),
             number(open.map(|open| open.p50)),
             number(open.map(|open| open.p90)),
-            open.map_or_else(|| NONE.to_owned(), |open| format!("{:.1} %", 100.0 * open.arrived)),
+            open.map_or_else(|| NONE.to_owned(), |open| format!("{:.2} %", 100.0 * open.arrived)),
         ]
     });
     ResultTable::new("crowd", "Clients admitted during a flood", &columns).with_rows(rows)
+}
+
+/// Measures knockplane without a flood, for the delay of the open connection.
+///
+/// # Errors
+/// Without root, or if knockplane does not start.
+pub fn measure_quiet(length: Duration) -> Result<FloodResult> {
+    eprintln!("knockplane, no flood");
+    under_flood("knockplane", ("none", None), None, length).context("knockplane")
 }
 
 /// Measures nftables and knockplane, each under two floods: first knocks, and packets to a closed port, which add no
@@ -129,7 +138,7 @@ pub fn measure(rate: Option<u64>, length: Duration, mut done: impl FnMut(FloodRe
     for (flood, profile) in [("first knocks", Profile::FirstKnocks), ("closed port", Profile::SourcesSequential)] {
         for listener in ["nftables", "knockplane"] {
             eprintln!("{listener}, flood: {flood}");
-            done(under_flood(listener, flood, profile, rate, length).with_context(|| listener)?);
+            done(under_flood(listener, (flood, Some(profile)), rate, length).with_context(|| listener)?);
         }
     }
     Ok(())
@@ -137,8 +146,7 @@ pub fn measure(rate: Option<u64>, length: Duration, mut done: impl FnMut(FloodRe
 
 fn under_flood(
     name: &'static str,
-    flood: &'static str,
-    profile: Profile,
+    (flood, profile): (&'static str, Option<Profile>),
     rate: Option<u64>,
     length: Duration,
 ) -> Result<FloodResult> {
@@ -160,12 +168,15 @@ fn under_flood(
     let memory_before = listener.resident()?.map(mib);
     let stop = AtomicBool::new(false);
     let begin = Instant::now();
-    let spec = Spec { rate, duration: length + AGAIN, source: FLOOD, ..Spec::new(profile) };
+    let spec = |profile| Spec { rate, duration: length + AGAIN, source: FLOOD, ..Spec::new(profile) };
     thread::scope(|scope| {
-        let generator = scope.spawn(|| {
-            client.within(|| {
-                go_outside()?;
-                Generator::new(&Device::open("eth0")?, &spec)?.run(&stop)
+        let stop = &stop;
+        let generator = profile.map(spec).map(|spec| {
+            scope.spawn(move || {
+                client.within(|| {
+                    go_outside()?;
+                    Generator::new(&Device::open("eth0")?, &spec)?.run(stop)
+                })
             })
         });
         let open = is_wire.then(|| scope.spawn(|| open_connection(&lab.topology, begin + SETTLED, begin + length)));
@@ -173,7 +184,7 @@ fn under_flood(
         let open = open.map(join).transpose()?;
         let at_first_attempt = knocked?;
         stop.store(true, Relaxed);
-        let offered = join(generator)?.rate() / 1e6;
+        let offered = generator.map(join).transpose()?.map_or(0.0, |sent| sent.rate() / 1e6);
         Ok(FloodResult {
             listener: name,
             flood,
