@@ -8,9 +8,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use crate::packet::Family;
+use crate::sync::{AtomicU8, AtomicU64};
 
 /// One round of the hash of flows and sources. `bpf/fast_path.h` has the same. Source of the factor: Knuth, TAOCP
 /// volume 3, 6.4.

@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use knockplane_policy::eval::tracking::{RememberedSyn, TcpConnection};
 use knockplane_policy::strangers::KnownSources;
@@ -21,6 +21,7 @@ use super::payload::InspectedPayload;
 use super::records::SetRecords;
 use super::slot::{EvictionRank, Flags, Slot};
 use crate::state::lanes::{LANES_OF_16, equal_lanes, store_bits};
+use crate::state::sync::{Mutex, MutexGuard};
 
 /// Slots of a set. With twice as many slots as the configured number of connections, about one set in some hundred is
 /// full at the limit.
