@@ -55,6 +55,10 @@ impl Ticks {
         if self.reported.iter().any(|reported| reported.load(Acquire) != tick) {
             return None;
         }
+        // Only now is the time that of this tick: whoever began the tick has set it before its own report.
+        if now.as_nanos() < self.next.load(Relaxed) {
+            return None;
+        }
         let next = tick.wrapping_add(1);
         self.now.compare_exchange(tick, next, AcqRel, Relaxed).ok()?;
         self.next.store((now + INTERVAL).as_nanos(), Relaxed);
