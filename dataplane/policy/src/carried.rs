@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::eval::tracking::WindowNumbers;
+use crate::sync::{AtomicU32, AtomicU64};
 
 /// A number that changes with an address or with the static entries, at the time of a lookup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +99,12 @@ impl CarriedConnection {
         if self.bytes.load(Relaxed) == 0 { 0 } else { self.bytes.swap(0, AcqRel) }
     }
 
+    /// Records a packet without TCP numbers, as the program does.
+    #[cfg(test)]
+    pub(crate) fn forward(&self, now: u64) {
+        self.last.store(now, Release);
+    }
+
     /// The epoch on which verdicts about the connection depend.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Acquire)
@@ -124,6 +130,8 @@ mod tests {
         carried.raise(&of(0x10, 10));
         assert_eq!(carried.numbers(), of(0x10, 10), "numbers count modulo 2^32");
         assert_eq!((carried.last(), carried.take_bytes()), (3, 0));
+        carried.forward(4);
+        assert_eq!(carried.last(), 4);
         assert_eq!(size_of::<CarriedConnection>(), 64);
     }
 }

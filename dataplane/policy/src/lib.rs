@@ -44,6 +44,7 @@ pub mod rsc;
 pub mod rule;
 pub mod settings;
 pub mod strangers;
+mod sync;
 pub mod time;
 pub mod wire;
 pub mod word;

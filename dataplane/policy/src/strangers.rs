@@ -6,11 +6,11 @@
 //! known, which only costs time.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{Arc, PoisonError};
 
 use crate::packet::Family;
+use crate::sync::{AtomicU8, AtomicU64, Mutex};
 
 /// One round of the hash of flows and sources. `bpf/fast_path.h` has the same. Source of the factor: Knuth, TAOCP
 /// volume 3, 6.4.
@@ -62,9 +62,23 @@ pub trait NamedNetworks: Send + Sync {
 pub struct KnownSources {
     /// The number of entries and connections of the sources at each place.
     counts: Arc<[AtomicU8]>,
-    /// Whether the count of a place is not 0.
+    /// Whether the count of a place is not 0. Set before the count is, and cleared after it.
     bits: KnownBits,
+    /// Held while the count of a place changes from 0 or to 0, so that nobody clears the bit of an addition. A place has one
+    /// of these locks.
+    turns: Arc<[Mutex<()>; TURNS]>,
     hash: SourceHash,
+}
+
+/// The number of locks: few enough to stay in a cache, and enough that two workers seldom wait for one.
+const TURNS: usize = 256;
+
+/// The place of a source.
+struct Place<'s> {
+    count: &'s AtomicU8,
+    word: &'s AtomicU64,
+    bit: u64,
+    turn: &'s Mutex<()>,
 }
 
 /// The places of sources.
@@ -106,41 +120,62 @@ impl KnownSources {
         let words = (*bits).as_ref().len();
         assert!(words.is_power_of_two(), "a mask selects places");
         let counts = std::iter::repeat_with(|| AtomicU8::new(0)).take(words * u64::BITS as usize).collect();
-        KnownSources { counts, bits, hash }
+        KnownSources { counts, bits, turns: Arc::new([const { Mutex::new(()) }; TURNS]), hash }
     }
 
-    fn place(&self, address: IpAddr) -> (&AtomicU8, &AtomicU64, u64) {
+    fn place(&self, address: IpAddr) -> Place<'_> {
         let hash = self.hash.of(address);
         let (word, bit) = known_bit((*self.bits).as_ref(), hash);
-        (&self.counts[hash as usize & (self.counts.len() - 1)], word, bit)
+        let place = hash as usize & (self.counts.len() - 1);
+        Place { count: &self.counts[place], word, bit, turn: &self.turns[place % TURNS] }
     }
 
     /// Notes an entry or a connection of the address. A count of 255 stays: the addresses at this place are known until the
     /// memory is new.
     pub fn add(&self, address: IpAddr) {
-        let (count, word, bit) = self.place(address);
-        if count.fetch_update(SeqCst, Relaxed, |count| count.checked_add(1)) == Ok(0) {
-            word.fetch_or(bit, SeqCst);
+        let place = self.place(address);
+        let more = |count: u8| if count > 0 { count.checked_add(1) } else { None };
+        if place.count.fetch_update(SeqCst, Relaxed, more) == Err(0) {
+            place.begin();
         }
     }
 
     /// The entry or connection has ended.
     pub fn remove(&self, address: IpAddr) {
-        let (count, word, bit) = self.place(address);
-        let fewer = |count: u8| if count == u8::MAX { None } else { count.checked_sub(1) };
-        if count.fetch_update(SeqCst, Relaxed, fewer) == Ok(1) {
-            word.fetch_and(!bit, SeqCst);
-            // Another thread may have added a source at this place meanwhile.
-            if count.load(SeqCst) > 0 {
-                word.fetch_or(bit, SeqCst);
-            }
+        let place = self.place(address);
+        let fewer = |count: u8| if count > 1 { less(count) } else { None };
+        if place.count.fetch_update(SeqCst, Relaxed, fewer) == Err(1) {
+            place.end();
         }
     }
 
     /// Whether an address at the place of this one has an entry or a connection.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let (_, word, bit) = self.place(address);
+        let Place { word, bit, .. } = self.place(address);
         word.load(Acquire) & bit != 0
+    }
+}
+
+/// The count after an entry or a connection has ended. A count of 255 stays.
+fn less(count: u8) -> Option<u8> {
+    if count == u8::MAX { None } else { count.checked_sub(1) }
+}
+
+impl Place<'_> {
+    /// An addition to a place that had none.
+    fn begin(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.word.fetch_or(self.bit, SeqCst);
+        // Another thread may have been faster.
+        let _ = self.count.fetch_update(SeqCst, Relaxed, |count| count.checked_add(1));
+    }
+
+    /// The end of the last entry or connection of a place, unless another one was added meanwhile.
+    fn end(&self) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.count.fetch_update(SeqCst, Relaxed, less) == Ok(1) {
+            self.word.fetch_and(!self.bit, SeqCst);
+        }
     }
 }
 

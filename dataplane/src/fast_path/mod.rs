@@ -12,6 +12,7 @@
 //! frame comes up.
 
 mod strangers;
+mod sync;
 mod ticks;
 mod trails;
 

@@ -4,13 +4,13 @@
 //! knock. So the kernel notes the source of each frame that goes up, with the tick. A worker reports the tick at which it
 //! began a turn that emptied its rings. A tick ends when all workers have reported it, at most a hundred times a second.
 
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 use knockplane_policy::time::Time;
+
+use super::sync::{AtomicU32, AtomicU64};
 
 /// The shortest time between two ticks: longer than the kernel takes from the program to the ring.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -53,6 +53,10 @@ impl Ticks {
     #[inline(never)]
     fn advance(&self, tick: u32, now: Time) -> Option<u32> {
         if self.reported.iter().any(|reported| reported.load(Acquire) != tick) {
+            return None;
+        }
+        // Only now is the time that of this tick: whoever began the tick has set it before its own report.
+        if now.as_nanos() < self.next.load(Relaxed) {
             return None;
         }
         let next = tick.wrapping_add(1);

@@ -188,11 +188,9 @@ impl<'a> PacketFacts<'a> {
     /// The established connection of the packet. `None` if there is none, or if each of its packets is inspected.
     pub(super) fn decided_connection(&self) -> Option<DecidedConnection> {
         let seen = self.seen.as_ref()?;
-        let ConnectionView { key, back, fasttracked, door, .. } = *seen.flow.as_ref()?;
         let is_settled = seen.state == ConnectionState::Established && seen.stays == Stays::Yes && !seen.is_deferred;
         let is_inspected = self.context.table.payload_matchers().is_some();
-        let decided = DecidedConnection { key, is_reply: back?, fasttracked, door };
-        (is_settled && !is_inspected).then_some(decided)
+        seen.flow.as_ref()?.decided().filter(|_| is_settled && !is_inspected)
     }
 
     /// The connection of the packet, or the one it is related to.

@@ -1,4 +1,4 @@
-//! The synchronisation types of the lists. `tests/model` replaces them with those of shuttle, and tries every order of
+//! The synchronisation types of the lists and of the connections. `tests/model` replaces them with those of shuttle, and tries every order of
 //! events.
 
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};

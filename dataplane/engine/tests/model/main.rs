@@ -1,21 +1,53 @@
-//! Models of two workers with the same source. Shuttle runs each model once for each order in which the operations can
-//! interleave.
+//! Models of two workers with the same source, and of a worker, the manager and the XDP program. Shuttle runs each model
+//! once for each order in which the operations can interleave.
 //!
-//! The models include the engine's source, with shuttle's locks and atomics instead of those of the standard library;
-//! therefore there is no test harness. The models do not try weaker memory orders than sequential consistency. Loom
-//! does, but it omitted orders in which a version that is read outside the lock causes an error.
+//! | module | models |
+//! |--------|--------|
+//! | this   | address lists, and verdicts that depend on them |
+//! | [`connections`] | verdicts that depend on a connection |
+//! | [`sources`] | known sources |
+//! | [`fast_path`] | the notes of the program about sources |
+//! | [`ticks`] | the ticks, which end the notes |
+//! | [`events`] | the events of the lists |
+//!
+//! The models include the source of the engine and of the fast path, with shuttle's locks and atomics instead of those of the
+//! standard library; therefore there is no test harness. The models do not try weaker memory orders than sequential
+//! consistency. Loom does, but it omitted orders in which a version that is read outside the lock causes an error.
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
+
+// The included source finds the memory that it shares with the XDP program in this crate, and the rest in the real one.
+extern crate knockplane_policy as policy;
+extern crate self as knockplane_policy;
+// For the tables of the program, which no model loads.
+extern crate self as libbpf_rs;
+
+pub(crate) use policy::{door, eval, event, layer7, list_names, packet, reason, rule, settings, time, wire, word};
+
+#[path = "../../../policy/src/carried.rs"]
+pub mod carried;
+#[path = "../../../policy/src/strangers.rs"]
+pub mod strangers;
+
+/// Replaces `policy/src/sync.rs`.
+mod sync {
+    pub(crate) use shuttle::sync::Mutex;
+    pub(crate) use shuttle::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+}
 
 /// The parts of the engine's state and of its lookup cache that the models need. The paths are those of `src/lib.rs`.
 #[path = "../../src/state"]
 mod state {
+    pub(crate) mod connections;
     pub(crate) mod events;
     pub(crate) mod key;
+    pub(crate) mod keyed;
     pub(crate) mod lanes;
+    pub(crate) mod layer7;
     pub(crate) mod list_set;
     pub(crate) mod lists;
     pub(crate) mod range_tree;
+    pub(crate) mod server_name;
     pub(crate) mod static_entries;
 
     /// Replaces `src/state/sync.rs`.
@@ -30,7 +62,34 @@ mod pipeline {
     pub(crate) mod lookup_cache;
 }
 
+/// Replaces a loaded program.
+pub struct Object;
+
+/// Replaces `ring/src/program.rs`.
+mod program {
+    use std::cell::RefCell;
+    use std::io::{Stdin, stdin};
+
+    thread_local! {
+        static OPENED: RefCell<String> = RefCell::default();
+    }
+
+    pub(crate) fn map(_: &crate::Object, name: &str) -> Stdin {
+        OPENED.replace(name.to_owned());
+        stdin()
+    }
+
+    /// The name of the last map.
+    pub(crate) fn opened() -> String {
+        OPENED.with_borrow(String::clone)
+    }
+}
+
+mod connections;
 mod events;
+mod fast_path;
+mod sources;
+mod ticks;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -75,7 +134,17 @@ fn main() {
     ];
     let mut config = Config::new();
     config.silence_warnings = true;
-    for (name, model) in models {
+    // A table of connections is built on the stack.
+    config.stack_size = 1 << 18;
+    let models = models
+        .into_iter()
+        .chain(connections::MODELS)
+        .chain(sources::MODELS)
+        .chain(fast_path::MODELS)
+        .chain(ticks::MODELS);
+    // As other tests, with an argument: those whose names contain it.
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    for (name, model) in models.filter(|(name, _)| name.contains(&filter)) {
         let orders = Runner::new(DfsScheduler::new(None, false), config.clone()).run(model);
         println!("{name}: in {orders} orders");
         assert!(orders > 1, "more than one worker");

@@ -25,6 +25,7 @@ mod grace;
 mod losses;
 mod shared;
 mod strangers;
+mod sync;
 #[cfg(test)]
 mod tests;
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::slice;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use knockplane_policy::carried::CarriedConnection;
 
+use super::sync::{AtomicU8, AtomicU32, AtomicU64};
 use crate::region::Region;
 
 /// The values of an array map. They are accessed as atomic words only.

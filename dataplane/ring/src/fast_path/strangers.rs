@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use ipnet::IpNet;
 use knockplane_policy::packet::{Family, Side};
@@ -18,6 +17,7 @@ use knockplane_policy::strangers::{
 
 use super::flow::Flow;
 use super::shared::SharedWords;
+use super::sync::{AtomicU32, AtomicU64};
 use crate::program::map;
 
 /// Constants of `bpf/strangers.h`.

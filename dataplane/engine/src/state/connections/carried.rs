@@ -17,7 +17,7 @@ use knockplane_policy::time::Time;
 
 use super::records::SetRecords;
 use super::set::{LockedSet, WAYS};
-use super::{ConnectionTable, HashedKey};
+use super::{ConnectionTable, ConnectionView, EndIndex, HashedKey};
 use crate::state::lists::ListId;
 
 /// The time after which a record is used for another connection. A program that was interrupted has continued by then.
@@ -27,9 +27,18 @@ const RECORD_REST: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DecidedConnection {
     pub(crate) key: HashedKey,
-    pub(crate) is_reply: bool,
+    /// The end that sent the packet. The ends may change roles before the verdict is written.
+    source: EndIndex,
     pub(crate) fasttracked: bool,
     pub(crate) door: Option<ListId>,
+}
+
+impl ConnectionView {
+    /// The connection of a decision. `None` if the packet is only related to it.
+    pub(crate) fn decided(&self) -> Option<DecidedConnection> {
+        let ConnectionView { key, source, fasttracked, door, .. } = *self;
+        Some(DecidedConnection { key, source: source?, fasttracked, door })
+    }
 }
 
 impl LockedSet<'_> {
@@ -39,18 +48,23 @@ impl LockedSet<'_> {
         if flags.was_carried() { self.records().and_then(|records| records.of(place)) } else { None }
     }
 
-    /// Adds the packets that the kernel has forwarded to the connection in this slot.
+    /// Adds the packets that the kernel has forwarded to the connection in this slot, which has not ended. If it has expired
+    /// nevertheless, ends it: a program that was interrupted may record a packet later.
     #[inline]
-    pub(super) fn refresh(&self, place: usize) {
+    pub(super) fn refresh(&self, place: usize, now: Time) {
         if self.slot(place).flags().was_carried() {
-            self.add_record(place);
+            self.add_record(place, now);
         }
     }
 
     #[inline(never)]
-    fn add_record(&self, place: usize) {
-        if let Some(record) = self.record(place) {
-            self.slot(place).add_carried(Time::from_nanos(record.last()), record.take_bytes(), &record.numbers());
+    fn add_record(&self, place: usize, now: Time) {
+        let slot = self.slot(place);
+        let Some(record) = self.record(place).filter(|_| !slot.has_ended()) else { return };
+        slot.add_carried(Time::from_nanos(record.last()), record.take_bytes(), &record.numbers());
+        if !slot.is_known(now) {
+            record.end_verdicts();
+            slot.end();
         }
     }
 
@@ -98,7 +112,7 @@ impl ConnectionTable {
 
     /// Lets the kernel carry a connection. `None` if it cannot, or if the connection differs from the decided one.
     pub(crate) fn carry(&self, decided: &DecidedConnection, now: Time) -> Option<ConnectionRecord> {
-        let DecidedConnection { key, is_reply, fasttracked, door } = *decided;
+        let DecidedConnection { key, source, fasttracked, door } = *decided;
         let index = self.index_of(&key);
         let set = self.sets[index].lock();
         let place = set.find(&key, now)?;
@@ -116,7 +130,8 @@ impl ConnectionTable {
             record.begin(settled.as_ref(), slot.last().as_nanos());
             slot.set_flags(flags.with_record());
         }
-        Some(ConnectionRecord { record: (index * WAYS + place) as u32, epoch: record.epoch(), is_reply })
+        let record_number = (index * WAYS + place) as u32;
+        Some(ConnectionRecord { record: record_number, epoch: record.epoch(), is_reply: flags.is_reply(source) })
     }
 
     /// The number of slots of a table for about `capacity` connections.

@@ -106,6 +106,8 @@ pub(crate) struct ConnectionView {
     pub(crate) key: HashedKey,
     /// Whether the packet is a reply to the originator. `None` if the packet is only related to the connection.
     pub(crate) back: Option<bool>,
+    /// The end that sent the packet. `None` if the packet is only related to the connection.
+    source: Option<EndIndex>,
     pub(crate) bytes: u64,
     /// IP bytes during the whole second before.
     pub(crate) last_second: u64,
@@ -263,7 +265,7 @@ impl ConnectionTable {
     pub(crate) fn forget(&self, key: &HashedKey, now: Time) {
         let set = self.set_of(key).lock();
         if let Some(place) = set.find(key, now) {
-            set.remove(place, now);
+            set.remove(place);
         }
     }
 
@@ -282,6 +284,8 @@ impl ConnectionTable {
         let mut set = self.set_of(key).lock();
         if let Some(place) = set.find(key, now) {
             let slot = set.slot(place);
+            // An answer may have arrived already.
+            set.end_verdicts(place);
             slot.set_flags(slot.flags().with_door(door));
             set.rare_mut(place).link = LinkHeader::of(packet);
         }
@@ -501,6 +505,7 @@ fn deferred(flags: Flags, arrival: &Arrival<'_>) -> TrackingResult {
     let flow = ConnectionView {
         key: *arrival.key,
         back: Some(false),
+        source: Some(arrival.source),
         bytes: arrival.packet.ip_length.into(),
         last_second: 0,
         expiry: arrival.now + flags.timeout(arrival.tracking, arrival.key.key.protocol()),
@@ -563,6 +568,7 @@ impl LockedSet<'_> {
         ConnectionView {
             key: *key,
             back,
+            source,
             bytes: slot.bytes(),
             last_second: slot.last_second(now),
             expiry: slot.expiry(),

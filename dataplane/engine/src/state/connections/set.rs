@@ -7,9 +7,9 @@
 //! slot. The cold parts are used when a connection begins or changes.
 
 use std::hint::black_box;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{RememberedSyn, TcpConnection};
 use knockplane_policy::strangers::KnownSources;
@@ -21,6 +21,7 @@ use super::payload::InspectedPayload;
 use super::records::SetRecords;
 use super::slot::{EvictionRank, Flags, Slot};
 use crate::state::lanes::{LANES_OF_16, equal_lanes, store_bits};
+use crate::state::sync::{Mutex, MutexGuard};
 
 /// Slots of a set. With twice as many slots as the configured number of connections, about one set in some hundred is
 /// full at the limit.
@@ -216,7 +217,7 @@ impl<'a> LockedSet<'a> {
     /// Whether the slot has a connection that has not expired. A carried connection is as young as its last packet.
     #[inline]
     fn is_known(&self, place: usize, now: Time) -> bool {
-        self.refresh(place);
+        self.refresh(place, now);
         self.slots[place].is_known(now)
     }
 
@@ -262,10 +263,10 @@ impl<'a> LockedSet<'a> {
     }
 
     /// Removes the connection in this slot.
-    pub(super) fn remove(&self, place: usize, now: Time) {
+    pub(super) fn remove(&self, place: usize) {
         self.end_verdicts(place);
         self.free_tag(place);
-        self.slots[place].set_expiry(now);
+        self.slots[place].end();
     }
 
     pub(super) fn begun(&self, place: usize) -> &BegunConnection {

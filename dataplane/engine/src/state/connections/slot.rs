@@ -338,6 +338,16 @@ impl Slot {
         self.expiry.store(expiry.as_nanos(), Relaxed);
     }
 
+    /// Ends the connection, whatever the kernel records later.
+    pub(super) fn end(&self) {
+        self.set_expiry(Time::default());
+    }
+
+    /// Whether [`Slot::end`] has ended the connection.
+    pub(super) fn has_ended(&self) -> bool {
+        self.expiry() == Time::default()
+    }
+
     #[inline]
     pub(super) fn is_known(&self, now: Time) -> bool {
         now < self.expiry()

@@ -1,5 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use knockplane_policy::carried::{CarriedConnection, ConnectionRecord};
 use knockplane_policy::packet::Side;
 
 use super::*;
@@ -168,4 +170,38 @@ fn a_packet_that_is_dropped_stores_no_connection_and_evicts_none() {
     assert!(!observe(100, Storage::Now).is_deferred);
     assert_ne!(flows.known(at(1)), known, "an accepted packet evicts one");
     assert_eq!(observe(100, Storage::Deferred).flow.map(|flow| flow.bytes), Some(40), "and its connection goes on");
+}
+
+/// A connection of UDP that the kernel carries, its records, and its verdict.
+fn carried(flows: &ConnectionTable) -> (Arc<Vec<CarriedConnection>>, HashedKey, ConnectionRecord) {
+    let records: Arc<Vec<_>> = Arc::new((0..WAYS).map(|_| CarriedConnection::default()).collect());
+    flows.set_carried(&(Arc::clone(&records) as _));
+    sees(flows, 1, false, at(1));
+    sees(flows, 1, true, at(1));
+    let packet = Packet { ports: Some((4000, 53)), ..Packet::bare(Side::Outside, client(1), SERVER, protocol::UDP) };
+    let flow = observe(flows, &packet, Some(FragmentPart::Whole), at(1), Storage::Now).flow.unwrap();
+    let verdict = flows.carry(&flow.decided().unwrap(), at(1)).unwrap();
+    (records, flow.key, verdict)
+}
+
+#[test]
+fn a_carried_connection_that_has_expired_ends_whatever_the_kernel_records_later() {
+    let flows = ConnectionTable::new(8, [1, 2]);
+    let (records, _, verdict) = carried(&flows);
+    let record = &records[verdict.record as usize];
+    assert_eq!(flows.count(at(180)), 1);
+    assert_eq!(flows.count(at(181)), 0);
+    assert_ne!(record.epoch(), verdict.epoch);
+    record.begin(None, at(180).as_nanos());
+    assert_eq!(flows.count(at(181)), 0);
+    assert_eq!(sees(&flows, 1, false, at(181)), ConnectionState::New);
+}
+
+#[test]
+fn verdicts_end_when_a_connection_is_assigned_to_a_door() {
+    let flows = ConnectionTable::new(8, [1, 2]);
+    let (records, key, verdict) = carried(&flows);
+    let packet = Packet::bare(Side::Outside, client(1), SERVER, protocol::UDP);
+    flows.set_door(&packet, &key, ListId(3), at(2));
+    assert_ne!(records[verdict.record as usize].epoch(), verdict.epoch);
 }
