@@ -127,7 +127,7 @@ bench-rings:
 	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
 
 # Throughput of TCP connections through a door, with and without the kernel's fast path, and through a bridge with nftables:
-# docs/benchmarks.md. Four minutes; ROUNDS (3) of all candidates.
+# docs/benchmarks.md. Five minutes; ROUNDS (3) of all candidates.
 .PHONY: bench-tcp
 bench-tcp:
 	@tests/setup bench-tcp

@@ -1,5 +1,5 @@
 //! Measures the throughput of TCP connections through a door, with and without the kernel's fast path, and through a
-//! Linux bridge whose nftables rules accept the same connections by their state.
+//! Linux bridge whose nftables rules accept the same connections, by address or by state.
 //!
 //! Each candidate has its own lab, in [`Arrangement::S`], and stays in it during all rounds. In each round the
 //! candidates take turns under each load. The offloads of all interfaces are the same for all candidates:
@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use anyhow::{Context as _, Result, ensure};
-use knockplane_tests::{CLIENT, Filter, SERVER, Topology, binary, run};
+use knockplane_tests::{CLIENT, Filter, Namespace, SERVER, Topology, binary, run};
 use serde_json::Value;
 
-use super::candidate::CandidateKind;
 use super::iperf::{Direction, IperfServer};
 use super::knockplane::Knockplane;
-use super::lab::{Lab, checked, traffic};
+use super::lab::{InterfaceCounters, Lab, checked, traffic};
 use super::nftables;
 use super::results::{Arrangement, quantile};
 use super::rules::LoadRules;
@@ -25,11 +24,16 @@ use super::window::{core_uses, ticks};
 use crate::report::{NONE, ResultTable};
 
 /// The candidates in the order of their turns.
-const CANDIDATES: [CandidateKind; 3] =
-    [CandidateKind::Knockplane, CandidateKind::KnockplaneUserspace, CandidateKind::NftablesBridge];
+const CANDIDATES: [TcpCandidateKind; 4] = [
+    TcpCandidateKind::Knockplane { has_fast_path: true },
+    TcpCandidateKind::Knockplane { has_fast_path: false },
+    TcpCandidateKind::Bridge { tracks: false },
+    TcpCandidateKind::Bridge { tracks: true },
+];
 
-/// Index of the candidate that the others are compared with.
-const PEER: usize = 2;
+/// Indices of the candidates that the others are compared with.
+const BY_ADDRESS: usize = 2;
+const BY_STATE: usize = 3;
 
 /// The loads in their order within a round.
 const LOADS: [TcpLoad; 4] = [
@@ -49,13 +53,38 @@ const LEAST_CARRIED: f64 = 0.5;
 /// Longest time until the fast path is ready: the dataplane examines the far ends of its interfaces once a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Rules for the bridge that admit one source to all ports, as the door does, and track its connections.
-fn nftables_rules() -> String {
-    format!(
-        "table inet knock {{\nset secured {{ type ipv4_addr; flags timeout; elements = {{ {CLIENT} timeout 1h }}; }}\n\
-         chain forward {{\ntype filter hook forward priority filter; policy drop;\n\
-         ct state established,related counter accept\nct state new ip saddr @secured counter accept\n}}\n}}\n"
-    )
+/// Rules of the bridge's own family. They accept all packets of the admitted client, and all packets to it.
+const RULES_BY_ADDRESS: &str = "chain forward {
+type filter hook forward priority 0; policy drop;
+ether type arp counter accept
+ip saddr @secured counter accept
+ip daddr @secured counter accept
+}";
+
+/// Rules for IP packets of the bridge. They accept connections that the admitted client begins, as the door does.
+const RULES_BY_STATE: &str = "chain forward {
+type filter hook forward priority 0; policy drop;
+ct state established,related counter accept
+ct state new ip saddr @secured counter accept
+}";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TcpCandidateKind {
+    /// Both processes, with a door.
+    Knockplane { has_fast_path: bool },
+    /// A bridge with nftables.
+    Bridge { tracks: bool },
+}
+
+impl fmt::Display for TcpCandidateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TcpCandidateKind::Knockplane { has_fast_path: true } => "knockplane",
+            TcpCandidateKind::Knockplane { has_fast_path: false } => "knockplane-userspace",
+            TcpCandidateKind::Bridge { tracks: false } => "nftables-bridge",
+            TcpCandidateKind::Bridge { tracks: true } => "nftables-bridge-ct",
+        })
+    }
 }
 
 /// The streams of one measurement.
@@ -88,6 +117,8 @@ pub struct TcpResult {
 struct Measured {
     bits_per_second: f64,
     retransmissions: f64,
+    /// Frames that the veth interfaces of the hosts could not pass on to the filter.
+    unsent: f64,
     /// Number of cores that were busy, as the sum of their parts, with all processes of the machine.
     busy_cores: f64,
     /// The part of the frames that the kernel's fast path carried; `None` without knockplane.
@@ -101,7 +132,9 @@ pub fn table(results: &[TcpResult]) -> ResultTable {
         "candidate",
         "Gbit/s (least–most)",
         "÷ nftables-bridge",
+        "÷ nftables-bridge-ct",
         "retransmitted (least–most)",
+        "lost before the filter",
         "busy cores",
         "Gbit/s for a busy core",
         "carried by the kernel",
@@ -117,13 +150,18 @@ pub fn table(results: &[TcpResult]) -> ResultTable {
                 format!("{middle:.decimals$} ({least:.decimals$}–{most:.decimals$})")
             };
             let gigabits = |measured: &[Measured]| measured[index].bits_per_second / 1e9;
+            let ratio = |peer: usize| {
+                format!("{:.2}", median(&|measured| measured[index].bits_per_second / measured[peer].bits_per_second))
+            };
             let carried = rounds.iter().map(|measured| measured[index].carried).collect::<Option<Vec<f64>>>();
             vec![
                 load.to_string(),
                 candidate.to_string(),
                 spread(&gigabits, 2),
-                format!("{:.2}", median(&|m| m[index].bits_per_second / m[PEER].bits_per_second)),
+                ratio(BY_ADDRESS),
+                ratio(BY_STATE),
                 spread(&|measured| measured[index].retransmissions, 0),
+                format!("{:.0}", median(&|measured| measured[index].unsent)),
                 format!("{:.2}", median(&|measured| measured[index].busy_cores)),
                 format!("{:.2}", median(&|measured| gigabits(measured) / measured[index].busy_cores)),
                 carried.map_or_else(|| NONE.to_owned(), |parts| format!("{:.1} %", 100.0 * quantile(&parts, 0.5))),
@@ -142,7 +180,7 @@ pub fn measure(rounds: u32) -> Result<Vec<TcpResult>> {
     let labs = CANDIDATES.iter().map(|_| Lab::new(Arrangement::S)).collect::<Result<Vec<_>>>()?;
     let started = CANDIDATES.iter().zip(&labs);
     let candidates = started
-        .map(|(kind, lab)| TcpCandidate::start(*kind, lab).with_context(|| kind.name()))
+        .map(|(kind, lab)| TcpCandidate::start(*kind, lab).with_context(|| kind.to_string()))
         .collect::<Result<Vec<_>>>()?;
     let mut results: Vec<TcpResult> = LOADS.iter().map(|load| TcpResult { load: *load, rounds: vec![] }).collect();
     for round in 1..=rounds {
@@ -160,7 +198,7 @@ pub fn measure(rounds: u32) -> Result<Vec<TcpResult>> {
 
 /// A candidate between client and server. It ends when dropped.
 struct TcpCandidate<'lab> {
-    kind: CandidateKind,
+    kind: TcpCandidateKind,
     topology: &'lab Topology,
     server: IperfServer<'lab>,
     /// The processes of knockplane; `None` for the bridge.
@@ -168,25 +206,24 @@ struct TcpCandidate<'lab> {
 }
 
 impl<'lab> TcpCandidate<'lab> {
-    fn start(kind: CandidateKind, lab: &'lab Lab) -> Result<Self> {
+    fn start(kind: TcpCandidateKind, lab: &'lab Lab) -> Result<Self> {
         let topology = &lab.topology;
         topology.allow_redirects()?;
         for interface in ["outside", "inside"] {
             checked(&topology.filter, &format!("ethtool -K {interface} gro off"))?;
         }
-        let filter = if kind == CandidateKind::NftablesBridge {
-            nftables::bridge(&topology.filter)?;
-            let remedy = "the kernel has no such setting: modprobe -a br_netfilter nf_conntrack";
-            topology.filter.set("net/bridge/bridge-nf-call-iptables", "1").context(remedy)?;
-            nftables::load(&topology.filter, &nftables_rules())?;
-            None
-        } else {
-            let has_fast_path = kind == CandidateKind::Knockplane;
-            let Knockplane(filter) = Knockplane::start_with_door(lab, &LoadRules::default(), has_fast_path)?;
-            if has_fast_path {
-                wait_for_fast_path(&filter)?;
+        let filter = match kind {
+            TcpCandidateKind::Knockplane { has_fast_path } => {
+                let Knockplane(filter) = Knockplane::start_with_door(lab, &LoadRules::default(), has_fast_path)?;
+                if has_fast_path {
+                    wait_for_fast_path(&filter)?;
+                }
+                Some(filter)
             }
-            Some(filter)
+            TcpCandidateKind::Bridge { tracks } => {
+                start_bridge(&topology.filter, tracks)?;
+                None
+            }
         };
         Ok(TcpCandidate { kind, topology, server: IperfServer::start(topology)?, filter })
     }
@@ -198,13 +235,14 @@ impl<'lab> TcpCandidate<'lab> {
         let (carried_before, frames_before, ticks_before) = (self.carried()?, self.frames()?, ticks()?);
         let transfer = self.server.transfer(load.direction, load.streams, SECONDS)?;
         let cores = core_uses(&ticks_before, &ticks()?);
-        let frames = self.frames()? - frames_before;
-        let carried =
-            self.carried()?.zip(carried_before).map(|(after, before)| (after - before) as f64 / frames as f64);
+        let frames = self.frames()?;
+        let part = |carried: u64| carried as f64 / (frames.sent - frames_before.sent) as f64;
+        let carried = self.carried()?.zip(carried_before).map(|(after, before)| part(after - before));
         self.check(carried)?;
         Ok(Measured {
             bits_per_second: transfer.bits_per_second,
             retransmissions: transfer.retransmissions,
+            unsent: (frames.unsent - frames_before.unsent) as f64,
             busy_cores: cores.iter().map(|core| 1.0 - core.idle).sum(),
             carried,
         })
@@ -218,9 +256,14 @@ impl<'lab> TcpCandidate<'lab> {
         Ok(())
     }
 
-    /// Frames that both hosts have sent.
-    fn frames(&self) -> Result<u64> {
-        Ok(traffic(&self.topology.client, "eth0")?.sent + traffic(&self.topology.server, "eth0")?.sent)
+    /// The sums of the counters of both hosts.
+    fn frames(&self) -> Result<InterfaceCounters> {
+        let [client, server] = [traffic(&self.topology.client, "eth0")?, traffic(&self.topology.server, "eth0")?];
+        Ok(InterfaceCounters {
+            received: client.received + server.received,
+            sent: client.sent + server.sent,
+            unsent: client.unsent + server.unsent,
+        })
     }
 
     /// Frames that the kernel's fast path has carried; `None` without knockplane.
@@ -235,17 +278,28 @@ impl<'lab> TcpCandidate<'lab> {
     fn check(&self, carried: Option<f64>) -> Result<()> {
         match carried {
             None => {
-                let rules = self.topology.filter.run("nft list table inet knock")?.stdout;
+                let rules = self.topology.filter.run("nft list ruleset")?.stdout;
                 ensure!(rules.contains("counter packets"), "the rules have no counters: {rules}");
                 ensure!(!rules.contains("packets 0 "), "a rule has accepted no packet: {rules}");
             }
-            Some(carried) if self.kind == CandidateKind::Knockplane => {
+            Some(carried) if self.kind == (TcpCandidateKind::Knockplane { has_fast_path: true }) => {
                 ensure!(carried > LEAST_CARRIED, "the kernel carried {:.1} % of the frames", 100.0 * carried);
             }
             Some(carried) => ensure!(carried == 0.0, "the kernel carried frames without the fast path"),
         }
         Ok(())
     }
+}
+
+/// Starts a bridge with rules that admit the client.
+fn start_bridge(filter: &Namespace, tracks: bool) -> Result<()> {
+    nftables::bridge(filter)?;
+    // With this setting, IP packets of the bridge also pass the hooks of IP, and connections are tracked.
+    let remedy = "the kernel has no such setting: modprobe -a br_netfilter nf_conntrack";
+    filter.set("net/bridge/bridge-nf-call-iptables", if tracks { "1" } else { "0" }).context(remedy)?;
+    let (family, rules) = if tracks { ("ip", RULES_BY_STATE) } else { ("bridge", RULES_BY_ADDRESS) };
+    let secured = format!("set secured {{ type ipv4_addr; elements = {{ {CLIENT} }}; }}");
+    nftables::load(filter, &format!("table {family} knock {{\n{secured}\n{rules}\n}}\n"))
 }
 
 /// Waits until the kernel can carry frames to both sides.
