@@ -63,6 +63,14 @@ pub(crate) fn check_rings(workers: u32, each: u64, ring_size: u32) -> Result<(),
     judge(free(Path::new("/")), |free| rings_fit(workers, each, ring_size, free))
 }
 
+/// Refuses a fast path whose tables for this number of flows of each family, in bytes, do not fit.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_fast_path(flows: usize, bytes: u64) -> Result<(), MemoryError> {
+    judge(free(Path::new("/")), |free| fast_path_fits(flows, bytes, free))
+}
+
 /// As [`check`], for connections whose memory is not allocated yet, while the dataplane runs.
 ///
 /// # Errors
@@ -114,6 +122,16 @@ fn rings_fit(workers: u32, each: u64, ring_size: u32, free: Option<Free>) -> Res
     Err(format!(
         "`ring-size` is {ring_size}: the frames of {workers} workers take {} MB, and {} MB are free ({limit}); set it lower, \
          use fewer queues, or give more memory",
+        megabytes(needed),
+        megabytes(bytes)
+    ))
+}
+
+fn fast_path_fits(flows: usize, needed: u64, free: Option<Free>) -> Result<(), String> {
+    let Some(Free { bytes, limit, .. }) = free.filter(|free| needed > free.usable()) else { return Ok(()) };
+    Err(format!(
+        "`fast-path-flows` is {flows}: the tables of the fast path take {} MB, and {} MB are free ({limit}); set it lower, or \
+         give more memory",
         megabytes(needed),
         megabytes(bytes)
     ))
@@ -290,6 +308,12 @@ mod tests {
         assert!(rings(3).is_ok() && !rings(6).expect_err("later").is_permanent);
         let error = rings(7).expect_err("never");
         assert!(error.is_permanent && error.to_string().contains("the frames of 7 workers take 700 MB"), "{error}");
+        let fast_path = |bytes| judge(free(), |free| fast_path_fits(1_000_000, bytes, free));
+        assert!(fast_path(300_000_000).is_ok() && !fast_path(500_000_000).expect_err("later").is_permanent);
+        let error = fast_path(700_000_000).expect_err("never");
+        let told =
+            "`fast-path-flows` is 1000000: the tables of the fast path take 700 MB, and 320 MB are free (memory.max)";
+        assert!(error.is_permanent && error.to_string().contains(told), "{error}");
     }
 
     #[test]

@@ -5,6 +5,11 @@
 //! The knocks share an interface with the flood. When more frames are offered than fit into its ring, some knocks are
 //! lost before they reach the filter. So a client that is not admitted tries again after a second. The result contains
 //! the number of clients that were admitted at the first attempt.
+//!
+//! All senders run on the generator's core. A veth interface receives on the core of whoever sends while its ring is empty,
+//! and stays there until the ring is empty again. A sender on the other core would move the kernel's receive side there, and
+//! the arrangement would not be S: the generator would no longer wait for it, and every other program on that core would stop
+//! it for longer than the ring lasts. A NIC has a fixed core for each queue.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -213,7 +218,8 @@ fn knock(namespace: &Namespace, listener: &Listener<'_>, clients: &[Client], beg
         steps.extend([(client.begin, number, 1234), (client.begin + client.pause, number, 4321)]);
     }
     steps.sort();
-    namespace.within(|| steps.iter().try_for_each(|(at, number, port)| step(&clients[*number], *port, begin + *at)))?;
+    let send_all = || steps.iter().try_for_each(|(at, number, port)| step(&clients[*number], *port, begin + *at));
+    outside(namespace, send_all)?;
     let address = |client: &Client| client.address.to_string();
     let all: Vec<String> = clients.iter().map(address).collect();
     listener.heard_all(&all)?;
@@ -229,7 +235,7 @@ fn knock(namespace: &Namespace, listener: &Listener<'_>, clients: &[Client], beg
         if left.is_empty() {
             break;
         }
-        namespace.within(|| {
+        outside(namespace, || {
             let now = Instant::now();
             left.iter().try_for_each(|client| step(client, 1234, now))?;
             left.iter().try_for_each(|client| step(client, 4321, now + client.pause))
@@ -237,6 +243,19 @@ fn knock(namespace: &Namespace, listener: &Listener<'_>, clients: &[Client], beg
         thread::sleep(TRY_AGAIN / 2);
     }
     Ok(at_first_attempt)
+}
+
+/// Runs `send` in the namespace, on the generator's core, in a thread of its own: the caller's next listener must not
+/// inherit the core.
+fn outside(namespace: &Namespace, send: impl Fn() -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        join(scope.spawn(|| {
+            namespace.within(|| {
+                go_outside()?;
+                send()
+            })
+        }))
+    })
 }
 
 /// Sends one SYN at this time.
@@ -264,7 +283,8 @@ fn open_connection(topology: &Topology, from: Instant, until: Instant) -> Result
     let sent = AtomicU64::new(0);
     let mut delays: Vec<f64> = Vec::new();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let sending = scope.spawn(|| -> Result<()> {
+            go_outside()?;
             thread::sleep(from.saturating_duration_since(Instant::now()));
             while Instant::now() < until {
                 let now = clock.elapsed().as_nanos() as u64;
@@ -273,6 +293,7 @@ fn open_connection(topology: &Topology, from: Instant, until: Instant) -> Result
                 }
                 thread::sleep(BETWEEN);
             }
+            Ok(())
         });
         let mut time = [0; 8];
         while Instant::now() < until + Duration::from_millis(200) {
@@ -281,7 +302,8 @@ fn open_connection(topology: &Topology, from: Instant, until: Instant) -> Result
                 delays.push(delay as f64 / 1e3);
             }
         }
-    });
+        join(sending)
+    })?;
     let arrived = delays.len() as f64 / (sent.load(Relaxed) as f64).max(1.0);
     Ok(OpenConnection { p50: quantile(&delays, 0.5), p90: quantile(&delays, 0.9), arrived })
 }

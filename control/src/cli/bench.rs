@@ -287,7 +287,7 @@ impl<'r> Bench<'r> {
         let (outcome, because) = match tried.outcome {
             RuleOutcome::Disabled => ("disabled", None),
             RuleOutcome::Invalid(why) => ("invalid", Some(why)),
-            RuleOutcome::Missed { matcher, observed } => {
+            RuleOutcome::Missed { matcher, observed, .. } => {
                 let matcher = rule.matchers.get(matcher).map(wording::matcher).unwrap_or_default();
                 ("missed", Some(if observed.is_empty() { matcher } else { format!("{matcher}, but {observed}") }))
             }

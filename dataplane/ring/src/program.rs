@@ -353,11 +353,13 @@ fn load(bytes: &[u8], sides: u32, settings: ProgramSettings) -> Result<libbpf_rs
             map.set_max_entries(sides * settings.queues)?;
         } else if map.name().to_string_lossy().ends_with(".rodata") {
             map.set_initial_value(&settings.encode())?;
-        } else if let Some(sizes) = settings.fast_path
-            && let Some((_, entries)) =
-                sizes.map_entries(settings.queues).into_iter().find(|(name, _)| map.name() == *name)
-        {
-            map.set_max_entries(entries)?;
+        } else if let Some(sizes) = settings.fast_path {
+            let mut sized = sizes.map_entries(settings.queues).into_iter();
+            if let Some((_, entries)) = sized.find(|(name, _)| map.name() == *name) {
+                map.set_max_entries(entries)?;
+            }
+        } else if fast_path::FIXED_MAPS.iter().any(|name| map.name() == *name) {
+            map.set_max_entries(1)?;
         }
     }
     open.load()

@@ -7,7 +7,7 @@ use knockplane_ring::{Buffers, Device, Features, NicOffload, XdpFeatures, larges
 
 use super::{Observed, Unmet, configured, mode, scope};
 use crate::config::{Config, Offloads};
-use crate::memory;
+use crate::{fast_path, memory};
 
 /// All requirements of a start on the two interfaces: errors and warnings.
 pub(crate) struct AtStart {
@@ -49,6 +49,10 @@ pub(crate) fn at_start(config: &Config, devices: [&Device; 2], observed: [&Obser
             findings.extend(mode::before(config, devices, features, buffers));
             let each = buffers.memory(config.ring_size);
             findings.extend(memory::check_rings(queues, each, config.ring_size).err().map(configured::lacks_memory));
+            if let Ok(sizes) = fast_path::sizes(config, buffers) {
+                let checked = memory::check_fast_path(sizes.flows[0], sizes.bytes(queues));
+                findings.extend(checked.err().map(configured::lacks_memory));
+            }
         }
         Err(error) => findings.push(HostFinding::ok(Scope::Wire, "mtu", error.to_string()).because(Level::Error, "")),
     }

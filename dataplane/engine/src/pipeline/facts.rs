@@ -18,6 +18,7 @@ use crate::state::connections::{
 use crate::state::doors::Visitor;
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
+use crate::state::list_set::{CoarseListSet, ListId};
 use crate::state::lists::{AddressHash, Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::HeaderView;
@@ -44,6 +45,8 @@ pub(super) struct PacketFacts<'a> {
     pub(super) source_lists: Option<Membership>,
     /// The same for the destination.
     pub(super) destination_lists: Option<Membership>,
+    /// The lists that the decision depends on: of the source, of the destination.
+    asked_lists: [CoarseListSet; 2],
     /// The source as the state of doors stores it. `None` before the first door that needs it.
     pub(super) visitor: Option<Visitor>,
     /// Whether the source has tried too many ports. `None` before the first door.
@@ -59,6 +62,8 @@ pub(super) struct AskedAddress {
     pub(super) peer_tag: u32,
     /// The result.
     pub(super) membership: Membership,
+    /// The lists that the decision depends on.
+    pub(super) lists: CoarseListSet,
 }
 
 /// Whether a packet is a first or later fragment. Cheaper than [`Packet::fragment`].
@@ -98,15 +103,36 @@ impl<'a> PacketFacts<'a> {
             is_later_fragment: false,
             source_lists: None,
             destination_lists: None,
+            asked_lists: [CoarseListSet::default(); 2],
             visitor: prepared.visitor(),
             scans: None,
             payload_patterns: None,
         }
     }
 
-    /// The lists of the source, for the destination as the peer.
+    /// Whether the source is in this list, for the destination as the peer.
+    #[inline]
+    pub(super) fn is_source_listed(&mut self, list: ListId) -> bool {
+        self.asked_lists[0].insert(list);
+        self.membership_of_source().lists.contains(list)
+    }
+
+    /// Whether the destination is in this list, for the source as the peer.
+    #[inline]
+    pub(super) fn is_destination_listed(&mut self, list: ListId) -> bool {
+        self.asked_lists[1].insert(list);
+        self.membership_of_destination().lists.contains(list)
+    }
+
+    /// The lists of the source, for the destination as the peer. The decision then depends on all of them.
     #[inline]
     pub(super) fn lists_of_source(&mut self) -> &Membership {
+        self.asked_lists[0] = CoarseListSet::ALL;
+        self.membership_of_source()
+    }
+
+    #[inline]
+    fn membership_of_source(&mut self) -> &Membership {
         if self.source_lists.is_none() {
             let Lookup { membership, until, version, .. } =
                 *self.look_up(self.view.source, self.prepared.source_hash(), self.packet.destination);
@@ -117,9 +143,8 @@ impl<'a> PacketFacts<'a> {
         self.source_lists.get_or_insert_default()
     }
 
-    /// The lists of the destination, for the source as the peer.
     #[inline]
-    pub(super) fn lists_of_destination(&mut self) -> &Membership {
+    fn membership_of_destination(&mut self) -> &Membership {
         if self.destination_lists.is_none() {
             let Lookup { membership, until, version, .. } =
                 *self.look_up(self.view.destination, None, self.packet.source);
@@ -149,11 +174,15 @@ impl<'a> PacketFacts<'a> {
     /// The lookups of source and destination that the rules needed.
     pub(super) fn asked(&self) -> [Option<AskedAddress>; 2] {
         let (source, destination) = (self.packet.source, self.packet.destination);
-        let asked = |address: IpAddr, peer: IpAddr, membership: Option<Membership>| {
+        let asked = |address: IpAddr, peer: IpAddr, membership: Option<Membership>, lists: CoarseListSet| {
             let key = AddressKey::from(address).in_vlan(self.vlan);
-            membership.map(|membership| AskedAddress { key, peer_tag: self.peer_tag(peer), membership })
+            membership.map(|membership| AskedAddress { key, peer_tag: self.peer_tag(peer), membership, lists })
         };
-        [asked(source, destination, self.source_lists), asked(destination, source, self.destination_lists)]
+        let [of_source, of_destination] = self.asked_lists;
+        [
+            asked(source, destination, self.source_lists, of_source),
+            asked(destination, source, self.destination_lists, of_destination),
+        ]
     }
 
     /// The established connection of the packet. `None` if there is none, or if each of its packets is inspected.

@@ -119,8 +119,8 @@ impl FlowDecision {
 /// The time until which a lookup has the same result if the epochs of the address and of static entries do not change.
 /// `None` if the result is another one now.
 fn confirmed(asked: &AskedAddress, table: &RuleTable, lists: &Lists, now: Time) -> Option<(Time, [Epoch; 2])> {
-    let AskedAddress { key, peer_tag, membership } = *asked;
-    let (mut lookup, epochs) = lists.lookup_with_epochs(key, peer_tag, now)?;
+    let AskedAddress { key, peer_tag, membership, lists: asked } = *asked;
+    let (mut lookup, epochs) = lists.lookup_with_epochs(key, peer_tag, asked, now)?;
     if !table.entries().is_empty() {
         let (set, time) = table.entries().find(key, now);
         lookup.add(set, time);

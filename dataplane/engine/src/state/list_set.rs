@@ -51,3 +51,28 @@ impl ListSet {
         self.0[list.index() / 64] |= 1 << (list.index() % 64);
     }
 }
+
+/// A set of lists in one word, which can contain more lists than were inserted: lists whose numbers differ by a multiple of 64
+/// are in it together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CoarseListSet(u64);
+
+impl CoarseListSet {
+    /// All lists.
+    pub(crate) const ALL: CoarseListSet = CoarseListSet(u64::MAX);
+
+    /// The bits of the set.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The bit of a list.
+    pub(crate) const fn bit(list: ListId) -> u64 {
+        1 << (list.index() % 64)
+    }
+
+    /// Adds the list to the set.
+    pub(crate) const fn insert(&mut self, list: ListId) {
+        self.0 |= CoarseListSet::bit(list);
+    }
+}

@@ -210,6 +210,9 @@ impl Closer {
 /// The test of headers of a matcher; `None` if the matcher does not test headers.
 pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -> Option<Test<HeaderTest>> {
     let closer = |question| HeaderTest::Closer(question);
+    if matcher.condition.family().is_some_and(|its| its != family) {
+        return Some(Test { negated: matcher.negated, question: HeaderTest::NEVER });
+    }
     let question = match &matcher.condition {
         Condition::SrcAddress(set) => {
             let (first, last) = address_range(set, family);
@@ -234,8 +237,7 @@ pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -
         }
         Condition::SrcAddressType(types) => closer(Closer::SourceType(*types)),
         Condition::DstAddressType(types) => closer(Closer::DestinationType(*types)),
-        Condition::Ttl(comparison) => closer(of_family(family, Family::Ipv4, Closer::Ttl(*comparison))),
-        Condition::HopLimit(comparison) => closer(of_family(family, Family::Ipv6, Closer::Ttl(*comparison))),
+        Condition::Ttl(comparison) | Condition::HopLimit(comparison) => closer(Closer::Ttl(*comparison)),
         Condition::Dscp(value) => closer(Closer::Dscp(*value)),
         Condition::Tos { value, mask } => closer(Closer::Tos { value: *value, mask: *mask }),
         Condition::Ipv4Options(option) => closer(Closer::Ipv4Options(*option)),
@@ -260,10 +262,6 @@ fn came_in(sides: Set<Side>, direction: Direction) -> Set<Side> {
         Direction::In => sides,
         Direction::Out => sides.iter().map(Side::opposite).collect(),
     }
-}
-
-fn of_family(family: Family, its: Family, question: Closer) -> Closer {
-    if family == its { question } else { Closer::Never }
 }
 
 /// The first and last address of a set. A set of the other family contains no address of this one: the range is empty.

@@ -78,12 +78,14 @@ impl StateTest {
         )
     }
 
-    /// The approximate cost of the test. Cheap tests come first where the order is free.
+    /// The place of the test where the order is free: cheap tests come first, and those whose answer is the same for all
+    /// packets of a flow before those of each packet.
     const fn cost(&self) -> u8 {
         match self {
             StateTest::ConnectionState(_) | StateTest::ConnectionDoor(_) => 0,
-            StateTest::Layer7(_) | StateTest::Content(_) | StateTest::TlsHost(_) => 2,
-            _ => 1,
+            StateTest::Source(_) | StateTest::Destination(_) | StateTest::Classifier { .. } => 1,
+            StateTest::Layer7(_) | StateTest::Content(_) | StateTest::TlsHost(_) => 3,
+            _ => 2,
         }
     }
 }
@@ -106,7 +108,7 @@ pub(super) fn questions(
         let negated = matcher.negated;
         let state = match header_test(matcher, family, about) {
             Some(test) if in_turn.is_empty() => {
-                headers.push(test);
+                headers.push((matcher.condition.reads_packet_header(family), test));
                 continue;
             }
             Some(test) => Test { negated, question: StateTest::Header(test.question) },
@@ -115,9 +117,11 @@ pub(super) fn questions(
         let turn = if in_turn.is_empty() && !state.question.learns() { &mut free } else { &mut in_turn };
         turn.push(state);
     }
+    // More decisions hold for all packets of a flow if those that another header or state decides read nothing else.
+    headers.sort_by_key(|(reads_packet_header, _)| *reads_packet_header);
     free.sort_by_key(|test| test.question.cost());
     free.extend(in_turn);
-    (headers.into(), free.into())
+    (headers.into_iter().map(|(_, test)| test).collect(), free.into())
 }
 
 fn state_test(condition: &Condition, names: &mut RuleNames<'_>) -> StateTest {

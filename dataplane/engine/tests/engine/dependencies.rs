@@ -11,7 +11,9 @@ use knockplane_engine::headers::max_frame;
 use knockplane_engine::pipeline::dependencies::{Dependencies, Dependency};
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::table::RuleTable;
-use knockplane_policy::packet::{Family, Side};
+use knockplane_policy::eval::Evaluator;
+use knockplane_policy::packet::{Family, FragmentPart, Side};
+use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{
     Action, AddressSet, Condition, EntryAddress, Matcher, Rule, RuleFileEntry, RuleSet, TrackingMode,
@@ -394,4 +396,63 @@ fn packets_of_a_run_have_the_dependencies_of_its_first_packet_and_other_frames_h
     let (of_packet, of_other) = (Some(at(7)), Some(Time::NEVER));
     assert_eq!(until, [None, of_packet, of_packet, None, of_packet, of_other, of_other, None]);
     assert_eq!(engine.rule_packets(), [3]);
+}
+
+/// The explanation names a rule exactly if the kernel cannot carry the flow of an accepted packet.
+#[test]
+fn the_explanation_knows_whether_the_kernel_carries_a_flow() {
+    let rules = reference::rules().prop_map(|mut rules| {
+        // Without it, this packet alone decides, and not the state of its connection.
+        rules.tracking.enabled = TrackingMode::No;
+        // Of several such conditions, the explanation knows only the first in RouterOS's order.
+        let is_exact = |rule: &Rule| rule.matchers.iter().filter(|matcher| is_late(&matcher.condition)).count() < 2;
+        rules.rules.retain(is_exact);
+        rules
+    });
+    let spec = reference::spec().prop_filter("a whole UDP packet", |spec| {
+        matches!(spec.transport, Transport::Udp(..)) && !spec.frame().is_empty()
+    });
+    let settings = reference::settings().prop_map(|settings| Settings { doors: Vec::new(), ..settings });
+    let [carried, kept] = [AtomicU32::new(0), AtomicU32::new(0)];
+    let run = TestRunner::new(cases(500)).run(&(rules, settings, spec), |(rules, settings, spec)| {
+        let engine = Engine::new(rules.clone(), &settings);
+        let (frame, now) = (spec.frame(), Time::from_nanos(5));
+        let packet = spec.packet(Side::Outside, &frame);
+        let explanation = Evaluator::new(&rules, &settings, SECRET[0]).explain(&packet, now);
+        let reason = explanation.workers_decide(&rules, &packet);
+        let mut decider = Decider::new(max_frame(1500), SECRET[0]);
+        decider.keep_flow_decisions(true);
+        let Engine { table, state, counters, logged, .. } = &engine;
+        let decision =
+            decider.decide(Side::Outside, &[&frame], now, Context { table, state, counters, logged, wall: 0 })[0];
+        if decision.verdict == Verdict::Forward && packet.fragment() == Some(FragmentPart::Whole) {
+            let is_carried = decider.flow_decision(0).is_some();
+            prop_assert_eq!(is_carried, reason.is_none(), "{:?} {:?}", reason, decider.dependencies(0));
+            if is_carried { &carried } else { &kept }.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    });
+    run.unwrap_or_else(|failure| panic!("{failure}"));
+    let [carried, kept] = [carried, kept].map(AtomicU32::into_inner);
+    assert!(carried > 20 && kept > 20, "{carried} flows are carried, {kept} are not");
+}
+
+/// Whether the condition reads state other than lists and the connection's state, or contents.
+fn is_late(condition: &Condition) -> bool {
+    matches!(
+        condition,
+        Condition::Layer7(_)
+            | Condition::Content(_)
+            | Condition::TlsHost(_)
+            | Condition::Time { .. }
+            | Condition::ConnectionBytes { .. }
+            | Condition::ConnectionRate(_)
+            | Condition::ConnectionLimit { .. }
+            | Condition::Psd { .. }
+            | Condition::Random(_)
+            | Condition::PerConnectionClassifier { .. }
+            | Condition::Nth { .. }
+            | Condition::Limit(_)
+            | Condition::DstLimit { .. }
+    )
 }

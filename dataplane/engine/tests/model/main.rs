@@ -43,6 +43,7 @@ use shuttle::{Config, Runner, thread};
 
 use crate::pipeline::lookup_cache::{AddressQuery, LookupCache, TableEntries};
 use crate::state::events::EventRoom;
+use crate::state::list_set::CoarseListSet;
 use crate::state::lists::{AddOutcome, ListId, Lists, ProgressChange, SequenceProgress};
 use crate::state::static_entries::StaticEntries;
 
@@ -213,7 +214,8 @@ fn verdict(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListI
     let lists = Arc::new(lists);
     let mine = Arc::clone(&lists);
     let changer = thread::spawn(move || change(&mine, list));
-    let (lookup, read) = lists.lookup_with_epochs(SOURCE.into(), 0, at(2)).expect("there are epochs");
+    let (lookup, read) =
+        lists.lookup_with_epochs(SOURCE.into(), 0, CoarseListSet::ALL, at(2)).expect("there are epochs");
     changer.join().expect("no panic");
     let counts = read.iter().all(|epoch| epochs[epoch.place as usize].load(Ordering::Relaxed) == epoch.value);
     assert!(!counts || lists.membership(SOURCE, 0, at(2)) == lookup.membership.lists, "a verdict that does not hold");

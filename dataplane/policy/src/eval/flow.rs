@@ -1,9 +1,11 @@
 //! Why the kernel's fast path cannot carry the flow of a packet, for explanations.
 
+use super::matchers::MatcherId;
+use super::rule_evaluation::RuleEvaluation;
 use super::{Evaluation, Explanation, RuleOutcome, Tried};
-use crate::packet::{FragmentPart, Packet, protocol};
+use crate::packet::{Family, FragmentPart, Packet, protocol};
 use crate::reason::Verdict;
-use crate::rule::{Action, Condition, Rule, RuleSet};
+use crate::rule::{Action, Condition, Matcher, Rule, RuleSet};
 
 impl Explanation {
     /// Why workers decide about each packet of a flow like this packet, which is forwarded: the index of the rule that requires
@@ -27,31 +29,74 @@ impl Explanation {
     }
 }
 
+impl RuleEvaluation<'_, '_> {
+    /// Why a rule that does not match, because of this matcher, requires workers. They evaluate first the headers that all
+    /// packets of a flow share, then other headers, then state.
+    pub(super) fn workers_decide(&mut self, index: usize, rule: &Rule, missed: usize) -> Option<String> {
+        let (packet, order) = (self.packet, self.evaluator.orders[index].clone());
+        let mut hold = |is_asked: fn(&Condition, Family) -> bool| {
+            let mut asked = order.iter().filter(|matcher| is_asked(&rule.matchers[**matcher].condition, rule.family));
+            asked.all(|matcher| self.holds(MatcherId { rule: index, matcher: *matcher }, &rule.matchers[*matcher]))
+        };
+        if !hold(is_shared_header) {
+            return None;
+        }
+        let mut conditions = order.iter().map(|matcher| &rule.matchers[*matcher].condition);
+        if let Some(header) = conditions.find(|condition| condition.reads_packet_header(rule.family)) {
+            return Some(reads(header));
+        }
+        let Matcher { negated, condition } = rule.matchers.get(missed)?;
+        if matches!(condition, Condition::SrcAddressList(_)) && !negated && adds(rule) {
+            return hold(is_of_connection).then(|| "it can be a step of a knock".to_owned());
+        }
+        let is_asked = !is_of_flow(condition, rule.family) && condition.applies(packet);
+        (is_asked && hold(is_of_connection)).then(|| reads(condition))
+    }
+}
+
 /// Why a rule that was evaluated requires workers.
 fn requires_workers(rule: &Rule, tried: &Tried) -> Option<String> {
-    let asked = |condition: &&Condition| !is_of_flow(condition);
-    let reads = |condition: &Condition| format!("it reads `{}` of each packet", condition.name());
+    let asked = |condition: &&Condition| !is_of_flow(condition, rule.family);
     match &tried.outcome {
         RuleOutcome::Matched { .. } => {
             let condition = rule.matchers.iter().map(|matcher| &matcher.condition).find(asked);
             condition.map(reads).or_else(|| match rule.action {
                 _ if rule.log.is_some() || rule.action == Action::Log => Some("it logs each packet".to_owned()),
-                Action::AddSrcToAddressList(_) | Action::AddDstToAddressList(_) => {
-                    Some("it adds to a list with each packet".to_owned())
-                }
+                _ if adds(rule) => Some("it adds to a list with each packet".to_owned()),
                 _ => None,
             })
         }
-        // A matcher of other facts is evaluated before those of these conditions, or not at all.
-        RuleOutcome::Missed { matcher, .. } => {
-            Some(&rule.matchers.get(*matcher)?.condition).filter(|condition| asked(condition)).map(reads)
-        }
+        RuleOutcome::Missed { workers_decide, .. } => workers_decide.clone(),
         _ => None,
     }
 }
 
+fn reads(condition: &Condition) -> String {
+    format!("it reads `{}` of each packet", condition.name())
+}
+
+fn adds(rule: &Rule) -> bool {
+    matches!(rule.action, Action::AddSrcToAddressList(_) | Action::AddDstToAddressList(_))
+}
+
 /// Whether all packets of a flow, of one that is established, have the same answer.
-fn is_of_flow(condition: &Condition) -> bool {
+fn is_of_flow(condition: &Condition, family: Family) -> bool {
+    is_shared_header(condition, family)
+        || matches!(
+            condition,
+            Condition::SrcAddressList(_) | Condition::DstAddressList(_) | Condition::PerConnectionClassifier { .. }
+        )
+        || is_of_connection(condition, family)
+        || condition.asks_nothing()
+}
+
+/// Whether the state of the connection answers the condition.
+fn is_of_connection(condition: &Condition, _: Family) -> bool {
+    matches!(condition, Condition::ConnectionState(_) | Condition::ConnectionDoor(_))
+}
+
+/// Whether headers that all packets of a flow share answer the condition, or none because it is of another family.
+fn is_shared_header(condition: &Condition, family: Family) -> bool {
     matches!(
         condition,
         Condition::SrcAddress(_)
@@ -65,16 +110,11 @@ fn is_of_flow(condition: &Condition) -> bool {
             | Condition::SrcAddressType(_)
             | Condition::DstAddressType(_)
             | Condition::Fragment(_)
-            | Condition::SrcAddressList(_)
-            | Condition::DstAddressList(_)
-            | Condition::ConnectionState(_)
-            | Condition::ConnectionDoor(_)
             | Condition::ConnectionNatState(_)
-            | Condition::PerConnectionClassifier { .. }
             | Condition::NoMark(_)
             | Condition::IpsecPolicy { .. }
             | Condition::Other { .. }
-    ) || condition.asks_nothing()
+    ) || condition.family().is_some_and(|its| its != family)
 }
 
 #[cfg(test)]
@@ -123,6 +163,8 @@ mod tests {
             "add chain=input protocol=udp dst-port=53 action=accept",
             "add chain=input protocol=tcp limit=1,1:packet action=accept",
             "add chain=input src-address-list=one action=drop",
+            "add chain=input protocol=udp dst-port=54 ttl=less-than:9 action=drop",
+            "add chain=input ttl=less-than:9 in-interface=inside action=drop",
             "add chain=input connection-state=established action=accept",
         ] {
             assert_eq!(of(carried), None, "{carried}");
@@ -130,6 +172,11 @@ mod tests {
         for (rule, expected) in [
             ("add chain=input protocol=udp log=yes action=accept", "it logs each packet"),
             ("add chain=input ttl=less-than:9 action=drop", "it reads `ttl` of each packet"),
+            ("add chain=input src-address-list=one ttl=less-than:9 action=drop", "it reads `ttl` of each packet"),
+            (
+                "add chain=input src-address-list=one action=add-src-to-address-list address-list=two address-list-timeout=1s",
+                "it can be a step of a knock",
+            ),
             ("add chain=input limit=5,5:packet action=accept", "it reads `limit` of each packet"),
             (
                 "add chain=input action=add-src-to-address-list address-list=one address-list-timeout=1s",

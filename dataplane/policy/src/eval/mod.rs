@@ -167,6 +167,9 @@ pub enum RuleOutcome {
         matcher: usize,
         /// The observed value: "dst-port is 80".
         observed: String,
+        /// Why workers decide about each packet of a flow like this one, although the rule does not match. Its words follow
+        /// the rule: "it reads `ttl` of each packet". `None` if the kernel can carry the flow.
+        workers_decide: Option<String>,
     },
     /// All matchers were true.
     Matched {

@@ -132,8 +132,11 @@ impl RuleEvaluation<'_, '_> {
             let matcher = self.evaluator.orders[index][place];
             (!self.holds(MatcherId { rule: index, matcher }, &rule.matchers[matcher])).then_some(matcher)
         })?;
-        let observed = if self.tried.is_some() { self.observed(&rule.matchers[matcher]) } else { String::new() };
-        Some(RuleOutcome::Missed { matcher, observed })
+        let (observed, workers_decide) = match self.tried {
+            Some(_) => (self.observed(&rule.matchers[matcher]), self.workers_decide(index, rule, matcher)),
+            None => (String::new(), None),
+        };
+        Some(RuleOutcome::Missed { matcher, observed, workers_decide })
     }
 
     fn add(&mut self, add: &ListAdd, address: IpAddr) -> String {

@@ -120,6 +120,15 @@ impl FastPathSizes {
         self.records.clamp(1, MAX_RECORDS)
     }
 
+    /// The memory of the maps of these sizes, in bytes. The maps of fixed size take some 4 MiB more.
+    pub fn bytes(&self, queues: u32) -> u64 {
+        let [v4, v6] = self.places(queues);
+        let verdicts = v4 * PLACE_BYTES[0] + v6 * PLACE_BYTES[1];
+        let records = self.record_count() * size_of::<CarriedConnection>();
+        let cells = TRAILS * cores() * CELL_BYTES;
+        (verdicts + self.epochs * size_of::<u32>() + records + cells + self.sources / 8) as u64
+    }
+
     /// The number of entries of each map that the loader must size.
     pub(crate) fn map_entries(&self, queues: u32) -> [(&'static str, u32); 7] {
         let [v4, v6] = self.places(queues);
@@ -135,6 +144,9 @@ impl FastPathSizes {
         ]
     }
 }
+
+/// The maps of fixed size that only the fast path uses: without it, the loader gives them one entry.
+pub(crate) const FIXED_MAPS: [&str; 7] = ["hosts", "classes", "passed", "tried", "named4", "named6", "named_hosts"];
 
 /// Number of cores on which the program may run.
 fn cores() -> usize {

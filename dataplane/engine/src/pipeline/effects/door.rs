@@ -82,7 +82,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
     fn close(&mut self) -> bool {
         let (door, now) = (self.door, self.now());
         let Some(sequence) = &door.closing else { return false };
-        let has_grant = |at: &mut Self| at.facts.lists_of_source().lists.contains(door.open);
+        let has_grant = |at: &mut Self| at.facts.is_source_listed(door.open);
         if self.closes == StepSet::default() || !has_grant(self) || self.is_held() {
             return false;
         }

@@ -26,8 +26,8 @@ impl<E: Effects> RuleEvaluation<'_, E> {
         let packet = facts.packet;
         Some(match question {
             StateTest::Header(test) => test.asks(&facts.view, table.about())?,
-            StateTest::Source(list) => facts.lists_of_source().lists.contains(*list),
-            StateTest::Destination(list) => facts.lists_of_destination().lists.contains(*list),
+            StateTest::Source(list) => facts.is_source_listed(*list),
+            StateTest::Destination(list) => facts.is_destination_listed(*list),
             StateTest::ConnectionState(states) => states.contains(facts.seen?.state),
             StateTest::ConnectionDoor(open) => facts.flow()?.door == Some(*open),
             StateTest::TlsHost(name) => match facts.server_name()? {

@@ -8,8 +8,9 @@
 //! A change of the static entries bumps a number of its own.
 //!
 //! Lookup and change hold the lock of the address's shard: a lookup that misses a change has read the number before
-//! it was bumped. Until a verdict first depends on them, nothing bumps the numbers: a flood of first knocks costs
-//! nothing where no flow is carried.
+//! it was bumped. Only changes of lists that a verdict can depend on bump the numbers: those that a decision about a carried flow
+//! has asked. A flood of first knocks changes lists that no such decision asks. If it bumped numbers, it would end
+//! verdicts of addresses that share a place with its sources, some times a second each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +21,8 @@ use knockplane_policy::time::Time;
 
 use super::{Lists, Lookup, lock};
 use crate::state::key::{AddressKey, KeyKind, Secret};
-use crate::state::sync::{AtomicBool, AtomicU32};
+use crate::state::list_set::{CoarseListSet, ListId};
+use crate::state::sync::{AtomicU32, AtomicU64};
 
 /// The memory of the epochs, which the kernel reads. Its length is a power of two. Place 0 never changes.
 pub type EpochWords = Arc<dyn AsRef<[AtomicU32]> + Send + Sync>;
@@ -28,8 +30,8 @@ pub type EpochWords = Arc<dyn AsRef<[AtomicU32]> + Send + Sync>;
 /// The epochs, for all shards.
 pub(crate) struct AddressEpochs {
     words: EpochWords,
-    /// Whether a verdict may depend on them.
-    are_used: AtomicBool,
+    /// The lists that a verdict may depend on: a [`CoarseListSet`], which grows.
+    asked: AtomicU64,
     secret: Secret,
     v6_by_prefix: bool,
 }
@@ -58,10 +60,11 @@ impl AddressEpochs {
         self.words()[OF_STATIC_ENTRIES as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bumps the epoch of the address with this key, which has this hash. The caller holds the lock of its shard.
+    /// Bumps the epoch of the address with this key, which has this hash, for a change of this list. The caller holds the lock
+    /// of its shard.
     #[inline]
-    pub(super) fn changed(&self, key: impl FnOnce() -> AddressKey, kind: KeyKind, hash: u32) {
-        if self.are_used.load(Ordering::Relaxed) {
+    pub(super) fn changed(&self, list: ListId, key: impl FnOnce() -> AddressKey, kind: KeyKind, hash: u32) {
+        if self.asked.load(Ordering::Relaxed) & CoarseListSet::bit(list) != 0 {
             self.bump(key, kind, hash);
         }
     }
@@ -86,7 +89,7 @@ impl AddressEpochs {
 }
 
 impl Lists {
-    /// Bumps these epochs at each change of an address, from the first lookup with epochs on.
+    /// Bumps these epochs at each change of an address in a list that a lookup with epochs has asked.
     ///
     /// # Panics
     /// If their number is not a power of two, or below 8.
@@ -94,7 +97,7 @@ impl Lists {
         let places = (*words).as_ref().len();
         assert!(places.is_power_of_two() && places > 4, "a mask selects places");
         let (secret, v6_by_prefix) = (self.secret, self.v6_by_prefix);
-        let epochs = Arc::new(AddressEpochs { words, are_used: AtomicBool::new(false), secret, v6_by_prefix });
+        let epochs = Arc::new(AddressEpochs { words, asked: AtomicU64::new(0), secret, v6_by_prefix });
         self.shards.iter().for_each(|shard| lock(&shard.shard).set_epochs(Arc::clone(&epochs)));
         self.epochs = Some(epochs);
     }
@@ -108,12 +111,20 @@ impl Lists {
         self.name_all_networks();
     }
 
-    /// Looks up an address, as [`Lists::lookup`], with the epochs of the address and of static entries, which changes bump
-    /// from then on. `None` without epochs.
-    pub(crate) fn lookup_with_epochs(&self, key: AddressKey, peer_tag: u32, now: Time) -> Option<(Lookup, [Epoch; 2])> {
+    /// Looks up an address, as [`Lists::lookup`], with the epochs of the address and of static entries. Changes of these lists bump
+    /// the epoch of the address from then on; those of other lists need not. `None` without epochs.
+    pub(crate) fn lookup_with_epochs(
+        &self,
+        key: AddressKey,
+        peer_tag: u32,
+        lists: CoarseListSet,
+        now: Time,
+    ) -> Option<(Lookup, [Epoch; 2])> {
         let epochs = self.epochs.as_ref()?;
         // A change after the lookup takes the same lock, and so sees this.
-        epochs.are_used.store(true, Ordering::Relaxed);
+        if lists.bits() & !epochs.asked.load(Ordering::Relaxed) != 0 {
+            epochs.asked.fetch_or(lists.bits(), Ordering::Relaxed);
+        }
         let hash = self.hash(key);
         let place = epochs.place(hash.scope());
         let (mut lookup, mut read) = (Lookup::EMPTY, [Epoch::default(); 2]);
@@ -195,8 +206,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
-        fn a_lookup_holds_while_its_epochs_are_unchanged(v6_by_prefix: bool, changes in changes()) {
+        fn a_lookup_holds_while_its_epochs_are_unchanged(v6_by_prefix: bool, both: bool, changes in changes()) {
             let (lists, ids) = lists(v6_by_prefix);
+            let (mut asked, needed) = (CoarseListSet::default(), if both { &ids[..] } else { &ids[..1] });
+            needed.iter().for_each(|list| asked.insert(*list));
             let mut now = Time::from_nanos(1);
             let keys: Vec<AddressKey> = (ADDRESSES.iter())
                 .flat_map(|address| {
@@ -206,7 +219,8 @@ mod tests {
                 .collect();
             let look = |now| -> Vec<_> {
                 let keys = keys.iter().flat_map(|key| [0, 1].map(|peer| (*key, peer)));
-                keys.map(|(key, peer)| lists.lookup_with_epochs(key, peer, now).expect("there are epochs")).collect()
+                let look = |(key, peer)| lists.lookup_with_epochs(key, peer, asked, now);
+                keys.map(|key| look(key).expect("there are epochs")).collect()
             };
             let mut before = look(now);
             for step in &changes {
@@ -214,7 +228,8 @@ mod tests {
                 let after = look(now);
                 for ((lookup, epochs), (lookup_now, epochs_now)) in before.iter().zip(&after) {
                     let holds = epochs == epochs_now && now < lookup.until;
-                    prop_assert!(!holds || lookup.membership.lists == lookup_now.membership.lists, "{:?}", step);
+                    let has = |lookup: &Lookup| needed.iter().map(|list| lookup.membership.lists.contains(*list)).collect::<Vec<_>>();
+                    prop_assert!(!holds || has(lookup) == has(lookup_now), "{:?}", step);
                 }
                 before = after;
             }
@@ -222,16 +237,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_bumped_before_a_lookup_with_epochs() {
-        let (lists, [list, _]) = lists(false);
+    fn only_changes_of_lists_that_a_lookup_with_epochs_has_asked_bump() {
+        let (lists, [list, other]) = lists(false);
         let address = IpAddr::from([192, 0, 2, 1]);
         lists.add(list, address, Time::NEVER, Time::default());
-        let epochs = || lists.lookup_with_epochs(address.into(), 0, Time::default()).expect("there are epochs").1;
+        let mut asked = CoarseListSet::default();
+        asked.insert(list);
+        let epochs =
+            || lists.lookup_with_epochs(address.into(), 0, asked, Time::default()).expect("there are epochs").1;
         assert_eq!(epochs().map(|epoch| epoch.value), [0, 0]);
         lists.remove(list, address, Time::default());
         assert_eq!(epochs().map(|epoch| epoch.value), [1, 0]);
         lists.add(list, address, Time::from_nanos(5), Time::default());
         lists.add(list, address, Time::from_nanos(9), Time::default());
         assert_eq!(epochs().map(|epoch| epoch.value), [2, 0], "a later expiry ends no verdict");
+        lists.add(other, address, Time::from_nanos(5), Time::default());
+        lists.remove(other, address, Time::default());
+        assert_eq!(epochs().map(|epoch| epoch.value), [2, 0], "no verdict depends on this list");
     }
 }

@@ -33,7 +33,11 @@ fn a_token_is_spent_only_if_everything_before_it_matched() {
     let explanation = evaluator.explain(&view(Side::Outside, &packet), ms(0));
     assert_eq!(
         explanation.tried[0].outcome,
-        RuleOutcome::Missed { matcher: 0, observed: "limit is used up".to_owned() }
+        RuleOutcome::Missed {
+            matcher: 0,
+            observed: "limit is used up".to_owned(),
+            workers_decide: Some("it reads `limit` of each packet".to_owned())
+        }
     );
 }
 

@@ -221,7 +221,8 @@ fn an_explanation_lists_the_tried_rules_and_changes_state_as_an_evaluation() {
     assert_eq!(evaluator.lists(), plain.lists());
     let tried: Vec<_> = explanation.tried.into_iter().map(|it| (it.rule, it.chain, it.depth, it.outcome)).collect();
     let matched = |effect: Option<&str>| RuleOutcome::Matched { effect: effect.map(str::to_owned) };
-    let missed = |matcher, observed: &str| RuleOutcome::Missed { matcher, observed: observed.to_owned() };
+    let missed =
+        |matcher, observed: &str| RuleOutcome::Missed { matcher, observed: observed.to_owned(), workers_decide: None };
     assert_eq!(
         tried,
         [
@@ -253,7 +254,7 @@ fn every_matcher_reports_what_it_observed() {
             let rules = rules(vec![Rule { matchers, ..Rule::new(packet.family(), "input", Action::Accept) }]);
             let explanation = Evaluator::new(&rules, &settings, 1).explain(&packet, ms(0));
             match &explanation.tried[0].outcome {
-                RuleOutcome::Missed { matcher: 0, observed } => assert!(!observed.is_empty(), "{condition:?}"),
+                RuleOutcome::Missed { matcher: 0, observed, .. } => assert!(!observed.is_empty(), "{condition:?}"),
                 outcome => assert_eq!(*outcome, RuleOutcome::Matched { effect: None }),
             }
         }

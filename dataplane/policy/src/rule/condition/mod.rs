@@ -286,6 +286,36 @@ impl Condition {
         MATCHERS.iter().position(|matcher| *matcher == name).unwrap_or(MATCHERS.len())
     }
 
+    /// The family whose packets the condition applies to, if it is only one.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Condition::Ttl(_) | Condition::Ipv4Options(_) => Some(Family::Ipv4),
+            Condition::HopLimit(_) | Condition::Headers { .. } => Some(Family::Ipv6),
+            _ => None,
+        }
+    }
+
+    /// Whether the condition reads a header field that can differ between packets of this family with the same side,
+    /// addresses, protocol, ports, and ICMP type and code. A fragment is none of these packets.
+    pub fn reads_packet_header(&self, family: Family) -> bool {
+        let reads = matches!(
+            self,
+            Condition::SrcMacAddress(_)
+                | Condition::Ttl(_)
+                | Condition::HopLimit(_)
+                | Condition::Dscp(_)
+                | Condition::Tos { .. }
+                | Condition::PacketSize(_)
+                | Condition::Ipv4Options(_)
+                | Condition::Headers { .. }
+                | Condition::TcpFlags { .. }
+                | Condition::TcpMss(_)
+                | Condition::Priority(_)
+                | Condition::IngressPriority(_)
+        );
+        reads && self.family().is_none_or(|its| its == family)
+    }
+
     /// Whether the condition is an empty set, which exports may have. Such a matcher is true for every packet, also if
     /// it is negated.
     pub fn asks_nothing(&self) -> bool {

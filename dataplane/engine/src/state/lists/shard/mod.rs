@@ -210,7 +210,7 @@ impl Shard {
     fn address_changed(&self, slot: u32) {
         if let Some(epochs) = &self.epochs {
             let entry = self.entry(slot);
-            epochs.changed(|| self.key(slot), entry.kind(), entry.hash());
+            epochs.changed(entry.list(), || self.key(slot), entry.kind(), entry.hash());
         }
     }
 
