@@ -126,6 +126,14 @@ bench-rings:
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
 
+# Throughput of TCP connections through a door, with and without the kernel's fast path, and through a bridge with nftables:
+# docs/benchmarks.md. Five minutes; ROUNDS (3) of all candidates.
+.PHONY: bench-tcp
+bench-tcp:
+	@tests/setup bench-tcp
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-bench
+	@$${CARGO_TARGET_DIR:-target}/release/tcp $(if $(ROUNDS),--rounds $(ROUNDS))
+
 # Instructions of the engine's work in memory, and cache misses of large tables, compared with
 # bench/baseline/instructions.toml. Two minutes. UPDATE=1 writes that file.
 .PHONY: bench-check

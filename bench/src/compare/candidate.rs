@@ -100,7 +100,7 @@ pub fn start<'lab>(
     Ok(match kind {
         CandidateKind::Knockplane => Box::new(Knockplane::start(lab, rules, true)?),
         CandidateKind::KnockplaneUserspace => Box::new(Knockplane::start(lab, rules, false)?),
-        CandidateKind::KnockplaneDoor => Box::new(Knockplane::start_with_door(lab, rules)?),
+        CandidateKind::KnockplaneDoor => Box::new(Knockplane::start_with_door(lab, rules, true)?),
         CandidateKind::Smallest => Box::new(Smallest::start(lab, Library::Own, role, false)?),
         CandidateKind::SmallestSpinning => Box::new(Smallest::start(lab, Library::Own, role, true)?),
         CandidateKind::SmallestXskRs => Box::new(Smallest::start(lab, Library::XskRs, role, false)?),

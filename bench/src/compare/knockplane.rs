@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use knockplane_tests::{Filter, FilterOptions};
 
 use super::candidate::{Candidate, Losses};
-use super::lab::{CANDIDATE_CORE, Lab, checked};
+use super::lab::{CANDIDATE_CORE, Lab};
 use super::rules::{CLIENT, LoadRules};
 
 pub(super) struct Knockplane<'lab>(pub(super) Filter<'lab>);
@@ -18,8 +18,8 @@ impl<'lab> Knockplane<'lab> {
     }
 
     /// With a door alone. No source may pass without a knock.
-    pub(super) fn start_with_door(lab: &'lab Lab, rules: &LoadRules) -> Result<Self> {
-        Ok(Knockplane(start(lab, rules, "", rules.door(), true)?))
+    pub(super) fn start_with_door(lab: &'lab Lab, rules: &LoadRules, has_fast_path: bool) -> Result<Self> {
+        Ok(Knockplane(start(lab, rules, "", rules.door(), has_fast_path)?))
     }
 }
 
@@ -35,8 +35,7 @@ fn start<'lab>(
 ) -> Result<Filter<'lab>> {
     let fast_path = if has_fast_path {
         // As for the XDP programs of the comparison: frames redirected into a veth interface leave its other end by NAPI.
-        checked(&lab.topology.server, "ethtool -K eth0 gro on")?;
-        checked(&lab.topology.client, "ethtool -K eth0 gro on")?;
+        lab.topology.allow_redirects()?;
         format!("fast-path-flows = {}\n", (2 * rules.capacity).clamp(1 << 17, MAX_FLOWS))
     } else {
         "fast-path = \"off\"\n".to_owned()

@@ -91,20 +91,22 @@ pub(super) fn checked(namespace: &Namespace, line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Received and sent frames of an interface of the namespace, by the counters of its driver.
+/// Received, sent and unsent frames of an interface of the namespace, by the counters of its driver.
 pub(super) fn traffic(namespace: &Namespace, interface: &str) -> anyhow::Result<InterfaceCounters> {
     // /sys would show the namespace in which it was mounted.
     let text = namespace.within(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
     let counters = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == interface);
     let (_, counters) = counters.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;
-    // Eight counters of received data, then sent bytes and packets: proc_net(5).
+    // Eight counters of received data, then sent bytes, packets, errors and drops: proc_net(5).
     let counters: Vec<u64> = counters.split_whitespace().filter_map(|counter| counter.parse().ok()).collect();
     let at = |index: usize| counters.get(index).copied().context("a counter of /proc/net/dev is missing");
-    Ok(InterfaceCounters { received: at(1)?, sent: at(9)? })
+    Ok(InterfaceCounters { received: at(1)?, sent: at(9)?, unsent: at(11)? })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InterfaceCounters {
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// Frames that the far end did not take.
+    pub(super) unsent: u64,
 }

@@ -5,9 +5,9 @@
 //! 2. [`candidate`]: the candidates between the interfaces, with the same `rules`: `knockplane`, `nftables`, `smallest`, `xdp`.
 //! 3. [`window`]: a second of load, in which every frame is in exactly one counter.
 //! 4. The measurements, for which candidates take turns: [`throughput`], [`loss`], and [`latency`], whose frames a `probe`
-//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Three measurements are programs of
+//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Four measurements are programs of
 //!    their own: [`crowd`], clients that knock during a flood; [`restart`], the outage of a restart; [`rings`], the size of
-//!    the rings.
+//!    the rings; [`tcp`], connections through a door. `iperf` sends the streams of the last two.
 //! 5. [`plan`]: the loads, their candidates and the number of windows. [`run`]: all of it, within its time.
 //! 6. [`results`]: the results of a run, with medians and ratios. [`tables`] and `targets`: their output.
 
@@ -15,6 +15,7 @@ pub mod candidate;
 pub mod crowd;
 pub mod deafness;
 mod defaults;
+mod iperf;
 mod knockplane;
 pub mod lab;
 pub mod latency;
@@ -32,6 +33,7 @@ pub mod run;
 mod smallest;
 pub mod tables;
 mod targets;
+pub mod tcp;
 pub mod throughput;
 pub mod upkeep;
 pub mod window;

@@ -32,6 +32,8 @@ impl<'lab> Nftables<'lab> {
         checked(filter, "ethtool -K outside gro on")?;
         let family = if kind == CandidateKind::NftablesBridge {
             bridge(filter)?;
+            // The destination of the generator's frames.
+            checked(filter, &format!("bridge fdb add {GATEWAY_MAC} dev inside master static"))?;
             "bridge"
         } else {
             route(filter)?;
@@ -42,14 +44,19 @@ impl<'lab> Nftables<'lab> {
             let done = filter.command("sh").args(["-c", &cores]).status()?;
             ensure!(done.success(), "the kernel has no receive packet steering");
         }
-        let file = std::env::temp_dir().join(format!("{}.nft", filter.name()));
         let element = format!("add element {family} knock secured {{ {CLIENT} }}\n");
-        fs::write(&file, rules.nftables(family) + &element)?;
-        let loaded = checked(filter, &format!("nft -f {}", file.display()));
-        fs::remove_file(&file)?;
-        loaded?;
+        load(filter, &(rules.nftables(family) + &element))?;
         Ok(Nftables { kind, lab })
     }
+}
+
+/// Loads rules, as text of nftables.
+pub(super) fn load(filter: &Namespace, rules: &str) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("{}.nft", filter.name()));
+    fs::write(&file, rules)?;
+    let loaded = checked(filter, &format!("nft -f {}", file.display()));
+    fs::remove_file(&file)?;
+    loaded
 }
 
 /// A router between the two interfaces. It forwards to a link address of no host, so that the server drops early.
@@ -70,8 +77,8 @@ fn route(filter: &Namespace) -> Result<()> {
     filter.set("net/ipv4/ip_forward", "1")
 }
 
-/// A bridge of the two interfaces, with the destination of the generator's frames in its table.
-fn bridge(filter: &Namespace) -> Result<()> {
+/// A bridge of the two interfaces.
+pub(super) fn bridge(filter: &Namespace) -> Result<()> {
     for command in [
         "link add bridge0 type bridge mcast_snooping 0",
         "link set outside master bridge0",
@@ -80,7 +87,7 @@ fn bridge(filter: &Namespace) -> Result<()> {
     ] {
         filter.ip(command)?;
     }
-    checked(filter, &format!("bridge fdb add {GATEWAY_MAC} dev inside master static"))
+    Ok(())
 }
 
 impl Candidate for Nftables<'_> {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, binary, run};
-use serde_json::Value;
 
+use super::iperf::{Direction, IperfServer};
 use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, traffic};
 use super::results::{Arrangement, quantile};
 use crate::report::ResultTable;
@@ -26,9 +26,6 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// Number of parallel TCP streams.
 const STREAMS: u32 = 8;
 
-/// Longest time until iperf3's server listens.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Results with one size.
 #[derive(Debug)]
 pub struct SizeResult {
@@ -36,7 +33,7 @@ pub struct SizeResult {
     pub ring_size: u32,
     /// Frames of 60 bytes forwarded in a second, of each round.
     pub rates: Vec<f64>,
-    /// TCP throughput in bits a second, of each round.
+    /// TCP throughput in received bits a second, of each round.
     pub throughputs: Vec<f64>,
     /// Retransmitted TCP segments, of each round.
     pub retransmissions: Vec<f64>,
@@ -93,27 +90,8 @@ fn one_round(ring_size: u32) -> Result<(f64, f64, f64)> {
     };
     let filter = Filter::start(&lab.topology, &options)?;
     lab.pin()?;
-    let (throughput, sent_again) = tcp(&lab, &filter)?;
-    Ok((forwarded(&lab, &filter)?, throughput, sent_again))
-}
-
-fn tcp(lab: &Lab, filter: &Filter<'_>) -> Result<(f64, f64)> {
-    let mut command = lab.topology.server.command("iperf3");
-    command.args(["--server", "--bind", SERVER]);
-    let _server = Process::start("iperf3", &mut command, &filter.path("iperf3.log"))?;
-    let line = format!("iperf3 --json --client {SERVER} --time {SECONDS} --parallel {STREAMS}");
-    let begun = Instant::now();
-    loop {
-        let output = lab.topology.client.run(&line)?;
-        let report: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
-        let sent = &report["end"]["sum_sent"];
-        if let (Some(rate), Some(sent_again)) = (sent["bits_per_second"].as_f64(), sent["retransmits"].as_f64()) {
-            return Ok((rate, sent_again));
-        }
-        // Its server does not listen yet.
-        ensure!(begun.elapsed() < PATIENCE, "iperf3: {}", output.stdout);
-        thread::sleep(Duration::from_millis(100));
-    }
+    let tcp = IperfServer::start(&lab.topology)?.transfer(Direction::Upload, STREAMS, SECONDS)?;
+    Ok((forwarded(&lab, &filter)?, tcp.bits_per_second, tcp.retransmissions))
 }
 
 fn forwarded(lab: &Lab, filter: &Filter<'_>) -> Result<f64> {

@@ -79,7 +79,7 @@ impl<'lab> Bench<'lab> {
             decided,
             forwarded,
             lost,
-            cores: ticks_before.iter().zip(&ticks_after).map(|(before, after)| core_use(before, after)).collect(),
+            cores: core_uses(&ticks_before, &ticks_after),
         })
     }
 
@@ -130,7 +130,7 @@ struct Counts {
 }
 
 /// Time of each core since boot, in ticks: user, nice, system, idle, iowait, irq, softirq (proc_stat(5)).
-fn ticks() -> Result<Vec<Vec<u64>>> {
+pub(super) fn ticks() -> Result<Vec<Vec<u64>>> {
     let text = fs::read_to_string("/proc/stat")?;
     let cores = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
     cores
@@ -139,6 +139,11 @@ fn ticks() -> Result<Vec<Vec<u64>>> {
             (ticks.len() >= 7).then_some(ticks).context("a column of /proc/stat is missing")
         })
         .collect()
+}
+
+/// The use of each core between two results of [`ticks`].
+pub(super) fn core_uses(before: &[Vec<u64>], after: &[Vec<u64>]) -> Vec<CoreUse> {
+    before.iter().zip(after).map(|(before, after)| core_use(before, after)).collect()
 }
 
 fn core_use(before: &[u64], after: &[u64]) -> CoreUse {
