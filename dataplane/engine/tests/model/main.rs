@@ -7,7 +7,7 @@
 //! | [`connections`] | verdicts that depend on a connection |
 //! | [`sources`] | known sources |
 //! | [`fast_path`] | the notes of the program about sources |
-//! | [`ticks`] | the ticks, which end the notes |
+//! | [`reports`] | the ticks, which end the notes |
 //! | [`events`] | the events of the lists |
 //!
 //! The models include the source of the engine and of the fast path, with shuttle's locks and atomics instead of those of the
@@ -88,8 +88,8 @@ mod program {
 mod connections;
 mod events;
 mod fast_path;
+mod reports;
 mod sources;
-mod ticks;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -141,7 +141,7 @@ fn main() {
         .chain(connections::MODELS)
         .chain(sources::MODELS)
         .chain(fast_path::MODELS)
-        .chain(ticks::MODELS);
+        .chain(reports::MODELS);
     // As other tests, with an argument: those whose names contain it.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     for (name, model) in models.filter(|(name, _)| name.contains(&filter)) {
