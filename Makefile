@@ -103,7 +103,7 @@ bench-lists:
 	    $(if $(SECONDS_LONG),--seconds $(SECONDS_LONG))
 
 # Clients admitted by nftables and by knockplane while a flood of forged first knocks fills the lists: docs/benchmarks.md. Four
-# floods of SECONDS (30) at a million a second, and four at the highest possible rate.
+# floods of SECONDS (30) at a million a second, four at the highest possible rate, and as long without a flood.
 .PHONY: bench-crowd
 bench-crowd:
 	@tests/setup bench
