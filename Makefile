@@ -143,13 +143,15 @@ bench-check:
 	    check $(if $(filter-out 0,$(UPDATE)),--update) $(ONLY)
 
 # The property tests of rules and packets, fifty times as long as in `make test`: for example, 100,000 rule sets instead of 2,000
-# are exported and read again. SOAK=500 is longer, ONLY=export runs tests with this in their name.
+# are exported and read again. Then 100,000 sequences of packets are decided with and without the fast path, by the real XDP
+# program, as root. SOAK=500 is longer, ONLY=export runs tests with this in their name.
 SOAK ?= 50
 .PHONY: soak
 soak:
 	@tests/setup soak
 	env -u PROPTEST_CASES KNOCKPLANE_SOAK=$(SOAK) \
 	    cargo test --locked --release -p knockplane-policy -p knockplane-engine $(ONLY)
+	env KNOCKPLANE_SOAK=$$(($(SOAK) * 3)) cargo test --locked --release -p knockplane-dataplane --lib $(or $(ONLY),carrier)
 
 # All end-to-end tests, with the comparison with nftables, while the kernel's fast path carries flows. In `make test` the far
 # ends of the interfaces cannot take redirected frames, except in the tests of the fast path.
@@ -159,8 +161,7 @@ test-fast-path:
 	@cargo build --quiet --locked --workspace
 	env KNOCKPLANE_REDIRECTS=1 cargo test --locked -p knockplane-tests --test e2e
 
-# The same frames with and without the fast path, and changes under full rate: SOAK=334 compares 100,000 sequences and makes
-# 1,000 changes of each kind.
+# The same frames with and without the fast path, and changes under full rate: SOAK=100 makes 1,000 changes of each kind.
 .PHONY: soak-fast-path
 soak-fast-path:
 	@tests/setup test
