@@ -331,6 +331,9 @@ impl Condition {
     /// must not match a packet without ports. The evaluators handle `connection-limit` for untracked packets, because
     /// this check needs the connection.
     pub fn applies(&self, packet: &Packet<'_>) -> bool {
+        if self.family().is_some_and(|its| its != packet.family()) {
+            return false;
+        }
         match self {
             Condition::SrcPort(_) | Condition::DstPort(_) | Condition::AnyPort(_) | Condition::Psd { .. } => {
                 packet.ports.is_some()
@@ -339,8 +342,7 @@ impl Condition {
             Condition::TcpFlags { .. } => packet.tcp_flags().is_some(),
             Condition::TcpMss(_) => packet.tcp_mss().is_some(),
             Condition::TlsHost(_) => packet.protocol == protocol::TCP && packet.ports.is_some(),
-            Condition::Ttl(_) => packet.family() == Family::Ipv4 && packet.ttl().is_some(),
-            Condition::HopLimit(_) => packet.family() == Family::Ipv6 && packet.ttl().is_some(),
+            Condition::Ttl(_) | Condition::HopLimit(_) => packet.ttl().is_some(),
             Condition::Dscp(_) | Condition::Tos { .. } => packet.tos().is_some(),
             Condition::Ipv4Options(_) => packet.ipv4_options().is_some(),
             Condition::Headers { .. } => packet.extension_headers().is_some(),
