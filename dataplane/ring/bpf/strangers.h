@@ -230,7 +230,8 @@ static __always_inline bool is_strangers(const struct strangers *control, __u64 
     // The notes first: when the note of a frame ends, its source is known if the frame has made it known.
     if (!recent ||
         (READ(recent->of[0]) | READ(recent->of[1]) | READ(recent->of[2]) | READ(recent->of[3])) >> bit_of(hash) & 1 ||
-        is_set(&known, hash & READ(control->mask)) || tick - READ(control->unread) < TICKS || is_named(control, secret, flow, hash))
+        is_set(&known, hash & READ(control->mask)) || tick - READ(control->unread) < TICKS ||
+        is_named(control, secret, flow, hash))
         return false;
     struct samples *sampled = bpf_map_lookup_elem(&samples, &queue);
     if (!sampled)
