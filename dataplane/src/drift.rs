@@ -169,7 +169,7 @@ impl Watcher {
                 _ => "",
             };
             let unable = || format!("{} cannot send frames that XDP redirects{remedy}", device.name());
-            self.fast_path.watch_target(side, (!can_send).then(unable));
+            self.fast_path.watch_target(side, (!can_send).then(unable), self.clock.now());
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! | module     | owns |
 //! |------------|------|
-//! | this       | the switch: suspension during changes, hanging workers, sides that cannot send |
+//! | this       | the switch: suspension during changes, hanging workers |
+//! | `departures` | whether frames may leave on a side |
 //! | `trails`   | the numbers under which the kernel counts, and their counts |
 //! | `strangers` | the drops of strangers under a generation of rules |
 //! | `ticks`    | when frames that went up are decided |
@@ -11,6 +12,7 @@
 //! [`knockplane_ring::FastPath`]. A worker decides about each frame that comes up as without a fast path. In doubt a
 //! frame comes up.
 
+mod departures;
 mod strangers;
 mod sync;
 mod ticks;
@@ -33,6 +35,7 @@ use knockplane_ring::{
     Buffers, Device, FastPath, FastPathSizes, Flow, LostFrames, RedirectLosses, XdpMode, XdpProgram,
 };
 
+use self::departures::Departures;
 pub(crate) use self::strangers::GenerationStrangers;
 use self::ticks::Ticks;
 use self::trails::TrailNumbers;
@@ -76,32 +79,7 @@ struct Causes {
     /// The reason that it stays off, if it is.
     failure: Option<String>,
     /// For each side, the causes that no frames may leave there.
-    sides: [SideCauses; 2],
-}
-
-/// The causes that no carried frames may leave on a side. They may while there are none.
-#[derive(Debug, Default)]
-struct SideCauses {
-    link_is_down: bool,
-    /// The reason that the interface cannot take redirected frames.
-    unable: Option<String>,
-    /// Whether the interface has refused frames since its link was last down or it was last unable.
-    has_refused: bool,
-    /// Refused frames, as of the last check.
-    refused: u64,
-    /// Whether frames may leave, as last written.
-    may_send: bool,
-}
-
-impl SideCauses {
-    /// The reason that no frames may leave.
-    fn reason(&self, side: Side) -> Option<String> {
-        if self.link_is_down {
-            return Some(format!("the link on the {side} is down"));
-        }
-        let refusal = || format!("the kernel could not hand over frames that leave on the {side}");
-        self.unable.clone().or_else(|| self.has_refused.then(refusal))
-    }
+    sides: [Departures; 2],
 }
 
 impl Causes {
@@ -143,8 +121,7 @@ impl FastPathSwitch {
             ticks: Ticks::new(workers),
             numbers: Mutex::new(TrailNumbers::all()),
             causes: Mutex::new(Causes {
-                sides: [(); 2]
-                    .map(|()| SideCauses { unable: Some("not checked yet".to_owned()), ..SideCauses::default() }),
+                sides: [(); 2].map(|()| Departures::unable("not checked yet")),
                 ..Causes::default()
             }),
             ..FastPathSwitch::off(String::new())
@@ -309,31 +286,28 @@ impl FastPathSwitch {
     }
 
     /// Notes whether a side's link is up.
-    pub(crate) fn watch_link(&self, side: Side, is_up: bool) {
-        self.watch_side(side, |causes| causes.link_is_down = !is_up);
+    pub(crate) fn watch_link(&self, side: Side, is_up: bool, now: Time) {
+        self.watch_side(side, now, |departures| departures.link_is_down = !is_up);
     }
 
     /// Notes the reason that a side's interface cannot take redirected frames, if there is one.
-    pub(crate) fn watch_target(&self, side: Side, unable: Option<String>) {
-        self.watch_side(side, |causes| causes.unable = unable);
+    pub(crate) fn watch_target(&self, side: Side, unable: Option<String>, now: Time) {
+        self.watch_side(side, now, |departures| departures.unable = unable);
     }
 
-    /// Permits frames to leave on a side, or forbids it. After a refused frame, it stays forbidden until the state of the
-    /// link or of the interface has changed.
-    fn watch_side(&self, side: Side, note: impl FnOnce(&mut SideCauses)) {
+    /// Permits frames to leave on a side, or forbids it.
+    fn watch_side(&self, side: Side, now: Time, note: impl FnOnce(&mut Departures)) {
         let Some(tables) = &self.tables else { return };
         let refused = self.lost(side).errors;
         let mut causes = self.causes();
-        let causes = &mut causes.sides[side.index()];
-        let before = causes.reason(side);
-        note(causes);
-        causes.has_refused |= std::mem::replace(&mut causes.refused, refused) != refused;
-        causes.has_refused &= !causes.link_is_down && causes.unable.is_none();
-        let reason = causes.reason(side);
-        // Only written on a change: the kernel forbids it at the first refused frame.
-        if std::mem::replace(&mut causes.may_send, reason.is_none()) != reason.is_none() {
-            tables.set_may_send(side, reason.is_none());
+        let departures = &mut causes.sides[side.index()];
+        let before = departures.reason(side);
+        departures.note_refused(refused, now);
+        note(departures);
+        if let Some(may_leave) = departures.change(side, now) {
+            tables.set_may_send(side, may_leave);
         }
+        let reason = departures.reason(side);
         if reason != before {
             match &reason {
                 Some(reason) => tracing::info!(%side, "the fast path sends no frames on this side: {reason}"),

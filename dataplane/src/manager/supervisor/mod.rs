@@ -105,7 +105,7 @@ impl Supervisor {
         self.cut_connections(now);
         self.watch_workers(now);
         self.watch_cores();
-        self.watch_links();
+        self.watch_links(now);
         self.watch_drift(now)
     }
 
@@ -158,12 +158,12 @@ impl Supervisor {
     }
 
     /// Logs links that go up and down.
-    fn watch_links(&self) {
+    fn watch_links(&self, now: Time) {
         for (side, port) in Side::ALL.iter().zip(&self.ports) {
             let name = port.device.name();
             let link = &self.shared.links[side.index()];
             let is_up = port.device.is_up().unwrap_or(false);
-            self.shared.fast_path.watch_link(*side, is_up);
+            self.shared.fast_path.watch_link(*side, is_up, now);
             match (link.load(Relaxed), is_up) {
                 (true, false) => tracing::warn!(%side, interface = name, "link is down"),
                 (false, true) => tracing::info!(%side, interface = name, "link is up"),
