@@ -167,7 +167,7 @@ soak-fast-path:
 	@tests/setup test
 	@cargo build --quiet --locked --workspace
 	env KNOCKPLANE_SOAK=$(SOAK) cargo test --locked -p knockplane-dataplane carrier -- --nocapture
-	env KNOCKPLANE_SOAK=$(SOAK) cargo test --locked -p knockplane-tests --test e2e no_frame_passes
+	env KNOCKPLANE_SOAK=$(SOAK) cargo test --locked -p knockplane-tests --test e2e revocations
 
 # Both processes under 50,000 accepted packets a second and knocks, for a minute each while standard error is on a full disk,
 # broken, stalled, closed and on a file system that fills up; and a logged scan of 200,000 packets a second while 100 doors

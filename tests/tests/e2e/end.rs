@@ -54,6 +54,14 @@ impl End {
     }
 }
 
+/// The hardware address of a host's interface.
+pub(crate) fn mac_of(host: &Namespace) -> [u8; 6] {
+    let text = host.ip("-j link show dev eth0").expect("an interface");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let octets = json[0]["address"].as_str().expect("an address").split(':').map(|octet| u8::from_str_radix(octet, 16));
+    octets.collect::<Result<Vec<_>, _>>().expect("octets").try_into().expect("six of them")
+}
+
 /// A packet socket's filter: no frames sent by its own host. Source: Linux `Documentation/networking/filter.rst`.
 fn what_arrives() -> [SockFilter; 4] {
     let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;

@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use etherparse::{PacketBuilder, TcpHeader};
-use knockplane_tests::{CLIENT, FilterOptions, SERVER, Topology};
+use knockplane_tests::{CLIENT, FilterOptions, SERVER};
 
 use crate::doors::{goes_on, session};
-use crate::end::End;
+use crate::end::{End, mac_of};
 use crate::random::Random;
 use crate::scenario::{eventually, knock, listed, serve_tcp, tcp_echo, with};
 
@@ -44,7 +44,7 @@ fn forged_segments_end_no_idle_session_that_outlived_its_door() {
         assert!(!tcp_echo(topology, PORT), "no new connection is accepted");
 
         let forger = End::open(&topology.client).expect("the outside's end");
-        let mac = server_mac(topology);
+        let mac = mac_of(&topology.server);
         let mut dice = Random(7);
         for session in &sessions {
             let port = session.local_addr().expect("an address").port();
@@ -56,13 +56,6 @@ fn forged_segments_end_no_idle_session_that_outlived_its_door() {
         thread::sleep(Duration::from_secs(3));
         sessions.iter_mut().for_each(goes_on);
     });
-}
-
-pub(crate) fn server_mac(topology: &Topology) -> [u8; 6] {
-    let text = topology.server.ip("-j link show dev eth0").expect("an interface");
-    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let octets = json[0]["address"].as_str().expect("an address").split(':').map(|octet| u8::from_str_radix(octet, 16));
-    octets.collect::<Result<Vec<_>, _>>().expect("octets").try_into().expect("six of them")
 }
 
 /// A segment of a session, or an ICMP error about a segment, with the right addresses and ports, and random numbers.

@@ -19,6 +19,8 @@
 //! | `one_nic.rs`   | the arrangement of configs/one-nic |
 //! | `log.rs`       | the log: lost lines cost nothing else, and no kind displaces another |
 //! | `names.rs`     | host names in address lists, with a real name server |
+//! | `fast_path.rs` | flows that the kernel carries |
+//! | `revocations.rs` | no frame passes by a verdict of the kernel that has ended |
 //! | `drift.rs`     | changes of interfaces and host under a running filter; the balance of frames |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
@@ -59,6 +61,7 @@ mod operator;
 mod processes;
 mod random;
 mod restart;
+mod revocations;
 mod scenario;
 mod sources;
 mod strangers;

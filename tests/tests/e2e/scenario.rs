@@ -81,8 +81,13 @@ pub(crate) fn serve_tcp(topology: &Topology, port: u16) {
 
 /// A UDP socket of the client towards the server's port.
 pub(crate) fn udp_to(topology: &Topology, port: u16) -> UdpSocket {
+    udp_from(topology, CLIENT, port)
+}
+
+/// A UDP socket with one of the client's addresses towards the server's port.
+pub(crate) fn udp_from(topology: &Topology, source: &str, port: u16) -> UdpSocket {
     let socket = topology.client.within(|| {
-        let socket = UdpSocket::bind((CLIENT, 0))?;
+        let socket = UdpSocket::bind((source, 0))?;
         socket.connect((SERVER, port))?;
         Ok(socket)
     });

@@ -8,8 +8,7 @@ use std::time::Duration;
 use etherparse::PacketBuilder;
 use knockplane_tests::{Filter, FilterOptions, SERVER, Topology};
 
-use crate::end::End;
-use crate::forged::server_mac;
+use crate::end::{End, mac_of};
 use crate::scenario::{CLIENT, QUICK, eventually, knock, listed, ping, with};
 
 const PORT: u16 = 5000;
@@ -28,7 +27,7 @@ struct Forger {
 
 impl Forger {
     fn new(topology: &Topology) -> Forger {
-        Forger { end: End::open(&topology.client).expect("the outside's end"), mac: server_mac(topology) }
+        Forger { end: End::open(&topology.client).expect("the outside's end"), mac: mac_of(&topology.server) }
     }
 
     fn ip(&self, source: Ipv4Addr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
