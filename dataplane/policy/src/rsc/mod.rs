@@ -52,7 +52,7 @@ mod work;
 use serde::Serialize;
 
 pub use self::encoding::utf8;
-pub use self::export::export;
+pub use self::export::{export, other_commands};
 pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, WARNING_CODE, place};
 pub use self::problem::Problem;
 pub(crate) use self::problem::nearest;

@@ -85,26 +85,52 @@ fn doors(rules: &RuleSet) -> String {
         .collect()
 }
 
+/// The commands of an export, in its order, without those of rules: each with its menu, in one line.
+pub fn other_commands(rules: &RuleSet) -> Vec<(&'static str, String)> {
+    let is_of_rules = |menu: &Menu| matches!(menu, Menu::Rules(..));
+    let menus = menus(rules).into_iter().filter(|(menu, _)| !is_of_rules(menu));
+    let one_line = |(verb, properties): (String, Vec<Property>)| wording::one_line(verb, &properties);
+    menus
+        .flat_map(|(menu, commands)| commands.into_iter().map(move |command| (menu.path(), one_line(command))))
+        .collect()
+}
+
 fn written(rules: &RuleSet) -> String {
     let mut lines = Lines::default();
-    lines.commands(Menu::InterfaceList.path(), rules.interface_lists.iter().map(interface_list));
-    lines.menu(Menu::Layer7.path(), "add", rules.layer7.iter().map(pattern));
+    for (menu, commands) in menus(rules) {
+        lines.commands(menu.path(), commands.into_iter());
+    }
+    lines.text()
+}
+
+/// A command: its verb and its properties.
+type Written = (String, Vec<Property>);
+
+/// The commands of each menu, in the order of an export.
+fn menus(rules: &RuleSet) -> Vec<(Menu, Vec<Written>)> {
+    let all = |verb: &str, commands: Vec<Vec<Property>>| -> Vec<Written> {
+        commands.into_iter().map(|properties| (verb.to_owned(), properties)).collect()
+    };
     let changed = Some(tracking::changed(&rules.tracking)).filter(|changed| !changed.is_empty());
     let changed = changed.map(|changed| changed.into_iter().map(|(name, value)| code(name, value)).collect());
-    lines.menu(Menu::Tracking.path(), "set", changed.into_iter());
-    lines.menu(Menu::InterfaceListMember.path(), "add", members(rules).into_iter());
+    let mut menus = vec![
+        (Menu::InterfaceList, rules.interface_lists.iter().map(interface_list).collect()),
+        (Menu::Layer7, all("add", rules.layer7.iter().map(pattern).collect())),
+        (Menu::Tracking, all("set", changed.into_iter().collect())),
+        (Menu::InterfaceListMember, all("add", members(rules))),
+    ];
     for family in [Family::Ipv4, Family::Ipv6] {
         let addresses = rules.local_addresses.iter().filter(|address| address.family() == family);
-        lines.menu(Menu::LocalAddress(family).path(), "add", addresses.map(local_address));
+        menus.push((Menu::LocalAddress(family), all("add", addresses.map(local_address).collect())));
         let entries = rules.address_lists.iter().filter(|entry| entry.family == family);
-        lines.menu(Menu::AddressList(family).path(), "add", entries.map(entry));
+        menus.push((Menu::AddressList(family), all("add", entries.map(entry).collect())));
         for table in [Table::Filter, Table::Raw] {
             let of_menu = |rule: &&Rule| rule.family == family && rule.table == table && !rule.dynamic;
             let rules = rules.rules.iter().filter(of_menu);
-            lines.menu(Menu::Rules(table, family).path(), "add", rules.map(properties));
+            menus.push((Menu::Rules(table, family), all("add", rules.map(properties).collect())));
         }
     }
-    lines.text()
+    menus
 }
 
 fn text(name: &str, value: &str) -> Property {

@@ -33,12 +33,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// A menu with its commands, if it has any.
-    pub(super) fn menu(&mut self, path: &str, verb: &str, commands: impl Iterator<Item = Vec<Property>>) {
-        self.commands(path, commands.map(|properties| (verb.to_owned(), properties)));
-    }
-
-    /// The same for commands of different kinds.
+    /// A menu with its commands, if it has any: the verb and the properties of each.
     pub(super) fn commands(&mut self, path: &str, commands: impl Iterator<Item = (String, Vec<Property>)>) {
         let mut commands = commands.peekable();
         if commands.peek().is_some() {
@@ -107,7 +102,7 @@ mod tests {
     fn wrapped(properties: &[(&str, &str)]) -> String {
         let property = |(name, value): &(&str, &str)| Property { name: (*name).to_owned(), value: (*value).to_owned() };
         let mut lines = Lines::default();
-        lines.menu("/menu", "add", [properties.iter().map(property).collect()].into_iter());
+        lines.commands("/menu", [("add".to_owned(), properties.iter().map(property).collect())].into_iter());
         lines.text()
     }
 

@@ -78,6 +78,16 @@ pub fn rule(rule: &Rule) -> Vec<String> {
     properties.iter().map(Property::text).collect()
 }
 
+/// A rule as the command of an export, in one line.
+pub fn command(rule: &Rule) -> String {
+    one_line("add".to_owned(), &properties(rule))
+}
+
+/// A command in one line.
+pub(super) fn one_line(verb: String, properties: &[Property]) -> String {
+    properties.iter().fold(verb, |text, property| text + " " + &property.text())
+}
+
 /// All properties of a rule, as in an export: the action, then the rest by name. The action is always written, as in
 /// RouterOS since version 6.36, and so are the defaults of an action. Other defaults are omitted.
 pub(super) fn properties(rule: &Rule) -> Vec<Property> {
