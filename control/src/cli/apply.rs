@@ -16,11 +16,12 @@ use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 use super::check::{self, How};
 use super::http::Client;
 use super::output::complain;
+use super::plan::{self, Changes, Linted};
 use super::table::{count, printable};
 use super::{Failed, as_json, change, decode, document};
 use crate::Exit;
 use crate::api::messages::{Applied, Apply, Unresolved};
-use crate::json::changes;
+use crate::json::changes::AppliedJson;
 
 /// Maximum number of lost ways in that a message names.
 const MOST_NAMED: usize = 5;
@@ -44,13 +45,19 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     let source = check::read(file, json)?;
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
-    let rules = source.rules(&how, json)?;
-    if !force {
-        let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
-        if let Some(loss) = loss(&running, &rules, &status.settings) {
-            confirm(&loss)?;
-        }
+    let (rules, lints) = source.rules_and_lints(&how, json)?;
+    let running = running(client).await;
+    // With `--force`, rules are also applied if the running ones cannot be compared with them.
+    let running = if *force { running.ok() } else { Some(running?) };
+    if let Some(running) = running.as_ref().filter(|_| !force)
+        && let Some(loss) = loss(running, &rules, &status.settings)
+    {
+        confirm(&loss)?;
     }
+    let changes = running.map(|running| {
+        let old = Linted::new(&running.source, &running.rules, &status.settings);
+        Changes::of(&old, &Linted::with(source.name(), &rules, lints)).counts()
+    });
     let source = match std::path::absolute(file) {
         Ok(path) if !source.is_standard_input() => path.display().to_string(),
         _ => source.name().to_owned(),
@@ -58,15 +65,20 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
     let applied: Applied = decode(&change(client, "/api/v1/apply", Some(body)).await?)?;
     if json {
-        return document(changes::AppliedJson::from(applied));
+        return document(AppliedJson::new(applied, changes));
     }
     let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
+    text += &changes.as_ref().map(plan::counts).unwrap_or_default();
     for Unresolved { name, reason } in &applied.unresolved {
         let (name, reason) = (printable(&name.name), printable(reason));
         text +=
             &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
     }
     Ok(text)
+}
+
+async fn running(client: &Client) -> Result<RunningRules, Failed> {
+    decode(&client.get("/api/v1/rules").await?)
 }
 
 /// The losses of an apply that need a confirmation; `None` if there are none.

@@ -58,6 +58,19 @@ pub(super) struct Judged {
     pub(super) from: Side,
 }
 
+/// The verdict on a frame, with its reason and the deciding rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Decision {
+    pub(super) verdict: Verdict,
+    pub(super) reason: Reason,
+    /// The deciding rule.
+    pub(super) rule: Option<RuleId>,
+    /// The number in `show rules`.
+    pub(super) rule_number: Option<RuleNumber>,
+    /// The line in the rule file; `null` without a file.
+    pub(super) line: Option<u32>,
+}
+
 /// The verdict on a frame, with its reason and its evaluation.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Explained {
@@ -222,6 +235,28 @@ impl<'r> Bench<'r> {
         }
     }
 
+    /// A result with the deciding rule.
+    pub(super) fn decision(&self, judged: &Judged) -> Decision {
+        let index = judged.decided_by();
+        let rule = index.map(|index| &self.rules.rules[index]);
+        Decision {
+            verdict: judged.verdict,
+            reason: judged.reason,
+            rule: rule.map(|rule| rule.id.clone()),
+            rule_number: index.map(|index| self.numbers[index]),
+            line: rule.and_then(|rule| json::line(rule.line)),
+        }
+    }
+
+    /// A result in words.
+    pub(super) fn conclusion(&self, judged: &Judged) -> String {
+        let named = |index: usize| {
+            let rule = &self.rules.rules[index];
+            named(self.numbers[index], rule.line, &rule.comment)
+        };
+        conclusion(judged.verdict, judged.reason, judged.decided_by().map(named))
+    }
+
     /// Decides about a frame, and explains the decision.
     pub(super) fn explain(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Explained {
         let packet = match read(frame, &from) {
@@ -309,6 +344,19 @@ impl<'r> Bench<'r> {
             because,
         }
     }
+}
+
+impl Judged {
+    /// The index of the deciding rule.
+    fn decided_by(&self) -> Option<usize> {
+        self.matched.last().copied().filter(|_| self.reason == Reason::Rule)
+    }
+}
+
+/// `drop: a rule decided, ip filter 4, line 5 (comment)`.
+pub(super) fn conclusion(verdict: Verdict, reason: Reason, rule: Option<String>) -> String {
+    let rule = rule.map(|rule| format!(", {rule}")).unwrap_or_default();
+    format!("{verdict}: {}{rule}", reason.sentence())
 }
 
 fn read<'f>(frame: &'f [u8], from: &impl Fn(Option<&Packet<'_>>) -> Side) -> Result<Packet<'f>, Reason> {

@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use hyper::Method;
 use knockplane_policy::packet::Side;
-use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -15,7 +14,7 @@ use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench::{Bench, Explained, Held, KernelJson, KernelVerdictJson, OTHER_FAMILY, side};
+use super::bench::{self, Bench, Explained, Held, KernelJson, KernelVerdictJson, OTHER_FAMILY, side};
 use super::capture::{Capture, CaptureRecord};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
@@ -96,13 +95,13 @@ pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result
             (sources::rules_of(file, &settings, json)?, settings, None)
         }
         None => {
-            let (rules, settings, lists) = sources::running(client).await?;
-            (rules, settings, Some(lists))
+            let running = sources::running(client).await?;
+            (sources::for_bench(&running.rules), running.settings, Some(running.lists))
         }
     };
     let fill = |bench: &mut Bench<'_>| {
         if let Some(lists) = &lists {
-            sources::put_all(lists, bench);
+            sources::put_all(&lists.entries, bench);
         }
         command.given.put(bench)
     };
@@ -117,9 +116,7 @@ pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result
             if json { document(single) } else { Ok(single.explained.text()) }
         }
         (None, Some(file)) => {
-            let broken = |why: String| Failed::new(Exit::Runtime, format!("{}: {why}", file.display()));
-            let capture = Capture::load(file).map_err(|error| broken(error.to_string()))?;
-            command.inside.check(&capture).map_err(|why| Failed::new(Exit::Usage, why))?;
+            let capture = command.inside.load(file)?;
             all(&capture, &command.inside, &rules, &settings, fill, json)
                 .map_err(|failed| Failed { message: format!("{}: {}", file.display(), failed.message), ..failed })
         }
@@ -241,8 +238,8 @@ impl Explained {
     /// `drop: a rule decided, ip filter 4, line 5 (comment)`.
     pub(super) fn conclusion(&self) -> String {
         let rule = self.decided_by.and_then(|position| self.rules.get(position));
-        let place = rule.map(|step| format!(", {}", named(step.number, step.line, &step.comment)));
-        conclude(self.verdict, self.reason) + &place.unwrap_or_default()
+        let named = rule.map(|step| named(step.number, step.line, &step.comment));
+        bench::conclusion(self.verdict, self.reason, named)
     }
 }
 
@@ -267,10 +264,6 @@ impl KernelJson {
             }
         }
     }
-}
-
-fn conclude(verdict: Verdict, reason: Reason) -> String {
-    format!("{verdict}: {}", reason.sentence())
 }
 
 /// The wall clock, for rules with a time of day.

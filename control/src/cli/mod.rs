@@ -1,6 +1,6 @@
 //! `knockctl`, the operator's tool: a command line, an answer as text or JSON, and a stable exit code for scripts.
 //!
-//! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work without a daemon. All other
+//! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain`, `export` and `plan` work without a daemon. All other
 //! commands send a request to the control process over its unix socket. Answers go to standard output, errors and warnings to
 //! standard error.
 //!
@@ -8,6 +8,7 @@
 //! |--------------|------|
 //! | `mod.rs`     | the command line, and the effect of each command |
 //! | `check/`     | offline checks of rule files |
+//! | `plan/`      | what an apply would change |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `replay.rs`  | runs a capture through rules |
@@ -45,6 +46,7 @@ mod input;
 mod list;
 mod output;
 mod packet;
+mod plan;
 mod print;
 mod replay;
 mod show;
@@ -77,6 +79,8 @@ use self::http::{Client, ControlError, ErrorMessage};
 pub(crate) use self::import::ImportedDoors;
 use self::output::{answer, complain};
 #[cfg(test)]
+pub(crate) use self::plan::Plan;
+#[cfg(test)]
 pub(crate) use self::replay::ReplayReport;
 #[cfg(test)]
 pub(crate) use self::test::Reports;
@@ -91,7 +95,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The operator's tool of knockplane.
 ///
 /// Exit codes: 0 done, 1 failed, 2 invalid command line, 3 invalid configuration or rules, 4 control process or dataplane
-/// unreachable, 5 not confirmed (see `apply --force`).
+/// unreachable, 5 not confirmed (see `apply --force`), or, by `plan`, that something would change.
 #[derive(Debug, Parser)]
 #[command(name = "knockctl", version)]
 struct Cli {
@@ -109,6 +113,11 @@ struct Cli {
 enum Command {
     /// Report errors and probable mistakes in rule files; needs no daemon
     Check(check::Check),
+    /// Show what would change if a rule file replaced the running rules; needs no daemon with --rules
+    ///
+    /// Rules that are added, removed, moved and changed; lints of `check` that appear and disappear; and, with --pcap, the packets
+    /// of a capture whose verdict would change. Exit codes: 0 nothing would change, 5 something would, 3 the rules are invalid.
+    Plan(plan::Command),
     /// Check a rule file with the settings of the dataplane, and replace the running rules by it
     ///
     /// If no rule would be left, or no way in from outside, the command asks for a confirmation on a terminal. Without a
@@ -335,6 +344,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
     let client = Client::new(socket);
     match command {
         Command::Check(command) => check::run(&command, json),
+        Command::Plan(command) => plan::run(&client, &command, json).await,
         Command::Apply(command) => apply::run(&client, &command, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,

@@ -15,8 +15,8 @@ use knockplane_policy::wire::Counter;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench::{Bench, Held, Judged};
-use super::capture::{Capture, CaptureRecord, Captured};
+use super::bench::{Bench, Decision, Held, Judged};
+use super::capture::{CaptureRecord, Captured};
 use super::explain::seconds;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
@@ -75,14 +75,8 @@ struct Decided {
     from: Side,
     /// The packet in one line; absent if rules did not evaluate the frame.
     packet: Option<String>,
-    verdict: Verdict,
-    reason: Reason,
-    /// The deciding rule.
-    rule: Option<RuleId>,
-    /// The number in `show rules`.
-    rule_number: Option<RuleNumber>,
-    /// The line in the rule file; `null` without a file.
-    line: Option<u32>,
+    #[serde(flatten)]
+    decision: Decision,
 }
 
 /// The counter of a rule.
@@ -105,8 +99,7 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
     let rules = sources::rules_of(&command.rules, &settings, json)?;
     let name = command.pcap.display();
     let broken = |why: String| Failed::new(Exit::Runtime, format!("{name}: {why}"));
-    let capture = Capture::load(&command.pcap).map_err(|error| broken(error.to_string()))?;
-    command.inside.check(&capture).map_err(|why| Failed::new(Exit::Usage, why))?;
+    let capture = command.inside.load(&command.pcap)?;
     if command.forwarded.as_deref().is_some_and(|file| is_same(file, &command.pcap)) {
         return Err(Failed::new(Exit::Usage, "--forwarded would overwrite the capture"));
     }
@@ -121,12 +114,11 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
         match record {
             Ok(CaptureRecord::Other(other)) => forwarded.extend(other.record),
             Ok(CaptureRecord::Packet(captured)) => {
-                bench.at(captured.at);
-                let judged = bench.judge(&captured.frame, |packet| command.inside.side(&captured, packet));
+                let judged = judge(&mut bench, &captured, &command.inside);
                 if judged.verdict == Verdict::Forward {
                     forwarded.extend(captured.record);
                 }
-                outcome.note(&captured, judged, begin, &rules, command.summary);
+                outcome.note(&captured, judged, begin, (!command.summary).then_some(&bench));
             }
             Err(error) => {
                 outcome.lists = bench.lists();
@@ -141,6 +133,17 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
         fs::write(file, forwarded).map_err(|error| failed(format!("it cannot be written: {error}")))?;
     }
     if json { document(outcome) } else { Ok(outcome.text()) }
+}
+
+/// Decides about a packet of a capture, with the clock of the capture.
+pub(super) fn judge(bench: &mut Bench<'_>, captured: &Captured<'_>, inside: &Inside) -> Judged {
+    bench.at(captured.at);
+    bench.judge(&captured.frame, |packet| inside.side(captured, packet))
+}
+
+/// The seconds from the first packet to this one.
+pub(super) fn since_first(captured: &Captured<'_>, first: Time) -> String {
+    seconds(Time::from_nanos(captured.at.as_nanos().saturating_sub(first.as_nanos())))
 }
 
 /// Whether both names refer to the same file.
@@ -171,7 +174,8 @@ impl ReplayReport {
         }
     }
 
-    fn note(&mut self, captured: &Captured<'_>, judged: Judged, first: Time, rules: &RuleSet, summary: bool) {
+    /// Counts a packet. Adds its verdict if the bench is given.
+    fn note(&mut self, captured: &Captured<'_>, judged: Judged, first: Time, bench: Option<&Bench<'_>>) {
         match judged.verdict {
             Verdict::Forward => self.forwarded += 1,
             Verdict::Drop => self.dropped += 1,
@@ -186,23 +190,14 @@ impl ReplayReport {
         if let (Reason::ChainDefault, Some(chain)) = (judged.reason, judged.chain) {
             add(&mut self.chain_defaults[chain as usize].counter);
         }
-        if summary {
-            return;
-        }
-        let decided = judged.matched.last().filter(|_| judged.reason == Reason::Rule);
-        let rule = decided.map(|index| &rules.rules[*index]);
-        let rule_number = decided.map(|index| self.rules[*index].number);
+        let Some(bench) = bench else { return };
         self.packets.push(Decided {
             number: captured.number,
             time: rfc_3339(captured.at),
-            since_first: seconds(Time::from_nanos(captured.at.as_nanos().saturating_sub(first.as_nanos()))),
+            since_first: since_first(captured, first),
             from: judged.from,
+            decision: bench.decision(&judged),
             packet: judged.packet,
-            verdict: judged.verdict,
-            reason: judged.reason,
-            rule: rule.map(|rule| rule.id.clone()),
-            rule_number,
-            line: rule.and_then(|rule| json::line(rule.line)),
         });
     }
 
@@ -231,10 +226,10 @@ impl ReplayReport {
                 packet.number.to_string(),
                 packet.since_first.clone(),
                 packet.from.to_string(),
-                packet.verdict.to_string(),
-                packet.reason.to_string(),
-                packet.rule_number.map(|number| number.to_string()).unwrap_or_default(),
-                packet.line.map(line).unwrap_or_default(),
+                packet.decision.verdict.to_string(),
+                packet.decision.reason.to_string(),
+                packet.decision.rule_number.map(|number| number.to_string()).unwrap_or_default(),
+                packet.decision.line.map(line).unwrap_or_default(),
                 packet.packet.clone().unwrap_or_default(),
             ]);
         }

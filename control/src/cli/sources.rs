@@ -1,7 +1,7 @@
 //! The rules, settings and lists for the evaluation of packets: from files and the command line, or from the running
 //! dataplane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire;
 
 use super::bench::Bench;
-use super::capture::{Capture, CaptureRecord, Captured, Other};
+use super::capture::{Capture, CaptureError, CaptureRecord, Captured, Other};
 use super::http::Client;
 use super::output::complain;
 use super::table::printable;
@@ -83,9 +83,9 @@ impl Given {
     }
 }
 
-/// Adds the entries of an answer of the dataplane to the lists of a bench.
-pub(super) fn put_all(lists: &wire::ListPage, bench: &mut Bench<'_>) {
-    for entry in &lists.entries {
+/// Adds entries of the dataplane to the lists of a bench.
+pub(super) fn put_all<'e>(entries: impl IntoIterator<Item = &'e wire::ListEntry>, bench: &mut Bench<'_>) {
+    for entry in entries {
         put(entry, bench);
     }
 }
@@ -137,8 +137,16 @@ impl Inside {
         if is_inside { Side::Inside } else { Side::Outside }
     }
 
+    /// Reads a capture, and checks that it has all named interfaces.
+    pub(super) fn load(&self, file: &Path) -> Result<Capture, Failed> {
+        let broken = |error: CaptureError| Failed::new(Exit::Runtime, format!("{}: {error}", file.display()));
+        let capture = Capture::load(file).map_err(broken)?;
+        self.check(&capture).map_err(|why| Failed::new(Exit::Usage, why))?;
+        Ok(capture)
+    }
+
     /// Checks that the capture has all named interfaces.
-    pub(super) fn check(&self, capture: &Capture) -> Result<(), String> {
+    fn check(&self, capture: &Capture) -> Result<(), String> {
         let mut missing: Vec<_> = self
             .inside
             .iter()
@@ -171,23 +179,33 @@ impl Inside {
 /// The rules of a file, if they are valid.
 pub(super) fn rules_of(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
     let rules = check::one(file, settings, json)?;
-    if let Some(note) = unknown_lists(&rules) {
-        complain(note);
-    }
+    note_unknown_lists(&[&rules], |_, _| false);
     Ok(rules)
 }
 
+/// Prints a note if lists contain host names whose addresses are not known. `is_known` gets a list and a name.
+pub(super) fn note_unknown_lists(rules: &[&RuleSet], is_known: impl Fn(&str, &str) -> bool) {
+    if let Some(note) = unknown_lists(rules, is_known) {
+        complain(note);
+    }
+}
+
 /// A note that lists contain host names, which are not resolved offline; `None` if no list contains one.
-fn unknown_lists(rules: &RuleSet) -> Option<String> {
-    let mut lists = BTreeMap::<&str, Vec<&str>>::new();
-    for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
-        if let EntryAddress::Name(name) = &entry.address {
-            lists.entry(&entry.list).or_default().push(name);
+fn unknown_lists(rules: &[&RuleSet], is_known: impl Fn(&str, &str) -> bool) -> Option<String> {
+    let mut lists = BTreeMap::<&str, BTreeSet<&str>>::new();
+    for entry in rules.iter().flat_map(|rules| &rules.address_lists).filter(|entry| !entry.disabled) {
+        if let EntryAddress::Name(name) = &entry.address
+            && !is_known(&entry.list, name)
+        {
+            lists.entry(&entry.list).or_default().insert(name);
         }
     }
     let lists: Vec<_> = lists
         .into_iter()
-        .map(|(list, names)| format!("`{}` ({})", printable(list), printable(&names.join(", "))))
+        .map(|(list, names)| {
+            let names: Vec<_> = names.into_iter().collect();
+            format!("`{}` ({})", printable(list), printable(&names.join(", ")))
+        })
         .collect();
     (!lists.is_empty()).then(|| {
         format!(
@@ -206,13 +224,27 @@ pub(super) fn settings_of(config: Option<&Path>) -> Result<Settings, Failed> {
 }
 
 /// The running rules, settings and list entries.
-pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire::ListPage), Failed> {
+pub(super) struct Running {
+    /// The origin of the rules.
+    pub(super) source: String,
+    pub(super) rules: RuleSet,
+    pub(super) settings: Settings,
+    pub(super) lists: wire::ListPage,
+}
+
+/// Running rules without their entries with a timeout, which are among the list entries unless they have expired.
+pub(super) fn for_bench(running: &RuleSet) -> RuleSet {
+    let mut rules = running.clone();
+    rules.address_lists.retain(|entry| entry.timeout.is_none());
+    rules
+}
+
+/// Requests the running rules, settings and list entries.
+pub(super) async fn running(client: &Client) -> Result<Running, Failed> {
     let status: wire::DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
-    let mut rules: wire::RunningRules = decode(&client.get("/api/v1/rules").await?)?;
+    let wire::RunningRules { source, rules, .. } = decode(&client.get("/api/v1/rules").await?)?;
     let lists = list::entries(client, ListQuery::default(), usize::MAX).await?;
-    // Entries with a timeout are among the list entries, unless they have expired.
-    rules.rules.address_lists.retain(|entry| entry.timeout.is_none());
-    Ok((rules.rules, status.settings, lists))
+    Ok(Running { source, rules, settings: status.settings, lists })
 }
 
 #[cfg(test)]
@@ -223,10 +255,12 @@ mod tests {
 
     #[test]
     fn lists_with_host_names_are_said_to_be_unknown_offline() {
-        let note = |text: &str| unknown_lists(&rsc::read(text.as_bytes()).rules);
+        let note =
+            |text: &str| unknown_lists(&[&rsc::read(text.as_bytes()).rules], |_, name| name == "known.example.net");
         let menu = "/ip firewall address-list\nadd list=a address=one.example.net\nadd list=a address=192.0.2.1\n";
         let told = note(&format!("{menu}add list=b address=two.example.net disabled=yes\n")).expect("a note");
         assert!(told.contains("`a` (one.example.net)") && !told.contains("two"), "{told}");
+        assert_eq!(note("/ip firewall address-list\nadd list=a address=known.example.net\n"), None);
         assert_eq!(note("/ip firewall address-list\nadd list=a address=192.0.2.1\n"), None);
     }
 

@@ -32,37 +32,37 @@ fn troubles_become_exit_codes() {
 }
 
 /// Standard output, or the error, of a command that needs no daemon.
-fn knockctl(arguments: &[&str]) -> Result<String, Failed> {
+pub(super) fn knockctl(arguments: &[&str]) -> Result<String, Failed> {
     let cli = Cli::try_parse_from(["knockctl", "--socket", "/nonexistent"].iter().chain(arguments)).unwrap();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(cli))
 }
 
-fn config(name: &str) -> String {
+pub(super) fn config(name: &str) -> String {
     format!("{}/../configs/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// A file in a temporary folder.
-struct Kept(tempfile::TempDir);
+pub(super) struct Kept(tempfile::TempDir);
 
 impl Kept {
-    fn new(content: &[u8]) -> Kept {
+    pub(super) fn new(content: &[u8]) -> Kept {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), content).unwrap();
         Kept(dir)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 }
 
 /// The frame of a packet, as a record: seconds, fraction, bytes.
-fn frame(text: &str) -> Vec<u8> {
+pub(super) fn frame(text: &str) -> Vec<u8> {
     packet::describe(text).unwrap().frame
 }
 
 /// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet after the door has closed.
-fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
+pub(super) fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
     let mac = [2, 0, 0, 0, 0, 1];
     let (request, ends) = ([0, 1, 8, 0, 6, 4, 0, 1], [198, 51, 100, 7, 0, 0, 0, 0, 0, 0, 203, 0, 113, 5]);
     let arp = [&[0xff; 6][..], &mac, &[0x08, 0x06], &request, &mac, &ends].concat();
@@ -77,7 +77,7 @@ fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
     ]
 }
 
-fn borrowed(packets: &[(u32, u32, Vec<u8>)]) -> Vec<(u32, u32, &[u8])> {
+pub(super) fn borrowed(packets: &[(u32, u32, Vec<u8>)]) -> Vec<(u32, u32, &[u8])> {
     packets.iter().map(|(seconds, fraction, frame)| (*seconds, *fraction, &frame[..])).collect()
 }
 
@@ -370,7 +370,7 @@ fn lists_can_come_from_what_show_lists_printed() {
 }
 
 /// Standard output, or the error, of a command that sends requests to a control process with these answers.
-fn asking(answers: axum::Router, arguments: &[&str]) -> Result<String, Failed> {
+pub(super) fn asking(answers: axum::Router, arguments: &[&str]) -> Result<String, Failed> {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control.sock");
     let all = [&["knockctl", "--socket", socket.to_str().unwrap()], arguments].concat();
@@ -417,7 +417,9 @@ fn rules_that_nobody_can_run_are_applied_as_disabled_ones_or_not_at_all() {
     let (refused, sent) = apply(&[], text, Settings::default());
     assert_eq!((refused.unwrap_err().exit, sent), (Exit::Invalid, None));
     let (applied, sent) = apply(&["--allow-invalid", "--force"], text, Settings::default());
-    assert_eq!(applied.unwrap(), "generation 2 runs, 2 rules\n");
+    let text = "generation 2 runs, 2 rules\n\
+        rules: 2 added, 1 removed, 0 moved, 0 changed; lints: 0 added, 2 gone\n";
+    assert_eq!(applied.unwrap(), text);
     let rules = sent.unwrap().rules.unwrap().rules;
     assert!(rules[0].disabled && rules[0].invalid.is_some() && !rules[1].disabled, "{rules:?}");
 }
@@ -433,8 +435,12 @@ fn what_closes_the_last_way_in_is_forced_or_not_applied() {
     {
         assert!(refused.message.contains(said), "{}", refused.message);
     }
-    let (applied, sent) = apply(&["--force"], text, Settings::default());
-    assert!(applied.is_ok() && sent.is_some());
+    let (applied, sent) = apply(&["--force", "--json"], text, Settings::default());
+    let applied = applied.unwrap();
+    assert_valid("apply", &applied);
+    let applied: serde_json::Value = serde_json::from_str(&applied).unwrap();
+    assert_eq!((&applied["changes"]["rules_added"], &applied["changes"]["rules_moved"]), (&1.into(), &0.into()));
+    assert!(sent.is_some());
 }
 
 #[test]

@@ -18,6 +18,25 @@ pub(crate) struct AppliedJson {
     pub(crate) patterns: usize,
     /// Host names in the lists of the generation that could not be resolved before it ran.
     pub(crate) unresolved: Vec<UnresolvedJson>,
+    /// The changes from the rules that ran before; `null` if these could not be read.
+    pub(crate) changes: Option<ChangeCountsJson>,
+}
+
+/// Numbers of changes, which `knockctl plan` shows one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct ChangeCountsJson {
+    pub(crate) rules_added: usize,
+    pub(crate) rules_removed: usize,
+    /// Rules with another place among the rules of their chain.
+    pub(crate) rules_moved: usize,
+    /// Rules with another comment, or that were disabled or enabled.
+    pub(crate) rules_changed: usize,
+    /// Commands of menus without rules, such as entries of address lists.
+    pub(crate) other_menus_added: usize,
+    pub(crate) other_menus_removed: usize,
+    /// Lints of `knockctl check`.
+    pub(crate) lints_added: usize,
+    pub(crate) lints_gone: usize,
 }
 
 /// A host name that could not be resolved.
@@ -30,13 +49,14 @@ pub(crate) struct UnresolvedJson {
     pub(crate) reason: String,
 }
 
-impl From<messages::Applied> for AppliedJson {
-    fn from(messages::Applied { generation, rules, patterns, unresolved }: messages::Applied) -> Self {
+impl AppliedJson {
+    pub(crate) fn new(applied: messages::Applied, changes: Option<ChangeCountsJson>) -> Self {
+        let messages::Applied { generation, rules, patterns, unresolved } = applied;
         let unresolved = unresolved.into_iter().map(|messages::Unresolved { name, reason }| {
             let wire::HostName { family, name } = name;
             UnresolvedJson { family, name, reason }
         });
-        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect() }
+        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect(), changes }
     }
 }
 

@@ -56,6 +56,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("list-flush", of::<changes::FlushedJson>("knockctl --json list flush")),
         ("list-import", of::<changes::ImportedJson>("knockctl --json list import")),
         ("list-remove", of::<changes::RemovedJson>("knockctl --json list remove")),
+        ("plan", of::<cli::Plan>("knockctl --json plan")),
         ("reload", of::<changes::ReloadedJson>("knockctl --json reload")),
         ("replay", of::<cli::ReplayReport>("knockctl --json replay")),
         ("show-connections", of::<connections::ConnectionsJson>("knockctl --json show connections")),

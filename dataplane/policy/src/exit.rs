@@ -9,7 +9,7 @@
 /// | 2    | invalid command line | invalid command line | invalid command line or profile |
 /// | 3    | invalid configuration or rules | invalid configuration or rules | |
 /// | 4    | | no answer from the control process or the dataplane | |
-/// | 5    | | not confirmed | |
+/// | 5    | | not confirmed; `plan`: something would change | |
 ///
 /// `knockplane-dataplane --doctor` and `knockctl doctor` report the state of the host: 0 the filter works, 1 it works, with
 /// warnings, 3 it cannot work. With `--then`, `knocker` ends with the exit code of the command.
@@ -25,7 +25,8 @@ pub enum Exit {
     Invalid = 3,
     /// The control process or the dataplane does not answer.
     Unreachable = 4,
-    /// The change would close the last way in, and the operator did not confirm it.
+    /// The change needs a confirmation: `apply` would close the last way in, and the operator did not confirm that; or `plan`
+    /// reports changes.
     Unconfirmed = 5,
 }
 

@@ -42,9 +42,9 @@ pub(super) struct Findings {
     pub(super) errors: Vec<String>,
     /// The section of the configuration about interfaces, with the names that are in none of its lists as comments.
     pub(super) interfaces: Option<String>,
-    /// Whether there is a lint that `--deny-lints` denies.
+    /// The lints about rules and doors, without places.
     #[serde(skip)]
-    pub(super) denied_lints: bool,
+    pub(super) all_lints: Vec<Lint>,
 }
 
 impl Findings {
@@ -61,11 +61,11 @@ impl Findings {
             if how.lints {
                 let is_of_door = |lint: &Lint| matches!(lint.subject, Subject::Door(_));
                 let all = lint::lint(&rules, how.settings);
-                findings.denied_lints = all.iter().any(|lint| lint.code.is_denied());
-                let (doors, lints) = all.into_iter().partition::<Vec<_>, _>(is_of_door);
+                let (doors, lints) = all.iter().partition::<Vec<_>, _>(|lint| is_of_door(lint));
                 let nowhere = |finding| Finding { file: "the configuration".to_owned(), line: 0, column: 0, ..finding };
                 findings.doors = doors.iter().map(|lint| nowhere(places.lint(lint))).collect();
                 findings.lints = lints.iter().map(|lint| places.lint(lint)).collect();
+                findings.all_lints = all;
             }
         } else {
             findings.problems = reading.problems.iter().cloned().map(Finding::from).collect();
@@ -138,6 +138,13 @@ impl Findings {
         all.sort_by_key(|finding| (finding.span.start, finding.span.end));
         all
     }
+}
+
+/// A lint without its place in the text. `rule` is the number of its rule.
+pub(in crate::cli) fn of_lint(lint: &Lint, rule: Option<RuleNumber>) -> Finding {
+    let finding = Finding::new(Severity::Warning, lint.code.number(), 0..0, printable(&lint.sentence));
+    let also = lint.also.as_ref().map(|also| Also { span: 0..0, line: also.line, what: printable(&also.what) });
+    Finding { rule, also, line: lint.line, column: 0, ..finding.remedy(printable(&lint.remedy)) }
 }
 
 /// The warnings of the reader.
@@ -247,16 +254,14 @@ impl<'s> Places<'s> {
                 self.span(place.and_then(|at| self.reading.pattern_spans.get(at)), property)
             }
         };
-        let finding = Finding::new(Severity::Warning, lint.code.number(), span, printable(&lint.sentence));
-        let also = lint.also.as_ref().map(|also| Also {
-            span: self.rule(&also.rule, None),
-            line: also.line,
-            what: printable(&also.what),
-        });
         let rule = match &lint.subject {
             Subject::Rule(id) => self.number(id),
             Subject::Door(_) | Subject::Pattern(_) => None,
         };
-        Finding { rule, also, ..finding.remedy(printable(&lint.remedy)) }
+        let mut finding = Finding { span, ..of_lint(lint, rule) };
+        if let (Some(also), Some(of_lint)) = (&mut finding.also, &lint.also) {
+            also.span = self.rule(&of_lint.rule, None);
+        }
+        finding
     }
 }

@@ -6,7 +6,7 @@
 //! | `findings.rs`  | the findings about a file with their places |
 //! | `settings.rs`  | the settings for the checks |
 
-mod findings;
+pub(super) mod findings;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use knockplane_limits::input::RULES;
+use knockplane_policy::lint::Lint;
 use knockplane_policy::rsc::{self, Finding, Reading, Severity, SkippedMenu};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
@@ -95,7 +96,8 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         let judgement = match CheckedFile::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
-                judgement.denied = judgement.valid && check.deny_lints && judgement.findings.denied_lints;
+                let denied = judgement.findings.all_lints.iter().any(|lint| lint.code.is_denied());
+                judgement.denied = judgement.valid && check.deny_lints && denied;
                 judgement.valid &= !judgement.denied;
                 if !json {
                     complain(judgement.report(&source.text, color()));
@@ -201,11 +203,16 @@ impl CheckedFile {
 
     /// The rules, if they are valid. The findings are printed unless the output is JSON.
     pub(super) fn rules(&self, how: &How<'_>, json: bool) -> Result<RuleSet, Failed> {
+        self.rules_and_lints(how, json).map(|(rules, _)| rules)
+    }
+
+    /// As [`CheckedFile::rules`], with the lints if they are reported.
+    pub(super) fn rules_and_lints(&self, how: &How<'_>, json: bool) -> Result<(RuleSet, Vec<Lint>), Failed> {
         let (judgement, rules) = self.judge(how);
         if !json {
             complain(judgement.report(&self.text, color()));
         }
-        if judgement.valid { Ok(rules) } else { Err(failed(vec![judgement], json)) }
+        if judgement.valid { Ok((rules, judgement.findings.all_lints)) } else { Err(failed(vec![judgement], json)) }
     }
 
     fn judge(&self, how: &How<'_>) -> (Judgement, RuleSet) {

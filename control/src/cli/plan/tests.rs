@@ -1,0 +1,263 @@
+use knockplane_policy::packet::Family;
+use knockplane_policy::rule::{Action, Rule, RuleId};
+use serde_json::Value;
+
+use super::super::capture::sample;
+use super::super::tests::{Kept, borrowed, frame, knockctl, knocks};
+use super::*;
+use crate::json::schema::assert_valid;
+
+const OLD: &str = "\
+/ip firewall address-list
+add list=office address=192.0.2.0/24
+/ip firewall filter
+add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list address-list=temporary address-list-timeout=10s
+add chain=input protocol=tcp dst-port=4321 src-address-list=temporary action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=1m
+add chain=input src-address-list=secured action=accept comment=\"who knocked\"
+add chain=input protocol=icmp action=accept
+add chain=input action=drop
+";
+
+/// One rule is added, one removed, one moved (and makes another unreachable), and one has another comment.
+const NEW: &str = "\
+/ip firewall address-list
+add list=office address=198.51.100.0/24
+/ip firewall filter
+add chain=input src-address-list=secured action=accept comment=\"sources that knocked\"
+add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list address-list=temporary address-list-timeout=10s
+add chain=input protocol=tcp dst-port=4321 src-address-list=temporary action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=1m
+add chain=input protocol=tcp dst-port=22 src-address=192.0.2.0/24 action=accept
+add chain=input action=drop
+add chain=input action=drop disabled=no log=yes
+";
+
+/// The text of `plan` with these two files, and its exit code.
+fn plan(old: &str, new: &str, more: &[&str]) -> (String, Exit) {
+    let dir = tempfile::tempdir().unwrap();
+    let [old_file, new_file] = ["old.rsc", "new.rsc"].map(|name| dir.path().join(name).display().to_string());
+    std::fs::write(&old_file, old).unwrap();
+    std::fs::write(&new_file, new).unwrap();
+    let result = knockctl(&[&["plan", &new_file, "--rules", &old_file], more].concat());
+    let without_folder = |text: String| text.replace(&format!("{}/", dir.path().display()), "");
+    match result {
+        Ok(text) => (without_folder(text), Exit::Ok),
+        Err(failed) if failed.exit == Exit::Unconfirmed => {
+            assert_eq!(failed.message, "", "the plan is no failure");
+            (without_folder(failed.output), failed.exit)
+        }
+        Err(failed) => (without_folder(format!("{}\n{}", failed.message, failed.output)), failed.exit),
+    }
+}
+
+fn json(text: &str) -> Value {
+    assert_valid("plan", text);
+    serde_json::from_str(text).unwrap()
+}
+
+fn capture() -> Kept {
+    Kept::new(&sample::pcap(false, false, 1, &borrowed(&knocks())))
+}
+
+#[test]
+fn every_change_is_told() {
+    let capture = capture();
+    let file = capture.path("file");
+    let more = ["--pcap", &file, "--inside", "203.0.113.0/24"];
+    let (text, exit) = plan(OLD, NEW, &more);
+    assert_eq!(exit, Exit::Unconfirmed);
+    insta::assert_snapshot!("plan", text);
+    let (text, exit) = plan(OLD, NEW, &[&more[..], &["--json"]].concat());
+    assert_eq!(exit, Exit::Unconfirmed);
+    json(&text);
+    insta::assert_snapshot!("plan_json", text);
+}
+
+#[test]
+fn the_same_rules_change_nothing() {
+    let capture = capture();
+    let file = capture.path("file");
+    let lines_differ = format!("# a comment\n\n{OLD}");
+    for more in [&[][..], &["--pcap", &file]] {
+        let (text, exit) = plan(OLD, &lines_differ, more);
+        assert!(exit == Exit::Ok && text.ends_with("\nnothing would change\n"), "{text}");
+        let (text, exit) = plan(OLD, &lines_differ, &[more, &["--json"]].concat());
+        let plan = json(&text);
+        assert_eq!((exit, &plan["would_change"]), (Exit::Ok, &false.into()));
+        assert_eq!(plan["verdicts"].is_null(), more.is_empty());
+    }
+}
+
+#[test]
+fn rows_beyond_the_limit_are_counted_and_json_has_all() {
+    let old = "/ip firewall filter\nadd chain=input action=drop\n";
+    let new: String = (1..=30).map(|port| format!("add chain=input protocol=tcp dst-port={port}\n")).collect();
+    let new = format!("/ip firewall filter\n{new}add chain=input action=drop\n");
+    let packets: Vec<_> =
+        (1..=30).map(|port| (1_700_000_000, port, frame(&format!("tcp 192.0.2.1 > 203.0.113.5:{port}")))).collect();
+    let capture = Kept::new(&sample::pcap(false, false, 1, &borrowed(&packets)));
+    let file = capture.path("file");
+    let (text, _) = plan(old, &new, &["--pcap", &file, "--limit", "7"]);
+    assert!(text.contains("rules: 30 added, 0 removed, 0 moved, 0 changed\n"), "{text}");
+    assert!(text.contains("verdicts: 30 of 30 packets would change\n"), "{text}");
+    assert_eq!(text.matches("23 more; --limit shows more, and --json all\n").count(), 2, "{text}");
+    assert_eq!((text.matches("\nadded   ip filter").count(), text.matches("\npacket ").count()), (7, 7), "{text}");
+    let (text, _) = plan(old, &new, &["--pcap", &file, "--limit", "0"]);
+    assert_eq!(text.matches("30 more; --limit").count(), 2, "{text}");
+    let (text, _) = plan(old, &new, &["--pcap", &file, "--limit", "7", "--json"]);
+    let plan = json(&text);
+    let number = |part: &Value| part.as_array().unwrap().len();
+    assert_eq!((number(&plan["rules"]["added"]), number(&plan["verdicts"]["changed"])), (30, 30));
+}
+
+#[test]
+fn a_line_of_another_menu_is_a_change() {
+    let rules = "/ip firewall filter\nadd chain=input action=drop\n";
+    for (menu, line) in [
+        ("/ip firewall address-list", "add address=192.0.2.1 list=a"),
+        ("/ip firewall layer7-protocol", "add name=p regexp=\"^open\""),
+        ("/ip firewall connection tracking", "set udp-timeout=10s"),
+        ("/interface list", "add name=WAN"),
+        ("/ip address", "add address=192.0.2.1/24 interface=ether1"),
+    ] {
+        let more = format!("{rules}{menu}\n{line}\n");
+        for (old, new, what) in [(rules, more.as_str(), "added"), (more.as_str(), rules, "removed")] {
+            let (text, exit) = plan(old, new, &["--json"]);
+            let commands = &json(&text)["other_menus"][what];
+            assert_eq!((exit, commands[0]["menu"].as_str()), (Exit::Unconfirmed, Some(menu)), "{text}");
+            assert_eq!(commands[0]["command"].as_str().unwrap(), line.replace("\\\"", "\""), "{text}");
+        }
+        assert_eq!(plan(&more, &more, &[]).1, Exit::Ok, "{menu}");
+    }
+    let [one, other] = ["1\nadd list=a address=192.0.2.2\n", "2\nadd list=a address=192.0.2.1\n"]
+        .map(|rest| format!("/ip firewall address-list\nadd list=a address=192.0.2.{rest}"));
+    assert_eq!(plan(&one, &other, &[]).1, Exit::Ok, "the order of entries has no meaning");
+}
+
+#[test]
+fn lints_are_compared_without_their_lines() {
+    let old = "/ip firewall filter\nadd chain=input action=drop\nadd chain=input protocol=tcp\n";
+    let moved_down = old.replace("filter\n", "filter\n# one\n# two\n");
+    assert_eq!(plan(old, &moved_down, &[]).1, Exit::Ok);
+    let fixed = "/ip firewall filter\nadd chain=input action=drop\n";
+    for (from, to, what, other, line) in [(old, fixed, "gone", "added", 3), (fixed, old, "added", "gone", 3)] {
+        let (text, _) = plan(from, to, &["--json"]);
+        let lints = json(&text)["lints"].take();
+        assert_eq!((&lints[what][0]["code"], &lints[what][0]["line"]), (&"K001".into(), &line.into()), "{text}");
+        assert_eq!(lints[other].as_array().map(Vec::len), Some(0), "{text}");
+    }
+}
+
+#[test]
+fn rules_of_doors_count_and_lints_of_doors_stay() {
+    let config = Kept::new(b"[[door]]\nname = 'ssh'\nknock = ['tcp/7000']\nopens = ['tcp/22']\n");
+    let with_doors = ["--config", &config.path("file")];
+    let rules = "/ip firewall filter\nadd chain=input action=drop\n";
+    assert_eq!(plan(rules, rules, &with_doors).1, Exit::Ok);
+    let (text, _) = plan(rules, &rules.replace("drop", "reject"), &with_doors);
+    assert!(text.contains("rules: 1 added, 1 removed, 0 moved, 0 changed"), "{text}");
+    assert!(text.contains("lints: 0 added, 0 gone"), "{text}");
+    let filled = "/ip firewall filter\nadd chain=input action=add-src-to-address-list address-list=door-ssh\n";
+    assert_eq!(plan(rules, filled, &with_doors).1, Exit::Invalid);
+}
+
+#[test]
+fn what_cannot_be_compared_is_told_with_its_file() {
+    let good = "/ip firewall filter\nadd chain=input action=drop\n";
+    let bad = "/ip firewall filter\nadd chain=input dst-port=X action=drop\n";
+    let marked = "/ip firewall filter\nadd chain=input packet-mark=video\nadd chain=input action=drop\n";
+    for bad in [bad, marked] {
+        for (old, new, name) in [(good, bad, "new.rsc"), (bad, good, "old.rsc")] {
+            let (text, exit) = plan(old, new, &["--json"]);
+            assert_eq!(exit, Exit::Invalid);
+            let document: Value =
+                serde_json::from_str(text.split_once("\n{").map(|(_, rest)| format!("{{{rest}")).as_deref().unwrap())
+                    .unwrap();
+            let place = document["error"]["where"].as_str().unwrap();
+            assert!(place.contains(&format!("{name}:2:")), "{place}");
+        }
+    }
+    assert_eq!(plan(marked, good, &["--allow-invalid"]).1, Exit::Unconfirmed);
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        std::fs::write(dir.path().join(name), content).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let rules = file("good.rsc", good.as_bytes());
+    let exit = |arguments: &[&str]| knockctl(&[&["plan"], arguments].concat()).unwrap_err();
+    let failed = exit(&["/nonexistent.rsc", "--rules", &rules]);
+    assert!(
+        failed.exit == Exit::Invalid && failed.message.starts_with("/nonexistent.rsc is not valid: "),
+        "{failed:?}"
+    );
+    let failed = exit(&[&rules, "--rules", "/nonexistent.rsc"]);
+    assert!(
+        failed.exit == Exit::Invalid && failed.message.starts_with("/nonexistent.rsc is not valid: "),
+        "{failed:?}"
+    );
+    assert_eq!(exit(&["-", "--rules", "-"]).exit, Exit::Usage);
+    assert_eq!(exit(&[&rules]).exit, Exit::Unreachable, "without old rules the running ones are requested");
+
+    let whole = sample::pcap(false, false, 1, &borrowed(&knocks()));
+    let captures = [
+        ("/nonexistent.pcap".to_owned(), "it cannot be read"),
+        (file("none.pcap", b""), "it is too short"),
+        (file("text.pcap", good.as_bytes()), "neither pcap nor pcapng"),
+        (file("empty.pcap", &sample::pcap(false, false, 1, &[])), "the capture has no packets"),
+        (
+            file("empty.pcapng", &[sample::section(), sample::interface("wan", 9)].concat()),
+            "the capture has no packets",
+        ),
+        (file("cut.pcap", &whole[..whole.len() - 1]), "packet 6: the file ends in the middle of it"),
+    ];
+    for (capture, why) in &captures {
+        let failed = exit(&[&rules, "--rules", &rules, "--pcap", capture]);
+        assert_eq!(failed.exit, Exit::Runtime);
+        assert!(failed.message.starts_with(capture.as_str()) && failed.message.contains(why), "{}", failed.message);
+    }
+    let (cut, _) = captures.last().unwrap();
+    let open = file("open.rsc", b"/ip firewall filter\nadd chain=input\n");
+    let failed = exit(&[&rules, "--rules", &open, "--pcap", cut, "--json"]);
+    let told = json(&failed.output);
+    assert!(failed.exit == Exit::Runtime && told["error"]["code"] == "failed", "{told}");
+    assert_eq!(
+        (&told["verdicts"]["packets"], &told["verdicts"]["changed"][0]["number"]),
+        (&5.into(), &2.into()),
+        "{told}"
+    );
+
+    for alone in [&["--inside", "192.0.2.0/24"][..], &["--in-list", "a=192.0.2.1"], &["--lists", "x"]] {
+        let parsed = clap::Parser::try_parse_from([&["knockctl", "plan", "a"], alone].concat());
+        let error = parsed.map(|_: super::super::Cli| ()).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("--pcap"), "{error}");
+    }
+}
+
+#[test]
+fn entries_at_the_start_count_for_both() {
+    let open = "/ip firewall filter\nadd chain=input src-address-list=a\nadd chain=input action=drop\n";
+    let wide = "/ip firewall filter\nadd chain=input src-address-list=a\nadd chain=input src-address-list=b\nadd chain=input action=drop\n";
+    let capture = Kept::new(&sample::pcap(false, false, 1, &borrowed(&knocks()[1..2])));
+    let file = capture.path("file");
+    let changed = |more: &[&str]| {
+        let (text, _) = plan(open, wide, &[&["--json", "--pcap", &file], more].concat());
+        json(&text)["verdicts"]["changed"].as_array().unwrap().len()
+    };
+    assert_eq!(changed(&[]), 0);
+    assert_eq!(changed(&["--in-list", "b=198.51.100.7"]), 1);
+    assert_eq!(changed(&["--in-list", "b=198.51.100.7", "--in-list", "a=198.51.100.7"]), 0);
+}
+
+/// Ids are short hashes: two rules of two files can have the same id.
+#[test]
+fn rules_that_differ_are_not_the_same_because_of_their_ids() {
+    let rule = |action: Action| Rule { id: RuleId("0a1b2c3d".to_owned()), ..Rule::new(Family::Ipv4, "input", action) };
+    let set = |action: Action| RuleSet { rules: vec![rule(action)], ..RuleSet::default() };
+    let settings = Settings::default();
+    let (one, other) = (set(Action::Accept), set(Action::Drop));
+    let changes = Changes::of(&Linted::new("a", &one, &settings), &Linted::new("b", &other, &settings));
+    let counts = changes.counts();
+    assert_eq!((counts.rules_added, counts.rules_removed, counts.rules_changed), (1, 1, 0));
+}

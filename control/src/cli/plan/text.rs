@@ -1,0 +1,148 @@
+//! The text of a plan. Each part begins with its numbers; rows beyond the limit are counted.
+
+use knockplane_policy::rsc::Finding;
+
+use super::Plan;
+use super::changes::{Changes, MenuCommand, PlannedRule, PropertyChange};
+use super::verdicts::{CaptureVerdicts, ChangedPacket, Outcome};
+use crate::cli::table::Align::{Left, Right};
+use crate::cli::table::{Columns, count, line, printable, wrapped};
+use crate::json::changes::ChangeCountsJson;
+
+/// The indentation of continuation lines.
+const INDENT: &str = "    ";
+
+/// The plan, with at most `limit` rows in each part.
+pub(super) fn text(plan: &Plan, limit: usize) -> String {
+    let mut text = wrapped(&format!("old: {}", printable(&plan.old)), INDENT);
+    text += &wrapped(&format!("new: {}", printable(&plan.new)), INDENT);
+    text += &changes(&plan.changes, limit);
+    text += &match &plan.verdicts {
+        Some(verdicts) => packets(verdicts, limit),
+        None => "\nverdicts: not compared; --pcap FILE compares those on a capture\n".to_owned(),
+    };
+    if !plan.would_change {
+        text += "\nnothing would change\n";
+    }
+    text
+}
+
+/// The numbers of changes, as `apply` prints them.
+pub(in crate::cli) fn counts(counts: &ChangeCountsJson) -> String {
+    let menus = match (counts.other_menus_added, counts.other_menus_removed) {
+        (0, 0) => String::new(),
+        (added, removed) => format!("; other menus: {added} added, {removed} removed"),
+    };
+    format!("{}{menus}; lints: {} added, {} gone\n", of_rules(counts), counts.lints_added, counts.lints_gone)
+}
+
+fn of_rules(counts: &ChangeCountsJson) -> String {
+    let ChangeCountsJson { rules_added, rules_removed, rules_moved, rules_changed, .. } = counts;
+    format!("rules: {rules_added} added, {rules_removed} removed, {rules_moved} moved, {rules_changed} changed")
+}
+
+fn changes(changes: &Changes, limit: usize) -> String {
+    let counts = changes.counts();
+    let mut text = format!("\n{}\n", of_rules(&counts)) + &rules(changes, limit);
+    let menus = [(&changes.other_menus.added, "added"), (&changes.other_menus.removed, "removed")];
+    let commands: Vec<_> =
+        menus.iter().flat_map(|(commands, what)| commands.iter().map(move |one| (*what, one))).collect();
+    if !commands.is_empty() {
+        let (added, removed) = (counts.other_menus_added, counts.other_menus_removed);
+        text += &format!("\nother menus: {added} added, {removed} removed\n");
+        text += &menu_commands(&commands, limit);
+    }
+    text += &format!("\nlints: {} added, {} gone\n", counts.lints_added, counts.lints_gone);
+    let lints = [(&changes.lints.added, "added"), (&changes.lints.gone, "gone")];
+    let lints: Vec<_> = lints.iter().flat_map(|(lints, what)| lints.iter().map(move |lint| (*what, lint))).collect();
+    text + &findings(&lints, limit)
+}
+
+fn rules(changes: &Changes, limit: usize) -> String {
+    let rules = &changes.rules;
+    let moved = |rule: &PlannedRule| rule.old_number.map(|number| number.to_string()).unwrap_or_default();
+    let changed = |rule: &PlannedRule| rule.differences.iter().map(was).collect::<Vec<_>>().join(", ");
+    let nothing = |_: &PlannedRule| String::new();
+    let all: [(&Vec<PlannedRule>, &str, &dyn Fn(&PlannedRule) -> String); 4] = [
+        (&rules.added, "added", &nothing),
+        (&rules.removed, "removed", &nothing),
+        (&rules.moved, "moved", &moved),
+        (&rules.changed, "changed", &changed),
+    ];
+    let mut table =
+        Columns::new(&[("CHANGE", Left), ("RULE", Left), ("LINE", Right), ("WAS", Left), ("COMMAND", Left)]);
+    let rows = all.iter().flat_map(|(rules, what, was)| rules.iter().map(move |rule| (*what, rule, was(rule))));
+    for (what, rule, was) in rows.take(limit) {
+        table.row([
+            what.to_owned(),
+            rule.number.to_string(),
+            rule.rule.line.map(line).unwrap_or_default(),
+            was,
+            rule.command.clone(),
+        ]);
+    }
+    let number = all.iter().map(|(rules, ..)| rules.len()).sum();
+    limited(&table, number, limit)
+}
+
+/// The old value of a property.
+fn was(PropertyChange { property, old, .. }: &PropertyChange) -> String {
+    match old {
+        Some(old) => format!("{property}={old}"),
+        None => format!("without {property}"),
+    }
+}
+
+fn menu_commands(commands: &[(&str, &MenuCommand)], limit: usize) -> String {
+    let mut table = Columns::new(&[("CHANGE", Left), ("MENU", Left), ("COMMAND", Left)]);
+    for (what, MenuCommand { menu, command }) in commands.iter().take(limit) {
+        table.row([(*what).to_owned(), (*menu).to_owned(), command.clone()]);
+    }
+    limited(&table, commands.len(), limit)
+}
+
+fn findings(lints: &[(&str, &Finding)], limit: usize) -> String {
+    let mut table = Columns::new(&[("CHANGE", Left), ("CODE", Left), ("RULE", Left), ("LINE", Right), ("LINT", Left)]);
+    for (what, lint) in lints.iter().take(limit) {
+        table.row([
+            (*what).to_owned(),
+            lint.code.to_owned(),
+            lint.rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            line(lint.line),
+            lint.message.clone(),
+        ]);
+    }
+    limited(&table, lints.len(), limit)
+}
+
+/// A table, and the number of rows that it does not have.
+fn limited(table: &Columns, number: usize, limit: usize) -> String {
+    let table = if number == 0 || limit == 0 { String::new() } else { table.text() };
+    table + &rest(number, limit)
+}
+
+/// A line about the items beyond the limit.
+pub(super) fn rest(number: usize, limit: usize) -> String {
+    match number.checked_sub(limit) {
+        None | Some(0) => String::new(),
+        Some(more) => format!("{more} more; --limit shows more, and --json all\n"),
+    }
+}
+
+fn packets(verdicts: &CaptureVerdicts, limit: usize) -> String {
+    let CaptureVerdicts { packets, changed } = verdicts;
+    let mut text = format!("\nverdicts: {} of {} would change\n", changed.len(), count(*packets, "packet"));
+    for ChangedPacket { number, since_first, from, packet, old, new, .. } in changed.iter().take(limit) {
+        let packet = packet.as_deref().unwrap_or("a frame that rules cannot see");
+        text += &wrapped(&format!("packet {number}, {since_first} s: {packet}, from {from}"), INDENT);
+        text += &outcomes(old, new);
+    }
+    text + &rest(changed.len(), limit)
+}
+
+/// The old and the new decision.
+pub(super) fn outcomes(old: &Outcome, new: &Outcome) -> String {
+    [("old", old), ("new", new)]
+        .map(|(what, outcome)| wrapped(&format!("  {what}: {}", printable(&outcome.conclusion)), INDENT))
+        .concat()
+}
