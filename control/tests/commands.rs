@@ -298,7 +298,8 @@ fn a_passphrase_that_everybody_can_read_is_warned_of() {
 #[test]
 fn rules_are_tried_without_a_daemon() {
     let configs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs"));
-    let [rules, tests] = ["two-ports.rsc", "two-ports.test.toml"].map(|name| configs.join(name).display().to_string());
+    let [rules, tests, knocks] = ["two-ports.rsc", "two-ports.test.toml", "passphrases.rsc"]
+        .map(|name| configs.join(name).display().to_string());
     let dir = tempfile::tempdir().unwrap();
     let failing = dir.path().join("failing.test.toml");
     let step = "{ packet = 'tcp 192.0.2.1 > 192.0.2.2:22', expect = 'forward' }";
@@ -312,6 +313,11 @@ fn rules_are_tried_without_a_daemon() {
         (vec!["explain", packet], 4),
         (vec!["replay", "--rules", "/nonexistent.rsc", "--pcap", "x"], 3),
         (vec!["replay", "--rules", &rules, "--pcap", "/nonexistent.pcap"], 1),
+        (vec!["plan", &rules, "--rules", &rules], 0),
+        (vec!["plan", "/nonexistent.rsc", "--rules", &rules], 3),
+        (vec!["plan", &rules, "--rules", &rules, "--pcap", "/nonexistent.pcap"], 1),
+        (vec!["plan", &rules, "--rules", &knocks], 5),
+        (vec!["plan", &rules], 4),
     ];
     for (arguments, code) in cases {
         let output = knockctl(Path::new("/nonexistent/control.sock"), &arguments);

@@ -26,10 +26,15 @@ pub(super) struct ShowConnections {
 
 /// Requests the connections, and formats the answer.
 pub(super) async fn run(client: &Client, command: &ShowConnections, json: bool) -> Result<String, Failed> {
-    let source = command.source.as_ref().map(|source| format!("&source={}", encoded(&source.to_string())));
-    let path = format!("/api/v1/connections?limit={}{}", command.limit, source.unwrap_or_default());
-    let tracked: Tracked = decode(&client.get(&path).await?)?;
+    let tracked = tracked(client, command.source.as_ref(), command.limit).await?;
     if json { document(ConnectionsJson::from(tracked)) } else { Ok(text(&tracked)) }
+}
+
+/// Requests the connections.
+pub(super) async fn tracked(client: &Client, source: Option<&AddressSet>, limit: usize) -> Result<Tracked, Failed> {
+    let source = source.map(|source| format!("&source={}", encoded(&source.to_string())));
+    let path = format!("/api/v1/connections?limit={limit}{}", source.unwrap_or_default());
+    decode(&client.get(&path).await?)
 }
 
 /// The answer as text.

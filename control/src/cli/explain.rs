@@ -267,7 +267,7 @@ impl KernelJson {
 }
 
 /// The wall clock, for rules with a time of day.
-fn now() -> Time {
+pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or_default())
 }

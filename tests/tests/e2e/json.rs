@@ -81,6 +81,7 @@ fn every_answer_is_a_document_of_its_schema() {
             ("list-add", &["list", "add", "office", "192.0.2.0/28", "--timeout", "1m"]),
             ("list-remove", &["list", "remove", "office", "192.0.2.0/28"]),
             ("list-flush", &["list", "flush", "asked"]),
+            ("plan", &["plan", &rules]),
             ("apply", &["apply", &rules]),
             ("reload", &["reload"]),
         ];
@@ -114,6 +115,7 @@ fn every_failure_is_a_document() {
             ("error", "usage", 2, &["explain", "tcp 192.0.2.1 >"]),
             ("error", "unconfirmed", 5, &["apply", &closed]),
             ("check", "invalid", 3, &["apply", &bad]),
+            ("check", "invalid", 3, &["plan", &bad]),
             ("check", "invalid", 3, &["check", &bad]),
         ] {
             let output = asked(filter, arguments);

@@ -54,6 +54,30 @@ fn an_export_can_be_applied() {
     });
 }
 
+/// The plan names the source that knocked, whose packets would be dropped; the rules that run stay.
+#[test]
+fn a_plan_names_changes_and_makes_none() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        eventually("the source is admitted", || ping(topology, ""));
+        let rules = filter.path("rules.rsc").display().to_string();
+        let generation = || filter.ask(&["show", "rules"]).expect("rules")["generation"].as_u64().expect("a number");
+        let before = generation();
+        let same = filter.knockctl(&["plan", &rules]).expect("knockctl");
+        assert!(same.ok() && same.stdout.ends_with("\nnothing would change\n"), "{same:?}");
+        let file = filter.path("closed.rsc");
+        fs::write(&file, "/ip firewall filter\nadd chain=input action=drop\n").expect("written");
+        let plan = filter.knockctl(&["plan", &file.display().to_string()]).expect("knockctl");
+        assert_eq!((plan.code, plan.stderr.as_str()), (Some(5), ""), "{plan:?}");
+        let source = format!("source in secured: tcp {CLIENT}:");
+        for said in ["rules: 0 added, 3 removed, 0 moved, 0 changed", "  new: drop: a rule decided", &source] {
+            assert!(plan.stdout.contains(said), "{said} in {plan:?}");
+        }
+        assert_eq!(generation(), before);
+        assert!(ping(topology, ""));
+    });
+}
+
 /// On a terminal, the program asks for a confirmation; without one, `--force` is required.
 #[test]
 fn an_apply_that_closes_the_last_way_in_asks_for_confirmation() {

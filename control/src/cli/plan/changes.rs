@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use knockplane_policy::lint::{self, Lint, Subject};
-use knockplane_policy::packet::Family;
 use knockplane_policy::rsc::{self, Finding, wording};
-use knockplane_policy::rule::{Rule, RuleId, RuleNumber, RuleSet, Table, numbers};
+use knockplane_policy::rule::{Rule, RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -187,7 +186,7 @@ impl RuleChanges {
         let places: HashMap<&RuleId, usize> = old.iter().enumerate().map(|(place, rule)| (&rule.id, place)).collect();
         let mut is_kept = vec![false; old.len()];
         // The places in both sets of the rules that both have, by chain and in the order of the new set.
-        let mut chains: BTreeMap<(Family, Table, &str), Vec<(usize, usize)>> = BTreeMap::new();
+        let mut chains = BTreeMap::<_, Vec<(usize, usize)>>::new();
         let mut changes = RuleChanges::default();
         for (place, rule) in new.iter().enumerate() {
             match places.get(&rule.id).copied().filter(|before| is_same(&old[*before], rule)) {

@@ -5,9 +5,11 @@
 //! | `mod.rs`      | the command: both rule sets, and the exit code |
 //! | `changes.rs`  | changes of rules, other menus and lints |
 //! | `verdicts.rs` | packets of a capture whose verdict would change |
+//! | `known.rs`    | connections and sources of the dataplane whose verdict would change |
 //! | `text.rs`     | the plan as text |
 
 mod changes;
+mod known;
 mod text;
 mod verdicts;
 
@@ -22,14 +24,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(super) use self::changes::{Changes, Linted};
+use self::known::{KnownVerdicts, RulesWithEntries};
 pub(super) use self::text::counts;
 use self::verdicts::CaptureVerdicts;
 use super::bench::Bench;
-use super::check::{self, How};
+use super::capture::Capture;
+use super::check::{self, CheckedFile, How};
 use super::http::Client;
 use super::sources::{self, Given, Inside, Running};
-use super::{Failed, document};
+use super::{Failed, connections, document, explain};
 use crate::Exit;
+use crate::api::messages::{DEFAULT_LIMIT, Tracked};
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -55,6 +60,9 @@ pub(super) struct Command {
     inside: Inside,
     #[command(flatten)]
     given: Given,
+    /// Without --rules and --pcap: the maximum number of connections, and of addresses in lists, whose first packets are compared
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, conflicts_with_all = ["rules", "pcap"])]
+    known: usize,
     /// Maximum number of rows in each part of the text; JSON has all
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
@@ -73,6 +81,9 @@ pub(crate) struct Plan {
     changes: Changes,
     /// The packets of the capture whose verdict would change; `null` without a capture.
     verdicts: Option<CaptureVerdicts>,
+    /// The first packets of connections and sources of the dataplane whose verdict would change; `null` with a capture, or if
+    /// the old rules come from a file.
+    known: Option<KnownVerdicts>,
 }
 
 /// The rules that are compared, and the settings of both.
@@ -97,51 +108,21 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     // Errors of the files and the command line are reported without a request.
     let source = check::read(&command.file, json)?;
     let capture = command.pcap.as_ref().map(|file| command.inside.load(file)).transpose()?;
-    let how = |settings| How { settings, allow_invalid: command.allow_invalid, lints: false };
-    let new_name = source.name().to_owned();
-    let compared = match &command.rules {
-        Some(file) => {
-            let settings = sources::settings_of(command.config.as_deref())?;
-            let other = check::read(file, json)?;
-            let [old, new] = [&other, &source].map(|source| source.rules(&how(&settings), json));
-            Compared { old_name: other.name().to_owned(), old: old?, new_name, new: new?, settings, lists: None }
-        }
-        None => {
-            let Running { source: origin, rules, settings, lists } = sources::running(client).await?;
-            let new = source.rules(&how(&settings), json)?;
-            let old_name = format!("the running rules, from {origin}");
-            Compared { old_name, old: rules, new_name, new, settings, lists: Some(lists) }
-        }
-    };
-    let Compared { old_name, old, new_name, new, settings, .. } = &compared;
-    let linted = [(old_name, old), (new_name, new)].map(|(name, rules)| Linted::new(name, rules, settings));
-    let mut plan = Plan {
-        would_change: false,
-        old: old_name.clone(),
-        new: new_name.clone(),
-        changes: Changes::of(&linted[0], &linted[1]),
-        verdicts: None,
-    };
+    let compared = Compared::read(client, command, &source, json).await?;
+    let mut plan = Plan::new(&compared);
     let mut broken = None;
     if let (Some(capture), Some(file)) = (capture, &command.pcap) {
-        sources::note_unknown_lists(&[old, new], |list, name| compared.is_resolved(list, name));
-        let rules = compared.for_benches();
-        let benches = compared.benches(&rules, capture.begin(), &command.given)?;
-        let (verdicts, read) = verdicts::compare(&capture, &command.inside, benches);
-        let failed = |why: &dyn std::fmt::Display| Failed::new(Exit::Runtime, format!("{}: {why}", file.display()));
-        broken = match read {
-            Err(error) => Some(failed(&error)),
-            Ok(()) if verdicts.packets == 0 => {
-                let remedy = "capture at a neighbour of the filter (docs/capture.md)";
-                let message = format!("the capture has no packets, so no verdict can be compared: {remedy}");
-                Some(Failed { remedy: Some(remedy.to_owned()), ..failed(&message) })
-            }
-            Ok(()) => None,
-        };
+        let (verdicts, read) = compared.on_capture(&capture, command)?;
+        broken = read
+            .and_then(|()| has_packets(&verdicts))
+            .err()
+            .map(|failed| Failed { message: format!("{}: {}", file.display(), failed.message), ..failed });
         plan.verdicts = Some(verdicts);
+    } else if let Some(lists) = &compared.lists {
+        let tracked = connections::tracked(client, None, command.known).await?;
+        plan.known = Some(compared.on_known(lists, &tracked, command.known));
     }
-    let of_verdicts = plan.verdicts.as_ref().is_some_and(|verdicts| !verdicts.changed.is_empty());
-    plan.would_change = of_verdicts || !plan.changes.is_empty();
+    plan.would_change = plan.changes_something();
     let text = || text::text(&plan, command.limit);
     match broken {
         Some(failed) if json => Err(failed.beside(&plan)),
@@ -153,7 +134,80 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     }
 }
 
+/// The error if a capture is empty: a comparison of no packets would look like one without a change.
+fn has_packets(verdicts: &CaptureVerdicts) -> Result<(), Failed> {
+    if verdicts.packets > 0 {
+        return Ok(());
+    }
+    let remedy = "capture at a neighbour of the filter (docs/capture.md)";
+    let message = format!("the capture has no packets, so no verdict can be compared: {remedy}");
+    Err(Failed { remedy: Some(remedy.to_owned()), ..Failed::new(Exit::Runtime, message) })
+}
+
+impl Plan {
+    /// The plan without verdicts.
+    fn new(compared: &Compared) -> Plan {
+        let Compared { old_name, old, new_name, new, settings, .. } = compared;
+        let [before, after] =
+            [(old_name, old), (new_name, new)].map(|(name, rules)| Linted::new(name, rules, settings));
+        let changes = Changes::of(&before, &after);
+        let (old, new) = (old_name.clone(), new_name.clone());
+        Plan { would_change: false, old, new, changes, verdicts: None, known: None }
+    }
+
+    fn changes_something(&self) -> bool {
+        !self.changes.is_empty()
+            || self.verdicts.as_ref().is_some_and(|verdicts| !verdicts.changed.is_empty())
+            || self.known.as_ref().is_some_and(|known| !known.changed.is_empty())
+    }
+}
+
 impl Compared {
+    /// Checks both rule sets. The old one comes from a file or from the dataplane.
+    async fn read(client: &Client, command: &Command, source: &CheckedFile, json: bool) -> Result<Compared, Failed> {
+        let Command { rules: old_file, config, allow_invalid, .. } = command;
+        let rules = |source: &CheckedFile, settings: &Settings| {
+            source.rules(&How { settings, allow_invalid: *allow_invalid, lints: false }, json)
+        };
+        let new_name = source.name().to_owned();
+        let Some(old_file) = old_file else {
+            let Running { source: origin, rules: old, settings, lists } = sources::running(client).await?;
+            let new = rules(source, &settings)?;
+            let old_name = format!("the running rules, from {origin}");
+            return Ok(Compared { old_name, old, new_name, new, settings, lists: Some(lists) });
+        };
+        let settings = sources::settings_of(config.as_deref())?;
+        let other = check::read(old_file, json)?;
+        let (old, new) = (rules(&other, &settings)?, rules(source, &settings)?);
+        Ok(Compared { old_name: other.name().to_owned(), old, new_name, new, settings, lists: None })
+    }
+
+    /// The comparison for a capture, and the error of the capture.
+    fn on_capture(
+        &self,
+        capture: &Capture,
+        command: &Command,
+    ) -> Result<(CaptureVerdicts, Result<(), Failed>), Failed> {
+        self.note_unknown_lists();
+        let rules = self.for_benches();
+        let benches = self.benches(&rules, capture.begin(), &command.given)?;
+        let (verdicts, read) = verdicts::compare(capture, &command.inside, benches);
+        Ok((verdicts, read.map_err(|error| Failed::new(Exit::Runtime, error.to_string()))))
+    }
+
+    /// The comparison for the connections and sources that the dataplane knows.
+    fn on_known(&self, lists: &ListPage, tracked: &Tracked, limit: usize) -> KnownVerdicts {
+        self.note_unknown_lists();
+        let [old, new] = self.for_benches();
+        let stay = lists.entries.iter().filter(|entry| self.stays(entry));
+        let sets = [RulesWithEntries::new(old, &lists.entries), RulesWithEntries::new(new, stay)];
+        known::compare(&sets, &self.settings, explain::now(), tracked, &lists.entries, limit)
+    }
+
+    fn note_unknown_lists(&self) {
+        sources::note_unknown_lists(&[&self.old, &self.new], |list, name| self.is_resolved(list, name));
+    }
+
     /// Both rule sets as benches need them.
     fn for_benches(&self) -> [RuleSet; 2] {
         let old = match &self.lists {

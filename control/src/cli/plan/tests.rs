@@ -1,9 +1,10 @@
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{Action, Rule, RuleId};
+use knockplane_policy::wire::RunningRules;
 use serde_json::Value;
 
 use super::super::capture::sample;
-use super::super::tests::{Kept, borrowed, frame, knockctl, knocks};
+use super::super::tests::{Kept, asking, borrowed, frame, knockctl, knocks};
 use super::*;
 use crate::json::schema::assert_valid;
 
@@ -260,4 +261,142 @@ fn rules_that_differ_are_not_the_same_because_of_their_ids() {
     let changes = Changes::of(&Linted::new("a", &one, &settings), &Linted::new("b", &other, &settings));
     let counts = changes.counts();
     assert_eq!((counts.rules_added, counts.rules_removed, counts.rules_changed), (1, 1, 0));
+}
+
+/// A control process with these rules, the entries of [`crate::sample::lists`] and some connections.
+fn running(rules: &str) -> axum::Router {
+    use axum::Json;
+    use axum::routing::get;
+
+    let reading = knockplane_policy::rsc::read(rules.as_bytes());
+    assert_eq!(reading.problems, []);
+    let running = RunningRules { rules: reading.rules, ..crate::sample::rules() };
+    let router = axum::Router::new().route("/api/v1/rules", get(async move || Json(running)));
+    router
+        .route("/api/v1/status", get(async || Json(crate::sample::status())))
+        .route("/api/v1/lists", get(async || Json(crate::sample::lists())))
+        .route("/api/v1/connections", get(async || Json(crate::sample::tracked())))
+}
+
+/// The running rules of tests: a source that knocked may use SSH, and all may be pinged.
+const RUNNING: &str = "\
+/ip firewall filter
+add chain=input protocol=tcp dst-port=22 src-address-list=knock1 action=accept
+add chain=input protocol=icmp action=accept
+/ipv6 firewall filter
+add chain=input protocol=tcp src-address-list=trusted action=accept
+";
+
+/// The same for another port.
+fn other_port() -> Kept {
+    Kept::new(RUNNING.replace("dst-port=22", "dst-port=443").as_bytes())
+}
+
+#[test]
+fn without_a_capture_the_connections_and_sources_of_the_dataplane_are_compared() {
+    let new = other_port();
+    let file = new.path("file");
+    let told = |more: &[&str]| {
+        let failed = asking(running(RUNNING), &[&["plan", &file], more].concat()).unwrap_err();
+        assert_eq!(failed.exit, Exit::Unconfirmed, "{failed:?}");
+        failed.output.replace(&file, "new.rsc")
+    };
+    insta::assert_snapshot!("plan_known", told(&[]));
+    let text = told(&["--json"]);
+    json(&text);
+    insta::assert_snapshot!("plan_known_json", text);
+    let few = told(&["--known", "1"]);
+    assert!(few.contains("--known compares more") && few.contains(" and 1 listed source,"), "{few}");
+
+    let same = Kept::new(RUNNING.as_bytes());
+    let text = asking(running(RUNNING), &["plan", &same.path("file")]).unwrap();
+    assert!(text.ends_with("\nnothing would change\n") && text.contains("verdicts: 0 of "), "{text}");
+}
+
+#[test]
+fn the_verdicts_on_known_packets_are_those_of_explain() {
+    let new = other_port();
+    let file = new.path("file");
+    let output = asking(running(RUNNING), &["plan", &file, "--json"]).unwrap_err().output;
+    let plan = json(&output);
+    let changed = plan["known"]["changed"].as_array().unwrap();
+    assert!(changed.len() > 2, "{plan}");
+    let new_rules = std::fs::read_to_string(&file).unwrap();
+    for one in changed {
+        // A summary without its length is a description.
+        let (packet, _) = one["packet"].as_str().unwrap().rsplit_once(", ").unwrap();
+        for (rules, which) in [(RUNNING, "old"), (new_rules.as_str(), "new")] {
+            let arguments = ["explain", packet, "--from", one["from"].as_str().unwrap(), "--json"];
+            let explained: Value = serde_json::from_str(&asking(running(rules), &arguments).unwrap()).unwrap();
+            let decided = explained["decided_by"].as_u64().map(|at| &explained["rules"][at as usize]);
+            let outcome = &one[which];
+            assert_eq!(
+                (&outcome["verdict"], &outcome["reason"]),
+                (&explained["verdict"], &explained["reason"]),
+                "{packet}"
+            );
+            assert_eq!(outcome["rule"], decided.map_or(Value::Null, |rule| rule["id"].clone()), "{packet}");
+        }
+    }
+}
+
+#[test]
+fn a_capture_begins_with_the_entries_of_the_dataplane() {
+    let packets = [(1_700_000_000, 7, frame("tcp 192.0.2.7 > 203.0.113.5:22"))];
+    let capture = Kept::new(&sample::pcap(false, false, 1, &borrowed(&packets)));
+    let new = other_port();
+    let arguments = ["plan", &new.path("file"), "--pcap", &capture.path("file"), "--json"];
+    let told = json(&asking(running(RUNNING), &arguments).unwrap_err().output);
+    let changed = &told["verdicts"]["changed"];
+    assert_eq!(
+        (&changed[0]["old"]["verdict"], &changed[0]["new"]["verdict"]),
+        (&"forward".into(), &"drop".into()),
+        "{told}"
+    );
+    assert!(told["known"].is_null(), "{told}");
+}
+
+#[test]
+fn addresses_of_a_host_name_stay_while_the_list_has_the_name() {
+    let named = "/ip firewall address-list\nadd list=office address=gate.example.net\n";
+    let rules = "/ip firewall filter\nadd chain=input src-address-list=office\nadd chain=input action=drop\n";
+    let compared = |new: &str| {
+        let entry = ListEntry {
+            list: "office".to_owned(),
+            name: Some("gate.example.net".to_owned()),
+            dynamic: false,
+            line: Some(2),
+            ..crate::sample::lists().entries[0].clone()
+        };
+        Compared {
+            old_name: "old".to_owned(),
+            old: knockplane_policy::rsc::read(format!("{named}{rules}").as_bytes()).rules,
+            new_name: "new".to_owned(),
+            new: knockplane_policy::rsc::read(new.as_bytes()).rules,
+            settings: Settings::default(),
+            lists: Some(ListPage { entries: vec![entry], ..crate::sample::lists() }),
+        }
+    };
+    let changed = |new: &str| {
+        let compared = compared(new);
+        let tracked = Tracked { table: None, connections: Vec::new(), truncated: false };
+        compared.on_known(compared.lists.as_ref().unwrap(), &tracked, 10).changed.len()
+    };
+    assert_eq!(changed(&format!("{named}{rules}")), 0);
+    assert!(changed(rules) > 0, "the addresses of the name are gone");
+    assert!(changed(&format!("{}{rules}", named.replace("gate", "other"))) > 0);
+}
+
+/// A prefix contains the source of a connection; the list that is negated has another address.
+#[test]
+fn entries_of_the_rules_count_for_known_packets() {
+    let rules = "/ip firewall address-list\nadd list=office address=192.0.2.0/29\nadd list=away address=198.51.100.1\n\
+        /ip firewall filter\nadd chain=input src-address-list=office dst-address-list=!away\nadd chain=input action=drop\n";
+    let opposite = rules.replace("src-address-list=office", "src-address-list=!office");
+    let file = Kept::new(opposite.as_bytes());
+    let output = asking(running(rules), &["plan", &file.path("file"), "--json"]).unwrap_err().output;
+    let known = json(&output)["known"].take();
+    let changed: Vec<_> = known["changed"].as_array().unwrap().iter().filter(|one| one["lists"].is_null()).collect();
+    assert_eq!(changed.len(), 1, "{known}");
+    assert_eq!((&changed[0]["old"]["verdict"], &changed[0]["new"]["verdict"]), (&"forward".into(), &"drop".into()));
 }

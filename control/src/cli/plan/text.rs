@@ -3,7 +3,8 @@
 use knockplane_policy::rsc::Finding;
 
 use super::Plan;
-use super::changes::{Changes, MenuCommand, PlannedRule, PropertyChange};
+use super::changes::{Changes, MenuCommand, PropertyChange};
+use super::known::{ChangedKnown, KnownVerdicts};
 use super::verdicts::{CaptureVerdicts, ChangedPacket, Outcome};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, count, line, printable, wrapped};
@@ -17,9 +18,10 @@ pub(super) fn text(plan: &Plan, limit: usize) -> String {
     let mut text = wrapped(&format!("old: {}", printable(&plan.old)), INDENT);
     text += &wrapped(&format!("new: {}", printable(&plan.new)), INDENT);
     text += &changes(&plan.changes, limit);
-    text += &match &plan.verdicts {
-        Some(verdicts) => packets(verdicts, limit),
-        None => "\nverdicts: not compared; --pcap FILE compares those on a capture\n".to_owned(),
+    text += &match (&plan.verdicts, &plan.known) {
+        (Some(verdicts), _) => packets(verdicts, limit),
+        (None, Some(verdicts)) => known(verdicts, limit),
+        (None, None) => "\nverdicts: not compared; --pcap FILE compares those on a capture\n".to_owned(),
     };
     if !plan.would_change {
         text += "\nnothing would change\n";
@@ -58,31 +60,26 @@ fn changes(changes: &Changes, limit: usize) -> String {
     text + &findings(&lints, limit)
 }
 
-fn rules(changes: &Changes, limit: usize) -> String {
-    let rules = &changes.rules;
-    let moved = |rule: &PlannedRule| rule.old_number.map(|number| number.to_string()).unwrap_or_default();
-    let changed = |rule: &PlannedRule| rule.differences.iter().map(was).collect::<Vec<_>>().join(", ");
-    let nothing = |_: &PlannedRule| String::new();
-    let all: [(&Vec<PlannedRule>, &str, &dyn Fn(&PlannedRule) -> String); 4] = [
-        (&rules.added, "added", &nothing),
-        (&rules.removed, "removed", &nothing),
-        (&rules.moved, "moved", &moved),
-        (&rules.changed, "changed", &changed),
-    ];
+fn rules(Changes { rules, .. }: &Changes, limit: usize) -> String {
+    let all =
+        [("added", &rules.added), ("removed", &rules.removed), ("moved", &rules.moved), ("changed", &rules.changed)];
     let mut table =
         Columns::new(&[("CHANGE", Left), ("RULE", Left), ("LINE", Right), ("WAS", Left), ("COMMAND", Left)]);
-    let rows = all.iter().flat_map(|(rules, what, was)| rules.iter().map(move |rule| (*what, rule, was(rule))));
-    for (what, rule, was) in rows.take(limit) {
+    let rows = all.iter().flat_map(|(what, rules)| rules.iter().map(move |rule| (*what, rule)));
+    for (what, rule) in rows.take(limit) {
         table.row([
             what.to_owned(),
             rule.number.to_string(),
             rule.rule.line.map(line).unwrap_or_default(),
-            was,
+            match what {
+                "moved" => rule.old_number.map(|number| number.to_string()).unwrap_or_default(),
+                "changed" => rule.differences.iter().map(was).collect::<Vec<_>>().join(", "),
+                _ => String::new(),
+            },
             rule.command.clone(),
         ]);
     }
-    let number = all.iter().map(|(rules, ..)| rules.len()).sum();
-    limited(&table, number, limit)
+    limited(&table, all.iter().map(|(_, rules)| rules.len()).sum(), limit)
 }
 
 /// The old value of a property.
@@ -122,7 +119,7 @@ fn limited(table: &Columns, number: usize, limit: usize) -> String {
 }
 
 /// A line about the items beyond the limit.
-pub(super) fn rest(number: usize, limit: usize) -> String {
+fn rest(number: usize, limit: usize) -> String {
     match number.checked_sub(limit) {
         None | Some(0) => String::new(),
         Some(more) => format!("{more} more; --limit shows more, and --json all\n"),
@@ -140,8 +137,30 @@ fn packets(verdicts: &CaptureVerdicts, limit: usize) -> String {
     text + &rest(changed.len(), limit)
 }
 
+fn known(verdicts: &KnownVerdicts, limit: usize) -> String {
+    let KnownVerdicts { connections, sources, packets, truncated, changed } = verdicts;
+    let (connections, sources) = (count(*connections, "connection"), count(*sources, "listed source"));
+    let of = format!("{} of {}, of {connections} and {sources}", changed.len(), count(*packets, "first packet"));
+    let mut text = format!("\nverdicts: {of}, would change\n");
+    if *truncated {
+        text += "the dataplane knows more than were compared; --known compares more\n";
+    }
+    for ChangedKnown { lists, from, packet, old, new } in changed.iter().take(limit) {
+        let what = match lists {
+            None => "connection".to_owned(),
+            Some(lists) => {
+                format!("source in {}", lists.iter().map(|list| printable(list)).collect::<Vec<_>>().join(", "))
+            }
+        };
+        let packet = packet.as_deref().unwrap_or("a frame that rules cannot see");
+        text += &wrapped(&format!("{what}: {packet}, from {from}"), INDENT);
+        text += &outcomes(old, new);
+    }
+    text + &rest(changed.len(), limit)
+}
+
 /// The old and the new decision.
-pub(super) fn outcomes(old: &Outcome, new: &Outcome) -> String {
+fn outcomes(old: &Outcome, new: &Outcome) -> String {
     [("old", old), ("new", new)]
         .map(|(what, outcome)| wrapped(&format!("  {what}: {}", printable(&outcome.conclusion)), INDENT))
         .concat()
