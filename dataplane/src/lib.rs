@@ -19,6 +19,7 @@ mod generation;
 mod holder;
 mod huge_pages;
 mod idle;
+mod journal;
 mod manager;
 mod memory;
 mod names;

@@ -6,6 +6,7 @@
 //! | `rules.state` | the last applied rules |
 //! | `lists.state` | the static entries of operators |
 //! | `names.state` | the addresses of host names |
+//! | `grants.state` | grants, and other entries that packets or operators added with a timeout |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
@@ -38,7 +39,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
-pub(crate) use self::checksum::FileFormat;
+pub(crate) use self::checksum::{DamageError, FileFormat};
 pub(crate) use self::examine::Examined;
 pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, Record};
 
@@ -54,8 +55,11 @@ pub(crate) const OLD_LISTS: &str = "lists.json";
 /// The addresses of host names in the last answers.
 pub(crate) const NAMES: &str = "names.state";
 
+/// Grants, and other entries with a timeout.
+pub(crate) const GRANTS: &str = "grants.state";
+
 /// All files with state.
-const FILES: [&str; 5] = [RULES, LISTS, NAMES, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 6] = [RULES, LISTS, NAMES, GRANTS, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";
@@ -169,7 +173,7 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
-    /// Reads a file of records, or a file of an earlier version; `None` if it does not exist.
+    /// Reads a file of records, or a file of an earlier version in the format `whole`; `None` if it does not exist.
     ///
     /// # Errors
     /// If the file cannot be read, its first line is damaged, or a newer version wrote it.
@@ -177,7 +181,7 @@ impl StateDir {
         &self,
         name: &str,
         format: FileFormat,
-        whole: FileFormat,
+        whole: Option<FileFormat>,
     ) -> anyhow::Result<Option<StoredFile>> {
         let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
@@ -185,8 +189,9 @@ impl StateDir {
         let mut bytes = Vec::new();
         let read = (&mut file).take(line.len() as u64).read_to_end(&mut bytes);
         read.with_context(|| format!("cannot read {shown}"))?;
-        if bytes == whole.begin().as_bytes()[..bytes.len().min(whole.begin().len())]
-            || bytes.starts_with(whole.begin().as_bytes())
+        if let Some(whole) = whole
+            && (bytes == whole.begin().as_bytes()[..bytes.len().min(whole.begin().len())]
+                || bytes.starts_with(whole.begin().as_bytes()))
         {
             return Ok(self.read(name, whole)?.map(StoredFile::Whole));
         }
