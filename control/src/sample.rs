@@ -13,8 +13,8 @@ use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
     FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary,
-    LogStatus, LostLines, MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics,
-    RunningRules, TableMemory, Visitor, WorkerMetrics, WorkerStatus,
+    LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation, ProcessUsage, Repairs,
+    RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -27,6 +27,7 @@ pub(crate) fn status() -> DataplaneStatus {
         uptime: Duration::from_secs(90),
         generation: 3,
         generation_age: Duration::from_secs(30),
+        confirmation: None,
         rules_source: "/etc/knockplane/rules.rsc".into(),
         rules: 2,
         settings: Settings::default(),
@@ -45,6 +46,17 @@ pub(crate) fn status() -> DataplaneStatus {
         ],
         fast_path: fast_path(),
         static_entries_damage: None,
+    }
+}
+
+/// An apply that waits for its confirmation.
+fn confirmation() -> PendingConfirmation {
+    PendingConfirmation {
+        generation: 3,
+        time_left: Duration::from_millis(44_100),
+        back_to: 2,
+        back_to_source: "/etc/knockplane/old.rsc".into(),
+        back_to_rules: 5,
     }
 }
 
@@ -295,7 +307,7 @@ fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSum
 pub(crate) fn metrics() -> MetricsReport {
     let rules = rules();
     MetricsReport {
-        status: status(),
+        status: DataplaneStatus { confirmation: Some(confirmation()), ..status() },
         workers: vec![worker_metrics(0), worker_metrics(1)],
         started: Duration::from_secs(910),
         reloaded: Duration::from_secs(970),

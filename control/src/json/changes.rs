@@ -1,10 +1,13 @@
 //! Answers of commands that change the state.
 
+use std::time::Duration;
+
 use knockplane_policy::packet::Family;
 use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::seconds;
 use crate::api::messages;
 
 /// `apply`: the rules run.
@@ -18,6 +21,21 @@ pub(crate) struct AppliedJson {
     pub(crate) patterns: usize,
     /// Host names in the lists of the generation that could not be resolved before it ran.
     pub(crate) unresolved: Vec<UnresolvedJson>,
+    /// Time until the rules are rolled back, unless `confirm` arrives; `null` if they remain.
+    pub(crate) confirm_within_seconds: Option<f64>,
+}
+
+/// `confirm`: the rules remain.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConfirmedJson {
+    /// The generation that runs.
+    pub(crate) generation: u64,
+}
+
+impl From<messages::Confirmed> for ConfirmedJson {
+    fn from(messages::Confirmed { generation }: messages::Confirmed) -> Self {
+        ConfirmedJson { generation }
+    }
 }
 
 /// A host name that could not be resolved.
@@ -30,13 +48,15 @@ pub(crate) struct UnresolvedJson {
     pub(crate) reason: String,
 }
 
-impl From<messages::Applied> for AppliedJson {
-    fn from(messages::Applied { generation, rules, patterns, unresolved }: messages::Applied) -> Self {
+impl AppliedJson {
+    pub(crate) fn new(applied: messages::Applied, confirm_within: Option<Duration>) -> Self {
+        let messages::Applied { generation, rules, patterns, unresolved } = applied;
         let unresolved = unresolved.into_iter().map(|messages::Unresolved { name, reason }| {
             let wire::HostName { family, name } = name;
             UnresolvedJson { family, name, reason }
         });
-        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect() }
+        let confirm_within_seconds = confirm_within.map(seconds);
+        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect(), confirm_within_seconds }
     }
 }
 

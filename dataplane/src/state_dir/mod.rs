@@ -6,6 +6,7 @@
 //! | `rules.state` | the last applied rules |
 //! | `lists.state` | the static entries of operators |
 //! | `names.state` | the addresses of host names |
+//! | `history.state` | the rule sets that have run |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
@@ -16,7 +17,8 @@
 //! - A state file is a regular file with the same owners. No symbolic link is followed to it, and a FIFO or a device in
 //!   its place is neither opened nor read.
 //! - A file has checksums. Most are replaced whole ([`checksum`]): a power failure leaves the old one or the new one. A
-//!   save that fails leaves the old one and nothing beside it. `lists.state` grows by records ([`log`]).
+//!   save that fails leaves the old one and nothing beside it. `lists.state` and `history.state` grow by
+//!   records ([`log`]).
 
 mod checksum;
 mod examine;
@@ -40,7 +42,7 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::FileFormat;
 pub(crate) use self::examine::Examined;
-pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, Record};
+pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER, Record};
 
 /// The last applied rules.
 pub(crate) const RULES: &str = "rules.state";
@@ -54,8 +56,11 @@ pub(crate) const OLD_LISTS: &str = "lists.json";
 /// The addresses of host names in the last answers.
 pub(crate) const NAMES: &str = "names.state";
 
+/// The rule sets that have run.
+pub(crate) const HISTORY: &str = "history.state";
+
 /// All files with state.
-const FILES: [&str; 5] = [RULES, LISTS, NAMES, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 6] = [RULES, LISTS, NAMES, HISTORY, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";
@@ -169,7 +174,7 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
-    /// Reads a file of records, or a file of an earlier version; `None` if it does not exist.
+    /// Reads a file of records, or a file of an earlier version in the format `whole`; `None` if it does not exist.
     ///
     /// # Errors
     /// If the file cannot be read, its first line is damaged, or a newer version wrote it.
@@ -177,7 +182,7 @@ impl StateDir {
         &self,
         name: &str,
         format: FileFormat,
-        whole: FileFormat,
+        whole: Option<FileFormat>,
     ) -> anyhow::Result<Option<StoredFile>> {
         let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
@@ -185,9 +190,8 @@ impl StateDir {
         let mut bytes = Vec::new();
         let read = (&mut file).take(line.len() as u64).read_to_end(&mut bytes);
         read.with_context(|| format!("cannot read {shown}"))?;
-        if bytes == whole.begin().as_bytes()[..bytes.len().min(whole.begin().len())]
-            || bytes.starts_with(whole.begin().as_bytes())
-        {
+        let is_begin = |begin: &str| bytes.starts_with(begin.as_bytes()) || begin.as_bytes().starts_with(&bytes);
+        if let Some(whole) = whole.filter(|whole| is_begin(&whole.begin())) {
             return Ok(self.read(name, whole)?.map(StoredFile::Whole));
         }
         if bytes != line.as_bytes() {

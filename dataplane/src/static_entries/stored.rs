@@ -68,7 +68,7 @@ impl StoredEntries {
         let log = ChangeLog::new(Arc::clone(state), LISTS, FORMAT);
         let old = read_json(state)?;
         let mut found = None;
-        let contents = match state.read_log(LISTS, FORMAT, version1::FORMAT)? {
+        let contents = match state.read_log(LISTS, FORMAT, Some(version1::FORMAT))? {
             Some(StoredFile::Records(records)) => {
                 if let LogEnd::Damaged(damage) = &records.end {
                     found = Some(describe(&path, damage));

@@ -23,6 +23,8 @@
 //! | `revocations.rs` | no frame passes by a verdict of the kernel that has ended |
 //! | `drift.rs`     | changes of interfaces and host under a running filter; the balance of frames |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
+//! | `confirm.rs`   | applies that an operator must confirm, and their rollback |
+//! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
 //! | `jobs.rs`      | answers during large changes |
@@ -37,6 +39,7 @@
 //! | `random.rs`    | pseudo-random numbers |
 
 mod answers;
+mod confirm;
 mod differential;
 mod doctor;
 mod doors;
@@ -45,6 +48,7 @@ mod end;
 mod fast_path;
 mod forged;
 mod frames;
+mod history;
 mod install;
 mod jobs;
 mod json;
