@@ -153,6 +153,14 @@ soak:
 	    cargo test --locked --release -p knockplane-policy -p knockplane-engine $(ONLY)
 	env KNOCKPLANE_SOAK=$$(($(SOAK) * 3)) cargo test --locked --release -p knockplane-dataplane --lib $(or $(ONLY),carrier)
 
+# Kills of the dataplane, the control process and both at random times while sources knock: KILLS=500 takes half an hour.
+KILLS ?= 500
+.PHONY: soak-restarts
+soak-restarts:
+	@tests/setup test
+	@cargo build --quiet --locked --workspace
+	env KNOCKPLANE_KILLS=$(KILLS) cargo test --locked -p knockplane-tests --test e2e durable
+
 # All end-to-end tests, with the comparison with nftables, while the kernel's fast path carries flows. In `make test` the far
 # ends of the interfaces cannot take redirected frames, except in the tests of the fast path.
 .PHONY: test-fast-path

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
-use knockplane_policy::wire::DataplaneStatus;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
+use knockplane_policy::wire::{DataplaneStatus, JournalStatus};
 
 /// Maximum age of a heartbeat. A worker with an older one hangs. Workers send heartbeats many times a second, also
 /// without packets. A much shorter time would report delays of a busy scheduler. A much longer one would delay the
@@ -49,7 +49,11 @@ pub fn check(status: &DataplaneStatus) -> Result<(), String> {
 /// Conditions that need an operator, although the dataplane decides packets.
 pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
-    table.chain(status.offload.warnings()).chain(status.static_entries_damage.clone()).collect()
+    let JournalStatus { problem, restore, .. } = &status.journal;
+    let unwritten =
+        problem.as_ref().map(|problem| format!("grants are not on the disk, and a restart would lose them: {problem}"));
+    let damages = status.static_entries_damage.clone().into_iter().chain(restore.damage.clone());
+    table.chain(status.offload.warnings()).chain(damages).chain(unwritten).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -85,6 +89,11 @@ mod tests {
         status.static_entries_damage = Some("lists.state is damaged at byte 7".to_owned());
         assert!(super::text(&status).contains("\nwarning: lists.state is damaged at byte 7\n"));
         status.static_entries_damage = None;
+        status.journal.problem = Some("No space left on device".to_owned());
+        status.journal.restore.damage = Some("grants.state is damaged at byte 7".to_owned());
+        let text = super::text(&status);
+        assert!(text.contains("warning: grants are not on the disk") && text.contains("at byte 7"), "{text}");
+        status.journal = JournalStatus::default();
         status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
         let text = self::text(&status);
         assert!(

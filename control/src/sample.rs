@@ -12,9 +12,10 @@ use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
-    FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, ListEntry, ListOverview, ListPage, ListSummary,
-    LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation, ProcessUsage, Repairs,
-    RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics, WorkerStatus,
+    FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
+    ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation,
+    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics,
+    WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -46,6 +47,13 @@ pub(crate) fn status() -> DataplaneStatus {
         ],
         fast_path: fast_path(),
         static_entries_damage: None,
+        journal: JournalStatus {
+            bytes: 4_096,
+            waiting: 3,
+            failures: 2,
+            problem: None,
+            restore: RestoreReport { restored: 40, expired: 7, ..RestoreReport::default() },
+        },
     }
 }
 

@@ -20,6 +20,7 @@ mod history;
 mod holder;
 mod huge_pages;
 mod idle;
+mod journal;
 mod manager;
 mod memory;
 mod names;

@@ -20,6 +20,7 @@ use knockplane_engine::table::RuleTable;
 use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::packet::Side;
+use knockplane_policy::wire::RestoreReport;
 use knockplane_ring::{
     Buffers, CopyReason, Device, FastPath, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, RingSettings,
     Rings, XdpMode, XdpProgram, raise_memlock_limit,
@@ -38,6 +39,7 @@ use crate::history::RevisionHistory;
 use crate::holder;
 use crate::huge_pages;
 use crate::idle::Idle;
+use crate::journal::{self, Journal, JournalWriter, StoredGrants};
 use crate::manager::{
     DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
     WorkerHandle,
@@ -59,6 +61,7 @@ struct Decided {
     names: ResolvedNames,
     source: String,
     table: RuleTable,
+    restored: RestoreReport,
 }
 
 /// The reason that a start failed.
@@ -92,6 +95,7 @@ impl<E: Into<anyhow::Error>> From<E> for StartError {
 fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided> {
     thread::scope(|scope| {
         let entries = scope.spawn(|| StoredEntries::load(state_dir));
+        let grants = scope.spawn(|| StoredGrants::load(state_dir));
         let stored_rules = StoredRules::new(Arc::clone(state_dir));
         let stored = stored_rules.load_or_read(&config.rules)?;
         let capacity = config.connection_capacity;
@@ -112,7 +116,9 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         entries.install(&state.lists, &of_names)?;
         table.begin(&state, now);
-        Ok(Decided { state, stored_rules, entries, names, source: stored.source, table })
+        let grants = grants.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let restored = grants.install(&state.lists, Clock::start().now());
+        Ok(Decided { state, stored_rules, entries, names, source: stored.source, table, restored })
     })
 }
 
@@ -186,7 +192,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { mut state, stored_rules, entries, names, source, table } = decided;
+    let Decided { mut state, stored_rules, entries, names, source, table, restored } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, fast_path, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
@@ -208,6 +214,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         strangers.set_by_prefix(config.first_steps.v6_by_prefix);
         state.set_known_sources(strangers.known_sources(), strangers.networks());
     }
+    let restored_events = state.lists.last_event();
     let clock = Clock::start();
     let generation = Generation::new(1, clock.now(), source, table, queues as usize);
     let generation = Arc::new(generation.with_fast_path(Arc::clone(&fast_path), &state.lists));
@@ -271,6 +278,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let running = shared.generation.load();
         entries.into_map(names.entries(running.rules(), running.table.begun()))?
     };
+    journal::log_restore(&restored);
+    let journal = Arc::new(Journal::new(restored));
+    let writer = JournalWriter::start(Arc::clone(&shared), Arc::clone(&journal), Arc::clone(&state_dir))?;
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {
         device: Arc::clone(&devices[side.index()]),
@@ -306,7 +316,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         connection_capacity: config.connection_capacity,
         refusals: Arc::clone(&listener.refusals),
         arrived: Vec::new(),
-        event_log: EventLog::new(),
+        // The restored entries are no news.
+        event_log: EventLog::after(restored_events),
+        journal: Arc::clone(&journal),
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
         cut_next: 0,
@@ -315,8 +327,8 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let history = RevisionHistory::load(&state_dir);
     let rules = RuleAdministration { config, stored_rules, history };
     let lists = ListAdministration::new(entries, names);
-    let administration = Administration::new(shared, published, views, rules, lists);
-    Ok(Manager { listener, supervisor, administration })
+    let administration = Administration::new(shared, journal, published, views, rules, lists);
+    Ok(Manager { listener, supervisor, administration, writer })
 }
 
 /// Attaches the program to both interfaces.

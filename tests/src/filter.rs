@@ -94,6 +94,15 @@ impl<'t> Filter<'t> {
         self.wait_until_ready()
     }
 
+    /// Starts the dataplane again after it ended, and does not wait for it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_dataplane(&mut self) -> anyhow::Result<()> {
+        self.dataplane = start(self.topology, &self.folder.0, "knockplane-dataplane")?;
+        Ok(())
+    }
+
     /// As [`Filter::restart_dataplane`], with further arguments.
     ///
     /// # Errors

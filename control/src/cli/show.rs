@@ -7,8 +7,8 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
 use knockplane_policy::wire::{
-    DropCount, FastPathStatus, Interface, ListEntry, ListOverview, ListPage, LogStatus, NameState, PendingConfirmation,
-    TableMemory, WorkerStatus,
+    DropCount, FastPathStatus, Interface, JournalStatus, ListEntry, ListOverview, ListPage, LogStatus, NameState,
+    PendingConfirmation, TableMemory, WorkerStatus,
 };
 use knockplane_policy::word::Word as _;
 
@@ -210,6 +210,7 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("fast path", fast_path(&status.fast_path)),
         ("memory", status.memory.iter().map(memory).collect::<Vec<_>>().join("; ")),
         ("on exit", status.on_exit.clone()),
+        ("journal", journal(&status.journal)),
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
     ];
@@ -334,6 +335,20 @@ fn counter_table(interfaces: &[Interface]) -> String {
         ]);
     }
     table.text()
+}
+
+/// The state of the journal of grants.
+fn journal(journal: &JournalStatus) -> String {
+    let JournalStatus { bytes, waiting, problem, restore, .. } = journal;
+    let state = match problem {
+        Some(problem) => format!("events that are not on the disk: {}: {}", grouped(*waiting), printable(problem)),
+        None => format!("complete, {} kB", grouped(bytes.div_ceil(1_000))),
+    };
+    let mut restored = format!("entries restored at the start: {}", grouped(restore.restored));
+    if restore.expired > 0 {
+        restored += &format!(", {} had expired", grouped(restore.expired));
+    }
+    format!("{state}; {restored}")
 }
 
 /// The state of the log of a process.
@@ -494,6 +509,7 @@ mod tests {
                 "            the other interface; dropped 2 310 of strangers",
                 "memory      lists 73 MB, 70 MB in huge pages; connections 42 MB, none in huge pages",
                 "on exit     closed",
+                "journal     complete, 5 kB; entries restored at the start: 40, 7 had expired",
                 "log         dataplane: 4 310 lines lost (packet 4 310)",
                 "            control: no line lost",
                 "",
@@ -529,6 +545,11 @@ mod tests {
                 "            /etc/knockplane/old.rsc, unless `knockctl confirm` is run",
             ]
         );
+        let mut unwritten = sample::overview();
+        unwritten.dataplane.journal.problem = Some("grants.state: No space left on device".into());
+        let text = status(&unwritten, Ok(()));
+        assert!(text.contains("journal     events that are not on the disk: 3: grants.state: No space"), "{text}");
+        assert!(text.contains("\nwarning     grants are not on the disk"), "{text}");
         let mut full = sample::overview();
         full.dataplane.connections = sample::tracked().table;
         let text = status(&full, Ok(()));

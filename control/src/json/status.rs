@@ -7,7 +7,8 @@ use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::offload;
 use knockplane_policy::wire::{
-    self, Drift, DropCount, FastPathMisses, FastPathStatus, InterfaceCounters, LogStatus, Repairs, TableMemory,
+    self, Drift, DropCount, FastPathMisses, FastPathStatus, InterfaceCounters, JournalStatus, LogStatus, Repairs,
+    TableMemory,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -62,6 +63,8 @@ pub(crate) struct StatusJson {
     pub(crate) on_exit: String,
     /// The dataplane's log.
     pub(crate) log: LogStatus,
+    /// The journal of grants and other entries with a timeout, which a restart of the dataplane restores.
+    pub(crate) journal: JournalStatus,
     /// The control process.
     pub(crate) control: ControlJson,
 }
@@ -380,6 +383,7 @@ impl StatusJson {
             workers,
             on_exit,
             log,
+            journal,
             drops,
             connections,
             offload,
@@ -410,6 +414,7 @@ impl StatusJson {
             offload: offload.into(),
             on_exit,
             log,
+            journal,
             control: ControlJson { log: control },
         }
     }

@@ -16,6 +16,7 @@
 //! The dataplane chooses the rules that have series, so that no counter decreases during its lifetime: the control process keeps
 //! no state between scrapes.
 
+mod journal;
 mod names;
 mod packets;
 #[cfg(test)]
@@ -178,6 +179,7 @@ impl Metrics {
             reloads.with_label_values(&["refused"]).inc_by(answer.refused);
             packets::fill(&sheet, answer, now);
             names::fill(&sheet, &answer.names);
+            journal::fill(&sheet, &answer.status.journal);
         }
         sheet
     }

@@ -50,7 +50,7 @@ request to the dataplane. This page is generated from the code, and a test compa
 ";
 
 /// Metrics by subject, each with an example of a query.
-const GROUPS: [(&str, &[(&str, &str)]); 9] = [
+const GROUPS: [(&str, &[(&str, &str)]); 10] = [
     (
         "The two processes",
         &[
@@ -164,6 +164,17 @@ const GROUPS: [(&str, &[(&str, &str)]); 9] = [
             ("knockplane_fast_path_flows_total", "rate(knockplane_fast_path_flows_total{result=\"full\"}[5m]) > 0"),
             ("knockplane_fast_path_lost_frames_total", "rate(knockplane_fast_path_lost_frames_total[5m]) > 0"),
             ("knockplane_fast_path_misses_total", "sum by (cause) (rate(knockplane_fast_path_misses_total[1m]))"),
+        ],
+    ),
+    (
+        "Journal",
+        &[
+            ("knockplane_journal_ok", "knockplane_journal_ok == 0"),
+            ("knockplane_journal_bytes", "knockplane_journal_bytes"),
+            ("knockplane_journal_waiting_events", "knockplane_journal_waiting_events > 10000"),
+            ("knockplane_journal_failures_total", "increase(knockplane_journal_failures_total[5m]) > 0"),
+            ("knockplane_journal_damaged", "knockplane_journal_damaged == 1"),
+            ("knockplane_journal_entries", "knockplane_journal_entries{result!=\"restored\"} > 0"),
         ],
     ),
     (

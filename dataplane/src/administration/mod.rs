@@ -43,6 +43,7 @@ use self::source::WatchedSource;
 use crate::counters::WorkerCounters;
 use crate::history::RevisionCause;
 use crate::idle::Waker;
+use crate::journal::Journal;
 use crate::shared::Shared;
 
 /// The interval at which expired entries of operators are removed while there is no job.
@@ -99,6 +100,7 @@ impl From<RequestError> for Response {
 /// All state of the thread.
 pub(crate) struct Administration {
     pub(crate) shared: Arc<Shared>,
+    journal: Arc<Journal>,
     pub(crate) published: Arc<Published>,
     pub(crate) workers: Vec<WorkerView>,
     pub(crate) rules: RuleAdministration,
@@ -109,13 +111,14 @@ pub(crate) struct Administration {
 impl Administration {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        journal: Arc<Journal>,
         published: Arc<Published>,
         workers: Vec<WorkerView>,
         rules: RuleAdministration,
         lists: ListAdministration,
     ) -> Self {
         let mut administration =
-            Administration { shared, published, workers, rules, lists, watch: WatchedSource::default() };
+            Administration { shared, journal, published, workers, rules, lists, watch: WatchedSource::default() };
         administration.publish();
         administration.add_revision(RevisionCause::of(RevisionOrigin::Start));
         administration
@@ -201,9 +204,13 @@ impl Administration {
         }
     }
 
-    /// Returns the answer to a change when no frame passes any more as it did before the change.
+    /// Returns the answer to a change when no frame passes any more as it did before the change, and no restart undoes
+    /// the change.
     fn settled(&self, answer: Response) -> Response {
         self.shared.fast_path.settle();
+        if !self.journal.settle(self.shared.state.lists.last_event()) {
+            tracing::warn!("the disk has not taken a change of an operator yet: a kill of this process may undo it");
+        }
         answer
     }
 

@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -45,12 +46,17 @@ const TICK: Duration = Duration::from_millis(100);
 /// The maximum time that the end waits for a job: the time that control waits for one.
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
 
+/// The maximum time that the end waits for the disk.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The parts of the manager, each with its own state.
 pub(crate) struct Manager {
     pub(crate) listener: Listener,
     pub(crate) supervisor: Supervisor,
     /// Runs on a separate thread.
     pub(crate) administration: Administration,
+    /// Writes the journal, until the supervisor's end.
+    pub(crate) writer: JoinHandle<()>,
 }
 
 impl Manager {
@@ -60,7 +66,7 @@ impl Manager {
     /// If an interface has been removed or has changed so that the filter cannot continue, or if the kernel provides no
     /// more descriptors.
     pub(crate) fn run(self, hangup: &AtomicBool, on_ready: impl FnOnce()) -> anyhow::Result<()> {
-        let Manager { mut listener, mut supervisor, administration } = self;
+        let Manager { mut listener, mut supervisor, administration, writer } = self;
         let mut poll = Poll::new().context("cannot make an event queue")?;
         poll.registry().register(&mut listener.socket, LISTENER, Interest::READABLE)?;
         let mut signals = signals().context("cannot catch signals")?;
@@ -100,6 +106,7 @@ impl Manager {
                 if !jobs.is_busy() || Instant::now() > until {
                     supervisor.stop();
                     jobs.end();
+                    end_journal(&supervisor, writer);
                     return Ok(());
                 }
             } else {
@@ -125,10 +132,20 @@ impl Manager {
                 if let Err(error) = supervisor.keep_house() {
                     supervisor.stop();
                     jobs.end();
+                    end_journal(&supervisor, writer);
                     return Err(error);
                 }
             }
         }
+    }
+}
+
+/// Waits until the last changes are on the disk, if it takes them.
+fn end_journal(supervisor: &Supervisor, writer: JoinHandle<()>) {
+    supervisor.journal.end();
+    let patience = Instant::now() + JOURNAL_PATIENCE;
+    while !writer.is_finished() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -13,6 +13,7 @@ use super::Observed;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control_socket::Listener;
+use crate::journal::StoredGrants;
 use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::ResolvedNames;
 use crate::state_dir::{Examined, StateDir};
@@ -143,6 +144,7 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
         let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[]));
         findings.extend(ResolvedNames::load(state).err().map(|error| invalid("stored-names", &error)));
         findings.extend(entries.err().map(|error| invalid("stored-entries", &error)));
+        findings.extend(StoredGrants::peek(state).err().map(|error| invalid("stored-grants", &error)));
     }
     findings.extend(runs.map(|stored| memory(config, &stored, early.running)));
     findings

@@ -142,14 +142,35 @@ impl LogRecords {
         }
     }
 
+    /// The intact records in front of all damage, in order.
+    pub(crate) fn before_damage(&self) -> impl Iterator<Item = Record<&[u8]>> + Clone {
+        self.intact_where(|place| self.first_damage().is_none_or(|damage| place < damage))
+    }
+
+    /// The intact records behind the first damage, in order.
+    pub(crate) fn behind_damage(&self) -> impl Iterator<Item = Record<&[u8]>> + Clone {
+        self.intact_where(|place| self.first_damage().is_some_and(|damage| place > damage))
+    }
+
+    fn first_damage(&self) -> Option<usize> {
+        match &self.end {
+            LogEnd::Damaged(damage) => Some(damage.place),
+            LogEnd::Whole | LogEnd::Torn(_) => None,
+        }
+    }
+
+    fn intact_where(&self, is_wanted: impl Fn(usize) -> bool + Clone) -> impl Iterator<Item = Record<&[u8]>> + Clone {
+        self.intact.iter().filter(move |record| is_wanted(record.content.start)).map(|record| self.at(record))
+    }
+
+    fn at(&self, record: &Record<Range<usize>>) -> Record<&[u8]> {
+        Record { content: &self.file[record.content.clone()], only_adds: record.only_adds }
+    }
+
     /// The valid records in order: the intact records, without those before damage that may have contained a removal.
     /// No damage therefore brings back an addition that was removed.
     pub(crate) fn valid(&self) -> impl Iterator<Item = Record<&[u8]>> + Clone {
-        let at = |record: &Record<Range<usize>>| Record {
-            content: &self.file[record.content.clone()],
-            only_adds: record.only_adds,
-        };
-        self.intact[self.first_valid..].iter().map(at)
+        self.intact[self.first_valid..].iter().map(|record| self.at(record))
     }
 }
 
@@ -316,20 +337,30 @@ impl ChangeLog {
     /// If the disk refuses; then the file is unchanged. If only the sync of the directory fails, either file may be
     /// present after a power failure, as the error states.
     pub(crate) fn replace(&mut self, records: impl Iterator<Item = Record>) -> io::Result<()> {
-        let (mut length, mut next) = (0, 0);
+        let mut records = records;
+        self.replace_with(|put| records.try_for_each(|record| put(&record)))
+    }
+
+    /// As [`ChangeLog::replace`], with the records that `write` puts.
+    ///
+    /// # Errors
+    /// As [`ChangeLog::replace`], and those of `write`.
+    pub(crate) fn replace_with(
+        &mut self,
+        write: impl FnOnce(&mut dyn FnMut(&Record) -> io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let line = self.format.log_line();
+        let (mut length, mut next) = (line.len() as u64, 0);
         let file = self.state.replace(self.name, |file| {
-            let mut put = |bytes: &[u8]| {
-                length += bytes.len() as u64;
-                file.write_all(bytes)
-            };
-            put(line.as_bytes())?;
-            for record in records {
-                put(&encode_header(next, &record)?)?;
-                put(&record.content)?;
+            file.write_all(line.as_bytes())?;
+            write(&mut |record| {
+                let header = encode_header(next, record)?;
+                file.write_all(&header)?;
+                file.write_all(&record.content)?;
+                length += (header.len() + record.content.len()) as u64;
                 next += 1;
-            }
-            Ok(())
+                Ok(())
+            })
         })?;
         (self.file, self.length, self.next) = (Some(file), length, next);
         Ok(())

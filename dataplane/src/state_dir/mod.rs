@@ -7,6 +7,7 @@
 //! | `lists.state` | the static entries of operators |
 //! | `names.state` | the addresses of host names |
 //! | `history.state` | the rule sets that have run |
+//! | `grants.state` | grants, and other entries that packets or operators added with a timeout |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
@@ -40,7 +41,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
-pub(crate) use self::checksum::FileFormat;
+pub(crate) use self::checksum::{DamageError, FileFormat};
 pub(crate) use self::examine::Examined;
 pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER, Record};
 
@@ -59,8 +60,11 @@ pub(crate) const NAMES: &str = "names.state";
 /// The rule sets that have run.
 pub(crate) const HISTORY: &str = "history.state";
 
+/// Grants, and other entries with a timeout.
+pub(crate) const GRANTS: &str = "grants.state";
+
 /// All files with state.
-const FILES: [&str; 6] = [RULES, LISTS, NAMES, HISTORY, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 7] = [RULES, LISTS, NAMES, HISTORY, GRANTS, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";
@@ -190,8 +194,10 @@ impl StateDir {
         let mut bytes = Vec::new();
         let read = (&mut file).take(line.len() as u64).read_to_end(&mut bytes);
         read.with_context(|| format!("cannot read {shown}"))?;
-        let is_begin = |begin: &str| bytes.starts_with(begin.as_bytes()) || begin.as_bytes().starts_with(&bytes);
-        if let Some(whole) = whole.filter(|whole| is_begin(&whole.begin())) {
+        if let Some(whole) = whole
+            && (bytes == whole.begin().as_bytes()[..bytes.len().min(whole.begin().len())]
+                || bytes.starts_with(whole.begin().as_bytes()))
+        {
             return Ok(self.read(name, whole)?.map(StoredFile::Whole));
         }
         if bytes != line.as_bytes() {

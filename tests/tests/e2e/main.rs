@@ -23,6 +23,7 @@
 //! | `revocations.rs` | no frame passes by a verdict of the kernel that has ended |
 //! | `drift.rs`     | changes of interfaces and host under a running filter; the balance of frames |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
+//! | `durable.rs`   | grants outlive kills, full disks and the sessions with them |
 //! | `confirm.rs`   | applies that an operator must confirm, and their rollback |
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
@@ -44,6 +45,7 @@ mod differential;
 mod doctor;
 mod doors;
 mod drift;
+mod durable;
 mod end;
 mod fast_path;
 mod forged;

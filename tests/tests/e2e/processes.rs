@@ -49,9 +49,14 @@ fn killing_the_dataplane_closes_the_wire_leaves_no_program_and_a_restart_works_a
 
         for _ in 0..3 {
             filter.restart_dataplane().expect("the dataplane starts again, at once");
+            assert!(ping(topology, ""), "whoever was in is in again");
+            assert!(filter.knockctl(&["list", "flush", "secured"]).expect("knockctl").ok());
+            filter.dataplane.kill().expect("killed");
+            filter.restart_dataplane().expect("the dataplane starts again, at once");
             assert!(!ping(topology, ""), "a restart opens nothing");
             knock(topology, "1234:tcp 4321:tcp");
             assert!(ping(topology, ""), "and a knock opens as before");
+            std::thread::sleep(std::time::Duration::from_millis(500));
             filter.dataplane.kill().expect("killed");
         }
     });

@@ -231,10 +231,10 @@ fn a_kill_while_the_file_is_written_anew_loses_no_entry() {
 }
 
 /// A small file system, unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(pub(crate) PathBuf);
 
 impl SmallDisk {
-    fn mount(path: PathBuf, size: &str) -> SmallDisk {
+    pub(crate) fn mount(path: PathBuf, size: &str) -> SmallDisk {
         fs::create_dir_all(&path).expect("a folder");
         let options = format!("size={size},mode=0700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
@@ -262,7 +262,7 @@ fn a_full_disk_changes_nothing_and_leaves_nothing() {
         names.sort();
         names
     };
-    let files = ["history.state", "lists.state", "lock"].map(str::to_owned).to_vec();
+    let files = ["grants.state", "history.state", "lists.state", "lock"].map(str::to_owned).to_vec();
     assert_eq!(names(), files);
     let length = || fs::metadata(disk.0.join("lists.state")).expect("a file").len();
     let before = length();

@@ -32,7 +32,7 @@ pub(super) enum Command {
     /// Add an entry to a list, or replace its timeout and comment
     ///
     /// Without --timeout the entry is static: no packet changes it, it is never evicted, and a restart of the dataplane keeps it.
-    /// With --timeout it is lost at a restart, like the entries that packets add.
+    /// With --timeout a restart keeps an address until its timeout ends, without the comment, and removes a prefix or range.
     Add {
         /// Name of the list
         list: String,
@@ -78,7 +78,7 @@ pub(super) struct Show {
     /// Only entries that share an address with this address, prefix or range
     #[arg(long, value_name = "PREFIX")]
     address: Option<AddressSet>,
-    /// Only dynamic entries: a restart does not keep them
+    /// Only dynamic entries: those with a timeout, and those that packets added
     #[arg(long, conflicts_with = "static")]
     dynamic: bool,
     /// Only static entries: those of the rules, and those that operators added without a timeout

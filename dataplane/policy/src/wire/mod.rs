@@ -38,7 +38,9 @@ pub use self::names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameO
 pub use self::request::Request;
 pub use self::response::{Added, Reloaded, Response};
 pub use self::rules::{Counter, RunningRules};
-pub use self::status::{DataplaneStatus, DropCount, LogStatus, LostLines, TableMemory, WorkerStatus};
+pub use self::status::{
+    DataplaneStatus, DropCount, JournalStatus, LogStatus, LostLines, RestoreReport, TableMemory, WorkerStatus,
+};
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.

@@ -59,6 +59,43 @@ pub struct DataplaneStatus {
     /// Damage of the stored static entries that the start found and that lost entries; `None` if there was none.
     #[serde(default)]
     pub static_entries_damage: Option<String>,
+    /// The journal of grants and other entries with a timeout.
+    #[serde(default)]
+    pub journal: JournalStatus,
+}
+
+/// The journal of grants and other entries with a timeout, which a restart restores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct JournalStatus {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Events of entries whose changes are not on the disk yet.
+    pub waiting: u64,
+    /// Attempts to write that failed since start.
+    pub failures: u64,
+    /// The reason that changes are not on the disk; `None` if they are, or will be within a moment.
+    pub problem: Option<String>,
+    /// What the start restored.
+    pub restore: RestoreReport,
+}
+
+/// The entries of the journal at a start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RestoreReport {
+    /// Entries that are in the lists again.
+    pub restored: u64,
+    /// Entries that expired while the dataplane did not run.
+    pub expired: u64,
+    /// Entries of lists that neither rules nor doors name any more.
+    pub without_list: u64,
+    /// Entries that found no room.
+    pub without_room: u64,
+    /// Whether the machine had booted and its wall clock was set back. Then no entry with a timeout was restored.
+    pub clock_was_set_back: bool,
+    /// The damage of the file, in words; `None` if it was intact.
+    pub damage: Option<String>,
 }
 
 /// Memory of a table.

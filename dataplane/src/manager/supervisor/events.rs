@@ -55,10 +55,10 @@ struct MissedEvents {
 }
 
 impl EventLog {
-    /// Begins with the first event since start.
-    pub(crate) fn new() -> EventLog {
+    /// Begins after the event of this number.
+    pub(crate) fn after(number: u64) -> EventLog {
         EventLog {
-            cursor: Cursor::after(0),
+            cursor: Cursor::after(number),
             read: Time::default(),
             gaps: Vec::new(),
             next_recovery: Time::default(),

@@ -33,6 +33,7 @@ use crate::administration::Published;
 use crate::clock;
 use crate::counters::WorkerCounters;
 use crate::idle::Waker;
+use crate::journal::Journal;
 use crate::shared::Shared;
 
 /// Slots that a sweep reads beyond the lists' capacity in each second, see `Lists::sweep`.
@@ -81,6 +82,7 @@ pub(crate) struct Supervisor {
     /// The number of frames that had arrived on each core at the last check.
     pub(crate) arrived: Vec<u64>,
     pub(crate) event_log: EventLog,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) table_watch: TableWatch,
     pub(crate) offload_watch: OffloadWatch,
     /// The slot at which the search for connections to cut continues.

@@ -57,6 +57,7 @@ impl Supervisor {
             fast_path,
             memory: Vec::new(),
             static_entries_damage: self.published.lists.load().damage.clone(),
+            journal: self.journal.status(self.shared.state.lists.last_event()),
         }
     }
 

@@ -1,0 +1,38 @@
+//! The journal of grants and other entries with a timeout.
+
+use knockplane_policy::wire::JournalStatus;
+
+use super::sheet::Sheet;
+
+/// Adds the journal's families.
+pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
+    let JournalStatus { bytes, waiting, failures, problem, restore } = journal;
+    let flag = |is_set: bool| if is_set { 1.0 } else { 0.0 };
+    sheet.value(
+        "journal_ok",
+        "Whether the disk takes the changes of grants, so that a restart restores them.",
+        flag(problem.is_none()),
+    );
+    sheet.value("journal_bytes", "Bytes of the file of grants.", *bytes as f64);
+    sheet.value("journal_waiting_events", "Events of entries whose changes are not on the disk yet.", *waiting as f64);
+    sheet.count("journal_failures_total", "Attempts to write the file of grants that failed.", *failures);
+    sheet.value(
+        "journal_damaged",
+        "Whether the start found damage in the file of grants.",
+        flag(restore.damage.is_some()),
+    );
+    let entries = sheet.gauge(
+        "journal_entries",
+        "Entries in the file of grants at the start, by what became of them.",
+        &["result"],
+    );
+    let results = [
+        ("restored", restore.restored),
+        ("expired", restore.expired),
+        ("without-list", restore.without_list),
+        ("without-room", restore.without_room),
+    ];
+    for (result, number) in results {
+        entries.with_label_values(&[result]).set(number as f64);
+    }
+}

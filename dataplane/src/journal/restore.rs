@@ -1,0 +1,200 @@
+//! Reads the journal at a start, and adds to the lists what still counts.
+//!
+//! The remaining time of an entry is known without the wall clock if the machine has not booted since: both times are of
+//! CLOCK_MONOTONIC. Otherwise the last batch tells the remaining time at that moment, and the wall clock tells how long
+//! ago that was. If the wall clock is earlier than the last batch, it was set back: no entry with a timeout counts.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+
+use knockplane_engine::state::events::{Cause, KnockPacket};
+use knockplane_engine::state::lists::{AddOutcome, Lists, OPERATOR_LEVEL};
+use knockplane_policy::event::Origin;
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::RestoreReport;
+
+use super::FORMAT;
+use super::record::{Batch, Mark, Scope, Terms};
+use crate::state_dir::{DamageError, GRANTS, LogEnd, LogRecords, StateDir, StoredFile};
+
+/// The entries of the journal that still count.
+#[derive(Debug, Default)]
+pub(crate) struct StoredGrants {
+    entries: Vec<StoredGrant>,
+    pub(super) report: RestoreReport,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct StoredGrant {
+    list: String,
+    scope: Scope,
+    expiry: Time,
+    is_operators: bool,
+}
+
+impl StoredGrants {
+    /// Reads the journal and keeps a damaged one under another name.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a newer version wrote it.
+    pub(crate) fn load(state: &StateDir) -> anyhow::Result<StoredGrants> {
+        let stored = StoredGrants::peek(state)?;
+        if let Some(damage) = &stored.report.damage {
+            let aside = state.keep_aside(GRANTS);
+            let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
+            tracing::error!("{damage}; the file as it was found: {aside}");
+        }
+        Ok(stored)
+    }
+
+    /// Reads the journal, without changes to files.
+    ///
+    /// # Errors
+    /// As [`StoredGrants::load`].
+    pub(crate) fn peek(state: &StateDir) -> anyhow::Result<StoredGrants> {
+        StoredGrants::read(state, super::now())
+    }
+
+    pub(super) fn read(state: &StateDir, now: Mark) -> anyhow::Result<StoredGrants> {
+        let path = state.file(GRANTS);
+        let shown = path.display();
+        let records = match state.read_log(GRANTS, FORMAT, None) {
+            Ok(Some(StoredFile::Records(records))) => records,
+            Ok(_) => return Ok(StoredGrants::default()),
+            Err(error) => {
+                return match error.downcast_ref() {
+                    Some(DamageError::Header { .. }) => {
+                        Ok(StoredGrants::lost(format!("{shown} is damaged: {error:#}")))
+                    }
+                    _ => Err(error),
+                };
+            }
+        };
+        let mut stored = match fold(&records) {
+            Ok(folded) => folded.at(now),
+            // The checksums are right, so no disk did this.
+            Err(error) => {
+                return Ok(StoredGrants::lost(format!("{shown} has a content that no version writes: {error}")));
+            }
+        };
+        if let LogEnd::Damaged(damage) = &records.end {
+            let (place, bytes) = (damage.place, damage.bytes);
+            stored.report.damage = Some(format!(
+                "{shown} is damaged at byte {place} ({bytes} bytes): entries that were added from there on are lost"
+            ));
+        }
+        Ok(stored)
+    }
+
+    fn lost(damage: String) -> StoredGrants {
+        StoredGrants { entries: Vec::new(), report: RestoreReport { damage: Some(damage), ..RestoreReport::default() } }
+    }
+
+    /// Adds the entries to the lists that rules, doors or operators name. Called before the first packet.
+    pub(crate) fn install(mut self, lists: &Lists, now: Time) -> RestoreReport {
+        for StoredGrant { list, scope, expiry, is_operators } in self.entries {
+            // A door or a rule that is gone opens nothing. A list that an operator named exists by his entry alone.
+            let bound = if is_operators { lists.bind(&list, OPERATOR_LEVEL).ok() } else { lists.id(&list) };
+            let Some(id) = bound else {
+                self.report.without_list += 1;
+                continue;
+            };
+            let knock = scope.destination.map(|destination| KnockPacket { destination, vlan: scope.network() });
+            let cause = Cause { knock, ..Cause::of(Origin::Restore) };
+            let tag = scope.destination.map_or(0, |destination: IpAddr| lists.peer_tag(destination));
+            let added = match is_operators {
+                true => lists.add_by_operator(id, scope.address, expiry, now),
+                false => lists.in_vlan(scope.network()).by(&cause).add_for(id, scope.address, tag, expiry, now),
+            };
+            match added {
+                AddOutcome::Refused => self.report.without_room += 1,
+                _ => self.report.restored += 1,
+            }
+        }
+        self.report
+    }
+}
+
+/// The entries after all records, with times of the boot of `mark`.
+#[derive(Debug, Default)]
+struct Folded {
+    entries: HashMap<(u32, Scope), Terms>,
+    names: Vec<String>,
+    mark: Option<Mark>,
+}
+
+/// Applies the intact records up to the first damage. Of those behind it, only the ends of entries count: an entry whose
+/// addition came before the damage must not return if its removal is known.
+fn fold(records: &LogRecords) -> io::Result<Folded> {
+    let mut folded = Folded::default();
+    let mut numbers = HashMap::new();
+    let before = records.before_damage().map(|record| (record, true));
+    for (record, counts) in before.chain(records.behind_damage().map(|record| (record, false))) {
+        let Batch { mark, lists, changes } = Batch::from_content(record.content)?;
+        if folded.mark.is_some_and(|before| before.boot != mark.boot) {
+            return Err(io::Error::other("its batches are of several boots"));
+        }
+        folded.mark = Some(mark);
+        let numbers: Vec<u32> = lists
+            .into_iter()
+            .map(|name| {
+                *numbers.entry(name).or_insert_with_key(|name| {
+                    folded.names.push(name.clone());
+                    folded.names.len() as u32 - 1
+                })
+            })
+            .collect();
+        for change in changes {
+            let key = (numbers[usize::from(change.list)], change.scope);
+            match change.terms {
+                Some(terms) if counts => _ = folded.entries.insert(key, terms),
+                Some(_) => {}
+                None => _ = folded.entries.remove(&key),
+            }
+        }
+    }
+    Ok(folded)
+}
+
+impl Folded {
+    /// The entries that still count now.
+    fn at(self, now: Mark) -> StoredGrants {
+        let Folded { entries, names, mark } = self;
+        let Some(mark) = mark else { return StoredGrants::default() };
+        let mut stored = StoredGrants::default();
+        let elapsed = since(&mark, &now);
+        stored.report.clock_was_set_back = elapsed.is_none();
+        for ((list, scope), terms) in entries {
+            let Some(expiry) = expiry(terms.expiry, &mark, &now, elapsed) else {
+                stored.report.expired += 1;
+                continue;
+            };
+            let list = names[list as usize].clone();
+            stored.entries.push(StoredGrant { list, scope, expiry, is_operators: terms.is_operators });
+        }
+        // The entries that expire first are evicted first if there is less room than before.
+        stored.entries.sort_by_key(|entry| entry.expiry);
+        stored
+    }
+}
+
+/// The nanoseconds since a mark; `None` if the wall clock was set back, so that nobody knows.
+fn since(mark: &Mark, now: &Mark) -> Option<i128> {
+    let elapsed = if mark.boot == now.boot {
+        i128::from(now.at) - i128::from(mark.at)
+    } else {
+        now.wall_time() - mark.wall_time()
+    };
+    (elapsed >= 0).then_some(elapsed)
+}
+
+/// The expiry by the clock of this boot of an entry that had the expiry `until` by the clock of the mark; `None` if it
+/// has expired, or if nobody knows.
+fn expiry(until: u64, mark: &Mark, now: &Mark, elapsed: Option<i128>) -> Option<Time> {
+    if until == Time::NEVER.as_nanos() {
+        return Some(Time::NEVER);
+    }
+    let left = i128::from(until) - i128::from(mark.at) - elapsed?;
+    (left > 0).then(|| Time::from_nanos(u64::try_from(i128::from(now.at) + left).unwrap_or(u64::MAX - 1)))
+}

@@ -1,0 +1,199 @@
+//! The thread that writes the journal.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use knockplane_engine::state::events::ring::{Cursor, Received};
+use knockplane_engine::state::lists::{Changed, Lists};
+use knockplane_policy::time::Time;
+
+use super::record::{Batch, BatchBuilder, Mark};
+use super::{FORMAT, Journal, boot};
+use crate::shared::Shared;
+use crate::state_dir::{ChangeLog, GRANTS, StateDir};
+
+/// The time from a failed attempt to the next one.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes that a file may have before it is rewritten. A start reads this number in some 20 ms.
+const FEW_BYTES: u64 = 8 << 20;
+
+/// Changes in a record of a rewritten file.
+const SNAPSHOT_CHANGES: usize = 1 << 14;
+
+/// A change of the wall clock that is written down although no entry changed.
+const CLOCK_STEP: u64 = 100_000_000;
+
+/// Reads the events of the lists, and writes them down.
+pub(crate) struct JournalWriter {
+    shared: Arc<Shared>,
+    journal: Arc<Journal>,
+    log: ChangeLog,
+    cursor: Cursor,
+    /// The number of the last event whose changes are in the file.
+    stored: u64,
+    /// Whether the file lacks changes that the ring of events may no longer have.
+    is_behind: bool,
+    /// The length of the file when it was rewritten.
+    snapshot: u64,
+    next_attempt: Time,
+    last: Option<Mark>,
+    boot: [u8; 16],
+}
+
+impl JournalWriter {
+    /// Starts the thread. It begins with a file of the present entries.
+    ///
+    /// # Errors
+    /// If the kernel provides no thread.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        journal: Arc<Journal>,
+        state: Arc<StateDir>,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let writer = JournalWriter {
+            shared,
+            journal,
+            log: ChangeLog::new(state, GRANTS, FORMAT),
+            cursor: Cursor::after(0),
+            stored: 0,
+            is_behind: true,
+            snapshot: 0,
+            next_attempt: Time::default(),
+            last: None,
+            boot: boot(),
+        };
+        thread::Builder::new().name("journal".to_owned()).spawn(|| writer.run()).context("cannot start a thread")
+    }
+
+    fn run(mut self) {
+        loop {
+            let is_last = self.journal.next_group();
+            let now = self.shared.clock.now();
+            if is_last || now >= self.next_attempt {
+                let outcome = self.write(now);
+                self.report(outcome, now);
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, outcome: io::Result<()>, now: Time) {
+        let mut state = self.journal.lock();
+        let failed_before = state.problem.is_some();
+        match outcome {
+            Ok(()) => {
+                state.problem = None;
+                if failed_before {
+                    tracing::info!("{} is complete again", self.log.path().display());
+                }
+            }
+            Err(error) => {
+                self.is_behind = true;
+                self.next_attempt = now + RETRY;
+                state.failures += 1;
+                if !failed_before {
+                    let path = self.log.path();
+                    let shown = path.display();
+                    tracing::error!("grants are not on the disk, and a restart would lose them: {shown}: {error}");
+                }
+                state.problem = Some(format!("{}: {error}", self.log.path().display()));
+            }
+        }
+        (state.stored, state.bytes) = (self.stored, self.log.length());
+        drop(state);
+        self.journal.tried.notify_all();
+    }
+
+    fn mark(&self, at: Time) -> Mark {
+        Mark { at: at.as_nanos(), wall: self.shared.wall.load(Relaxed), boot: self.boot }
+    }
+
+    /// Writes the changes since the last call.
+    fn write(&mut self, now: Time) -> io::Result<()> {
+        if self.log.is_broken() || self.log.length() > FEW_BYTES.max(2 * self.snapshot) {
+            return self.rewrite(now);
+        }
+        let shared = Arc::clone(&self.shared);
+        let lists = &shared.state.lists;
+        let mut builder = BatchBuilder::new(lists, self.mark(now));
+        let through = if self.is_behind { None } else { self.receive(lists, &mut builder) };
+        let through = match through {
+            Some(through) => through,
+            None => {
+                builder = BatchBuilder::new(lists, self.mark(now));
+                let changes = lists.changes_since(self.stored, |changed| match changed {
+                    Changed::Ended(_, event) => builder.push(&event.entry, true),
+                    Changed::Entry(_, entry) => builder.push(&entry, false),
+                });
+                // The lists no longer have all removals since then.
+                let Some(through) = changes else { return self.rewrite(now) };
+                through
+            }
+        };
+        self.append(builder.into_batch())?;
+        self.is_stored(through);
+        Ok(())
+    }
+
+    /// Receives the events up to now. Returns the number of the last one; `None` if some are missing.
+    fn receive(&mut self, lists: &Lists, builder: &mut BatchBuilder<'_>) -> Option<u64> {
+        let last = lists.last_event();
+        while self.cursor.last() < last {
+            match lists.receive(&mut self.cursor) {
+                Some(Received::Event(_, event)) => builder.push(&event.entry, event.kind.is_end()),
+                Some(Received::Gap(_)) => return None,
+                None => break,
+            }
+        }
+        Some(self.cursor.last())
+    }
+
+    fn append(&mut self, batch: Batch) -> io::Result<()> {
+        let mark = batch.mark;
+        let is_clock_set = self.last.is_none_or(|last| last.wall.abs_diff(mark.wall) > CLOCK_STEP);
+        if batch.changes.is_empty() && !is_clock_set {
+            return Ok(());
+        }
+        self.log.append(&batch.into_record())?;
+        self.last = Some(mark);
+        Ok(())
+    }
+
+    /// Replaces the file by one with the present entries.
+    fn rewrite(&mut self, now: Time) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let lists = &shared.state.lists;
+        let mark = self.mark(now);
+        let mut through = 0;
+        self.log.replace_with(|put| {
+            let mut builder = BatchBuilder::new(lists, mark);
+            let mut failure = None;
+            let found = lists.changes_since(0, |changed| {
+                let Changed::Entry(_, entry) = changed else { return };
+                builder.push(&entry, false);
+                if builder.len() == SNAPSHOT_CHANGES && failure.is_none() {
+                    let full = std::mem::replace(&mut builder, BatchBuilder::new(lists, mark));
+                    failure = put(&full.into_batch().into_record()).err();
+                }
+            });
+            through = found.unwrap_or_default();
+            failure.map_or(Ok(()), Err)?;
+            put(&builder.into_batch().into_record())
+        })?;
+        (self.snapshot, self.last) = (self.log.length(), Some(mark));
+        self.is_stored(through);
+        Ok(())
+    }
+
+    fn is_stored(&mut self, through: u64) {
+        (self.stored, self.is_behind) = (through, false);
+        self.cursor = Cursor::after(through);
+    }
+}
