@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
+use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     Added, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE, MetricsReport,
@@ -79,6 +80,9 @@ pub enum DataplaneError {
     /// The request exceeds the length limit of a line.
     #[error("the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: split the file")]
     TooLong(usize),
+    /// The request does not fit the state of the dataplane. Nothing changed.
+    #[error("{0}")]
+    Conflict(String),
     /// The dataplane refused the request. Nothing changed.
     #[error("{0}")]
     Refused(String),
@@ -105,7 +109,10 @@ impl DataplaneError {
             DataplaneError::Version { .. } => "install the same version of both and restart them",
             DataplaneError::Garbage { .. } => "correct `socket` in [dataplane]",
             DataplaneError::TooLong(_) => "split the file",
-            DataplaneError::TurnedAway(_) | DataplaneError::Refused(_) | DataplaneError::Failed(_) => return None,
+            DataplaneError::TurnedAway(_)
+            | DataplaneError::Conflict(_)
+            | DataplaneError::Refused(_)
+            | DataplaneError::Failed(_) => return None,
         };
         Some(remedy.to_owned())
     }
@@ -120,12 +127,13 @@ impl DataplaneError {
             DataplaneError::Version { .. } => "version",
             DataplaneError::Garbage { .. } => "garbage",
             DataplaneError::TooLong(_) => "too-long",
+            DataplaneError::Conflict(_) => "conflict",
             DataplaneError::Refused(_) => "refused",
             DataplaneError::Failed(_) => "failed",
         }
     }
 
-    /// The values of [`DataplaneError::kind`] that mean a missing answer; `refused` and `failed` are one.
+    /// The values of [`DataplaneError::kind`] that mean a missing answer; `conflict`, `refused` and `failed` are one.
     pub const FAILURES: [&'static str; 7] =
         ["unreachable", "silent", "lost", "turned-away", "version", "garbage", "too-long"];
 }
@@ -216,9 +224,25 @@ impl Dataplane {
     }
 
     /// Sends rules to run. Returns their generation once every worker runs them.
-    pub async fn apply(&self, rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, DataplaneError> {
-        match self.ask(&Request::Apply { rules: Box::new(rules), source, names }).await? {
+    /// With a time, the dataplane rolls them back unless [`Dataplane::confirm`] is called within that time.
+    pub async fn apply(
+        &self,
+        rules: RuleSet,
+        source: String,
+        names: Vec<NameAnswer>,
+        confirm_within: Option<Duration>,
+        note: ApplyNote,
+    ) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::Apply { rules: Box::new(rules), source, names, confirm_within, note }).await? {
             Response::Applied { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Confirms the apply that waits for it. Returns its generation.
+    pub async fn confirm(&self) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::Confirm).await? {
+            Response::Confirmed { generation } => Ok(generation),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -240,9 +264,26 @@ impl Dataplane {
     }
 
     /// Reloads its configuration. Returns once every worker runs it.
-    pub async fn reload(&self) -> Result<Reloaded, DataplaneError> {
-        match self.ask(&Request::Reload).await? {
+    /// `uid` is the user of the operator, if known.
+    pub async fn reload(&self, uid: Option<u32>) -> Result<Reloaded, DataplaneError> {
+        match self.ask(&Request::Reload { uid }).await? {
             Response::Reloaded(reloaded) => Ok(reloaded),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The rule sets that have run.
+    pub async fn history(&self) -> Result<History, DataplaneError> {
+        match self.ask(&Request::History).await? {
+            Response::History(history) => Ok(history),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The rule set with this number.
+    pub async fn revision(&self, number: u64) -> Result<RevisionRules, DataplaneError> {
+        match self.ask(&Request::Revision(number)).await? {
+            Response::Revision(revision) => Ok(*revision),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -276,6 +317,7 @@ impl Dataplane {
         let line = self.line(request)?;
         let within = self.answer_within(request);
         match timeout(within, self.converse(&line)).await {
+            Ok(Ok(Response::Conflict { error })) => Err(DataplaneError::Conflict(error)),
             Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
             Ok(Ok(Response::Failed { error })) => Err(DataplaneError::Failed(error)),
             Ok(answer) => answer,
@@ -287,8 +329,9 @@ impl Dataplane {
     fn answer_within(&self, request: &Request) -> Duration {
         match request {
             Request::Apply { .. }
+            | Request::Confirm
             | Request::NameAnswers(_)
-            | Request::Reload
+            | Request::Reload { .. }
             | Request::ListAdd { .. }
             | Request::ListRemove { .. }
             | Request::ListFlush { .. } => CHANGE_WITHIN,
@@ -296,6 +339,8 @@ impl Dataplane {
             | Request::Rules
             | Request::Lists(_)
             | Request::Doors { .. }
+            | Request::History
+            | Request::Revision(_)
             | Request::Names
             | Request::Source(_)
             | Request::Connections(_)
@@ -356,10 +401,14 @@ impl Dataplane {
             Response::Metrics(_) => "metrics",
             Response::Kernel(_) => "kernel",
             Response::Applied { .. } => "applied",
+            Response::Confirmed { .. } => "confirmed",
             Response::Reloaded(_) => "reloaded",
+            Response::History(_) => "history",
+            Response::Revision(_) => "revision",
             Response::Added(_) => "added",
             Response::Done => "done",
             Response::Flushed { .. } => "flushed",
+            Response::Conflict { .. } => "conflict",
             Response::Refused { .. } => "refused",
             Response::Failed { .. } => "failed",
         };
@@ -408,7 +457,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":4,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":5,\"version\":\"0.1.0\"}\n";
 
     /// A peer that sends these bytes to one client. With `stay`, it then keeps the connection open.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -467,7 +516,8 @@ mod tests {
     #[tokio::test]
     async fn a_change_without_a_greeting_ends_at_the_short_limit() {
         let (_dir, dataplane) = peer(&[], true);
-        let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload()).await.expect("it ends long before a change may");
+        let changed =
+            timeout(CHANGE_WITHIN / 2, dataplane.reload(None)).await.expect("it ends long before a change may");
         assert_eq!(changed.unwrap_err().kind(), "silent");
     }
 
@@ -487,7 +537,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_has_a_reason() {
-        let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":5,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane refused the connection: too many connections: try again");
@@ -528,7 +578,8 @@ mod tests {
     #[test]
     fn a_request_that_is_too_long_is_not_sent() {
         let source = "x".repeat(MAX_LINE);
-        let request = Request::Apply { rules: Box::default(), source, names: Vec::new() };
+        let note = ApplyNote::default();
+        let request = Request::Apply { rules: Box::default(), source, names: Vec::new(), confirm_within: None, note };
         assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");
     }
 }

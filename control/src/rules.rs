@@ -14,6 +14,7 @@ use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, is_timeout, parse_duration};
+use knockplane_policy::wire::check_confirm_within;
 
 /// The rules cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,15 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is not a time: write `10m`, `1d2h` or `00:10:00`, at most `35w3d13h13m56s`"))
 }
 
+/// Parses the time within which an apply must be confirmed.
+///
+/// # Errors
+/// The text is not a time, or the time is too short or too long.
+pub fn confirm_within(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).ok_or_else(|| format!("`{text}` is not a time: write `60s` or `5m`"))?;
+    check_confirm_within(time)
+}
+
 #[cfg(test)]
 mod tests {
     use knockplane_policy::rsc;
@@ -70,6 +80,16 @@ mod tests {
         }
         for text in ["", "soon", "0s", "36w", "none-static", "10m comment=x", "10m\nadd", "\"10m\""] {
             assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_confirmation_has_a_bounded_time() {
+        for (text, seconds) in [("5s", 5), ("60s", 60), ("90", 90), ("1h", 3_600)] {
+            assert_eq!(confirm_within(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "soon", "4s", "1h1s", "0"] {
+            assert!(confirm_within(text).is_err(), "{text}");
         }
     }
 

@@ -13,8 +13,9 @@ use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
     FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
-    ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, ProcessUsage, Repairs,
-    RestoreReport, RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics, WorkerStatus,
+    ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation,
+    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics,
+    WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -27,6 +28,7 @@ pub(crate) fn status() -> DataplaneStatus {
         uptime: Duration::from_secs(90),
         generation: 3,
         generation_age: Duration::from_secs(30),
+        confirmation: None,
         rules_source: "/etc/knockplane/rules.rsc".into(),
         rules: 2,
         settings: Settings::default(),
@@ -52,6 +54,17 @@ pub(crate) fn status() -> DataplaneStatus {
             problem: None,
             restore: RestoreReport { restored: 40, expired: 7, ..RestoreReport::default() },
         },
+    }
+}
+
+/// An apply that waits for its confirmation.
+fn confirmation() -> PendingConfirmation {
+    PendingConfirmation {
+        generation: 3,
+        time_left: Duration::from_millis(44_100),
+        back_to: 2,
+        back_to_source: "/etc/knockplane/old.rsc".into(),
+        back_to_rules: 5,
     }
 }
 
@@ -302,7 +315,7 @@ fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSum
 pub(crate) fn metrics() -> MetricsReport {
     let rules = rules();
     MetricsReport {
-        status: status(),
+        status: DataplaneStatus { confirmation: Some(confirmation()), ..status() },
         workers: vec![worker_metrics(0), worker_metrics(1)],
         started: Duration::from_secs(910),
         reloaded: Duration::from_secs(970),

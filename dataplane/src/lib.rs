@@ -16,6 +16,7 @@ mod doctor;
 mod drift;
 mod fast_path;
 mod generation;
+mod history;
 mod holder;
 mod huge_pages;
 mod idle;

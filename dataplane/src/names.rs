@@ -119,10 +119,11 @@ impl ResolvedNames {
         changed
     }
 
-    /// Begins to use these rules, and removes the names that they do not contain.
-    pub(crate) fn run(&mut self, rules: &RuleSet) {
+    /// Begins to use these rules, and removes the names that neither they nor the rules of a possible rollback contain.
+    pub(crate) fn run(&mut self, rules: &RuleSet, rollback: Option<&RuleSet>) {
         self.running = of(rules).map(|(entry, _)| entry.clone()).collect();
-        let wanted: BTreeSet<HostName> = of(rules).map(|(_, name)| name).collect();
+        let wanted: BTreeSet<HostName> =
+            of(rules).chain(rollback.into_iter().flat_map(of)).map(|(_, name)| name).collect();
         let before = self.resolutions.len();
         self.resolutions.retain(|name, _| wanted.contains(name));
         if self.resolutions.len() != before {
@@ -233,7 +234,7 @@ add list=friends address=dyn.example.net
                 answer(Family::Ipv4, "other.example.net", &["192.0.2.2"]),
             ]
         };
-        names.run(&rules);
+        names.run(&rules, None);
         assert!(names.take(answers(), Time::from_nanos(5)));
         let expected =
             ["friends 192.0.2.7", "friends 192.0.2.9", "guests 192.0.2.7", "guests 192.0.2.9", "friends 2001:db8::7"];
@@ -241,7 +242,10 @@ add list=friends address=dyn.example.net
         assert!(!names.take(answers(), Time::from_nanos(6)), "the same answers change nothing");
         assert_eq!(shown(&ResolvedNames::load(&state).unwrap(), &rules), expected);
 
-        names.run(&super::tests::rules("/ipv6 firewall address-list\nadd list=a address=dyn.example.net\n"));
+        let others = super::tests::rules("/ipv6 firewall address-list\nadd list=a address=dyn.example.net\n");
+        names.run(&others, Some(&rules));
+        assert_eq!(shown(&ResolvedNames::load(&state).unwrap(), &rules), expected, "kept for a rollback");
+        names.run(&others, None);
         assert_eq!(shown(&ResolvedNames::load(&state).unwrap(), &rules), ["friends 2001:db8::7"]);
     }
 
@@ -251,7 +255,7 @@ add list=friends address=dyn.example.net
         let rules = rules(RULES);
         let mut names = ResolvedNames::load(&open(&folder)).unwrap();
         names.take_for(vec![answer(Family::Ipv4, "dyn.example.net", &["192.0.2.7"])], &rules, Time::from_nanos(5));
-        names.run(&rules);
+        names.run(&rules, None);
         let name = HostName { family: Family::Ipv4, name: "dyn.example.net".to_owned() };
         let failed = NameAnswer { name, outcome: NameOutcome::Failed("no answer".to_owned()) };
         assert!(!names.take(vec![failed], Time::from_nanos(6)));

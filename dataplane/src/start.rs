@@ -35,6 +35,7 @@ use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
 use crate::fast_path;
 use crate::generation::Generation;
+use crate::history::RevisionHistory;
 use crate::holder;
 use crate::huge_pages;
 use crate::idle::Idle;
@@ -106,7 +107,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         huge_pages::advise_lists(&state.lists);
         let now = Clock::start().now();
         let mut names = ResolvedNames::load(state_dir)?;
-        names.run(&stored.rules);
+        names.run(&stored.rules, None);
         let of_names = names.entries(&stored.rules, now);
         let mut table = RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
             .with_context(|| format!("rules of {}", stored.source))?;
@@ -279,7 +280,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     };
     journal::log_restore(&restored);
     let journal = Arc::new(Journal::new(restored));
-    let writer = JournalWriter::start(Arc::clone(&shared), Arc::clone(&journal), state_dir)?;
+    let writer = JournalWriter::start(Arc::clone(&shared), Arc::clone(&journal), Arc::clone(&state_dir))?;
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {
         device: Arc::clone(&devices[side.index()]),
@@ -322,7 +323,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         offload_watch: OffloadWatch::default(),
         cut_next: 0,
     };
-    let rules = RuleAdministration { config, stored_rules };
+    // Nothing waits for the history.
+    let history = RevisionHistory::load(&state_dir);
+    let rules = RuleAdministration { config, stored_rules, history };
     let lists = ListAdministration::new(entries, names);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
     Ok(Manager { listener, supervisor, administration, writer })

@@ -15,6 +15,7 @@ use knockplane_policy::rule::{Action, EntryAddress, ListTimeout, RuleSet};
 use knockplane_policy::time::is_timeout;
 use serde::{Deserialize, Serialize};
 
+use crate::generation::Generation;
 use crate::state_dir::{FileFormat, OLD_RULES, RULES, StateDir, damage};
 
 /// The format of `rules.state`: JSON, a [`SourcedRules`]. A change of the JSON form of rules changes their ids, and
@@ -27,6 +28,20 @@ const FORMAT: FileFormat = FileFormat { kind: "rules", version: 1 };
 pub(crate) struct SourcedRules {
     pub(crate) source: String,
     pub(crate) rules: Arc<RuleSet>,
+}
+
+/// The suffix of the source of rules that a start has loaded.
+const KEPT: &str = ", kept from the last apply";
+
+impl SourcedRules {
+    /// The rules of a generation in the form that is stored. The rules of doors are created again from the
+    /// configuration.
+    pub(crate) fn of(generation: &Generation) -> SourcedRules {
+        let mut rules = generation.rules().clone();
+        rules.rules.retain(|rule| !rule.dynamic);
+        let source = generation.source.strip_suffix(KEPT).unwrap_or(&generation.source).to_owned();
+        SourcedRules { source, rules: Arc::new(rules) }
+    }
 }
 
 /// The rules in the state directory: reads, checks and replaces `rules.state`.
@@ -48,7 +63,7 @@ impl StoredRules {
     pub(crate) fn load_or_read(&self, file: &Path) -> anyhow::Result<SourcedRules> {
         let Some(mut stored) = self.load()? else { return read_rules(file) };
         self.compare(&stored, file);
-        stored.source = format!("{}, kept from the last apply", stored.source);
+        stored.source += KEPT;
         Ok(stored)
     }
 

@@ -121,6 +121,15 @@ impl<'t> Filter<'t> {
         self.wait_until_ready()
     }
 
+    /// Starts both processes again after they ended.
+    ///
+    /// # Errors
+    /// If they cannot be started or do not become ready.
+    pub fn restart_both(&mut self) -> anyhow::Result<()> {
+        self.dataplane = start(self.topology, &self.folder.0, "knockplane-dataplane")?;
+        self.restart_control()
+    }
+
     /// Starts both processes again through a shell script that ends with `exec "$@"`, with these standard errors:
     /// dataplane, control. Waits until they are ready.
     ///

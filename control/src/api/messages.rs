@@ -27,6 +27,15 @@ pub struct Apply {
     /// The rules in parsed form. Their ids are computed again from their content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<RuleSet>,
+    /// The time within which they must be confirmed, in the syntax of RouterOS: `60s`. Otherwise they are rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<String>,
+    /// Free text for the history.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// The revision whose rules these are, for a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<u64>,
 }
 
 /// The answer to [`Apply`]: the rules run.
@@ -41,6 +50,13 @@ pub struct Applied {
     /// The host names in the lists of the generation that could not be resolved before it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unresolved: Vec<Unresolved>,
+}
+
+/// The answer to a confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// The generation that runs, and that a restart does not replace any more.
+    pub generation: u64,
 }
 
 /// A host name that could not be resolved.

@@ -21,6 +21,9 @@
 //! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
+//! | GET `/api/v1/history` | [`History`] |
+//! | GET `/api/v1/history/{number}` | [`RevisionRules`] |
+//! | POST `/api/v1/confirm` | [`messages::Confirmed`] |
 //! | POST `/api/v1/lists/{list}` | [`messages::ListAddition`] → [`Added`] |
 //! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
 //! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
@@ -38,11 +41,12 @@ use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use knockplane_log::target;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     self, Added, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES, NewEntry, Reloaded,
@@ -54,12 +58,13 @@ use tracing::{info, warn};
 
 use self::failure::ApiError;
 use self::messages::{
-    Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAddition,
-    ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
+    Applied, Apply, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
+    ListAddition, ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
 use crate::names::Resolver;
+use crate::server::ConnectionSlot;
 use crate::server::body::{self, Bodies};
 use crate::server::latest::Latest;
 use crate::{address, log_status, ready, rules};
@@ -89,6 +94,14 @@ const READY_WITHIN: Duration = Duration::from_millis(800);
 /// Time limit of the dataplane for metrics. The default timeout of Prometheus is 10 s, or a shorter scrape interval.
 const METRICS_WITHIN: Duration = Duration::from_secs(3);
 
+/// The connection of a request; `None` in tests of a router without a server.
+type Peer = Option<Extension<Arc<ConnectionSlot>>>;
+
+/// The user of the operator's process, if known.
+fn uid(peer: Peer) -> Option<u32> {
+    peer.and_then(|Extension(connection)| connection.uid())
+}
+
 /// The router for metrics and health.
 pub fn open(app: Arc<App>) -> Router {
     open_routes().fallback(not_found).with_state(app)
@@ -110,6 +123,9 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/kernel", post(kernel))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
+        .route("/api/v1/confirm", post(confirm))
+        .route("/api/v1/history", get(history))
+        .route("/api/v1/history/{number}", get(revision))
         .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
         .route("/api/v1/lists/{list}/{address}", delete(list_remove))
         // The last layer runs first: the body is read before the request waits for its turn.
@@ -277,9 +293,13 @@ fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
 
 async fn apply(
     State(app): State<Arc<App>>,
+    peer: Peer,
     body: Result<Json<Apply>, JsonRejection>,
 ) -> Result<Json<Applied>, ApiError> {
-    let Json(Apply { source, text, rules }) = body?;
+    let Json(Apply { source, text, rules, confirm_within, comment, back_to }) = body?;
+    let confirm_within = confirm_within.map(|text| rules::confirm_within(&text)).transpose();
+    let confirm_within = confirm_within.map_err(ApiError::bad_request)?;
+    let note = ApplyNote { uid: uid(peer), comment, back_to };
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
             app.metrics.apply_was_invalid();
@@ -292,7 +312,7 @@ async fn apply(
         _ => return Err(ApiError::bad_request("give either `text` or `rules`")),
     };
     // In its own task: the result is logged and counted even if the client disconnects.
-    match tokio::spawn(hand_over(app, rules, source)).await {
+    match tokio::spawn(hand_over(app, rules, source, confirm_within, note)).await {
         Ok(result) => Ok(Json(result?)),
         Err(error) => Err(ApiError::internal(&error)),
     }
@@ -303,11 +323,17 @@ fn read(text: &str) -> Result<RuleSet, ApiError> {
     if reading.problems.is_empty() { Ok(reading.rules) } else { Err(ApiError::invalid_rules(reading.problems)) }
 }
 
-async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Applied, DataplaneError> {
+async fn hand_over(
+    app: Arc<App>,
+    rules: RuleSet,
+    source: String,
+    confirm_within: Option<Duration>,
+    note: ApplyNote,
+) -> Result<Applied, DataplaneError> {
     let (count, patterns) = (rules.rules.len(), rules.layer7.len());
     let names = app.resolver.resolve_rules(&rules).await;
     let unresolved = names.iter().filter_map(Unresolved::of).collect();
-    let result = app.timed(app.dataplane.apply(rules, source.clone(), names)).await;
+    let result = app.timed(app.dataplane.apply(rules, source.clone(), names, confirm_within, note)).await;
     match &result {
         Ok(generation) => info!(target: target!("operator"), generation, rules = count, source, "rules applied"),
         Err(error) => warn!(target: target!("operator"), rules = count, source, "rules not applied: {error}"),
@@ -315,10 +341,38 @@ async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Appl
     Ok(Applied { generation: result?, rules: count, patterns, unresolved })
 }
 
-async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
+async fn confirm(State(app): State<Arc<App>>) -> Result<Json<Confirmed>, ApiError> {
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
-        let result = app.timed(app.dataplane.reload()).await;
+        let result = app.ask(app.dataplane.confirm()).await;
+        match &result {
+            Ok(generation) => info!(target: target!("operator"), generation, "rules confirmed"),
+            Err(error) => warn!(target: target!("operator"), "rules not confirmed: {error}"),
+        }
+        result
+    });
+    match asked.await {
+        Ok(result) => Ok(Json(Confirmed { generation: result? })),
+        Err(error) => Err(ApiError::internal(&error)),
+    }
+}
+
+async fn history(State(app): State<Arc<App>>) -> Result<Json<History>, ApiError> {
+    Ok(Json(app.ask(app.dataplane.history()).await?))
+}
+
+async fn revision(
+    State(app): State<Arc<App>>,
+    path: Result<Path<u64>, PathRejection>,
+) -> Result<Json<RevisionRules>, ApiError> {
+    let Path(number) = path?;
+    Ok(Json(app.ask(app.dataplane.revision(number)).await?))
+}
+
+async fn reload(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Reloaded>, ApiError> {
+    // In its own task, as an apply.
+    let asked = tokio::spawn(async move {
+        let result = app.timed(app.dataplane.reload(uid(peer))).await;
         match &result {
             Ok(Reloaded { generation, doors, .. }) => {
                 info!(target: target!("operator"), generation, doors, "configuration reloaded")
@@ -403,7 +457,9 @@ impl App {
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         let result = answer.await;
         match &result {
-            Ok(_) | Err(DataplaneError::Refused(_) | DataplaneError::Failed(_)) => self.metrics.answered(),
+            Ok(_) | Err(DataplaneError::Conflict(_) | DataplaneError::Refused(_) | DataplaneError::Failed(_)) => {
+                self.metrics.answered()
+            }
             Err(error) => self.metrics.request_failed(error),
         }
         result
@@ -560,8 +616,15 @@ mod tests {
             (Method::POST, "/api/v1/sources/192.0.2.1/watch", r#"{"time":"soon"}"#, StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/sources/192.0.2.1/watch", "{}", StatusCode::UNPROCESSABLE_ENTITY),
             (Method::GET, "/api/v1/nothing", "", StatusCode::NOT_FOUND),
+            (Method::GET, "/api/v1/history/last", "", StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/apply", r#"{"source":"x"}"#, StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/apply", "not JSON", StatusCode::BAD_REQUEST),
+            (
+                Method::POST,
+                "/api/v1/apply",
+                r#"{"source":"x","text":"","confirm_within":"4s"}"#,
+                StatusCode::BAD_REQUEST,
+            ),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"nobody"}"#, StatusCode::UNPROCESSABLE_ENTITY),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"::1","timeout":"soon"}"#, StatusCode::BAD_REQUEST),
             (Method::DELETE, "/api/v1/lists/a/nobody", "", StatusCode::BAD_REQUEST),

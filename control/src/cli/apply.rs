@@ -1,4 +1,4 @@
-//! `knockctl apply`: replaces the running rules.
+//! `knockctl apply`: replaces the running rules, also for `knockctl rollback`.
 //!
 //! The command asks for a confirmation if the new rules are empty or admit no traffic from outside: an operator who
 //! typed the wrong file name would lose access.
@@ -34,38 +34,79 @@ pub(super) struct Command {
     /// Accept rules that can never run, and disable them
     #[arg(long)]
     allow_invalid: bool,
+    #[command(flatten)]
+    applying: Applying,
+}
+
+/// How rules are applied.
+#[derive(Debug, Args)]
+pub(super) struct Applying {
     /// Apply without a confirmation, even if no rule or no way in from outside is left
     #[arg(long)]
     force: bool,
+    /// Return to the rules before after this time, unless `knockctl confirm` arrives: 5s to 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_confirm_within)]
+    confirm: Option<String>,
+    /// Text for `knockctl history`
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    comment: String,
+}
+
+fn parse_confirm_within(text: &str) -> Result<String, String> {
+    crate::rules::confirm_within(text).map(|_| text.to_owned())
 }
 
 pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Result<String, Failed> {
-    let Command { file, allow_invalid, force } = command;
+    let Command { file, allow_invalid, applying } = command;
     // Syntax errors are reported without a request; the other checks depend on the settings of the dataplane.
     let source = check::read(file, json)?;
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
-    let (rules, lints) = source.rules_and_lints(&how, json)?;
-    let running = running(client).await;
-    // With `--force`, rules are also applied if the running ones cannot be compared with them.
-    let running = if *force { running.ok() } else { Some(running?) };
-    if let Some(running) = running.as_ref().filter(|_| !force)
-        && let Some(loss) = loss(running, &rules, &status.settings)
-    {
-        confirm(&loss)?;
-    }
-    let changes = running.map(|running| {
-        let old = Linted::new(&running.source, &running.rules, &status.settings);
-        Changes::of(&old, &Linted::with(source.name(), &rules, lints)).counts()
-    });
+    let rules = source.rules(&how, json)?;
     let source = match std::path::absolute(file) {
         Ok(path) if !source.is_standard_input() => path.display().to_string(),
         _ => source.name().to_owned(),
     };
-    let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
-    let applied: Applied = decode(&change(client, "/api/v1/apply", Some(body)).await?)?;
+    send(client, applying, NewRules { source, rules, back_to: None }, &status.settings, json).await
+}
+
+/// Rules to apply.
+pub(super) struct NewRules {
+    pub(super) source: String,
+    pub(super) rules: RuleSet,
+    /// The revision whose rules they are, for a rollback.
+    pub(super) back_to: Option<u64>,
+}
+
+/// Applies rules, after a confirmation if needed.
+pub(super) async fn send(
+    client: &Client,
+    applying: &Applying,
+    NewRules { source, rules, back_to }: NewRules,
+    settings: &Settings,
+    json: bool,
+) -> Result<String, Failed> {
+    let Applying { force, confirm: confirm_within, comment } = applying;
+    let running = running(client).await;
+    // With `--force`, rules are also applied if the running ones cannot be compared with them.
+    let running = if *force { running.ok() } else { Some(running?) };
+    if let Some(running) = running.as_ref().filter(|_| !force)
+        && let Some(loss) = loss(running, &rules, settings)
+    {
+        confirm(&loss)?;
+    }
+    let changes = running.map(|running| {
+        let old = Linted::new(&running.source, &running.rules, settings);
+        Changes::of(&old, &Linted::new(&source, &rules, settings)).counts()
+    });
+    let (confirm_within, comment) = (confirm_within.clone(), comment.clone());
+    let apply =
+        Apply { source, text: None, rules: Some(rules), confirm_within: confirm_within.clone(), comment, back_to };
+    let applied: Applied = decode(&change(client, "/api/v1/apply", Some(as_json(&apply)?)).await?)?;
     if json {
-        return document(AppliedJson::new(applied, changes));
+        let confirm_within = confirm_within.as_deref().map(crate::rules::confirm_within).transpose();
+        let confirm_within = confirm_within.map_err(|error| Failed::new(Exit::Usage, error))?;
+        return document(AppliedJson::new(applied, changes, confirm_within));
     }
     let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
     text += &changes.as_ref().map(plan::counts).unwrap_or_default();
@@ -73,6 +114,9 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         let (name, reason) = (printable(&name.name), printable(reason));
         text +=
             &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
+    }
+    if let Some(time) = confirm_within {
+        text += &format!("it is rolled back in {time}: try a new connection, then run `knockctl confirm` to keep it\n");
     }
     Ok(text)
 }

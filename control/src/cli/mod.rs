@@ -10,6 +10,8 @@
 //! | `check/`     | offline checks of rule files |
 //! | `plan/`      | what an apply would change |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
+//! | `history.rs` | revisions: shows, compares and restores them |
+//! | `confirm.rs` | confirms an apply that waits for it |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
@@ -35,11 +37,13 @@ mod apply;
 mod bench;
 mod capture;
 mod check;
+mod confirm;
 mod connections;
 mod doctor;
 mod doors;
 mod explain;
 mod export;
+mod history;
 mod http;
 mod import;
 mod input;
@@ -95,7 +99,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The operator's tool of knockplane.
 ///
 /// Exit codes: 0 done, 1 failed, 2 invalid command line, 3 invalid configuration or rules, 4 control process or dataplane
-/// unreachable, 5 not confirmed (see `apply --force`), or, by `plan`, that something would change.
+/// unreachable, 5 not confirmed (see `apply --force`), or, by `plan`, that something would change, 6 not possible now (see
+/// `apply --confirm`).
 #[derive(Debug, Parser)]
 #[command(name = "knockctl", version)]
 struct Cli {
@@ -123,7 +128,14 @@ enum Command {
     ///
     /// If no rule would be left, or no way in from outside, the command asks for a confirmation on a terminal. Without a
     /// terminal it ends with 5, unless --force is given.
+    ///
+    /// With --confirm, the dataplane returns to the rules before after that time, unless `knockctl confirm` arrives earlier.
+    /// A second apply and a reload end with 6 meanwhile.
     Apply(apply::Command),
+    /// Confirm the rules of `apply --confirm`, so that they remain
+    ///
+    /// Ends with 6 if no apply waits for a confirmation: it was confirmed or rolled back already.
+    Confirm,
     /// Show the verdict on a packet and its evaluation rule by rule; needs no daemon with --rules
     Explain(Box<explain::Explain>),
     /// Show the state of one source address in the dataplane, and why its knocks are ignored
@@ -139,7 +151,19 @@ enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Show the rule sets that have run: time, user, origin, changes and comment
+    History(history::ShowHistory),
+    /// Show the differences of two revisions of `knockctl history`, as a unified diff of their exports
+    ///
+    /// Ends with 6 if there is no such revision.
+    Diff(history::Diff),
+    /// Apply the rules of an earlier revision again; without a number, those of the revision before the last one
+    ///
+    /// The same checks, options and exit codes as `apply`; ends with 6 if there is no such revision.
+    Rollback(history::Rollback),
     /// Make the dataplane reload its configuration: doors and [policy] change at once, other keys need a restart
+    ///
+    /// Ends with 6 while an apply waits for its confirmation.
     Reload,
     /// Examine this host, and with --config a start with that file: findings, reasons and remedies
     ///
@@ -264,6 +288,7 @@ impl From<ControlError> for Failed {
         let exit = match &error {
             ControlError::Unreachable(_) => Exit::Unreachable,
             ControlError::Refused(status, _) if is_about_the_dataplane(*status) => Exit::Unreachable,
+            ControlError::Refused(StatusCode::CONFLICT, _) => Exit::Conflict,
             ControlError::Refused(..) | ControlError::Stranger(_) => Exit::Runtime,
         };
         let ErrorMessage { sentence, remedy, socket } = error.reason();
@@ -347,6 +372,10 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Check(command) => check::run(&command, json),
         Command::Plan(command) => plan::run(&client, &command, json).await,
         Command::Apply(command) => apply::run(&client, &command, json).await,
+        Command::History(command) => history::show(&client, &command, json).await,
+        Command::Diff(command) => history::diff(&client, &command, json).await,
+        Command::Rollback(command) => history::rollback(&client, &command, json).await,
+        Command::Confirm => confirm::run(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,
         Command::Replay(command) => replay::run(&command, json),

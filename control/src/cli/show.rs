@@ -8,7 +8,7 @@ use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
 use knockplane_policy::wire::{
     DropCount, FastPathStatus, Interface, JournalStatus, ListEntry, ListOverview, ListPage, LogStatus, NameState,
-    TableMemory, WorkerStatus,
+    PendingConfirmation, TableMemory, WorkerStatus,
 };
 use knockplane_policy::word::Word as _;
 
@@ -215,9 +215,10 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("", format!("control: {}", log(&control.log))),
     ];
     let text: String = lines.iter().map(|(name, value)| named(name, value)).collect();
+    let pending: String = status.confirmation.iter().map(|pending| named("confirm", &confirmation(pending))).collect();
     let warnings: String = ready::warnings(status).iter().map(|warning| named("warning", warning)).collect();
     format!(
-        "{text}{warnings}{}\n{}\n{}\n{}",
+        "{text}{pending}{warnings}{}\n{}\n{}\n{}",
         drift_lines(&status.interfaces),
         interface_table(&status.interfaces),
         counter_table(&status.interfaces),
@@ -243,6 +244,18 @@ fn drop_table(drops: &[DropCount]) -> String {
         table.row([grouped(*frames), reason.clone()]);
     }
     table.text()
+}
+
+/// The rollback of an apply that waits for its confirmation.
+fn confirmation(pending: &PendingConfirmation) -> String {
+    let PendingConfirmation { generation, time_left, back_to, back_to_source, back_to_rules } = pending;
+    format!(
+        "generation {generation} is rolled back in {} to the rules of generation {back_to}, {} from {}, unless \
+         `knockctl confirm` is run",
+        format_duration(*time_left),
+        count(*back_to_rules, "rule"),
+        printable(back_to_source)
+    )
 }
 
 /// The occupancy of the table of connections.
@@ -522,6 +535,16 @@ mod tests {
             .push(Drift { kind: DriftKind::Mtu, problem: "kp-in has an MTU of 9000".into() });
         let text = status(&drifted, Ok(()));
         assert!(text.contains("no line lost\ndrift       inside, mtu: kp-in has an MTU of 9000\n\nSIDE"), "{text}");
+        let pending = Overview { dataplane: sample::metrics().status, ..sample::overview() };
+        let text = status(&pending, Ok(()));
+        let lines: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("confirm")).take(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "confirm     generation 3 is rolled back in 45s to the rules of generation 2, 5 rules from",
+                "            /etc/knockplane/old.rsc, unless `knockctl confirm` is run",
+            ]
+        );
         let mut unwritten = sample::overview();
         unwritten.dataplane.journal.problem = Some("grants.state: No space left on device".into());
         let text = status(&unwritten, Ok(()));

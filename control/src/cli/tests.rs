@@ -29,6 +29,7 @@ fn troubles_become_exit_codes() {
     assert_eq!(Failed::from(ControlError::Unreachable(ErrorMessage::default())).exit, Exit::Unreachable);
     assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Unreachable);
     assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
+    assert_eq!(refused(StatusCode::CONFLICT), Exit::Conflict);
 }
 
 /// Standard output, or the error, of a command that needs no daemon.
@@ -441,6 +442,28 @@ fn what_closes_the_last_way_in_is_forced_or_not_applied() {
     let applied: serde_json::Value = serde_json::from_str(&applied).unwrap();
     assert_eq!((&applied["changes"]["rules_added"], &applied["changes"]["rules_moved"]), (&1.into(), &0.into()));
     assert!(sent.is_some());
+}
+
+#[test]
+fn an_apply_with_a_time_tells_what_to_do_next() {
+    let text = b"/ip firewall filter\nadd chain=input protocol=tcp dst-port=22\n";
+    let (applied, sent) = apply(&["--confirm", "90s"], text, Settings::default());
+    assert_eq!(
+        applied.unwrap(),
+        "generation 2 runs, 2 rules\n\
+         rules: 0 added, 0 removed, 0 moved, 0 changed; lints: 0 added, 0 gone\n\
+         it is rolled back in 90s: try a new connection, then run `knockctl confirm` to keep \
+         it\n"
+    );
+    assert_eq!(sent.unwrap().confirm_within.as_deref(), Some("90s"));
+    let (applied, _) = apply(&["--confirm", "2m", "--json"], text, Settings::default());
+    let applied: serde_json::Value = serde_json::from_str(&applied.unwrap()).unwrap();
+    assert_eq!(applied["confirm_within_seconds"], 120.0);
+    let parse = |time| Cli::try_parse_from(["knockctl", "apply", "x", "--confirm", time]);
+    assert!(parse("5s").is_ok() && parse("1h").is_ok());
+    for time in ["4s", "61m", "soon", ""] {
+        assert_eq!(parse(time).unwrap_err().exit_code(), 2, "{time}");
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Answers of commands that change the state.
 
+use std::time::Duration;
+
 use knockplane_policy::packet::Family;
 use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::seconds;
 use crate::api::messages;
 
 /// `apply`: the rules run.
@@ -20,6 +23,8 @@ pub(crate) struct AppliedJson {
     pub(crate) unresolved: Vec<UnresolvedJson>,
     /// The changes from the rules that ran before; `null` if these could not be read.
     pub(crate) changes: Option<ChangeCountsJson>,
+    /// Time until the rules are rolled back, unless `confirm` arrives; `null` if they remain.
+    pub(crate) confirm_within_seconds: Option<f64>,
 }
 
 /// Numbers of changes, which `knockctl plan` shows one by one.
@@ -39,6 +44,19 @@ pub(crate) struct ChangeCountsJson {
     pub(crate) lints_gone: usize,
 }
 
+/// `confirm`: the rules remain.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConfirmedJson {
+    /// The generation that runs.
+    pub(crate) generation: u64,
+}
+
+impl From<messages::Confirmed> for ConfirmedJson {
+    fn from(messages::Confirmed { generation }: messages::Confirmed) -> Self {
+        ConfirmedJson { generation }
+    }
+}
+
 /// A host name that could not be resolved.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct UnresolvedJson {
@@ -50,13 +68,18 @@ pub(crate) struct UnresolvedJson {
 }
 
 impl AppliedJson {
-    pub(crate) fn new(applied: messages::Applied, changes: Option<ChangeCountsJson>) -> Self {
+    pub(crate) fn new(
+        applied: messages::Applied,
+        changes: Option<ChangeCountsJson>,
+        confirm_within: Option<Duration>,
+    ) -> Self {
         let messages::Applied { generation, rules, patterns, unresolved } = applied;
         let unresolved = unresolved.into_iter().map(|messages::Unresolved { name, reason }| {
             let wire::HostName { family, name } = name;
             UnresolvedJson { family, name, reason }
         });
-        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect(), changes }
+        let confirm_within_seconds = confirm_within.map(seconds);
+        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect(), changes, confirm_within_seconds }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `connections.rs` | connections that are tracked |
 //! | `doctor.rs`  | findings about the host |
 //! | `doors.rs`   | doors and the sources at them |
+//! | `history.rs` | revisions and their differences |
 //! | `lists.rs`   | address lists and their entries |
 //! | `rules.rs`   | rules, with and without counters |
 //! | `source.rs`  | one source |
@@ -22,6 +23,7 @@ pub(crate) mod changes;
 pub(crate) mod connections;
 pub(crate) mod doctor;
 pub(crate) mod doors;
+pub(crate) mod history;
 pub(crate) mod lists;
 pub(crate) mod rules;
 #[cfg(test)]
@@ -134,6 +136,8 @@ pub(crate) enum ErrorCodeJson {
     Unreachable,
     /// Exit code 5: the operator has not confirmed the change.
     Unconfirmed,
+    /// Exit code 6: the command does not fit the present state.
+    Conflict,
 }
 
 impl From<Exit> for ErrorCodeJson {
@@ -143,6 +147,7 @@ impl From<Exit> for ErrorCodeJson {
             Exit::Invalid => ErrorCodeJson::Invalid,
             Exit::Unreachable => ErrorCodeJson::Unreachable,
             Exit::Unconfirmed => ErrorCodeJson::Unconfirmed,
+            Exit::Conflict => ErrorCodeJson::Conflict,
             _ => ErrorCodeJson::Failed,
         }
     }

@@ -8,7 +8,7 @@ use std::{env, fs};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
-use super::{Document, ErrorDocument, changes, connections, doctor, doors, lists, rules, source, status};
+use super::{Document, ErrorDocument, changes, connections, doctor, doors, history, lists, rules, source, status};
 use crate::cli;
 
 /// The schema with definitions that are named after the objects of the contract: without the suffix of the types.
@@ -45,6 +45,9 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
     }
     let mut schemas = BTreeMap::from([
         ("apply", of::<changes::AppliedJson>("knockctl --json apply")),
+        ("history", of::<history::HistoryJson>("knockctl --json history")),
+        ("diff", of::<history::DiffJson>("knockctl --json diff")),
+        ("confirm", of::<changes::ConfirmedJson>("knockctl --json confirm")),
         ("check", of::<cli::Checked>("knockctl --json check")),
         ("doctor", of::<doctor::DoctorJson>("knockctl --json doctor")),
         ("explain", of::<cli::Single>("knockctl --json explain PACKET")),

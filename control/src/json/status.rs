@@ -37,6 +37,8 @@ pub(crate) struct StatusJson {
     pub(crate) generation: u64,
     /// Time since the generation began to run.
     pub(crate) generation_age_seconds: f64,
+    /// The rollback of the generation, unless `confirm` arrives; `null` if no confirmation is pending.
+    pub(crate) confirmation: Option<ConfirmationJson>,
     /// The origin of the rules.
     pub(crate) rules_source: String,
     /// Number of running rules.
@@ -65,6 +67,34 @@ pub(crate) struct StatusJson {
     pub(crate) journal: JournalStatus,
     /// The control process.
     pub(crate) control: ControlJson,
+}
+
+/// An apply that waits for its confirmation.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConfirmationJson {
+    /// The generation that waits for the confirmation.
+    pub(crate) generation: u64,
+    /// Time until the rollback.
+    pub(crate) time_left_seconds: f64,
+    /// The generation whose rules the rollback restores.
+    pub(crate) back_to_generation: u64,
+    /// The origin of those rules.
+    pub(crate) back_to_source: String,
+    /// The number of those rules.
+    pub(crate) back_to_rules: usize,
+}
+
+impl From<wire::PendingConfirmation> for ConfirmationJson {
+    fn from(pending: wire::PendingConfirmation) -> Self {
+        let wire::PendingConfirmation { generation, time_left, back_to, back_to_source, back_to_rules } = pending;
+        ConfirmationJson {
+            generation,
+            time_left_seconds: seconds(time_left),
+            back_to_generation: back_to,
+            back_to_source,
+            back_to_rules,
+        }
+    }
 }
 
 /// Settings of the section `[policy]`. Doors are in `show doors`. No output contains their passphrases.
@@ -345,6 +375,7 @@ impl StatusJson {
             uptime,
             generation,
             generation_age,
+            confirmation,
             rules_source,
             rules,
             settings,
@@ -370,6 +401,7 @@ impl StatusJson {
             warnings,
             generation,
             generation_age_seconds: seconds(generation_age),
+            confirmation: confirmation.map(ConfirmationJson::from),
             rules_source,
             rules,
             settings: ShownSettingsJson { chain_default: (&settings).into(), protect: settings.protect },

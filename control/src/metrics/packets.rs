@@ -47,6 +47,16 @@ fn process(sheet: &Sheet, answer: &MetricsReport) {
         "Time at which the running rule set was applied, in Unix time.",
         answer.reloaded.as_secs_f64(),
     );
+    let left = sheet.gauge(
+        "config_confirmation_left_seconds",
+        "Time until the running rule set is rolled back to an earlier one, unless it is confirmed. Without a series, no \
+         confirmation is pending.",
+        &["generation", "back_to"],
+    );
+    if let Some(pending) = &status.confirmation {
+        let labels = [pending.generation, pending.back_to].map(|generation| generation.to_string());
+        left.with_label_values(&labels).set(pending.time_left.as_secs_f64());
+    }
     sheet.value("rules", "Running rules.", status.rules as f64);
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
     let refused = sheet.counter(

@@ -110,6 +110,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
                 "knockplane_config_apply_duration_seconds",
                 "histogram_quantile(0.9, rate(knockplane_config_apply_duration_seconds_bucket[1h]))",
             ),
+            ("knockplane_config_confirmation_left_seconds", "knockplane_config_confirmation_left_seconds < 30"),
             ("knockplane_rules", "knockplane_rules"),
         ],
     ),

@@ -101,6 +101,7 @@ impl ListenerConnections {
 /// The place of a connection in the table, released on drop.
 pub(crate) struct ConnectionSlot {
     id: u64,
+    peer: PeerGroup,
     privileged: bool,
     table: Arc<Mutex<ListenerConnections>>,
     refusals: Arc<Refusals>,
@@ -178,6 +179,7 @@ impl Server {
         }
         let place = ConnectionSlot {
             id,
+            peer,
             privileged,
             table: Arc::clone(table),
             refusals: Arc::clone(&self.refusals),
@@ -283,6 +285,14 @@ where
 }
 
 impl ConnectionSlot {
+    /// The user of the peer; `None` for a peer over TCP.
+    pub(crate) fn uid(&self) -> Option<u32> {
+        match self.peer {
+            PeerGroup::User(uid) => Some(uid),
+            PeerGroup::Loopback | PeerGroup::Network(_) => None,
+        }
+    }
+
     /// Whether room is reserved for the peer of the connection.
     pub(crate) fn is_privileged(&self) -> bool {
         self.privileged

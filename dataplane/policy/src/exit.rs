@@ -10,6 +10,7 @@
 /// | 3    | invalid configuration or rules | invalid configuration or rules | |
 /// | 4    | | no answer from the control process or the dataplane | |
 /// | 5    | | not confirmed; `plan`: something would change | |
+/// | 6    | | not possible in the present state | |
 ///
 /// `knockplane-dataplane --doctor` and `knockctl doctor` report the state of the host: 0 the filter works, 1 it works, with
 /// warnings, 3 it cannot work. With `--then`, `knocker` ends with the exit code of the command.
@@ -28,6 +29,8 @@ pub enum Exit {
     /// The change needs a confirmation: `apply` would close the last way in, and the operator did not confirm that; or `plan`
     /// reports changes.
     Unconfirmed = 5,
+    /// The command does not fit the present state: an apply waits for its confirmation, for example, or none does.
+    Conflict = 6,
 }
 
 impl From<Exit> for std::process::ExitCode {

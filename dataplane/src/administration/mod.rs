@@ -8,6 +8,7 @@
 //! |------------------|------|
 //! | this             | the thread, jobs and their answers |
 //! | `rules.rs`       | rule administration: apply, reload, the swap of generations |
+//! | `confirmation.rs` | applies that wait for a confirmation: confirm, rollback |
 //! | `lists/`         | list administration: static entries, host names, comments; pages of lists |
 //! | `doors.rs`       | answers to control about doors |
 //! | `connections.rs` | answers to control about connections |
@@ -16,6 +17,7 @@
 //!
 //! A panic of this thread ends the process, like a panic of any other thread.
 
+mod confirmation;
 mod connections;
 mod doors;
 mod lists;
@@ -29,14 +31,17 @@ use std::time::Duration;
 
 use knockplane_engine::pipeline::history::History;
 use knockplane_engine::state::lists::ListId;
+use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{KernelQuery, Request, Response, VERSION};
 
+pub(crate) use self::confirmation::Unconfirmed;
 pub(crate) use self::doors::summaries as door_summaries;
 pub(crate) use self::lists::ListAdministration;
 pub(crate) use self::published::Published;
 pub(crate) use self::rules::RuleAdministration;
 use self::source::WatchedSource;
 use crate::counters::WorkerCounters;
+use crate::history::RevisionCause;
 use crate::idle::Waker;
 use crate::journal::Journal;
 use crate::shared::Shared;
@@ -58,6 +63,8 @@ pub(crate) enum JobTask {
     Request(Box<Request>),
     /// The line of a long request: parsing a million entries takes a second.
     Line(Vec<u8>),
+    /// Restores the rules before an apply that was not confirmed in time.
+    RollBack,
 }
 
 /// A task for a connection; for no connection if a signal caused the task.
@@ -72,9 +79,10 @@ pub(crate) struct AnswerLine {
     pub(crate) line: Vec<u8>,
 }
 
-/// The reason that a request failed: the request is invalid, or another reason.
+/// The reason that a request failed: the request is invalid, does not fit the present state, or another reason.
 #[derive(Debug)]
 pub(crate) enum RequestError {
+    Conflict(String),
     Theirs(String),
     Ours(String),
 }
@@ -82,6 +90,7 @@ pub(crate) enum RequestError {
 impl From<RequestError> for Response {
     fn from(problem: RequestError) -> Response {
         match problem {
+            RequestError::Conflict(error) => Response::Conflict { error },
             RequestError::Theirs(error) => Response::Refused { error },
             RequestError::Ours(error) => Response::Failed { error },
         }
@@ -108,9 +117,10 @@ impl Administration {
         rules: RuleAdministration,
         lists: ListAdministration,
     ) -> Self {
-        let administration =
+        let mut administration =
             Administration { shared, journal, published, workers, rules, lists, watch: WatchedSource::default() };
         administration.publish();
+        administration.add_revision(RevisionCause::of(RevisionOrigin::Start));
         administration
     }
 
@@ -139,6 +149,10 @@ impl Administration {
                 Ok(request) => request,
                 Err(response) => return *response,
             },
+            JobTask::RollBack => {
+                let rolled_back = self.roll_back();
+                return self.settled(self.applied(rolled_back.map(|generation| Response::Applied { generation })));
+            }
         };
         self.answer(request)
     }
@@ -161,13 +175,19 @@ impl Administration {
             Request::NameAnswers(answers) => {
                 or_error(self.lists.take_names(answers, &self.shared).map(|()| Response::Done))
             }
-            Request::Apply { rules, source, names } => {
-                let applied = self.apply(*rules, source, names);
+            Request::Apply { rules, source, names, confirm_within, note } => {
+                let applied = self.apply(*rules, source, names, confirm_within, note);
                 self.settled(self.applied(applied.map(|generation| Response::Applied { generation })))
             }
-            Request::Reload => {
-                let reloaded = self.reload();
+            Request::Confirm => or_error(self.confirm().map(|generation| Response::Confirmed { generation })),
+            Request::Reload { uid } => {
+                let reloaded = self.reload(uid);
                 self.settled(self.applied(reloaded.map(Response::Reloaded)))
+            }
+            Request::History => Response::History(self.rules.history.overview()),
+            Request::Revision(number) => {
+                let revision = self.rules.history.revision(number).map_err(RequestError::Conflict);
+                or_error(revision.map(|revision| Response::Revision(Box::new(revision))))
             }
             Request::ListAdd { entries } => {
                 let added = self.lists.add(entries, &self.shared);

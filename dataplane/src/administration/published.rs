@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NameState;
 
+use super::Unconfirmed;
 use crate::config::MetricsConfig;
 use crate::generation::{Book, Generation};
 use crate::shared::Shared;
@@ -16,6 +17,8 @@ use crate::shared::Shared;
 pub(crate) struct Published {
     ledger: Mutex<Ledger>,
     pub(crate) lists: ArcSwap<PublishedLists>,
+    /// The apply that waits for a confirmation.
+    pub(crate) unconfirmed: ArcSwapOption<Unconfirmed>,
     /// The number of rule sets and configurations that were applied since start.
     pub(crate) applied: AtomicU64,
     /// The number of rule sets and configurations that were refused since start.
@@ -44,6 +47,7 @@ impl Published {
         Published {
             ledger: Mutex::new(Ledger { book: Book::new(current, metrics), metrics: metrics.clone() }),
             lists: ArcSwap::default(),
+            unconfirmed: ArcSwapOption::empty(),
             applied: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }

@@ -16,11 +16,13 @@ use knockplane_policy::door::Door;
 use knockplane_policy::event::Origin;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{NameAnswer, Reloaded, Response, RunningRules};
+use knockplane_policy::wire::history::{ApplyNote, MAX_APPLY_COMMENT, RevisionOrigin};
+use knockplane_policy::wire::{NameAnswer, Reloaded, Response, RunningRules, check_confirm_within};
 
 use super::{Administration, RequestError, or_error};
 use crate::config::Config;
 use crate::generation::Generation;
+use crate::history::{RevisionCause, RevisionHistory};
 use crate::huge_pages;
 use crate::memory::{self, ConnectionMemory};
 use crate::stored_rules::{SourcedRules, StoredRules};
@@ -33,6 +35,7 @@ const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct RuleAdministration {
     pub(crate) config: Config,
     pub(crate) stored_rules: StoredRules,
+    pub(crate) history: RevisionHistory,
 }
 
 impl Administration {
@@ -40,7 +43,7 @@ impl Administration {
     pub(super) fn applied(&self, result: Result<Response, RequestError>) -> Response {
         match &result {
             Ok(_) => _ = self.published.applied.fetch_add(1, Relaxed),
-            Err(RequestError::Theirs(error) | RequestError::Ours(error)) => {
+            Err(RequestError::Conflict(error) | RequestError::Theirs(error) | RequestError::Ours(error)) => {
                 self.published.refused.fetch_add(1, Relaxed);
                 tracing::warn!(target: target!("operator"), error, "not applied as it should be");
             }
@@ -48,13 +51,22 @@ impl Administration {
         or_error(result)
     }
 
-    /// Applies other rules.
+    /// Applies other rules, which are rolled back unless they are confirmed within a time.
     pub(super) fn apply(
         &mut self,
         mut rules: RuleSet,
         source: String,
         names: Vec<NameAnswer>,
+        confirm_within: Option<Duration>,
+        note: ApplyNote,
     ) -> Result<u64, RequestError> {
+        self.require_confirmed("apply")?;
+        if note.comment.len() > MAX_APPLY_COMMENT {
+            return Err(RequestError::Theirs(format!("the comment has more than {MAX_APPLY_COMMENT} bytes")));
+        }
+        if let Some(time) = confirm_within {
+            check_confirm_within(time).map_err(RequestError::Theirs)?;
+        }
         // The rules of doors are created again from the configuration, and are not stored.
         rules.rules.retain(|rule| !rule.dynamic);
         // A start refuses stored rules with other ids.
@@ -63,10 +75,12 @@ impl Administration {
         self.check_memory(&rules, settings)?;
         let rules = Arc::new(rules);
         let table = RuleTable::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
-        let mut table = table.map_err(|error| RequestError::Theirs(error.to_string()))?;
-        let stored = SourcedRules { source, rules };
+        let table = table.map_err(|error| RequestError::Theirs(error.to_string()))?;
+        let new = SourcedRules { source, rules };
         let running = self.shared.generation.load_full();
-        if let Err(error) = self.rules.stored_rules.save(&stored) {
+        // A start loads only rules that are confirmed. They may be those of the configured file, which can change.
+        let stored = if confirm_within.is_some() { &SourcedRules::of(&running) } else { &new };
+        if let Err(error) = self.rules.stored_rules.save(stored) {
             // The compiler has set new levels of the lists: restores the levels of the rules that continue to run.
             let again = running.table.with_settings(settings, &self.shared.state);
             debug_assert!(again.is_ok(), "rules that run can be compiled");
@@ -80,18 +94,46 @@ impl Administration {
             target: target!("operator"),
             generation = running.number + 1,
             rules = table.rules().rules.len(),
-            source = stored.source,
+            source = new.source,
             "apply"
         );
-        let now = self.shared.clock.now();
-        self.lists.names.take_for(names, &stored.rules, now);
+        self.lists.names.take_for(names, &new.rules, self.shared.clock.now());
+        // Before the swap, so that rules that only some workers take are rolled back as well.
+        if let Some(time) = confirm_within {
+            self.await_confirmation(time, &running);
+        }
+        let applied = self.swap_with_names(table, new.source, confirm_within.and(Some(running.rules())));
+        let origin = if note.back_to.is_some() { RevisionOrigin::Rollback } else { RevisionOrigin::Apply };
+        if self.shared.generation.load().number == running.number {
+            self.published.unconfirmed.store(None);
+        }
+        self.add_revision(RevisionCause { origin, note, confirm_within });
+        applied
+    }
+
+    /// Adds the running rules to the history, if they are others than before. Rules that run on some workers count as
+    /// well.
+    pub(super) fn add_revision(&mut self, cause: RevisionCause) {
+        self.rules.history.add(cause, &self.shared.generation.load());
+    }
+
+    /// Publishes this table to the workers, with the addresses of the host names in its lists. Keeps the addresses of
+    /// the host names in the rules of a possible rollback.
+    pub(super) fn swap_with_names(
+        &mut self,
+        mut table: RuleTable,
+        source: String,
+        rollback: Option<&RuleSet>,
+    ) -> Result<u64, RequestError> {
+        let running = self.shared.generation.load_full();
+        let (rules, begun) = (Arc::clone(table.rules()), table.begun());
         // Until every worker has left the old rules, the host names of both rule sets count.
-        let of_both = [(running.rules(), running.table.begun()), (&*stored.rules, now)];
+        let of_both = [(running.rules(), running.table.begun()), (&*rules, begun)];
         self.lists.install_names(&of_both, &self.shared)?;
-        table.begin(&self.shared.state, now);
-        let generation = self.swap(table, stored.source)?;
-        self.lists.names.run(&stored.rules);
-        self.lists.install_names(&[(&stored.rules, now)], &self.shared)?;
+        table.begin(&self.shared.state, self.shared.clock.now());
+        let generation = self.swap(table, source)?;
+        self.lists.names.run(&rules, rollback);
+        self.lists.install_names(&[(&rules, begun)], &self.shared)?;
         Ok(generation)
     }
 
@@ -158,7 +200,8 @@ impl Administration {
     }
 
     /// Reads the file again. The answer and the log contain the keys that need a restart.
-    pub(super) fn reload(&mut self) -> Result<Reloaded, RequestError> {
+    pub(super) fn reload(&mut self, uid: Option<u32>) -> Result<Reloaded, RequestError> {
+        self.require_confirmed("reload")?;
         let file = self.rules.config.file.clone();
         let config = Config::load(&file).map_err(|error| RequestError::Theirs(format!("{error}; nothing changed")))?;
         let running = self.shared.generation.load_full();
@@ -175,6 +218,8 @@ impl Administration {
         own.settings = config.settings;
         own.metrics = config.metrics;
         let generation = self.swap(table, running.source.clone());
+        let note = ApplyNote { uid, ..ApplyNote::default() };
+        self.add_revision(RevisionCause { note, ..RevisionCause::of(RevisionOrigin::Reload) });
         let doors = &self.rules.config.settings.doors;
         for door in before.iter().filter(|door| !doors.iter().any(|new| is_same_knock(door, new))) {
             self.forget(&door.knocking_list());

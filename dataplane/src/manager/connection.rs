@@ -391,7 +391,10 @@ fn greeting(refused: Option<String>) -> Greeting {
 
 /// Whether the answer may be long: its length grows with the state.
 fn is_long(request: &Request) -> bool {
-    matches!(request, Request::Rules | Request::Lists(_) | Request::Doors { .. } | Request::Metrics)
+    matches!(
+        request,
+        Request::Rules | Request::Revision(_) | Request::Lists(_) | Request::Doors { .. } | Request::Metrics
+    )
 }
 
 #[cfg(test)]
@@ -492,7 +495,7 @@ mod tests {
     #[test]
     fn the_next_request_of_a_peer_waits_for_the_answer_to_its_job() {
         let (mut connection, mut peer) = pair();
-        peer.write_all(b"{\"request\":\"reload\"}\n{\"request\":\"status\"}\n").expect("taken");
+        peer.write_all(b"{\"request\":\"reload\",\"with\":{}}\n{\"request\":\"status\"}\n").expect("taken");
         let turn = |connection: &mut ClientConnection| {
             let until = Instant::now() + Duration::from_secs(60);
             connection.turn(
@@ -500,7 +503,7 @@ mod tests {
                 until,
                 |_| {},
                 |request| match request {
-                    Request::Reload => Asked::Job(JobTask::Request(Box::new(request))),
+                    Request::Reload { .. } => Asked::Job(JobTask::Request(Box::new(request))),
                     _ => Asked::Answered(Response::Done.into()),
                 },
             )

@@ -4,8 +4,8 @@
 //! ([`crate::administration`]), which executes all slow requests. At every tick, the [`Supervisor`] sweeps expired
 //! entries from the lists, logs events of the workers, and adds the counters of replaced generations to the book. It
 //! also logs hung workers, links that went down and interfaces that do not meet the requirements any more, once each.
-//! SIGHUP makes the administration read the configuration again. At its end, the manager waits for the job in progress,
-//! then stops the workers.
+//! An apply that was not confirmed in time is rolled back before any other job begins. SIGHUP makes the administration
+//! read the configuration again. At its end, the manager waits for the job in progress, then stops the workers.
 
 mod connection;
 mod connections;
@@ -112,10 +112,16 @@ impl Manager {
             } else {
                 connections.accept(&listener, poll.registry(), Instant::now() >= next_tick);
                 if !jobs.is_busy() {
-                    let hung_up = hangup.swap(false, Relaxed);
-                    // The log contains the outcome of a reload by signal.
-                    let reload = || Job { connection: None, work: JobTask::Request(Box::new(Request::Reload)) };
-                    if let Some(job) = hung_up.then(reload).or_else(|| connections.next_job()) {
+                    // The log contains the outcome of a rollback, and of a reload by signal.
+                    let own = |work| Some(Job { connection: None, work });
+                    let job = if supervisor.must_roll_back() {
+                        own(JobTask::RollBack)
+                    } else if hangup.swap(false, Relaxed) {
+                        own(JobTask::Request(Box::new(Request::Reload { uid: None })))
+                    } else {
+                        connections.next_job()
+                    };
+                    if let Some(job) = job {
                         jobs.begin(job);
                     }
                 }

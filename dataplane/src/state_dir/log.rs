@@ -27,7 +27,7 @@ use std::sync::Arc;
 use super::{FileFormat, StateDir};
 
 /// Bytes in front of a content.
-const HEADER: usize = 32;
+pub(crate) const RECORD_HEADER: usize = 32;
 
 /// Maximum number of bytes of a content: the longest import is a quarter of it.
 const MAX_CONTENT: usize = 1 << 30;
@@ -107,7 +107,7 @@ impl LogRecords {
                 }
                 // The content is damaged, and the header tells where the next record begins.
                 Some(header) => Lost { bytes: header.end(), next: next + 1, only_adds: header.only_adds },
-                None if rest.len() < HEADER || is_unwritten(&file, place, HEADER) => {
+                None if rest.len() < RECORD_HEADER || is_unwritten(&file, place, RECORD_HEADER) => {
                     records.cut_off(place, rest.len());
                     break;
                 }
@@ -192,23 +192,23 @@ struct LogHeader {
 impl LogHeader {
     /// The number of bytes of the record.
     fn end(&self) -> usize {
-        HEADER + self.length
+        RECORD_HEADER + self.length
     }
 
     /// Whether these bytes begin with the header and its intact content.
     fn is_of(&self, bytes: &[u8]) -> bool {
-        bytes.get(HEADER..self.end()).is_some_and(|content| sum(self.number, content) == self.sum)
+        bytes.get(RECORD_HEADER..self.end()).is_some_and(|content| sum(self.number, content) == self.sum)
     }
 
     fn record_at(&self, place: usize) -> Record<Range<usize>> {
-        Record { content: place + HEADER..place + self.end(), only_adds: self.only_adds }
+        Record { content: place + RECORD_HEADER..place + self.end(), only_adds: self.only_adds }
     }
 }
 
 /// Reads the header at the start of these bytes; `None` if it is damaged.
 fn header(bytes: &[u8]) -> Option<LogHeader> {
-    let (header, _) = bytes.split_first_chunk::<HEADER>()?;
-    let (head, check) = header.split_at(HEADER - 8);
+    let (header, _) = bytes.split_first_chunk::<RECORD_HEADER>()?;
+    let (head, check) = header.split_at(RECORD_HEADER - 8);
     if blake3::hash(head).as_bytes()[..8] != *check {
         return None;
     }
@@ -231,7 +231,7 @@ fn find_record(bytes: &[u8], next: u32) -> Lost {
     // Each of the records in front of it has a header.
     let is_number = |place: usize| {
         let number = bytes[place..].get(4..8).and_then(|number| number.first_chunk().copied()).map(u32::from_be_bytes);
-        number.is_some_and(|number| (next..=next.saturating_add((place / HEADER) as u32 + 1)).contains(&number))
+        number.is_some_and(|number| (next..=next.saturating_add((place / RECORD_HEADER) as u32 + 1)).contains(&number))
     };
     let found = (0..bytes.len()).filter(|place| is_number(*place)).find_map(|place| {
         let header = header(&bytes[place..]).filter(|header| header.is_of(&bytes[place..]))?;
@@ -246,10 +246,10 @@ fn sum(number: u32, content: &[u8]) -> [u8; 16] {
     *hasher.finalize().as_bytes().first_chunk().expect("32 bytes")
 }
 
-fn encode_header(number: u32, record: &Record) -> io::Result<[u8; HEADER]> {
+fn encode_header(number: u32, record: &Record) -> io::Result<[u8; RECORD_HEADER]> {
     let length = u32::try_from(record.content.len()).ok().filter(|length| *length as usize <= MAX_CONTENT);
     let length = length.ok_or_else(|| io::Error::other("the change is too large: split it"))?;
-    let mut header = [0; HEADER];
+    let mut header = [0; RECORD_HEADER];
     header[..4].copy_from_slice(&(length | if record.only_adds { ONLY_ADDS } else { 0 }).to_be_bytes());
     header[4..8].copy_from_slice(&number.to_be_bytes());
     header[8..24].copy_from_slice(&sum(number, &record.content));

@@ -6,6 +6,7 @@
 //! | `rules.state` | the last applied rules |
 //! | `lists.state` | the static entries of operators |
 //! | `names.state` | the addresses of host names |
+//! | `history.state` | the rule sets that have run |
 //! | `grants.state` | grants, and other entries that packets or operators added with a timeout |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
@@ -17,7 +18,8 @@
 //! - A state file is a regular file with the same owners. No symbolic link is followed to it, and a FIFO or a device in
 //!   its place is neither opened nor read.
 //! - A file has checksums. Most are replaced whole ([`checksum`]): a power failure leaves the old one or the new one. A
-//!   save that fails leaves the old one and nothing beside it. `lists.state` grows by records ([`log`]).
+//!   save that fails leaves the old one and nothing beside it. `lists.state` and `history.state` grow by
+//!   records ([`log`]).
 
 mod checksum;
 mod examine;
@@ -41,7 +43,7 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::{DamageError, FileFormat};
 pub(crate) use self::examine::Examined;
-pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, Record};
+pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER, Record};
 
 /// The last applied rules.
 pub(crate) const RULES: &str = "rules.state";
@@ -55,11 +57,14 @@ pub(crate) const OLD_LISTS: &str = "lists.json";
 /// The addresses of host names in the last answers.
 pub(crate) const NAMES: &str = "names.state";
 
+/// The rule sets that have run.
+pub(crate) const HISTORY: &str = "history.state";
+
 /// Grants, and other entries with a timeout.
 pub(crate) const GRANTS: &str = "grants.state";
 
 /// All files with state.
-const FILES: [&str; 6] = [RULES, LISTS, NAMES, GRANTS, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 7] = [RULES, LISTS, NAMES, HISTORY, GRANTS, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";

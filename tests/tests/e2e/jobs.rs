@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use knockplane_policy::rsc;
 use knockplane_policy::rule::AddressSet;
+use knockplane_policy::wire::history::ApplyNote;
 use knockplane_policy::wire::{NewEntry, Request, Response};
 use knockplane_tests::{Filter, FilterOptions};
 
@@ -68,7 +69,13 @@ fn apply() -> String {
     text += "add chain=input action=drop\n";
     let reading = rsc::read(text.as_bytes());
     assert!(reading.problems.is_empty(), "{:?}", reading.problems);
-    let request = Request::Apply { rules: Box::new(reading.rules), source: "large".to_owned(), names: Vec::new() };
+    let request = Request::Apply {
+        rules: Box::new(reading.rules),
+        source: "large".to_owned(),
+        names: Vec::new(),
+        confirm_within: None,
+        note: ApplyNote::default(),
+    };
     serde_json::to_string(&request).expect("plain data") + "\n"
 }
 

@@ -24,6 +24,8 @@
 //! | `drift.rs`     | changes of interfaces and host under a running filter; the balance of frames |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
 //! | `durable.rs`   | grants outlive kills, full disks and the sessions with them |
+//! | `confirm.rs`   | applies that an operator must confirm, and their rollback |
+//! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
 //! | `jobs.rs`      | answers during large changes |
@@ -38,6 +40,7 @@
 //! | `random.rs`    | pseudo-random numbers |
 
 mod answers;
+mod confirm;
 mod differential;
 mod doctor;
 mod doors;
@@ -47,6 +50,7 @@ mod end;
 mod fast_path;
 mod forged;
 mod frames;
+mod history;
 mod install;
 mod jobs;
 mod json;

@@ -262,7 +262,8 @@ fn a_full_disk_changes_nothing_and_leaves_nothing() {
         names.sort();
         names
     };
-    assert_eq!(names(), ["grants.state", "lists.state", "lock"]);
+    let files = ["grants.state", "history.state", "lists.state", "lock"].map(str::to_owned).to_vec();
+    assert_eq!(names(), files);
     let length = || fs::metadata(disk.0.join("lists.state")).expect("a file").len();
     let before = length();
     let many = filter.path("many.txt");
@@ -274,8 +275,7 @@ fn a_full_disk_changes_nothing_and_leaves_nothing() {
     for part in [&path, "No space left on device (os error 28)", "nothing changed"] {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
-    let kept = ["grants.state", "lists.state", "lock"].map(str::to_owned).to_vec();
-    assert_eq!((names(), length()), (kept, before), "nothing is left of it");
+    assert_eq!((names(), length()), (files, before), "nothing is left of it");
     let shown = knockctl(&filter, &["list", "show", "many"]);
     assert!(!shown.stdout.contains("10.9."), "{shown:?}");
     filter.dataplane.kill().expect("killed");

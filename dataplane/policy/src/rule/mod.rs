@@ -3,6 +3,7 @@
 
 mod action;
 mod addresses;
+mod changes;
 mod condition;
 mod list;
 mod number;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, RejectWith};
 pub use self::addresses::ADDRESS_FORMS;
+pub use self::changes::RuleChangeCounts;
 #[cfg(test)]
 pub(crate) use self::condition::tests::one_of_each;
 pub use self::condition::{Condition, MATCHERS, Matcher};

@@ -7,9 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod confirmation;
 pub mod connections;
 pub mod doors;
 pub mod fast_path;
+pub mod history;
 pub mod interface;
 mod line;
 pub mod lists;
@@ -23,6 +25,7 @@ pub mod source;
 pub mod status;
 mod text;
 
+pub use self::confirmation::{CONFIRM_WITHIN, PendingConfirmation, check_confirm_within};
 pub use self::doors::{DoorSummary, Doors, FailureCount, IgnoredSource, Visitor};
 pub use self::fast_path::{FastPathMisses, FastPathStatus, KernelQuery, KernelVerdict};
 pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repairs};
@@ -41,7 +44,7 @@ pub use self::status::{
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The first line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

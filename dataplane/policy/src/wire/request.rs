@@ -1,9 +1,12 @@
 //! Requests of the control process.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionQuery;
 use super::fast_path::KernelQuery;
+use super::history::ApplyNote;
 use super::lists::{ListQuery, NewEntry};
 use super::names::NameAnswer;
 use super::source::SourceQuery;
@@ -39,7 +42,8 @@ pub enum Request {
     /// Compiles this rule set while the workers run, and then replaces the running rules as a whole. Lists and the
     /// counters of unchanged rules remain. Answered by [`Response::Applied`] when every worker runs the new rules, or
     /// by [`Response::Refused`] if nothing changed. [`Response::Failed`] means either that the rules could not be
-    /// stored and nothing changed, or that a worker hangs and the others run the new rules.
+    /// stored and nothing changed, or that a worker hangs and the others run the new rules. [`Response::Conflict`] means
+    /// that an earlier apply waits for its confirmation.
     Apply {
         /// The rules.
         rules: Box<RuleSet>,
@@ -48,14 +52,33 @@ pub enum Request {
         /// The addresses of the host names in their address lists.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         names: Vec<NameAnswer>,
+        /// Rolls the rules back after this time, unless [`Request::Confirm`] arrives before: [`CONFIRM_WITHIN`](super::CONFIRM_WITHIN).
+        /// A restart of the dataplane meanwhile also restores the rules before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_within: Option<Duration>,
+        /// What the history tells about it.
+        #[serde(default)]
+        note: ApplyNote,
     },
+    /// Confirms the apply that waits for it: the rules remain. Answered by [`Response::Confirmed`], or by
+    /// [`Response::Conflict`] if no apply waits. [`Response::Failed`] means that the rules could not be stored, and that
+    /// the apply still waits.
+    Confirm,
     /// The host names in the address lists of the running rules. Answered by [`Response::Names`].
     Names,
     /// The present addresses of host names. Names that no list contains are ignored. Answered by [`Response::Done`].
     NameAnswers(Vec<NameAnswer>),
     /// Reads the configuration file again and applies its doors and its `[policy]` as [`Request::Apply`] does with
     /// rules. Answered by [`Response::Reloaded`], or as [`Request::Apply`].
-    Reload,
+    Reload {
+        /// The user id of the operator's process, as in [`ApplyNote`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+    },
+    /// The rule sets that have run. Answered by [`Response::History`].
+    History,
+    /// The rule set with this number. Answered by [`Response::Revision`], or by [`Response::Conflict`] if it is not kept.
+    Revision(u64),
     /// Adds entries to lists, all or none. Static entries of the rules do not change, and neither do static entries for
     /// which a timeout is requested. Answered by [`Response::Added`], or by [`Response::Refused`] if a single entry
     /// cannot get the requested timeout.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::connections::ConnectionPage;
 use super::doors::Doors;
 use super::fast_path::KernelVerdict;
+use super::history::{History, RevisionRules};
 use super::lists::ListPage;
 use super::metrics::MetricsReport;
 use super::names::NameState;
@@ -39,8 +40,17 @@ pub enum Response {
         /// The running generation.
         generation: u64,
     },
+    /// The answer to [`Request::Confirm`].
+    Confirmed {
+        /// The running generation.
+        generation: u64,
+    },
     /// The answer to [`Request::Reload`].
     Reloaded(Reloaded),
+    /// The answer to [`Request::History`].
+    History(History),
+    /// The answer to [`Request::Revision`].
+    Revision(Box<RevisionRules>),
     /// The answer to [`Request::ListAdd`].
     Added(Added),
     /// The answer to [`Request::ListFlush`].
@@ -53,6 +63,11 @@ pub enum Response {
     /// The request is valid, but failed.
     Failed {
         /// The cause, the resulting state and the remedy.
+        error: String,
+    },
+    /// The request is valid, but not possible in the present state; nothing changed.
+    Conflict {
+        /// The cause and the remedy.
         error: String,
     },
     /// The request is invalid; nothing changed.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::confirmation::PendingConfirmation;
 use super::connections::ConnectionTableStatus;
 use super::fast_path::FastPathStatus;
 use super::interface::Interface;
@@ -23,6 +24,9 @@ pub struct DataplaneStatus {
     pub generation: u64,
     /// Time since that rule set took effect.
     pub generation_age: Duration,
+    /// The rollback of this rule set, unless an operator confirms it; `None` if no confirmation is pending.
+    #[serde(default)]
+    pub confirmation: Option<PendingConfirmation>,
     /// The source of the rules.
     pub rules_source: String,
     /// Number of running rules.

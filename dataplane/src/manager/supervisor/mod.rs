@@ -111,6 +111,12 @@ impl Supervisor {
         self.watch_drift(now)
     }
 
+    /// Whether the running rules were not confirmed in time.
+    pub(super) fn must_roll_back(&self) -> bool {
+        let unconfirmed = self.published.unconfirmed.load();
+        unconfirmed.as_deref().is_some_and(|unconfirmed| unconfirmed.is_due(self.shared.clock.now()))
+    }
+
     /// The oldest generation of rules that a worker still runs.
     fn oldest_generation(&self) -> u64 {
         self.workers.iter().map(|worker| worker.counters.generation.observe()).min().unwrap_or_default()

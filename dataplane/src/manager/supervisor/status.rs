@@ -43,6 +43,7 @@ impl Supervisor {
             uptime: self.shared.clock.uptime(),
             generation: generation.number,
             generation_age: now.since(generation.since),
+            confirmation: self.published.unconfirmed.load().as_deref().map(|unconfirmed| unconfirmed.pending(now)),
             rules_source: generation.source.clone(),
             rules: generation.rules().rules.len(),
             settings: generation.table.settings().clone(),

@@ -49,20 +49,16 @@ pub fn export(rules: &RuleSet) -> Result<String, String> {
 
 /// The rules in the order of an export, without lines, and without differences between versions of the reader: the
 /// order of matchers, and the reasons of invalid rules.
-fn comparable(mut rules: RuleSet) -> RuleSet {
+fn comparable(rules: RuleSet) -> RuleSet {
+    let mut rules = rules.without_lines();
     rules.rules.retain(|rule| !rule.dynamic);
     rules.rules.sort_by_key(|rule| (rule.family == Family::Ipv6, rule.table == Table::Raw));
     rules.address_lists.sort_by_key(|entry| entry.family == Family::Ipv6);
     rules.local_addresses.sort_by_key(|address| address.family() == Family::Ipv6);
     for rule in &mut rules.rules {
-        rule.line = 0;
         rule.invalid = rule.invalid.take().map(|_| String::new());
         rule.matchers.sort_by_key(|matcher| (matcher.condition.rank(), matcher.condition.name().to_owned()));
     }
-    let members = rules.interface_lists.iter_mut().flat_map(|list| &mut list.members);
-    members.for_each(|member| member.line = 0);
-    rules.layer7.iter_mut().for_each(|pattern| pattern.line = 0);
-    rules.address_lists.iter_mut().for_each(|entry| entry.line = 0);
     rules.assign_ids();
     rules
 }

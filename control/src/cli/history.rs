@@ -1,0 +1,172 @@
+//! `knockctl history`, `diff` and `rollback`: the rule sets that have run.
+//!
+//! The dataplane has the revisions. A rollback is an apply of the rules of a revision, with the same checks.
+
+use clap::Args;
+use jiff::Timestamp;
+use knockplane_policy::rsc;
+use knockplane_policy::rule::{RuleChangeCounts, RuleSet};
+use knockplane_policy::time::format_duration;
+use knockplane_policy::wire::DataplaneStatus;
+use knockplane_policy::wire::history::{History, Revision, RevisionRules};
+use knockplane_policy::word::Word as _;
+use similar::TextDiff;
+
+use super::apply::{self, Applying, NewRules};
+use super::http::Client;
+use super::table::Align::{Left, Right};
+use super::table::{Columns, printable, wrapped};
+use super::{Failed, decode, document};
+use crate::Exit;
+use crate::json::history::{DiffJson, HistoryJson};
+
+/// The number of unchanged lines around a change in a diff, as diff(1) has.
+const CONTEXT: usize = 3;
+
+/// The command line of `history`.
+#[derive(Debug, Args)]
+pub(super) struct ShowHistory {
+    /// Maximum number of revisions, the last ones
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+}
+
+/// The command line of `diff`.
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// A revision of `knockctl history`
+    from: u64,
+    /// Another revision
+    to: u64,
+}
+
+/// The command line of `rollback`.
+#[derive(Debug, Args)]
+pub(super) struct Rollback {
+    /// A revision of `knockctl history`; without it, the one before the last
+    revision: Option<u64>,
+    #[command(flatten)]
+    applying: Applying,
+}
+
+pub(super) async fn show(client: &Client, command: &ShowHistory, json: bool) -> Result<String, Failed> {
+    let History { mut revisions, damage } = history(client).await?;
+    revisions.drain(..revisions.len().saturating_sub(command.limit));
+    let history = History { revisions, damage };
+    if json { document(HistoryJson::from(history)) } else { Ok(text(&history)) }
+}
+
+pub(super) async fn diff(client: &Client, command: &Diff, json: bool) -> Result<String, Failed> {
+    let (from, to) = (revision(client, command.from).await?, revision(client, command.to).await?);
+    let text = unified([&from, &to])?;
+    let doors_differ = doors(&from.rules) != doors(&to.rules);
+    if json {
+        let (from, to) = (command.from, command.to);
+        return document(DiffJson { from, to, diff: text, doors_differ });
+    }
+    Ok(match (text.is_empty(), doors_differ) {
+        (true, false) => format!("revisions {} and {} have the same rules\n", command.from, command.to),
+        (true, true) => format!(
+            "revisions {} and {} differ only in the rules of doors, which are in the configuration\n",
+            command.from, command.to
+        ),
+        (false, _) => text,
+    })
+}
+
+pub(super) async fn rollback(client: &Client, command: &Rollback, json: bool) -> Result<String, Failed> {
+    let number = match command.revision {
+        Some(number) => number,
+        None => match &history(client).await?.revisions[..] {
+            [.., before, _] => before.number,
+            _ => return Err(Failed::new(Exit::Conflict, "there is no revision before the last one; nothing changed")),
+        },
+    };
+    let RevisionRules { revision, mut rules } = revision(client, number).await?;
+    rules.rules.retain(|rule| !rule.dynamic);
+    let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
+    let new = NewRules { source: revision.source, rules, back_to: Some(number) };
+    apply::send(client, &command.applying, new, &status.settings, json).await
+}
+
+async fn history(client: &Client) -> Result<History, Failed> {
+    decode(&client.get("/api/v1/history").await?)
+}
+
+async fn revision(client: &Client, number: u64) -> Result<RevisionRules, Failed> {
+    decode(&client.get(&format!("/api/v1/history/{number}")).await?)
+}
+
+/// The rules of doors, which no export has.
+fn doors(rules: &RuleSet) -> RuleSet {
+    let doors = rules.rules.iter().filter(|rule| rule.dynamic).cloned().collect();
+    RuleSet { rules: doors, ..RuleSet::default() }.without_lines()
+}
+
+/// The differences of the exports of two revisions.
+fn unified(revisions: [&RevisionRules; 2]) -> Result<String, Failed> {
+    let export = |revision: &RevisionRules| {
+        let number = revision.revision.number;
+        rsc::export(&revision.rules).map_err(|what| {
+            let message = format!("RouterOS's language has no form for {what} of revision {number}");
+            Failed::new(Exit::Runtime, message)
+        })
+    };
+    let texts = [export(revisions[0])?, export(revisions[1])?];
+    let names = revisions.map(|RevisionRules { revision, .. }| {
+        format!("revision {}\t{}\t{}", revision.number, time(revision), printable(&revision.source))
+    });
+    let diff = TextDiff::from_lines(&texts[0], &texts[1]);
+    Ok(diff.unified_diff().context_radius(CONTEXT).header(&names[0], &names[1]).to_string())
+}
+
+/// The revisions as a table, the last one first.
+fn text(history: &History) -> String {
+    let mut table = Columns::new(&[
+        ("REVISION", Right),
+        ("TIME", Left),
+        ("USER", Right),
+        ("ORIGIN", Left),
+        ("RULES", Right),
+        ("CHANGES", Left),
+        ("SOURCE", Left),
+        ("COMMENT", Left),
+    ]);
+    for revision in history.revisions.iter().rev() {
+        table.row([
+            revision.number.to_string(),
+            time(revision),
+            revision.note.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
+            origin(revision),
+            revision.rules.to_string(),
+            changes(&revision.changes),
+            revision.source.clone(),
+            revision.note.comment.clone(),
+        ]);
+    }
+    let damage = history.damage.iter().map(|damage| wrapped(&format!("warning: {}", printable(damage)), "  "));
+    table.text() + &damage.collect::<String>()
+}
+
+/// The time of a revision, to the second, in UTC.
+fn time(revision: &Revision) -> String {
+    let seconds = i64::try_from(revision.time.as_secs()).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).strftime("%FT%TZ").to_string()
+}
+
+fn origin(revision: &Revision) -> String {
+    let back_to = revision.note.back_to.map_or_else(String::new, |number| format!(" to {number}"));
+    let confirm =
+        revision.confirm_within.map_or_else(String::new, |time| format!(", confirm {}", format_duration(time)));
+    format!("{}{back_to}{confirm}", revision.origin.name())
+}
+
+/// The numbers of changes: `+2 -1 ~3`, and those of other menus.
+fn changes(counts: &RuleChangeCounts) -> String {
+    let RuleChangeCounts { added, removed, changed, other_added, other_removed } = counts;
+    let other = match (other_added, other_removed) {
+        (0, 0) => String::new(),
+        (added, removed) => format!(", other +{added} -{removed}"),
+    };
+    format!("+{added} -{removed} ~{changed}{other}")
+}
