@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
-use knockplane_policy::lint::{WayIn, ways_in};
+use knockplane_policy::lint::{Lint, WayIn, ways_in};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
@@ -62,18 +62,20 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     let source = check::read(file, json)?;
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
-    let rules = source.rules(&how, json)?;
+    let (rules, lints) = source.rules_and_lints(&how, json)?;
     let source = match std::path::absolute(file) {
         Ok(path) if !source.is_standard_input() => path.display().to_string(),
         _ => source.name().to_owned(),
     };
-    send(client, applying, NewRules { source, rules, back_to: None }, &status.settings, json).await
+    send(client, applying, NewRules { source, rules, lints, back_to: None }, &status.settings, json).await
 }
 
 /// Rules to apply.
 pub(super) struct NewRules {
     pub(super) source: String,
     pub(super) rules: RuleSet,
+    /// The lints about them.
+    pub(super) lints: Vec<Lint>,
     /// The revision whose rules they are, for a rollback.
     pub(super) back_to: Option<u64>,
 }
@@ -82,7 +84,7 @@ pub(super) struct NewRules {
 pub(super) async fn send(
     client: &Client,
     applying: &Applying,
-    NewRules { source, rules, back_to }: NewRules,
+    NewRules { source, rules, lints, back_to }: NewRules,
     settings: &Settings,
     json: bool,
 ) -> Result<String, Failed> {
@@ -97,7 +99,7 @@ pub(super) async fn send(
     }
     let changes = running.map(|running| {
         let old = Linted::new(&running.source, &running.rules, settings);
-        Changes::of(&old, &Linted::new(&source, &rules, settings)).counts()
+        Changes::of(&old, &Linted::with(&source, &rules, lints)).counts()
     });
     let (confirm_within, comment) = (confirm_within.clone(), comment.clone());
     let apply =

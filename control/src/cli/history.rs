@@ -4,12 +4,12 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use knockplane_policy::rsc;
 use knockplane_policy::rule::{RuleChangeCounts, RuleSet};
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::DataplaneStatus;
 use knockplane_policy::wire::history::{History, Revision, RevisionRules};
 use knockplane_policy::word::Word as _;
+use knockplane_policy::{lint, rsc};
 use similar::TextDiff;
 
 use super::apply::{self, Applying, NewRules};
@@ -85,7 +85,8 @@ pub(super) async fn rollback(client: &Client, command: &Rollback, json: bool) ->
     let RevisionRules { revision, mut rules } = revision(client, number).await?;
     rules.rules.retain(|rule| !rule.dynamic);
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
-    let new = NewRules { source: revision.source, rules, back_to: Some(number) };
+    let lints = lint::lint(&rules, &status.settings);
+    let new = NewRules { source: revision.source, rules, lints, back_to: Some(number) };
     apply::send(client, &command.applying, new, &status.settings, json).await
 }
 
