@@ -90,10 +90,7 @@ impl RevisionHistory {
             }
         }
         if let Some(damage) = &mut history.damage {
-            match state.keep_aside(HISTORY) {
-                Ok(path) => *damage += &format!("; the file as it was found: {}", path.display()),
-                Err(error) => *damage += &format!("; it cannot be kept: {error}"),
-            }
+            *damage += &format!("; {}", state.keep_damaged(HISTORY));
             tracing::error!("{damage}");
             // So that the next start does not find the same damage.
             history.save(true);

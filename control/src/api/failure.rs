@@ -81,7 +81,8 @@ impl IntoResponse for ApiError {
 }
 
 impl From<DataplaneError> for ApiError {
-    /// 409 if the request does not fit its state, 422 if the dataplane refused, 500 if it failed, 413 if the request is too long for it, otherwise a status of a gateway.
+    /// 409 if the request does not fit the state of the dataplane, 422 if the dataplane refused, 500 if it failed, 413 if the
+    /// request is too long for it, otherwise a status of a gateway.
     fn from(error: DataplaneError) -> Self {
         let status = match &error {
             DataplaneError::Conflict(_) => StatusCode::CONFLICT,

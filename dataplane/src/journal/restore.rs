@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 
 use knockplane_engine::state::events::{Cause, KnockPacket};
-use knockplane_engine::state::lists::{AddOutcome, Lists, OPERATOR_LEVEL};
+use knockplane_engine::state::lists::{AddOutcome, ListId, Lists, OPERATOR_LEVEL};
 use knockplane_policy::event::Origin;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::RestoreReport;
@@ -21,13 +21,16 @@ use crate::state_dir::{DamageError, GRANTS, LogEnd, LogRecords, StateDir, Stored
 /// The entries of the journal that still count.
 #[derive(Debug, Default)]
 pub(crate) struct StoredGrants {
+    /// The names of the lists.
+    names: Vec<String>,
     entries: Vec<StoredGrant>,
     pub(super) report: RestoreReport,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StoredGrant {
-    list: String,
+    /// The place of the list's name.
+    list: u32,
     scope: Scope,
     expiry: Time,
     is_operators: bool,
@@ -41,9 +44,8 @@ impl StoredGrants {
     pub(crate) fn load(state: &StateDir) -> anyhow::Result<StoredGrants> {
         let stored = StoredGrants::peek(state)?;
         if let Some(damage) = &stored.report.damage {
-            let aside = state.keep_aside(GRANTS);
-            let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
-            tracing::error!("{damage}; the file as it was found: {aside}");
+            let kept = state.keep_damaged(GRANTS);
+            tracing::error!("{damage}; {kept}");
         }
         Ok(stored)
     }
@@ -88,15 +90,22 @@ impl StoredGrants {
     }
 
     fn lost(damage: String) -> StoredGrants {
-        StoredGrants { entries: Vec::new(), report: RestoreReport { damage: Some(damage), ..RestoreReport::default() } }
+        let report = RestoreReport { damage: Some(damage), ..RestoreReport::default() };
+        StoredGrants { report, ..StoredGrants::default() }
     }
 
     /// Adds the entries to the lists that rules, doors or operators name. Called before the first packet.
     pub(crate) fn install(mut self, lists: &Lists, now: Time) -> RestoreReport {
+        // A door or a rule that is gone opens nothing.
+        let ids: Vec<Option<ListId>> = self.names.iter().map(|name| lists.id(name)).collect();
         for StoredGrant { list, scope, expiry, is_operators } in self.entries {
-            // A door or a rule that is gone opens nothing. A list that an operator named exists by his entry alone.
-            let bound = if is_operators { lists.bind(&list, OPERATOR_LEVEL).ok() } else { lists.id(&list) };
-            let Some(id) = bound else {
+            let place = list as usize;
+            let id = match ids[place] {
+                // A list that an operator named exists by his entry alone.
+                None if is_operators => lists.bind(&self.names[place], OPERATOR_LEVEL).ok(),
+                id => id,
+            };
+            let Some(id) = id else {
                 self.report.without_list += 1;
                 continue;
             };
@@ -162,7 +171,7 @@ impl Folded {
     fn at(self, now: Mark) -> StoredGrants {
         let Folded { entries, names, mark } = self;
         let Some(mark) = mark else { return StoredGrants::default() };
-        let mut stored = StoredGrants::default();
+        let mut stored = StoredGrants { names, ..StoredGrants::default() };
         let elapsed = since(&mark, &now);
         stored.report.clock_was_set_back = elapsed.is_none();
         for ((list, scope), terms) in entries {
@@ -170,7 +179,6 @@ impl Folded {
                 stored.report.expired += 1;
                 continue;
             };
-            let list = names[list as usize].clone();
             stored.entries.push(StoredGrant { list, scope, expiry, is_operators: terms.is_operators });
         }
         // The entries that expire first are evicted first if there is less room than before.

@@ -98,12 +98,11 @@ impl JournalWriter {
                 self.is_behind = true;
                 self.next_attempt = now + RETRY;
                 state.failures += 1;
+                let problem = format!("{}: {error}", self.log.path().display());
                 if !failed_before {
-                    let path = self.log.path();
-                    let shown = path.display();
-                    tracing::error!("grants are not on the disk, and a restart would lose them: {shown}: {error}");
+                    tracing::error!("grants are not on the disk, and a restart would lose them: {problem}");
                 }
-                state.problem = Some(format!("{}: {error}", self.log.path().display()));
+                state.problem = Some(problem);
             }
         }
         (state.stored, state.bytes) = (self.stored, self.log.length());

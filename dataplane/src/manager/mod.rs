@@ -104,9 +104,7 @@ impl Manager {
             if let Some(until) = stopping {
                 // The answer of the last job is sent at this point.
                 if !jobs.is_busy() || Instant::now() > until {
-                    supervisor.stop();
-                    jobs.end();
-                    end_journal(&supervisor, writer);
+                    end(supervisor, jobs, &writer);
                     return Ok(());
                 }
             } else {
@@ -130,9 +128,7 @@ impl Manager {
                 next_tick = Instant::now() + TICK;
                 connections.expire();
                 if let Err(error) = supervisor.keep_house() {
-                    supervisor.stop();
-                    jobs.end();
-                    end_journal(&supervisor, writer);
+                    end(supervisor, jobs, &writer);
                     return Err(error);
                 }
             }
@@ -140,8 +136,10 @@ impl Manager {
     }
 }
 
-/// Waits until the last changes are on the disk, if it takes them.
-fn end_journal(supervisor: &Supervisor, writer: JoinHandle<()>) {
+/// Stops the workers and the administration, and waits until the last changes are on the disk, if it takes them.
+fn end(mut supervisor: Supervisor, jobs: Jobs, writer: &JoinHandle<()>) {
+    supervisor.stop();
+    jobs.end();
     supervisor.journal.end();
     let patience = Instant::now() + JOURNAL_PATIENCE;
     while !writer.is_finished() && Instant::now() < patience {

@@ -18,8 +18,8 @@
 //! - A state file is a regular file with the same owners. No symbolic link is followed to it, and a FIFO or a device in
 //!   its place is neither opened nor read.
 //! - A file has checksums. Most are replaced whole ([`checksum`]): a power failure leaves the old one or the new one. A
-//!   save that fails leaves the old one and nothing beside it. `lists.state` and `history.state` grow by
-//!   records ([`log`]).
+//!   save that fails leaves the old one and nothing beside it. `lists.state`, `history.state` and
+//!   `grants.state` grow by records ([`log`]).
 
 mod checksum;
 mod examine;
@@ -321,7 +321,7 @@ impl StateDir {
     ///
     /// # Errors
     /// If the file system refuses.
-    pub(crate) fn keep_aside(&self, name: &str) -> io::Result<PathBuf> {
+    fn keep_aside(&self, name: &str) -> io::Result<PathBuf> {
         for number in 1.. {
             let aside = format!("{name}.aside-{number}");
             match linkat(&self.directory, name, &self.directory, &aside, AtFlags::empty()) {
@@ -331,6 +331,14 @@ impl StateDir {
             }
         }
         Err(Errno::EXIST.into())
+    }
+
+    /// Keeps a damaged file aside. Returns the end of a message: where the file is, or the reason that it cannot be kept.
+    pub(crate) fn keep_damaged(&self, name: &str) -> String {
+        match self.keep_aside(name) {
+            Ok(path) => format!("the file as it was found: {}", path.display()),
+            Err(error) => format!("it cannot be kept: {error}"),
+        }
     }
 
     fn set_one_aside(&self, name: &str) -> io::Result<PathBuf> {

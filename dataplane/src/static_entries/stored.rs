@@ -101,10 +101,9 @@ impl StoredEntries {
                     self.log.resume(records)
                 }
                 LogEnd::Damaged(_) => {
-                    let aside = state.keep_aside(LISTS);
-                    let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
                     let told = self.damage.as_deref().unwrap_or_default();
-                    tracing::error!("{told}; the file as it was found: {aside}");
+                    let kept = state.keep_damaged(LISTS);
+                    tracing::error!("{told}; {kept}");
                     let to_write =
                         |Record { content, only_adds }: Record<&[u8]>| Record { content: content.to_vec(), only_adds };
                     self.log.replace(records.valid().map(to_write))
