@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::candidate::{CandidateKind, Role};
 use super::results::{Arrangement, Counted, DROP, FIRST_KNOCKS, FORWARD, STRANGERS, Series};
 use super::rules::LoadRules;
-use super::throughput::{FILL, Load};
+use super::throughput::{FILL, Load, WARM_UP_STEP};
 use crate::generator::{Profile, Spec};
 
 /// A load in an arrangement.
@@ -34,6 +34,9 @@ const WINDOW_EXTRA: f64 = 0.35;
 /// Maximum number of bytes of an entry: twice the largest measured value of all candidates.
 const BYTES_AN_ENTRY: u64 = 400;
 
+/// Frames a second that candidates forward while they warm up, approximately.
+const WARM_UP_RATE: f64 = 1e6;
+
 /// First knocks a second that fill lists without loss at any candidate while its table grows.
 const fn fill_rate(arrangement: Arrangement) -> u64 {
     match arrangement {
@@ -55,7 +58,9 @@ impl Planned {
             let count = first.count.unwrap_or_default() as f64;
             count / first.rate.map_or(f64::MAX, |rate| rate as f64) + WINDOW_EXTRA * (count / FILL as f64).ceil()
         });
-        self.kinds.len() as f64 * (START + windows + fill)
+        let frames = self.load.warm_up_frames() as f64;
+        let warm_up = frames / WARM_UP_RATE + WINDOW_EXTRA * (frames / WARM_UP_STEP as f64).ceil();
+        self.kinds.len() as f64 * (START + windows + fill + warm_up)
     }
 
     /// Bytes of memory needed.

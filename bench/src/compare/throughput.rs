@@ -32,6 +32,16 @@ pub struct Load {
     pub first: Option<Spec>,
 }
 
+impl Load {
+    /// Frames that are sent before the measurement, besides some short windows.
+    pub(super) fn warm_up_frames(&self) -> u64 {
+        match self.series {
+            Some(Series::Entries(entries)) => (FRAMES_OF_A_SOURCE * entries).min(WARM_UP_FRAMES),
+            _ => 0,
+        }
+    }
+}
+
 /// The extent of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -57,6 +67,13 @@ pub struct Measured {
 /// Unmeasured windows at the start, after which the offered rate is stable.
 const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UPS: usize = 3;
+
+/// Frames of each source that are sent before the measurement, and the most of all sources. Candidates that keep flows need
+/// some packets of each.
+const FRAMES_OF_A_SOURCE: u64 = 16;
+const WARM_UP_FRAMES: u64 = 1 << 24;
+/// Frames of one window of these.
+pub(super) const WARM_UP_STEP: u64 = 1 << 21;
 
 /// Minimum number of rounds, which have no time limit.
 pub(super) const LEAST_ROUNDS: usize = 2;
@@ -160,6 +177,13 @@ fn ready<'lab>(
     }
     for _ in 0..WARM_UPS {
         bench.window(&Spec { duration: WARM_UP, ..load.spec.clone() })?;
+    }
+    let frames = load.warm_up_frames();
+    for sent in (0..frames).step_by(WARM_UP_STEP as usize) {
+        if Instant::now() >= deadline || progress(kind, &format!("warming up, {} %", 100 * sent / frames)).is_break() {
+            break;
+        }
+        bench.window(&Spec { count: Some(WARM_UP_STEP.min(frames - sent)), ..load.spec.clone() })?;
     }
     Ok(bench)
 }

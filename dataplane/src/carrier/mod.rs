@@ -3,6 +3,7 @@
 //! A turn first collects the flows of its batches, because the frames leave the batch when it is settled. It writes their
 //! verdicts at the end, when the frames themselves are on their way: later frames can then overtake few of them.
 
+mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +12,9 @@ use knockplane_engine::pipeline::flow_decision::{FlowConditions, FlowDecision};
 use knockplane_engine::state::State;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
-use knockplane_ring::{Flow, FlowVerdict, Written};
+use knockplane_ring::{FastPath, Flow, FlowVerdict, Written};
 
+use self::memory::FlowMemory;
 use crate::fast_path::SharedFastPath;
 use crate::generation::Generation;
 
@@ -22,9 +24,6 @@ const MOST: usize = 8;
 /// Maximum number of frames of a batch that are considered.
 const CONSIDERED: usize = 16;
 
-/// Number of flows of which a worker remembers that it has seen a packet.
-const REMEMBERED: usize = 4096;
-
 /// The flows that one worker hands to the kernel.
 pub(crate) struct Carrier {
     fast_path: SharedFastPath,
@@ -33,8 +32,8 @@ pub(crate) struct Carrier {
     generation: Option<u32>,
     /// The tick at the begin of this turn.
     tick: u32,
-    /// Parts of the hashes of flows that have had a packet.
-    seen: Box<[u32; REMEMBERED]>,
+    /// As many as there is room for: a flow that comes seldom among many others is known when it comes again.
+    seen: FlowMemory,
     collected: Vec<(Flow, FlowDecision)>,
     /// The first frame of the next batch that is considered.
     next: u32,
@@ -42,15 +41,8 @@ pub(crate) struct Carrier {
 
 impl Carrier {
     pub(crate) fn new(fast_path: SharedFastPath, queue: u32) -> Carrier {
-        Carrier {
-            fast_path,
-            queue,
-            generation: None,
-            tick: 0,
-            seen: Box::new([0; REMEMBERED]),
-            collected: Vec::with_capacity(MOST),
-            next: 0,
-        }
+        let seen = FlowMemory::new(fast_path.tables().map_or(0, FastPath::flows_of_queue));
+        Carrier { fast_path, queue, generation: None, tick: 0, seen, collected: Vec::with_capacity(MOST), next: 0 }
     }
 
     /// Begins a turn. Called before the turn reads the rules: a verdict by rules that are replaced meanwhile then belongs to
@@ -88,11 +80,8 @@ impl Carrier {
             left &= left - 1;
             let Some(decision) = decider.flow_decision(index as usize) else { continue };
             let Some(flow) = frames.get(index as usize).and_then(|frame| Flow::of(side, frame)) else { continue };
-            let (place, tag) = memory_of(&flow);
-            let seen = &mut self.seen[place];
-            if *seen != tag {
-                *seen = tag;
-            } else if self.collected.iter().all(|(collected, _)| *collected != flow) {
+            let is_known = self.seen.remember(flow.short_hash());
+            if is_known && self.collected.iter().all(|(collected, _)| *collected != flow) {
                 self.collected.push((flow, *decision));
             }
         }
@@ -118,10 +107,4 @@ impl Carrier {
             self.fast_path.count(written == Written::Stored);
         }
     }
-}
-
-/// The place of a flow in the worker's memory, and the part of its hash that is kept there; never 0.
-fn memory_of(flow: &Flow) -> (usize, u32) {
-    let hash = flow.short_hash();
-    (hash as usize % REMEMBERED, (hash >> 32) as u32 | 1)
 }

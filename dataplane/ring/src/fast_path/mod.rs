@@ -494,6 +494,11 @@ impl FastPath {
         self.masks.map(|mask| (mask + 1) * REGIONS as u64 * u64::from(self.queues))
     }
 
+    /// The number of places for IPv4 flows that arrive on one queue.
+    pub fn flows_of_queue(&self) -> usize {
+        (self.masks[0] as usize + 1) * REGIONS
+    }
+
     /// The packets of this trail that the program has carried or dropped since start, on all cores.
     pub fn carried(&self, trail: u16) -> CarriedCounts {
         let cells = self.cells.of_64_bits();
