@@ -185,7 +185,7 @@ pub(super) struct Program {
 }
 
 /// Runs a test on a thread in a network namespace of its own, which ends with the thread.
-pub(super) fn with_program(test: impl FnOnce(&Program) + Send) {
+fn with_program(test: impl FnOnce(&Program) + Send) {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter_namespace();
@@ -200,7 +200,38 @@ pub(super) fn with_program(test: impl FnOnce(&Program) + Send) {
     });
 }
 
-pub(super) fn switch(program: &Program) -> Arc<FastPathSwitch> {
+/// Programs that run sequences at the same time: a sequence mostly waits for grace periods of the kernel.
+const PROGRAMS: u64 = 8;
+
+/// Compares this number of sequences, with and without the fast path. Returns the sums of the counts of `compare`, which has the
+/// number of the sequence and the time.
+pub(super) fn sequences<const N: usize>(
+    count: u64,
+    compare: fn(&Program, &Arc<FastPathSwitch>, u64, &mut Time) -> [u64; N],
+) -> [u64; N] {
+    let run = |first: u64| {
+        let mut sums = [0; N];
+        with_program(|program| {
+            let fast_path = switch(program);
+            let mut now = Time::from_nanos(1_000_000_000);
+            for number in (first..count).step_by(PROGRAMS as usize) {
+                let counts = compare(program, &fast_path, number, &mut now);
+                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+        });
+        sums
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..PROGRAMS).map(|first| scope.spawn(move || run(first))).collect();
+        threads.into_iter().fold([0; N], |mut sums, thread| {
+            let of_thread = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            sums.iter_mut().zip(of_thread).for_each(|(sum, count)| *sum += count);
+            sums
+        })
+    })
+}
+
+fn switch(program: &Program) -> Arc<FastPathSwitch> {
     let tables = program.program.fast_path(7).expect("maps").expect("a fast path was requested");
     tables.strangers().set_samples(0);
     Arc::new(FastPathSwitch::for_tests(tables))

@@ -16,7 +16,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use self::lab::{Numbers, Program, World, soak, switch, with_program};
+use self::lab::{Numbers, Program, World, sequences, soak};
 use super::Carrier;
 use crate::fast_path::FastPathSwitch;
 
@@ -262,18 +262,8 @@ fn compare(program: &Program, fast_path: &Arc<FastPathSwitch>, seed: u64, now: &
 
 #[test]
 fn the_fast_path_changes_no_verdict_no_counter_and_no_state() {
-    with_program(|program| {
-        let fast_path = switch(program);
-        let mut carried = [0; 3];
-        let mut now = Time::from_nanos(1_000_000_000);
-        for seed in 0..300 * soak() {
-            let new = compare(program, &fast_path, seed, &mut now);
-            carried = [0, 1, 2].map(|kind| carried[kind] + new[kind]);
-        }
-        let [all, tracked, dropped] = carried;
-        let counts =
-            format!("the program carried {all} frames, {tracked} of them tracked segments, and dropped {dropped}");
-        eprintln!("{counts}");
-        assert!(all > 2_000 && tracked > 500 && dropped > 500, "{counts}");
-    });
+    let [all, tracked, dropped] = sequences(300 * soak(), compare);
+    let counts = format!("the program carried {all} frames, {tracked} of them tracked segments, and dropped {dropped}");
+    eprintln!("{counts}");
+    assert!(all > 2_000 && tracked > 500 && dropped > 500, "{counts}");
 }

@@ -14,7 +14,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use super::lab::{Numbers, Program, World, soak, switch, with_program};
+use super::lab::{Numbers, Program, World, sequences, soak};
 use crate::carrier::Carrier;
 use crate::fast_path::FastPathSwitch;
 
@@ -222,17 +222,8 @@ fn compare(program: &Program, fast_path: &Arc<FastPathSwitch>, seed: u64, now: &
 
 #[test]
 fn drops_of_strangers_change_no_verdict_no_counter_and_no_state() {
-    with_program(|program| {
-        let fast_path = switch(program);
-        let mut now = Time::from_nanos(1_000_000_000);
-        let mut dropped = [0, 0];
-        for seed in 0..400 * soak() {
-            let new = compare(program, &fast_path, seed, &mut now);
-            dropped = [dropped[0] + new[0], dropped[1] + new[1]];
-        }
-        let [all, overtaking] = dropped;
-        let counts = format!("the program dropped {all} frames, {overtaking} of them while others waited");
-        eprintln!("{counts}");
-        assert!(all > 5_000 && overtaking > 1_000, "{counts}");
-    });
+    let [all, overtaking] = sequences(400 * soak(), compare);
+    let counts = format!("the program dropped {all} frames, {overtaking} of them while others waited");
+    eprintln!("{counts}");
+    assert!(all > 5_000 && overtaking > 1_000, "{counts}");
 }
