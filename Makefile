@@ -110,13 +110,29 @@ bench-crowd:
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/crowd $(if $(SECONDS),--seconds $(SECONDS))
 
-# Outage when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 static entries: docs/benchmarks.md.
-# ROUNDS (20) restarts with each.
+# Outage when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 entries, static and with a timeout:
+# docs/benchmarks.md. ROUNDS (20) restarts with each.
 .PHONY: bench-restart
 bench-restart:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/restart $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Losses and latency of accepted traffic while rules are applied again and again: docs/benchmarks.md. APPLIES (1000) of each of two
+# rule sets, with and without the kernel's fast path. Some ten minutes.
+.PHONY: bench-applies
+bench-applies:
+	@tests/setup bench
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
+	@$${CARGO_TARGET_DIR:-target}/release/applies $(if $(APPLIES),--applies $(APPLIES))
+
+# Grants a second that are written to the journal, traffic that is lost meanwhile, and grants that a kill loses:
+# docs/benchmarks.md. SECONDS (10) of knocks at each rate.
+.PHONY: bench-grants
+bench-grants:
+	@tests/setup bench
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
+	@$${CARGO_TARGET_DIR:-target}/release/grants $(if $(SECONDS),--seconds $(SECONDS))
 
 # Rate and TCP retransmissions with rings of several sizes: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
 # selects sizes.

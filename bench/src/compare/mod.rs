@@ -5,16 +5,19 @@
 //! 2. [`candidate`]: the candidates between the interfaces, with the same `rules`: `knockplane`, `nftables`, `smallest`, `xdp`.
 //! 3. [`window`]: a second of load, in which every frame is in exactly one counter.
 //! 4. The measurements, for which candidates take turns: [`throughput`], [`loss`], and [`latency`], whose frames a `probe`
-//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Four measurements are programs of
-//!    their own: [`crowd`], clients that knock during a flood; [`restart`], the outage of a restart; [`rings`], the size of
-//!    the rings; [`tcp`], connections through a door. `iperf` sends the streams of the last two.
+//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Six measurements are programs of
+//!    their own: [`applies`] of rules during traffic; [`crowd`], clients that knock during a flood; [`grants`] that are
+//!    journalled; [`restart`], the outage of a restart; [`rings`], the size of the rings; [`tcp`], connections through a
+//!    door. `iperf` sends the streams of the last two, `steady` the frames of [`grants`] and [`restart`].
 //! 5. [`plan`]: the loads, their candidates and the number of windows. [`run`]: all of it, within its time.
 //! 6. [`results`]: the results of a run, with medians and ratios. [`tables`] and `targets`: their output.
 
+pub mod applies;
 pub mod candidate;
 pub mod crowd;
 pub mod deafness;
 mod defaults;
+pub mod grants;
 mod iperf;
 mod knockplane;
 pub mod lab;
@@ -31,6 +34,7 @@ pub mod rings;
 pub mod rules;
 pub mod run;
 mod smallest;
+mod steady;
 pub mod tables;
 mod targets;
 pub mod tcp;
