@@ -13,6 +13,7 @@
 //! | `history.rs` | revisions: shows, compares and restores them |
 //! | `confirm.rs` | confirms an apply that waits for it |
 //! | `explain.rs` | the reasons for the verdict of a packet |
+//! | `rule/`      | edits of the running rules |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
 //! | `bench.rs`   | evaluates rules on frames, with its own clock |
@@ -53,6 +54,7 @@ mod packet;
 mod plan;
 mod print;
 mod replay;
+mod rule;
 mod show;
 mod source;
 mod sources;
@@ -161,6 +163,12 @@ enum Command {
     ///
     /// The same checks, options and exit codes as `apply`; ends with 6 if there is no such revision.
     Rollback(history::Rollback),
+    /// Edit the running rules, with the words of RouterOS
+    ///
+    /// The options, checks and exit codes of `apply`; ends with 6 if no such rule runs, if the rule belongs to a door of the
+    /// configuration, or if the rules changed meanwhile.
+    #[command(subcommand)]
+    Rule(rule::Command),
     /// Make the dataplane reload its configuration: doors and [policy] change at once, other keys need a restart
     ///
     /// Ends with 6 while an apply waits for its confirmation.
@@ -375,6 +383,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::History(command) => history::show(&client, &command, json).await,
         Command::Diff(command) => history::diff(&client, &command, json).await,
         Command::Rollback(command) => history::rollback(&client, &command, json).await,
+        Command::Rule(command) => rule::run(&client, command, json).await,
         Command::Confirm => confirm::run(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,
@@ -432,10 +441,15 @@ async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<By
 async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, Failed> {
     let rules: wire::RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
+    // Behind the rules, so that it has their revision.
+    let history = history::all(client).await?;
     if json {
-        return document(json::rules::RulesJson::new(rules, &status.settings));
+        return document(json::rules::RulesJson::new(&rules, &history, &status.settings));
     }
-    Ok(if stats { print::stats(&rules, &status) } else { print::rules(&rules, &status, table::width()) })
+    Ok(match stats {
+        true => print::stats(&rules, &history, &status),
+        false => print::rules(&rules, &history, &status, table::width()),
+    })
 }
 
 async fn show_lists(client: &Client, what: &ShowLists, json: bool) -> Result<String, Failed> {

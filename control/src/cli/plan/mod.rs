@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub(super) use self::changes::{Changes, Linted};
 use self::known::{KnownVerdicts, RulesWithEntries};
-pub(super) use self::text::counts;
+pub(super) use self::text::{counts, new_lints};
 use self::verdicts::CaptureVerdicts;
 use super::bench::Bench;
 use super::capture::Capture;
