@@ -11,6 +11,7 @@
 //! | `plan/`      | what an apply would change |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `history.rs` | revisions: shows, compares and restores them |
+//! | `undo.rs`    | steps back and forward through revisions |
 //! | `confirm.rs` | confirms an apply that waits for it |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `rule/`      | edits of the running rules |
@@ -60,6 +61,7 @@ mod source;
 mod sources;
 mod table;
 mod test;
+mod undo;
 mod watch;
 
 use std::io::{self, IsTerminal};
@@ -163,6 +165,15 @@ enum Command {
     ///
     /// The same checks, options and exit codes as `apply`; ends with 6 if there is no such revision.
     Rollback(history::Rollback),
+    /// Return to the rules before the last change that was not undone
+    ///
+    /// A second undo returns further. It is a revision, and has the checks, options and exit codes of `apply`; ends with 6 if
+    /// there is nothing to undo.
+    Undo(undo::Command),
+    /// Reverse the last undo, if no other change followed
+    ///
+    /// As `undo`; ends with 6 if there is nothing to redo.
+    Redo(undo::Command),
     /// Edit the running rules, with the words of RouterOS
     ///
     /// The options, checks and exit codes of `apply`; ends with 6 if no such rule runs, if the rule belongs to a door of the
@@ -383,6 +394,8 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::History(command) => history::show(&client, &command, json).await,
         Command::Diff(command) => history::diff(&client, &command, json).await,
         Command::Rollback(command) => history::rollback(&client, &command, json).await,
+        Command::Undo(command) => undo::undo(&client, &command, json).await,
+        Command::Redo(command) => undo::redo(&client, &command, json).await,
         Command::Rule(command) => rule::run(&client, command, json).await,
         Command::Confirm => confirm::run(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,

@@ -1,4 +1,4 @@
-//! `knockctl rule`: changes of single rules while they run, and editors at the same time.
+//! `knockctl rule`, `undo` and `redo`: changes of single rules while they run, and editors at the same time.
 
 use std::fs;
 use std::thread;
@@ -169,6 +169,7 @@ fn an_edit_that_cannot_be_is_refused_and_changes_nothing() {
         let answer = done(filter, &["rule", "disable", "2", "--force", "--confirm", "20s"]);
         assert!(answer.contains("rolled back in 20s"), "{answer}");
         refused(filter, &["rule", "enable", "2"], 6, &["waits for a confirmation"]);
+        refused(filter, &["undo"], 6, &["waits for a confirmation"]);
         done(filter, &["confirm"]);
         done(filter, &["rule", "enable", "2"]);
     });
@@ -221,6 +222,7 @@ fn a_change_of_an_earlier_revision_is_refused_with_the_changes_since() {
             &["apply", &file, "--revision", "1"],
             &["rollback", "1", "--revision", "1"],
             &["rollback", "--revision", "1"],
+            &["undo", "--revision", "1"],
         ] {
             refused(filter, change, 6, &since);
         }
@@ -260,5 +262,58 @@ fn one_of_several_editors_at_the_same_time_succeeds() {
             }
             assert_eq!(rules(filter)["rules"].as_array().map(Vec::len), Some(5 + round));
         }
+    });
+}
+
+#[test]
+fn undo_and_redo_step_through_the_changes() {
+    with(&FilterOptions::from_rules(QUICK), |topology, filter| {
+        refused(filter, &["undo"], 6, &["no change to undo", "nothing changed"]);
+        refused(filter, &["redo"], 6, &["no undo to reverse", "nothing changed"]);
+        for comment in ["one", "two"] {
+            done(
+                filter,
+                &["rule", "add", "chain=input", "protocol=icmp", "place-before=0", &format!("comment={comment}")],
+            );
+        }
+        let shown =
+            |comments: &[String]| comments.iter().filter(|comment| !comment.is_empty()).cloned().collect::<Vec<_>>();
+        let is = |expected: &[&str]| assert_eq!(shown(&comments(filter)), expected);
+        is(&["two", "one"]);
+        done(filter, &["undo", "--comment", "too much"]);
+        is(&["one"]);
+        done(filter, &["undo"]);
+        is(&[]);
+        assert!(!ping(topology, ""));
+        refused(filter, &["undo"], 6, &["no change to undo"]);
+        done(filter, &["redo"]);
+        is(&["one"]);
+        assert!(ping(topology, ""));
+        filter.dataplane.kill().expect("killed");
+        filter.restart_dataplane().expect("started again");
+        let is = |expected: &[&str]| assert_eq!(shown(&comments(filter)), expected);
+        done(filter, &["redo"]);
+        is(&["two", "one"]);
+        refused(filter, &["redo"], 6, &["no undo to reverse"]);
+        let told: Vec<(String, Option<u64>)> = history(filter)
+            .iter()
+            .map(|revision| (revision["origin"].as_str().expect("a word").to_owned(), revision["back_to"].as_u64()))
+            .collect();
+        let step = |origin: &str, back_to| (origin.to_owned(), Some(back_to));
+        assert_eq!(told[3..], [step("undo", 2), step("undo", 1), step("redo", 2), step("redo", 3)]);
+        assert_eq!(history(filter)[3]["comment"], "too much");
+
+        done(filter, &["undo"]);
+        done(filter, &["rule", "add", "chain=input", "protocol=icmp", "comment=three"]);
+        refused(filter, &["redo"], 6, &["other changes followed"]);
+        done(filter, &["undo"]);
+        is(&["one"]);
+        // What was not confirmed has not happened.
+        done(filter, &["undo", "--confirm", "5s"]);
+        is(&[]);
+        eventually("the rollback", || history(filter).last().is_some_and(|last| last["origin"] == "unconfirmed"));
+        is(&["one"]);
+        done(filter, &["undo"]);
+        is(&[]);
     });
 }
