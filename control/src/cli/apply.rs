@@ -61,6 +61,11 @@ impl Applying {
     pub(super) fn revision(&self) -> Option<u64> {
         self.revision
     }
+
+    /// Whether no question is asked.
+    pub(super) fn force(&self) -> bool {
+        self.force
+    }
 }
 
 fn parse_confirm_within(text: &str) -> Result<String, String> {
@@ -211,7 +216,7 @@ fn named(ways: &[WayIn], running: &RunningRules) -> String {
 }
 
 /// Asks for a confirmation if standard input is a terminal.
-fn confirm(loss: &str, remains: &str) -> Result<(), Failed> {
+pub(super) fn confirm(loss: &str, remains: &str) -> Result<(), Failed> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         let remedy = &format!("give `--force` if that is meant; {remains}");
         let failed = Failed::new(Exit::Unconfirmed, format!("not applied: {loss}{remedy}"));

@@ -12,6 +12,7 @@
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `history.rs` | revisions: shows, compares and restores them |
 //! | `undo.rs`    | steps back and forward through revisions |
+//! | `edit.rs`    | the running rules in an editor |
 //! | `confirm.rs` | confirms an apply that waits for it |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `rule/`      | edits of the running rules |
@@ -43,6 +44,7 @@ mod confirm;
 mod connections;
 mod doctor;
 mod doors;
+mod edit;
 mod explain;
 mod export;
 mod history;
@@ -174,6 +176,12 @@ enum Command {
     ///
     /// As `undo`; ends with 6 if there is nothing to redo.
     Redo(undo::Command),
+    /// Edit the running rules in an editor: $VISUAL, $EDITOR or vi
+    ///
+    /// Shows the plan and asks before it applies the rules, which must then be confirmed in time. If they are not applied, the
+    /// text is kept, and the message names its file. Ends with 6 if the rules changed meanwhile. Without a terminal it ends with
+    /// 5, unless --force is given.
+    Edit(edit::Command),
     /// Edit the running rules, with the words of RouterOS
     ///
     /// The options, checks and exit codes of `apply`; ends with 6 if no such rule runs, if the rule belongs to a door of the
@@ -396,6 +404,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Rollback(command) => history::rollback(&client, &command, json).await,
         Command::Undo(command) => undo::undo(&client, &command, json).await,
         Command::Redo(command) => undo::redo(&client, &command, json).await,
+        Command::Edit(command) => edit::run(&client, &command, json).await,
         Command::Rule(command) => rule::run(&client, command, json).await,
         Command::Confirm => confirm::run(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,

@@ -1,9 +1,13 @@
-//! `knockctl rule`, `undo` and `redo`: changes of single rules while they run, and editors at the same time.
+//! `knockctl rule`, `undo`, `redo` and `edit`: changes of single rules while they run, and editors at the same time.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 
-use knockplane_tests::{CLIENT, Filter, FilterOptions, Output};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, Output, binary};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 use crate::scenario::{QUICK, eventually, knock, listed, ping, rule_ids, with};
@@ -223,6 +227,7 @@ fn a_change_of_an_earlier_revision_is_refused_with_the_changes_since() {
             &["rollback", "1", "--revision", "1"],
             &["rollback", "--revision", "1"],
             &["undo", "--revision", "1"],
+            &["edit", "--revision", "1", "--force"],
         ] {
             refused(filter, change, 6, &since);
         }
@@ -315,5 +320,119 @@ fn undo_and_redo_step_through_the_changes() {
         is(&["one"]);
         done(filter, &["undo"]);
         is(&[]);
+    });
+}
+
+/// Runs `knockctl edit` with this editor, whose temporary files are in the filter's folder.
+fn edit(filter: &Filter<'_>, editor: &str, arguments: &[&str]) -> Command {
+    let folder = filter.path("edits");
+    fs::create_dir_all(&folder).expect("a folder");
+    let mut command = Command::new(binary("knockctl").expect("built"));
+    command.arg("--socket").arg(filter.path("control.sock")).arg("edit").args(arguments);
+    command.env("TMPDIR", folder).env_remove("VISUAL").env("EDITOR", editor);
+    command
+}
+
+fn output(mut command: Command) -> Output {
+    knockplane_tests::run(&mut command).expect("started")
+}
+
+/// Runs the command on a terminal, whose user answers every question with this line.
+fn on_terminal(mut command: Command, answer: &str) -> Output {
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&user).expect("granted");
+    unlockpt(&user).expect("unlocked");
+    let name = ptsname(&user, Vec::new()).expect("a name").into_string().expect("text");
+    let terminal = File::options().read(true).write(true).open(name).expect("opened");
+    command.stdin(terminal.try_clone().expect("a descriptor")).stderr(terminal).stdout(Stdio::piped());
+    let child = command.spawn().expect("started");
+    // The command has the last descriptors of the terminal, so reading ends with it.
+    drop(command);
+    let mut user = File::from(user);
+    user.write_all(format!("{answer}\n").as_bytes()).expect("typed");
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        // The end of the terminal is an error of reading.
+        let _ = user.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let output = child.wait_with_output().expect("an output");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    Output { code: output.status.code(), stdout, stderr: reader.join().expect("read") }
+}
+
+/// The kept texts.
+fn kept(filter: &Filter<'_>) -> Vec<PathBuf> {
+    fs::read_dir(filter.path("edits")).expect("a folder").map(|file| file.expect("a file").path()).collect()
+}
+
+/// An editor that allows pings.
+const PINGS: &str = "sed -i -e '/^\\/ip firewall filter/a add chain=input protocol=icmp comment=pings'";
+
+#[test]
+fn the_editor_shows_the_plan_asks_and_waits_for_a_confirmation() {
+    with(&FilterOptions::from_rules(QUICK), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        eventually("the knock is decided", || listed(filter, "secured", CLIENT));
+        let before = rules(filter);
+        let declined = on_terminal(edit(filter, PINGS, &[]), "n");
+        assert_eq!(declined.code, Some(5), "{declined:?}");
+        for part in ["rules: 1 added, 0 removed", "comment=pings", "verdicts: ", "Apply them? [y/N]", "not applied"] {
+            assert!(declined.stderr.contains(part), "{part}: {declined:?}");
+        }
+        let [file] = &kept(filter)[..] else { panic!("{:?}", kept(filter)) };
+        assert!(declined.stderr.contains(&file.display().to_string()), "{declined:?}");
+        let text = fs::read_to_string(file).expect("the text");
+        assert!(text.contains("# revision 1;") && text.contains("comment=pings"), "{text}");
+        fs::remove_file(file).expect("removed");
+        assert_eq!(generation(filter), 1);
+
+        let applied = on_terminal(edit(filter, PINGS, &["--comment", "by hand"]), "y");
+        assert_eq!(applied.code, Some(0), "{applied:?}");
+        for part in ["generation 2 runs, 5 rules; revision 2", "rolled back in 60s", "run `knockctl confirm`"] {
+            assert!(applied.stdout.contains(part), "{part}: {applied:?}");
+        }
+        assert!(kept(filter).is_empty());
+        done(filter, &["confirm"]);
+        assert!(ping(topology, ""));
+        let after = rules(filter);
+        assert_eq!(after["rules"][1]["counter"]["packets"], before["rules"][0]["counter"]["packets"]);
+        assert_eq!(after["rules"][1]["line"], before["rules"][0]["line"]);
+        let last = history(filter).pop().expect("a revision");
+        let told = (&last["origin"], &last["edit"], &last["comment"], &last["confirm_within_seconds"]);
+        assert_eq!(told, (&"edit".into(), &"edit".into(), &"by hand".into(), &60.0.into()), "{last}");
+    });
+}
+
+#[test]
+fn a_text_that_is_not_applied_is_kept() {
+    with(&FilterOptions::from_rules(QUICK), |_, filter| {
+        let unchanged = output(edit(filter, "true", &[]));
+        assert!(unchanged.ok() && unchanged.stdout.contains("unchanged"), "{unchanged:?}");
+        assert!(kept(filter).is_empty() && generation(filter) == 1);
+        let failing = output(edit(filter, "false", &[]));
+        assert!(failing.code == Some(1) && failing.stderr.contains("the editor `false` failed"), "{failing:?}");
+        assert!(kept(filter).is_empty());
+
+        let other = filter.knockctl_line(&["rule", "add", "chain=input", "protocol=gre"]).expect("built");
+        for (editor, arguments, code, part) in [
+            ("sed -i s/1234/x/".to_owned(), &["--force"][..], 3, "dst-port"),
+            (PINGS.to_owned(), &[], 5, "give `--force`"),
+            (format!("sh -c '{other} && sed -i s/1234/1235/ \"$0\"'"), &["--force"], 6, "edit by user 0: rule add"),
+        ] {
+            let failed = output(edit(filter, &editor, arguments));
+            assert_eq!(failed.code, Some(code), "{failed:?}");
+            let [file] = &kept(filter)[..] else { panic!("{:?}", kept(filter)) };
+            let told = format!("your text is kept in {}", file.display());
+            assert!(failed.stderr.contains(part) && failed.stderr.contains(&told), "{failed:?}");
+            fs::remove_file(file).expect("removed");
+        }
+        let export = done(filter, &["export"]);
+        assert!(export.contains("gre") && !export.contains("1235") && !export.contains("icmp"), "{export}");
+        assert_eq!(revision(filter), 2, "the edit of the other editor");
+        let applied = output(edit(filter, "sed -i s/1234/1235/", &["--force", "--confirm", "10s"]));
+        assert!(applied.ok() && applied.stdout.contains("rolled back in 10s"), "{applied:?}");
+        done(filter, &["confirm"]);
+        assert!(done(filter, &["export"]).contains("1235") && kept(filter).is_empty());
     });
 }

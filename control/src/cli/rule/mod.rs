@@ -20,7 +20,7 @@ use knockplane_policy::rsc::wording;
 use knockplane_policy::wire::history::{MAX_APPLY_COMMENT, RevisionOrigin};
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
-use self::rewrite::edited;
+pub(super) use self::rewrite::{edited, with_file_lines};
 use self::select::{Menu, Selection};
 use super::apply::{self, Applying, NewRules};
 use super::http::Client;

@@ -19,7 +19,7 @@ use crate::cli::check::{CheckedFile, How};
 const NAME: &str = "the rules with this edit";
 
 /// The running rules after a command of their menu, with the rules of doors, if they are valid.
-pub(super) fn edited(
+pub(in crate::cli) fn edited(
     running: &RuleSet,
     menu: Menu,
     command: &str,
@@ -68,4 +68,14 @@ fn unchanged(rule: Rule, known: &HashMap<RuleId, &Rule>) -> Rule {
         Some(known) => Rule { comment: rule.comment, disabled: rule.disabled, inert: rule.inert, ..(*known).clone() },
         None => Rule { line: 0, ..rule },
     }
+}
+
+/// The rules of an edited export, with the lines that unchanged rules have in their file. All other lines are zero.
+pub(in crate::cli) fn with_file_lines(running: &RuleSet, new: RuleSet) -> RuleSet {
+    let lines: HashMap<&RuleId, u32> = running.rules.iter().map(|rule| (&rule.id, rule.line)).collect();
+    let mut new = new.without_lines();
+    for rule in &mut new.rules {
+        rule.line = lines.get(&rule.id).copied().unwrap_or_default();
+    }
+    new
 }
