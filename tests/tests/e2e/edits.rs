@@ -164,6 +164,8 @@ fn an_edit_that_cannot_be_is_refused_and_changes_nothing() {
         }
         done(filter, &["rule", "set", number, "comment=first"]);
         assert!(done(filter, &["export"]).contains("comment=first"));
+        let back = done(filter, &["rollback"]);
+        assert!(back.contains("rules: 0 added, 0 removed, 0 moved, 1 changed"), "rules of doors stay: {back}");
         let json = filter.knockctl(&["--json", "rule", "remove", "99"]).expect("knockctl").stdout;
         assert!(json.contains("\"code\": \"conflict\""), "{json}");
     });

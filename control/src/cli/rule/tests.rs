@@ -4,6 +4,7 @@ use clap::Parser;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{RuleSet, numbers};
 use knockplane_policy::settings::Settings;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -156,4 +157,52 @@ fn the_summary_is_the_command_line() {
     assert_eq!(summary(&["move", "3", "0", "--menu", "ipv6-raw"]), "rule move 3 0 --menu ipv6-raw");
     let long = "é".repeat(MAX_APPLY_COMMENT);
     assert!(summary(&["comment", "3", &long]).len() <= MAX_APPLY_COMMENT);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A list of comments is the model. Rules are named by their number, or by their id.
+    #[test]
+    fn edits_have_the_effect_that_they_have_on_a_list(
+        edits in prop::collection::vec((0..5_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()), 1..12)
+    ) {
+        let mut running = running(&settings());
+        let mut model = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+        for (step, (verb, first, second, by_id)) in edits.into_iter().enumerate() {
+            if model.is_empty() {
+                break;
+            }
+            let (at, to) = (first.index(model.len()), second.index(model.len()));
+            let named = |comment: &str| match by_id {
+                true => running.rules.rules.iter().find(|rule| rule.comment == comment).expect("a rule").id.to_string(),
+                false => number(&running, comment).to_string(),
+            };
+            let (rule, other) = (named(&model[at]), named(&model[to]));
+            let (comment, port) = (format!("comment=x{step}"), format!("dst-port={}", 100 + step));
+            let before = format!("place-before={other}");
+            let words = match verb {
+                0 => vec!["add", "chain=input", "protocol=tcp", &port, &comment, &before],
+                1 => vec!["remove", &rule],
+                2 if at != to => vec!["move", &rule, &other],
+                3 => vec!["set", &rule, &port],
+                _ => vec!["set", &rule, &comment],
+            };
+            match verb {
+                0 => model.insert(to, format!("x{step}")),
+                1 => _ = model.remove(at),
+                2 if at != to => {
+                    let moved = model.remove(at);
+                    model.insert(to - usize::from(at < to), moved);
+                }
+                3 => {}
+                _ => model[at] = format!("x{step}"),
+            }
+            let rules = after(&running, &words);
+            let rules = rules.map_err(|failed| TestCaseError::fail(format!("{words:?}: {}", failed.message)))?;
+            let expected = ["v6".to_owned()].iter().chain(&model).cloned().collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(comments(&rules), expected);
+            running.rules = rules;
+        }
+    }
 }
