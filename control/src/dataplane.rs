@@ -8,13 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::rule::{AddressSet, RuleId};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
-use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
+use knockplane_policy::wire::history::{History, RevisionRules};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
-    Added, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE, MetricsReport,
-    NameAnswer, NameState, NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
+    Added, ApplyRequest, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE,
+    MetricsReport, NameAnswer, NameState, NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -223,18 +223,19 @@ impl Dataplane {
         }
     }
 
-    /// Sends rules to run. Returns their generation once every worker runs them.
+    /// Sends rules to run. Returns their generation and their revision once every worker runs them.
     /// With a time, the dataplane rolls them back unless [`Dataplane::confirm`] is called within that time.
-    pub async fn apply(
-        &self,
-        rules: RuleSet,
-        source: String,
-        names: Vec<NameAnswer>,
-        confirm_within: Option<Duration>,
-        note: ApplyNote,
-    ) -> Result<u64, DataplaneError> {
-        match self.ask(&Request::Apply { rules: Box::new(rules), source, names, confirm_within, note }).await? {
-            Response::Applied { generation } => Ok(generation),
+    pub async fn apply(&self, request: ApplyRequest) -> Result<(u64, u64), DataplaneError> {
+        match self.ask(&Request::Apply(Box::new(request))).await? {
+            Response::Applied { generation, revision } => Ok((generation, revision)),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Sets the counters of these rules to zero, or those of all rules if none is named.
+    pub async fn reset_counters(&self, rules: Vec<RuleId>) -> Result<(), DataplaneError> {
+        match self.ask(&Request::ResetCounters(rules)).await? {
+            Response::Done => Ok(()),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -328,7 +329,8 @@ impl Dataplane {
     /// Time limit for the answer: changes write to disk.
     fn answer_within(&self, request: &Request) -> Duration {
         match request {
-            Request::Apply { .. }
+            Request::Apply(_)
+            | Request::ResetCounters(_)
             | Request::Confirm
             | Request::NameAnswers(_)
             | Request::Reload { .. }
@@ -457,7 +459,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":5,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":6,\"version\":\"0.1.0\"}\n";
 
     /// A peer that sends these bytes to one client. With `stay`, it then keeps the connection open.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -502,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_to_another_question_is_garbage() {
-        let says = &[GREETING, "{\"response\":\"applied\",\"with\":{\"generation\":1}}\n"];
+        let says = &[GREETING, "{\"response\":\"applied\",\"with\":{\"generation\":1,\"revision\":1}}\n"];
         let error = failure(says, true).await;
         assert!(error.to_string().contains("`applied`"), "{error}");
     }
@@ -537,7 +539,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_has_a_reason() {
-        let says = &["{\"knockplane\":5,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":6,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane refused the connection: too many connections: try again");
@@ -578,8 +580,7 @@ mod tests {
     #[test]
     fn a_request_that_is_too_long_is_not_sent() {
         let source = "x".repeat(MAX_LINE);
-        let note = ApplyNote::default();
-        let request = Request::Apply { rules: Box::default(), source, names: Vec::new(), confirm_within: None, note };
-        assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");
+        let request = ApplyRequest { source, ..ApplyRequest::default() };
+        assert_eq!(Dataplane::new("/x").line(&Request::Apply(Box::new(request))).unwrap_err().kind(), "too-long");
     }
 }

@@ -6,9 +6,12 @@ use knockplane_policy::door::Failure;
 use knockplane_policy::eval::tracking::TcpState;
 use knockplane_policy::packet::{Family, Side, Vlan, protocol};
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::{Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleId, RuleSet, numbers};
+use knockplane_policy::rule::{
+    Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleChangeCounts, RuleId, RuleSet, numbers,
+};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
+use knockplane_policy::wire::history::{ApplyNote, History, Revision, RevisionOrigin};
 use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
@@ -191,14 +194,34 @@ pub(crate) fn rules() -> RunningRules {
     });
     RunningRules {
         generation: 3,
+        revision: 2,
         source: "/etc/knockplane/rules.rsc".into(),
+        configuration: "/etc/knockplane/knockplane.toml".into(),
         rules: RuleSet {
             rules: vec![rule("0a1b2c3d", knock, false, "first knock"), rule("0a1b2c3d-2", Action::Drop, true, "")],
             ..RuleSet::default()
         },
+        origins: vec![Some(1), Some(2)],
         counters: vec![Counter { packets: 3, bytes: 144 }, Counter { packets: 1_234_567, bytes: 98_765_432_100 }],
         chain_defaults: [Counter { packets: 7, bytes: 700 }, Counter::default(), Counter::default()],
     }
+}
+
+/// A start, and an edit of its rules.
+pub(crate) fn history() -> History {
+    let revision = |number, origin, edit: &str| Revision {
+        number,
+        time: Duration::from_secs(1_700_000_000 + number),
+        origin,
+        note: ApplyNote { edit: edit.to_owned(), ..ApplyNote::default() },
+        source: "/etc/knockplane/rules.rsc".into(),
+        rules: 2,
+        changes: RuleChangeCounts::default(),
+        confirm_within: None,
+        has_rules: true,
+    };
+    let revisions = vec![revision(1, RevisionOrigin::Start, ""), revision(2, RevisionOrigin::Edit, "rule disable 1")];
+    History { revisions, damage: None }
 }
 
 pub(crate) fn rule(id: &str, action: Action, disabled: bool, comment: &str) -> Rule {

@@ -11,11 +11,11 @@
 //! **Failures**: the history never prevents a start, an apply or a rollback. A file that cannot be read is kept aside, and the
 //! history begins anew. A record that cannot be written is logged, and is written together with the next one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use knockplane_policy::rule::RuleSet;
+use knockplane_policy::rule::{Rule, RuleId, RuleSet};
 use knockplane_policy::wire::history::{ApplyNote, History, MAX_REVISIONS, Revision, RevisionOrigin, RevisionRules};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ pub(crate) struct RevisionHistory {
     revisions: VecDeque<KeptRevision>,
     /// The rules of the last revision without lines, if they are kept.
     last_rules: Option<RuleSet>,
+    /// The number of the revision that added each of these rules, or that changed it last.
+    origins: HashMap<RuleId, u64>,
     damage: Option<String>,
     /// Whether the file lacks a revision.
     is_behind: bool,
@@ -78,6 +80,7 @@ impl RevisionHistory {
             log: ChangeLog::new(Arc::clone(state), HISTORY, FORMAT),
             revisions: VecDeque::new(),
             last_rules: None,
+            origins: HashMap::new(),
             damage: None,
             is_behind: false,
         };
@@ -95,8 +98,6 @@ impl RevisionHistory {
             // So that the next start does not find the same damage.
             history.save(true);
         }
-        let last = history.revisions.back().and_then(|kept| decode(&kept.content).ok());
-        history.last_rules = last.and_then(|stored| stored.rules).map(RuleSet::without_lines);
         history
     }
 
@@ -106,7 +107,8 @@ impl RevisionHistory {
         let mut unreadable = 0;
         for Record { content, .. } in records.valid() {
             match decode(content) {
-                Ok(StoredRevision { revision, .. }) => {
+                Ok(StoredRevision { revision, rules }) => {
+                    self.begin(revision.number, rules.map(RuleSet::without_lines));
                     self.revisions.push_back(KeptRevision { revision, content: content.to_vec() });
                 }
                 Err(_) => unreadable += 1,
@@ -125,16 +127,46 @@ impl RevisionHistory {
         self.trim();
     }
 
-    /// Adds a revision if the rules are others than those of the last one.
+    /// Notes that these rules run from this revision on: the origin of those that the revision before does not have.
+    fn begin(&mut self, number: u64, rules: Option<RuleSet>) {
+        let before = self.last_rules.take().map_or_else(Vec::new, |rules| rules.rules);
+        let before: HashMap<&RuleId, &Rule> = before.iter().map(|rule| (&rule.id, rule)).collect();
+        let origin = |rule: &Rule| {
+            let is_same = before.get(&rule.id).is_some_and(|before| *before == rule);
+            let origin = self.origins.get(&rule.id).filter(|_| is_same).copied();
+            (rule.id.clone(), origin.unwrap_or(number))
+        };
+        let origins = rules.iter().flat_map(|rules| &rules.rules).map(origin).collect();
+        self.origins = origins;
+        self.last_rules = rules;
+    }
+
+    /// The number of the revision that added each of these rules, or that changed it last; `None` for the rules of doors.
+    pub(crate) fn origins(&self, rules: &[Rule]) -> Vec<Option<u64>> {
+        let oldest = self.revisions.front().map_or(0, |kept| kept.revision.number);
+        let origin = |rule: &Rule| self.origins.get(&rule.id).map(|origin| *origin.max(&oldest));
+        rules.iter().map(|rule| origin(rule).filter(|_| !rule.dynamic)).collect()
+    }
+
+    /// The number of the last revision; 0 if there is none.
+    pub(crate) fn last(&self) -> u64 {
+        self.revisions.back().map_or(0, |last| last.revision.number)
+    }
+
+    /// Adds a revision if the rules are others than those of the last one. An undo and a redo are always revisions, and
+    /// so are their rollbacks, because the next undo continues from them.
     pub(crate) fn add(&mut self, cause: RevisionCause, generation: &Generation) {
         let rules = generation.rules().clone().without_lines();
-        if self.last_rules.as_ref() == Some(&rules) {
+        let RevisionCause { origin, note, confirm_within } = cause;
+        let is_step = |origin| matches!(origin, RevisionOrigin::Undo | RevisionOrigin::Redo);
+        let last_origin = self.revisions.back().map(|last| last.revision.origin);
+        let ends_step = origin == RevisionOrigin::Unconfirmed && last_origin.is_some_and(is_step);
+        if self.last_rules.as_ref() == Some(&rules) && !is_step(origin) && !ends_step {
             return;
         }
-        let RevisionCause { origin, note, confirm_within } = cause;
         let none = RuleSet::default();
         let mut revision = Revision {
-            number: self.revisions.back().map_or(1, |last| last.revision.number + 1),
+            number: self.last() + 1,
             time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             origin,
             note,
@@ -149,7 +181,7 @@ impl RevisionHistory {
             revision.has_rules = false;
             content = encode(&revision, None);
         }
-        self.last_rules = Some(rules);
+        self.begin(revision.number, Some(rules));
         self.revisions.push_back(KeptRevision { revision, content });
         let is_trimmed = self.trim();
         self.save(is_trimmed);
@@ -277,7 +309,7 @@ mod tests {
         let house = House::new();
         let mut history = house.load();
         assert!(history.overview().revisions.is_empty());
-        let note = ApplyNote { uid: Some(7), comment: "why".to_owned(), back_to: None };
+        let note = ApplyNote { uid: Some(7), comment: "why".to_owned(), ..ApplyNote::default() };
         history.add(RevisionCause::of(RevisionOrigin::Start), &of_port(1));
         history.add(RevisionCause { note, confirm_within: Some(Duration::from_secs(60)), ..apply() }, &of_port(2));
         history.add(apply(), &generation("\n\nadd chain=input protocol=tcp dst-port=2\nadd chain=input action=drop\n"));
@@ -295,6 +327,63 @@ mod tests {
         let mut history = house.load();
         history.add(apply(), &of_port(2));
         assert_eq!(numbers(&history), [1, 2], "the rules that ran before a restart");
+    }
+
+    #[test]
+    fn a_rule_has_the_revision_that_added_or_changed_it() {
+        let house = House::new();
+        let mut history = house.load();
+        let rules = |first: &str| {
+            generation(&format!("{first}add chain=input protocol=tcp dst-port=2\nadd chain=input action=drop\n"))
+        };
+        let steps = [
+            (rules(""), vec![1, 1]),
+            (rules("add chain=input protocol=icmp\n"), vec![2, 1, 1]),
+            (rules("\n\nadd chain=input protocol=icmp\n"), vec![2, 1, 1]),
+            (rules("add chain=input protocol=icmp comment=x\n"), vec![3, 1, 1]),
+            (generation("add chain=input action=drop\nadd chain=input protocol=icmp comment=x\n"), vec![1, 3]),
+            (rules(""), vec![5, 1]),
+        ];
+        for (generation, expected) in steps {
+            history.add(apply(), &generation);
+            let expected: Vec<_> = expected.into_iter().map(Some).collect();
+            let rules = &generation.rules().rules;
+            assert_eq!(history.origins(rules), expected);
+            assert_eq!(house.load().origins(rules), expected, "after a restart");
+            let of_door = Rule { dynamic: true, ..rules[0].clone() };
+            assert_eq!(history.origins(&[of_door]), [None]);
+        }
+        // Older revisions than the oldest one that is kept are not known.
+        (1..=MAX_REVISIONS).for_each(|port| {
+            history.add(
+                apply(),
+                &generation(&format!("add chain=input protocol=tcp dst-port={port}\nadd chain=input action=drop\n")),
+            );
+        });
+        let oldest = numbers(&history)[0];
+        let last = generation("add chain=input action=drop\n");
+        assert!(oldest > 1);
+        for history in [history, house.load()] {
+            assert_eq!(history.origins(&last.rules().rules), [Some(oldest)]);
+        }
+    }
+
+    #[test]
+    fn an_undo_is_a_revision_even_if_the_rules_stay() {
+        let house = House::new();
+        let mut history = house.load();
+        for (origin, expected) in [
+            (RevisionOrigin::Start, 1),
+            (RevisionOrigin::Edit, 1),
+            (RevisionOrigin::Unconfirmed, 1),
+            (RevisionOrigin::Undo, 2),
+            (RevisionOrigin::Unconfirmed, 3),
+            (RevisionOrigin::Unconfirmed, 3),
+            (RevisionOrigin::Redo, 4),
+        ] {
+            history.add(RevisionCause::of(origin), &of_port(1));
+            assert_eq!(history.last(), expected, "{origin:?}");
+        }
     }
 
     #[test]

@@ -33,14 +33,27 @@ pub(crate) struct SourcedRules {
 /// The suffix of the source of rules that a start has loaded.
 const KEPT: &str = ", kept from the last apply";
 
+/// The suffix of the source of rules that an operator has edited since.
+const EDITED: &str = ", edited";
+
+/// The source of rules that are applied, without the suffix of a start.
+pub(crate) fn applied(source: &str) -> &str {
+    source.strip_suffix(KEPT).unwrap_or(source)
+}
+
+/// The source of rules that an operator has edited.
+pub(crate) fn edited(source: &str) -> String {
+    let source = applied(source);
+    if source.ends_with(EDITED) { source.to_owned() } else { format!("{source}{EDITED}") }
+}
+
 impl SourcedRules {
     /// The rules of a generation in the form that is stored. The rules of doors are created again from the
     /// configuration.
     pub(crate) fn of(generation: &Generation) -> SourcedRules {
         let mut rules = generation.rules().clone();
         rules.rules.retain(|rule| !rule.dynamic);
-        let source = generation.source.strip_suffix(KEPT).unwrap_or(&generation.source).to_owned();
-        SourcedRules { source, rules: Arc::new(rules) }
+        SourcedRules { source: applied(&generation.source).to_owned(), rules: Arc::new(rules) }
     }
 }
 
@@ -292,6 +305,13 @@ add list=a address=192.0.2.0/24 timeout=1m
                 assert!(error.contains(told) && error.contains(&format!("{name} is damaged")), "{told}: {error}");
             }
         }
+    }
+
+    #[test]
+    fn a_source_has_one_suffix_however_often_its_rules_are_edited_and_loaded() {
+        assert_eq!(edited("a.rsc"), "a.rsc, edited");
+        assert_eq!(edited(&format!("{}{KEPT}", edited("a.rsc"))), "a.rsc, edited");
+        assert_eq!(applied(&format!("a.rsc{KEPT}")), "a.rsc");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::rule::{AddressSet, RuleId, RuleSet};
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
+use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{
     DataplaneStatus, FastPathStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, WorkerStatus, as_text,
 };
@@ -33,9 +34,26 @@ pub struct Apply {
     /// Free text for the history.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
-    /// The revision whose rules these are, for a rollback.
+    /// The revision on which the rules are based: if another one runs, the answer is 409 and nothing changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub based_on: Option<u64>,
+    /// The origin for the history: `apply`, `rollback`, `edit`, `undo` or `redo`.
+    #[serde(default)]
+    pub origin: RevisionOrigin,
+    /// The revision whose rules these are, for `rollback`, `undo` and `redo`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_to: Option<u64>,
+    /// The command of an `edit`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub edit: String,
+}
+
+/// Rules whose counters are set to zero.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResetCounters {
+    /// The ids of the rules; all rules if there are none.
+    pub rules: Vec<RuleId>,
 }
 
 /// The answer to [`Apply`]: the rules run.
@@ -43,6 +61,8 @@ pub struct Apply {
 pub struct Applied {
     /// The generation that runs now.
     pub generation: u64,
+    /// Its revision in the history.
+    pub revision: u64,
     /// Number of rules of the generation.
     pub rules: usize,
     /// Number of layer-7 patterns of the generation.

@@ -21,6 +21,7 @@
 //! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
+//! | POST `/api/v1/rules/reset-counters` | [`messages::ResetCounters`] → 204 |
 //! | GET `/api/v1/history` | [`History`] |
 //! | GET `/api/v1/history/{number}` | [`RevisionRules`] |
 //! | POST `/api/v1/confirm` | [`messages::Confirmed`] |
@@ -49,9 +50,10 @@ use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
 use knockplane_policy::wire::{
-    self, Added, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES, NewEntry, Reloaded,
-    RunningRules,
+    self, Added, ApplyRequest, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES,
+    NewEntry, Reloaded, RunningRules,
 };
+use knockplane_policy::word::Word as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -59,7 +61,8 @@ use tracing::{info, warn};
 use self::failure::ApiError;
 use self::messages::{
     Applied, Apply, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
-    ListAddition, ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
+    ListAddition, ListImport, ListQuery, Overview, ResetCounters, SourceLimit, Tracked, Unresolved, WatchQuery,
+    Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -115,6 +118,7 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/workers", get(workers))
         .route("/api/v1/rules", get(running_rules))
+        .route("/api/v1/rules/reset-counters", post(reset_counters))
         .route("/api/v1/lists", get(lists).post(list_import))
         .route("/api/v1/doors", get(doors))
         .route("/api/v1/connections", get(connections))
@@ -296,10 +300,10 @@ async fn apply(
     peer: Peer,
     body: Result<Json<Apply>, JsonRejection>,
 ) -> Result<Json<Applied>, ApiError> {
-    let Json(Apply { source, text, rules, confirm_within, comment, back_to }) = body?;
+    let Json(Apply { source, text, rules, confirm_within, comment, based_on, origin, back_to, edit }) = body?;
     let confirm_within = confirm_within.map(|text| rules::confirm_within(&text)).transpose();
     let confirm_within = confirm_within.map_err(ApiError::bad_request)?;
-    let note = ApplyNote { uid: uid(peer), comment, back_to };
+    let note = ApplyNote { uid: uid(peer), comment, back_to, edit };
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
             app.metrics.apply_was_invalid();
@@ -312,7 +316,8 @@ async fn apply(
         _ => return Err(ApiError::bad_request("give either `text` or `rules`")),
     };
     // In its own task: the result is logged and counted even if the client disconnects.
-    match tokio::spawn(hand_over(app, rules, source, confirm_within, note)).await {
+    let request = ApplyRequest { rules, source, names: Vec::new(), confirm_within, based_on, origin, note };
+    match tokio::spawn(hand_over(app, request)).await {
         Ok(result) => Ok(Json(result?)),
         Err(error) => Err(ApiError::internal(&error)),
     }
@@ -323,22 +328,32 @@ fn read(text: &str) -> Result<RuleSet, ApiError> {
     if reading.problems.is_empty() { Ok(reading.rules) } else { Err(ApiError::invalid_rules(reading.problems)) }
 }
 
-async fn hand_over(
-    app: Arc<App>,
-    rules: RuleSet,
-    source: String,
-    confirm_within: Option<Duration>,
-    note: ApplyNote,
-) -> Result<Applied, DataplaneError> {
-    let (count, patterns) = (rules.rules.len(), rules.layer7.len());
-    let names = app.resolver.resolve_rules(&rules).await;
-    let unresolved = names.iter().filter_map(Unresolved::of).collect();
-    let result = app.timed(app.dataplane.apply(rules, source.clone(), names, confirm_within, note)).await;
+/// Adds the addresses of host names, and sends the request to the dataplane.
+async fn hand_over(app: Arc<App>, mut request: ApplyRequest) -> Result<Applied, DataplaneError> {
+    let (rules, patterns) = (request.rules.rules.len(), request.rules.layer7.len());
+    request.names = app.resolver.resolve_rules(&request.rules).await;
+    let unresolved = request.names.iter().filter_map(Unresolved::of).collect();
+    let (source, origin) = (request.source.clone(), request.origin.name());
+    let result = app.timed(app.dataplane.apply(request)).await;
     match &result {
-        Ok(generation) => info!(target: target!("operator"), generation, rules = count, source, "rules applied"),
-        Err(error) => warn!(target: target!("operator"), rules = count, source, "rules not applied: {error}"),
+        Ok((generation, revision)) => {
+            info!(target: target!("operator"), generation, revision, origin, rules, source, "rules applied")
+        }
+        Err(error) => warn!(target: target!("operator"), origin, rules, source, "rules not applied: {error}"),
     }
-    Ok(Applied { generation: result?, rules: count, patterns, unresolved })
+    let (generation, revision) = result?;
+    Ok(Applied { generation, revision, rules, patterns, unresolved })
+}
+
+async fn reset_counters(
+    State(app): State<Arc<App>>,
+    body: Result<Json<ResetCounters>, JsonRejection>,
+) -> Result<StatusCode, ApiError> {
+    let Json(ResetCounters { rules }) = body?;
+    let number = rules.len();
+    app.ask(app.dataplane.reset_counters(rules)).await?;
+    info!(target: target!("operator"), rules = number, "counters of rules reset");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn confirm(State(app): State<Arc<App>>) -> Result<Json<Confirmed>, ApiError> {

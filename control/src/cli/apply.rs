@@ -1,4 +1,4 @@
-//! `knockctl apply`: replaces the running rules, also for `knockctl rollback`.
+//! `knockctl apply`: replaces the running rules, also for `rollback`, `undo`, `redo` and all edits.
 //!
 //! The command asks for a confirmation if the new rules are empty or admit no traffic from outside: an operator who
 //! typed the wrong file name would lose access.
@@ -11,6 +11,7 @@ use knockplane_policy::lint::{Lint, WayIn, ways_in};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
 use super::check::{self, How};
@@ -50,6 +51,21 @@ pub(super) struct Applying {
     /// Text for `knockctl history`
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
+    /// Apply only if revision N of `knockctl history` runs; if another one does, end with 6 and list the changes since
+    #[arg(long, value_name = "N")]
+    revision: Option<u64>,
+}
+
+impl Applying {
+    /// The revision that must run.
+    pub(super) fn revision(&self) -> Option<u64> {
+        self.revision
+    }
+
+    /// Whether no question is asked.
+    pub(super) fn force(&self) -> bool {
+        self.force
+    }
 }
 
 fn parse_confirm_within(text: &str) -> Result<String, String> {
@@ -67,7 +83,8 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         Ok(path) if !source.is_standard_input() => path.display().to_string(),
         _ => source.name().to_owned(),
     };
-    send(client, applying, NewRules { source, rules, lints, back_to: None }, &status.settings, json).await
+    let new = NewRules { based_on: applying.revision, ..NewRules::new(source, rules, lints) };
+    send(client, applying, new, &status.settings, json).await
 }
 
 /// Rules to apply.
@@ -76,41 +93,71 @@ pub(super) struct NewRules {
     pub(super) rules: RuleSet,
     /// The lints about them.
     pub(super) lints: Vec<Lint>,
-    /// The revision whose rules they are, for a rollback.
+    /// Whether new lints are reported.
+    pub(super) reports_lints: bool,
+    /// The revision that must run.
+    pub(super) based_on: Option<u64>,
+    pub(super) origin: RevisionOrigin,
+    /// The revision whose rules they are, for a rollback, an undo and a redo.
     pub(super) back_to: Option<u64>,
+    /// The command of an edit.
+    pub(super) edit: String,
+}
+
+impl NewRules {
+    /// Rules of a file, whose lints were reported.
+    pub(super) fn new(source: String, rules: RuleSet, lints: Vec<Lint>) -> Self {
+        let origin = RevisionOrigin::Apply;
+        let (based_on, back_to, edit) = (None, None, String::new());
+        NewRules { source, rules, lints, reports_lints: false, based_on, origin, back_to, edit }
+    }
 }
 
 /// Applies rules, after a confirmation if needed.
 pub(super) async fn send(
     client: &Client,
     applying: &Applying,
-    NewRules { source, rules, lints, back_to }: NewRules,
+    NewRules { source, rules, lints, reports_lints, based_on, origin, back_to, edit }: NewRules,
     settings: &Settings,
     json: bool,
 ) -> Result<String, Failed> {
-    let Applying { force, confirm: confirm_within, comment } = applying;
+    let Applying { force, confirm: confirm_within, comment, revision: _ } = applying;
     let running = running(client).await;
     // With `--force`, rules are also applied if the running ones cannot be compared with them.
     let running = if *force { running.ok() } else { Some(running?) };
     if let Some(running) = running.as_ref().filter(|_| !force)
         && let Some(loss) = loss(running, &rules, settings)
     {
-        confirm(&loss)?;
+        confirm(&loss, "the old rules keep running")?;
     }
     let changes = running.map(|running| {
         let old = Linted::new(&running.source, &running.rules, settings);
-        Changes::of(&old, &Linted::with(&source, &rules, lints)).counts()
+        let changes = Changes::of(&old, &Linted::with(&source, &rules, lints));
+        if reports_lints {
+            complain(plan::new_lints(&changes));
+        }
+        changes.counts()
     });
     let (confirm_within, comment) = (confirm_within.clone(), comment.clone());
-    let apply =
-        Apply { source, text: None, rules: Some(rules), confirm_within: confirm_within.clone(), comment, back_to };
+    let apply = Apply {
+        source,
+        text: None,
+        rules: Some(rules),
+        confirm_within: confirm_within.clone(),
+        comment,
+        based_on,
+        origin,
+        back_to,
+        edit,
+    };
     let applied: Applied = decode(&change(client, "/api/v1/apply", Some(as_json(&apply)?)).await?)?;
     if json {
         let confirm_within = confirm_within.as_deref().map(crate::rules::confirm_within).transpose();
         let confirm_within = confirm_within.map_err(|error| Failed::new(Exit::Usage, error))?;
         return document(AppliedJson::new(applied, changes, confirm_within));
     }
-    let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
+    let Applied { generation, revision, .. } = applied;
+    let mut text = format!("generation {generation} runs, {}; revision {revision}\n", count(applied.rules, "rule"));
     text += &changes.as_ref().map(plan::counts).unwrap_or_default();
     for Unresolved { name, reason } in &applied.unresolved {
         let (name, reason) = (printable(&name.name), printable(reason));
@@ -169,18 +216,18 @@ fn named(ways: &[WayIn], running: &RunningRules) -> String {
 }
 
 /// Asks for a confirmation if standard input is a terminal.
-fn confirm(loss: &str) -> Result<(), Failed> {
+pub(super) fn confirm(loss: &str, remains: &str) -> Result<(), Failed> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let remedy = "give `--force` if that is meant; the old rules keep running";
+        let remedy = &format!("give `--force` if that is meant; {remains}");
         let failed = Failed::new(Exit::Unconfirmed, format!("not applied: {loss}{remedy}"));
-        return Err(Failed { remedy: Some(remedy.to_owned()), ..failed });
+        return Err(Failed { remedy: Some(remedy.clone()), ..failed });
     }
     complain(format_args!("{loss}Apply them? [y/N] "));
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
     match read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
         true => Ok(()),
-        false => Err(Failed::new(Exit::Unconfirmed, "not applied; the old rules keep running")),
+        false => Err(Failed::new(Exit::Unconfirmed, format!("not applied; {remains}"))),
     }
 }
 

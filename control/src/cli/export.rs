@@ -12,7 +12,7 @@ use crate::Exit;
 use crate::json::rules::ExportedJson;
 
 /// The first line. It has no time, generation or file name, so that the same rules have the same text.
-const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
+pub(super) const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// The command line.
 #[derive(Debug, Args)]

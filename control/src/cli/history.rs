@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use knockplane_policy::rule::{RuleChangeCounts, RuleSet};
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::DataplaneStatus;
-use knockplane_policy::wire::history::{History, Revision, RevisionRules};
+use knockplane_policy::wire::history::{History, Revision, RevisionOrigin, RevisionRules};
 use knockplane_policy::word::Word as _;
-use knockplane_policy::{lint, rsc};
+use knockplane_policy::{door, lint, rsc};
 use similar::TextDiff;
 
 use super::apply::{self, Applying, NewRules};
@@ -44,13 +44,14 @@ pub(super) struct Diff {
 #[derive(Debug, Args)]
 pub(super) struct Rollback {
     /// A revision of `knockctl history`; without it, the one before the last
-    revision: Option<u64>,
+    #[arg(value_name = "REVISION")]
+    number: Option<u64>,
     #[command(flatten)]
     applying: Applying,
 }
 
 pub(super) async fn show(client: &Client, command: &ShowHistory, json: bool) -> Result<String, Failed> {
-    let History { mut revisions, damage } = history(client).await?;
+    let History { mut revisions, damage } = all(client).await?;
     revisions.drain(..revisions.len().saturating_sub(command.limit));
     let history = History { revisions, damage };
     if json { document(HistoryJson::from(history)) } else { Ok(text(&history)) }
@@ -75,23 +76,48 @@ pub(super) async fn diff(client: &Client, command: &Diff, json: bool) -> Result<
 }
 
 pub(super) async fn rollback(client: &Client, command: &Rollback, json: bool) -> Result<String, Failed> {
-    let number = match command.revision {
-        Some(number) => number,
-        None => match &history(client).await?.revisions[..] {
-            [.., before, _] => before.number,
+    let Rollback { number, applying } = command;
+    let (number, based_on) = match number {
+        Some(number) => (*number, applying.revision()),
+        None => match &all(client).await?.revisions[..] {
+            [.., before, last] => {
+                check_revision(client, applying.revision(), last.number).await?;
+                (before.number, Some(last.number))
+            }
             _ => return Err(Failed::new(Exit::Conflict, "there is no revision before the last one; nothing changed")),
         },
     };
-    let RevisionRules { revision, mut rules } = revision(client, number).await?;
-    rules.rules.retain(|rule| !rule.dynamic);
-    let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
-    let lints = lint::lint(&rules, &status.settings);
-    let new = NewRules { source: revision.source, rules, lints, back_to: Some(number) };
-    apply::send(client, &command.applying, new, &status.settings, json).await
+    return_to(client, number, RevisionOrigin::Rollback, based_on, applying, json).await
 }
 
-async fn history(client: &Client) -> Result<History, Failed> {
+/// Applies the rules of a revision again.
+pub(super) async fn return_to(
+    client: &Client,
+    number: u64,
+    origin: RevisionOrigin,
+    based_on: Option<u64>,
+    applying: &Applying,
+    json: bool,
+) -> Result<String, Failed> {
+    let RevisionRules { revision, rules } = revision(client, number).await?;
+    let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
+    let rules = door::rules(&status.settings, rules);
+    let lints = lint::lint(&rules, &status.settings);
+    let new = NewRules { based_on, origin, back_to: Some(number), ..NewRules::new(revision.source, rules, lints) };
+    apply::send(client, applying, new, &status.settings, json).await
+}
+
+/// All revisions.
+pub(super) async fn all(client: &Client) -> Result<History, Failed> {
     decode(&client.get("/api/v1/history").await?)
+}
+
+/// Checks that the revision of the command line is the one that was found to run.
+pub(super) async fn check_revision(client: &Client, wanted: Option<u64>, running: u64) -> Result<(), Failed> {
+    let Some(wanted) = wanted.filter(|wanted| *wanted != running) else { return Ok(()) };
+    let error = all(client).await?.check_base(wanted).err();
+    let changed = || format!("another change ended while this one began; nothing changed: repeat it, {wanted} runs");
+    Err(Failed::new(Exit::Conflict, error.unwrap_or_else(changed)))
 }
 
 async fn revision(client: &Client, number: u64) -> Result<RevisionRules, Failed> {
@@ -130,7 +156,7 @@ fn text(history: &History) -> String {
         ("ORIGIN", Left),
         ("RULES", Right),
         ("CHANGES", Left),
-        ("SOURCE", Left),
+        ("SOURCE OR COMMAND", Left),
         ("COMMENT", Left),
     ]);
     for revision in history.revisions.iter().rev() {
@@ -141,7 +167,7 @@ fn text(history: &History) -> String {
             origin(revision),
             revision.rules.to_string(),
             changes(&revision.changes),
-            revision.source.clone(),
+            revision.what().to_owned(),
             revision.note.comment.clone(),
         ]);
     }

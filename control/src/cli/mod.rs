@@ -11,8 +11,11 @@
 //! | `plan/`      | what an apply would change |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `history.rs` | revisions: shows, compares and restores them |
+//! | `undo.rs`    | steps back and forward through revisions |
+//! | `edit.rs`    | the running rules in an editor |
 //! | `confirm.rs` | confirms an apply that waits for it |
 //! | `explain.rs` | the reasons for the verdict of a packet |
+//! | `rule/`      | edits of the running rules |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
 //! | `bench.rs`   | evaluates rules on frames, with its own clock |
@@ -41,6 +44,7 @@ mod confirm;
 mod connections;
 mod doctor;
 mod doors;
+mod edit;
 mod explain;
 mod export;
 mod history;
@@ -53,11 +57,13 @@ mod packet;
 mod plan;
 mod print;
 mod replay;
+mod rule;
 mod show;
 mod source;
 mod sources;
 mod table;
 mod test;
+mod undo;
 mod watch;
 
 use std::io::{self, IsTerminal};
@@ -161,6 +167,27 @@ enum Command {
     ///
     /// The same checks, options and exit codes as `apply`; ends with 6 if there is no such revision.
     Rollback(history::Rollback),
+    /// Return to the rules before the last change that was not undone
+    ///
+    /// A second undo returns further. It is a revision, and has the checks, options and exit codes of `apply`; ends with 6 if
+    /// there is nothing to undo.
+    Undo(undo::Command),
+    /// Reverse the last undo, if no other change followed
+    ///
+    /// As `undo`; ends with 6 if there is nothing to redo.
+    Redo(undo::Command),
+    /// Edit the running rules in an editor: $VISUAL, $EDITOR or vi
+    ///
+    /// Shows the plan and asks before it applies the rules, which must then be confirmed in time. If they are not applied, the
+    /// text is kept, and the message names its file. Ends with 6 if the rules changed meanwhile. Without a terminal it ends with
+    /// 5, unless --force is given.
+    Edit(edit::Command),
+    /// Edit the running rules, with the words of RouterOS
+    ///
+    /// The options, checks and exit codes of `apply`; ends with 6 if no such rule runs, if the rule belongs to a door of the
+    /// configuration, or if the rules changed meanwhile.
+    #[command(subcommand)]
+    Rule(rule::Command),
     /// Make the dataplane reload its configuration: doors and [policy] change at once, other keys need a restart
     ///
     /// Ends with 6 while an apply waits for its confirmation.
@@ -375,6 +402,10 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::History(command) => history::show(&client, &command, json).await,
         Command::Diff(command) => history::diff(&client, &command, json).await,
         Command::Rollback(command) => history::rollback(&client, &command, json).await,
+        Command::Undo(command) => undo::undo(&client, &command, json).await,
+        Command::Redo(command) => undo::redo(&client, &command, json).await,
+        Command::Edit(command) => edit::run(&client, &command, json).await,
+        Command::Rule(command) => rule::run(&client, command, json).await,
         Command::Confirm => confirm::run(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,
@@ -432,10 +463,15 @@ async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<By
 async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, Failed> {
     let rules: wire::RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
+    // Behind the rules, so that it has their revision.
+    let history = history::all(client).await?;
     if json {
-        return document(json::rules::RulesJson::new(rules, &status.settings));
+        return document(json::rules::RulesJson::new(&rules, &history, &status.settings));
     }
-    Ok(if stats { print::stats(&rules, &status) } else { print::rules(&rules, &status, table::width()) })
+    Ok(match stats {
+        true => print::stats(&rules, &history, &status),
+        false => print::rules(&rules, &history, &status, table::width()),
+    })
 }
 
 async fn show_lists(client: &Client, what: &ShowLists, json: bool) -> Result<String, Failed> {

@@ -347,8 +347,8 @@ fn nothing_is_wider_than_a_terminal() {
     overview.dataplane.offload.checksums = [u64::MAX; 2];
     overview.dataplane.offload.last = Some(Duration::from_secs(1));
     for text in [
-        print::rules(&running, &status, 100),
-        print::stats(&running, &status),
+        print::rules(&running, &crate::sample::history(), &status, 100),
+        print::stats(&running, &crate::sample::history(), &status),
         show::status(&overview, Err("a reason with words ".repeat(12))),
         show::lists(&lists, None),
         doors::doors(&doors),
@@ -404,7 +404,7 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
         "/api/v1/apply",
         post(async move |Json(body): Json<Apply>| {
             *taken.lock().unwrap() = Some(body);
-            Json(Applied { generation: 2, rules: 2, patterns: 0, unresolved: Vec::new() })
+            Json(Applied { generation: 2, revision: 1, rules: 2, patterns: 0, unresolved: Vec::new() })
         }),
     );
     let result = asking(answers, &[&["apply", &rules.path("file")][..], arguments].concat());
@@ -418,7 +418,7 @@ fn rules_that_nobody_can_run_are_applied_as_disabled_ones_or_not_at_all() {
     let (refused, sent) = apply(&[], text, Settings::default());
     assert_eq!((refused.unwrap_err().exit, sent), (Exit::Invalid, None));
     let (applied, sent) = apply(&["--allow-invalid", "--force"], text, Settings::default());
-    let text = "generation 2 runs, 2 rules\n\
+    let text = "generation 2 runs, 2 rules; revision 1\n\
         rules: 2 added, 1 removed, 0 moved, 0 changed; lints: 0 added, 2 gone\n";
     assert_eq!(applied.unwrap(), text);
     let rules = sent.unwrap().rules.unwrap().rules;
@@ -450,7 +450,7 @@ fn an_apply_with_a_time_tells_what_to_do_next() {
     let (applied, sent) = apply(&["--confirm", "90s"], text, Settings::default());
     assert_eq!(
         applied.unwrap(),
-        "generation 2 runs, 2 rules\n\
+        "generation 2 runs, 2 rules; revision 1\n\
          rules: 0 added, 0 removed, 0 moved, 0 changed; lints: 0 added, 0 gone\n\
          it is rolled back in 90s: try a new connection, then run `knockctl confirm` to keep \
          it\n"
@@ -508,6 +508,7 @@ fn running() -> axum::Router {
 
     axum::Router::new()
         .route("/api/v1/status", get(async || Json(status())))
+        .route("/api/v1/history", get(async || Json(crate::sample::history())))
         .route("/api/v1/rules", get(async || Json(rules())))
         .route("/api/v1/lists", get(async move |Query(query)| Json(one(query))))
 }
@@ -553,7 +554,7 @@ fn what_routeros_cannot_say_is_not_exported() {
 #[test]
 fn rules_and_their_counters_are_printed() {
     let show = |arguments: &[&str]| asking(running(), &[&["show", "rules"], arguments].concat()).unwrap();
-    assert!(show(&[]).contains(" 1 X  chain=input action=drop\n"), "{}", show(&[]));
+    assert!(show(&[]).contains(" 1 X  r2  chain=input action=drop\n"), "{}", show(&[]));
     assert!(show(&["--stats"]).contains("98 765 432 100"), "{}", show(&["--stats"]));
     assert_eq!(show(&["--json"]), show(&["--json", "--stats"]));
     assert_valid("show-rules", &show(&["--json"]));

@@ -15,6 +15,8 @@ use crate::api::messages;
 pub(crate) struct AppliedJson {
     /// The generation that runs now.
     pub(crate) generation: u64,
+    /// Its revision in `history`: the one before if the rules are the same.
+    pub(crate) revision: u64,
     /// Number of rules of the generation.
     pub(crate) rules: usize,
     /// Number of layer-7 patterns of the generation.
@@ -57,6 +59,13 @@ impl From<messages::Confirmed> for ConfirmedJson {
     }
 }
 
+/// `rule reset-counters`: the counters begin at zero.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct CountersResetJson {
+    /// Number of rules.
+    pub(crate) rules: usize,
+}
+
 /// A host name that could not be resolved.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct UnresolvedJson {
@@ -73,13 +82,21 @@ impl AppliedJson {
         changes: Option<ChangeCountsJson>,
         confirm_within: Option<Duration>,
     ) -> Self {
-        let messages::Applied { generation, rules, patterns, unresolved } = applied;
+        let messages::Applied { generation, revision, rules, patterns, unresolved } = applied;
         let unresolved = unresolved.into_iter().map(|messages::Unresolved { name, reason }| {
             let wire::HostName { family, name } = name;
             UnresolvedJson { family, name, reason }
         });
         let confirm_within_seconds = confirm_within.map(seconds);
-        AppliedJson { generation, rules, patterns, unresolved: unresolved.collect(), changes, confirm_within_seconds }
+        AppliedJson {
+            generation,
+            revision,
+            rules,
+            patterns,
+            unresolved: unresolved.collect(),
+            changes,
+            confirm_within_seconds,
+        }
     }
 }
 

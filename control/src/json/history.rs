@@ -25,8 +25,10 @@ pub(crate) struct RevisionJson {
     pub(crate) time: String,
     /// Why it began to run.
     pub(crate) origin: RevisionOrigin,
-    /// The revision to which a rollback returned; `null` for other origins.
+    /// The revision to which a rollback, an undo or a redo returned; `null` for other origins.
     pub(crate) back_to: Option<u64>,
+    /// The command of an edit, such as `rule remove 3`; `null` for other origins.
+    pub(crate) edit: Option<String>,
     /// The user id of the operator's process; `null` if none is known.
     pub(crate) uid: Option<u32>,
     /// The operator's comment.
@@ -46,13 +48,14 @@ pub(crate) struct RevisionJson {
 impl From<Revision> for RevisionJson {
     fn from(revision: Revision) -> Self {
         let Revision { number, time, origin, note, source, rules, changes, confirm_within, has_rules } = revision;
-        let ApplyNote { uid, comment, back_to } = note;
+        let ApplyNote { uid, comment, back_to, edit } = note;
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         RevisionJson {
             revision: number,
             time: rfc_3339(Time::from_nanos(nanoseconds)),
             origin,
             back_to,
+            edit: (!edit.is_empty()).then_some(edit),
             uid,
             comment,
             source,

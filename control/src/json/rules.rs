@@ -10,6 +10,7 @@ use knockplane_policy::rule::{
     self, BuiltinChain, EntryAddress, MENUS, RuleId, RuleNumber, RuleSet, Table, TrackingMode,
 };
 use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::history::{History, Revision, RevisionOrigin};
 use knockplane_policy::wire::{self, Counter};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -21,7 +22,9 @@ use super::{line, seconds};
 pub(crate) struct RulesJson {
     /// The generation of the rules.
     pub(crate) generation: u64,
-    /// The origin of the rules.
+    /// The revision of the rules in `history`. A change that is based on it can name it: `--revision`.
+    pub(crate) revision: u64,
+    /// The source of the rules.
     pub(crate) source: String,
     /// The rules, including those of doors, in the order of evaluation within each chain.
     pub(crate) rules: Vec<CountedRuleJson>,
@@ -38,8 +41,31 @@ pub(crate) struct CountedRuleJson {
     pub(crate) number: RuleNumber,
     #[serde(flatten)]
     pub(crate) rule: RuleJson,
-    /// The packets that the rule has matched.
+    pub(crate) origin: RuleOriginJson,
+    /// The packets that the rule has matched, since its last `rule reset-counters`.
     pub(crate) counter: Counter,
+}
+
+/// The change that added a rule, or that changed its comment, disabled or enabled it last.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RuleOriginJson {
+    /// The revision in `history`; the oldest one that is kept if the change is older; `null` for a rule of a door.
+    pub(crate) revision: Option<u64>,
+    /// The origin of the revision; `null` for a rule of a door.
+    pub(crate) change: Option<RevisionOrigin>,
+    /// The command of an edit, the source of the rules of another revision, or the configuration file with the door.
+    pub(crate) source: String,
+}
+
+impl RuleOriginJson {
+    fn new(revision: Option<u64>, configuration: &str, history: &History) -> Self {
+        let known = history.revisions.iter().find(|known| Some(known.number) == revision);
+        let source = match revision {
+            None => configuration,
+            Some(_) => known.map_or("", Revision::what),
+        };
+        RuleOriginJson { revision, change: known.map(|known| known.origin), source: source.to_owned() }
+    }
 }
 
 /// A rule.
@@ -269,16 +295,21 @@ impl From<&RuleSet> for ExportedJson {
 
 impl RulesJson {
     /// The running rules with these settings.
-    pub(crate) fn new(rules: wire::RunningRules, settings: &Settings) -> RulesJson {
-        let wire::RunningRules { generation, source, rules, counters, chain_defaults: defaults } = rules;
+    pub(crate) fn new(running: &wire::RunningRules, history: &History, settings: &Settings) -> RulesJson {
+        let wire::RunningRules { generation, revision, source, configuration, rules, origins, counters, .. } = running;
         let numbered = rule::numbers(&rules.rules).into_iter().zip(&rules.rules);
-        let counted = numbered.zip(counters);
-        let counted = counted.map(|((number, rule), counter)| CountedRuleJson { number, rule: rule.into(), counter });
+        let counted = numbered.zip(origins).zip(counters).map(|(((number, rule), origin), counter)| CountedRuleJson {
+            number,
+            rule: rule.into(),
+            origin: RuleOriginJson::new(*origin, configuration, history),
+            counter: *counter,
+        });
         RulesJson {
-            generation,
-            source,
+            generation: *generation,
+            revision: *revision,
+            source: source.clone(),
             rules: counted.collect(),
-            chain_defaults: chain_defaults(&defaults, settings),
+            chain_defaults: chain_defaults(&running.chain_defaults, settings),
             patterns: rules.layer7.iter().map(PatternJson::from).collect(),
         }
     }

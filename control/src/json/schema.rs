@@ -61,6 +61,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("list-remove", of::<changes::RemovedJson>("knockctl --json list remove")),
         ("plan", of::<cli::Plan>("knockctl --json plan")),
         ("reload", of::<changes::ReloadedJson>("knockctl --json reload")),
+        ("rule-reset-counters", of::<changes::CountersResetJson>("knockctl --json rule reset-counters")),
         ("replay", of::<cli::ReplayReport>("knockctl --json replay")),
         ("show-connections", of::<connections::ConnectionsJson>("knockctl --json show connections")),
         ("show-doors", of::<doors::DoorsJson>("knockctl --json show doors")),

@@ -44,7 +44,10 @@ fn workers_name_sides() {
 
 #[test]
 fn rules_have_their_counters() {
-    insta::assert_snapshot!(printed("show-rules", rules::RulesJson::new(sample::rules(), &Settings::default())));
+    insta::assert_snapshot!(printed(
+        "show-rules",
+        rules::RulesJson::new(&sample::rules(), &sample::history(), &Settings::default())
+    ));
 }
 
 #[test]
@@ -97,10 +100,11 @@ fn an_export_has_every_menu() {
 
 #[test]
 fn changes_say_what_they_did() {
-    let applied = messages::Applied { generation: 3, rules: 2, patterns: 1, unresolved: Vec::new() };
+    let applied = messages::Applied { generation: 3, revision: 2, rules: 2, patterns: 1, unresolved: Vec::new() };
     printed("apply", changes::AppliedJson::new(applied.clone(), None, Some(Duration::from_secs(60))));
     printed("apply", changes::AppliedJson::new(applied, Some(changes::ChangeCountsJson::default()), None));
     printed("confirm", changes::ConfirmedJson::from(messages::Confirmed { generation: 3 }));
+    printed("rule-reset-counters", changes::CountersResetJson { rules: 3 });
     let reloaded = knockplane_policy::wire::Reloaded { generation: 3, doors: 1, waiting: vec!["mtu".into()] };
     printed("reload", changes::ReloadedJson::from(reloaded));
     let (list, address) = (|| "a".to_owned(), || "192.0.2.1".to_owned());

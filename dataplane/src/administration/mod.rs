@@ -151,7 +151,8 @@ impl Administration {
             },
             JobTask::RollBack => {
                 let rolled_back = self.roll_back();
-                return self.settled(self.applied(rolled_back.map(|generation| Response::Applied { generation })));
+                let answer = rolled_back.map(|generation| self.runs(generation));
+                return self.settled(self.applied(answer));
             }
         };
         self.answer(request)
@@ -175,10 +176,11 @@ impl Administration {
             Request::NameAnswers(answers) => {
                 or_error(self.lists.take_names(answers, &self.shared).map(|()| Response::Done))
             }
-            Request::Apply { rules, source, names, confirm_within, note } => {
-                let applied = self.apply(*rules, source, names, confirm_within, note);
-                self.settled(self.applied(applied.map(|generation| Response::Applied { generation })))
+            Request::Apply(request) => {
+                let applied = self.apply(*request).map(|generation| self.runs(generation));
+                self.settled(self.applied(applied))
             }
+            Request::ResetCounters(rules) => or_error(self.reset_counters(&rules).map(|()| Response::Done)),
             Request::Confirm => or_error(self.confirm().map(|generation| Response::Confirmed { generation })),
             Request::Reload { uid } => {
                 let reloaded = self.reload(uid);
@@ -202,6 +204,11 @@ impl Administration {
                 self.settled(or_error(flushed.map(|removed| Response::Flushed { removed })))
             }
         }
+    }
+
+    /// The answer to an apply.
+    fn runs(&self, generation: u64) -> Response {
+        Response::Applied { generation, revision: self.rules.history.last() }
     }
 
     /// Returns the answer to a change when no frame passes any more as it did before the change, and no restart undoes

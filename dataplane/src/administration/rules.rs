@@ -14,18 +14,19 @@ use knockplane_engine::table::RuleTable;
 use knockplane_log::target;
 use knockplane_policy::door::Door;
 use knockplane_policy::event::Origin;
-use knockplane_policy::rule::RuleSet;
+use knockplane_policy::rule::{RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::history::{ApplyNote, MAX_APPLY_COMMENT, RevisionOrigin};
-use knockplane_policy::wire::{NameAnswer, Reloaded, Response, RunningRules, check_confirm_within};
+use knockplane_policy::wire::{ApplyRequest, Reloaded, Response, RunningRules, check_confirm_within};
+use knockplane_policy::word::Word as _;
 
 use super::{Administration, RequestError, or_error};
 use crate::config::Config;
-use crate::generation::Generation;
+use crate::generation::{CounterResets, Generation, Totals};
 use crate::history::{RevisionCause, RevisionHistory};
 use crate::huge_pages;
 use crate::memory::{self, ConnectionMemory};
-use crate::stored_rules::{SourcedRules, StoredRules};
+use crate::stored_rules::{self, SourcedRules, StoredRules};
 
 /// The maximum time that an apply waits until every worker runs the new rules. A worker notices them within a turn
 /// after a wake.
@@ -36,6 +37,7 @@ pub(crate) struct RuleAdministration {
     pub(crate) config: Config,
     pub(crate) stored_rules: StoredRules,
     pub(crate) history: RevisionHistory,
+    pub(crate) resets: CounterResets,
 }
 
 impl Administration {
@@ -52,16 +54,16 @@ impl Administration {
     }
 
     /// Applies other rules, which are rolled back unless they are confirmed within a time.
-    pub(super) fn apply(
-        &mut self,
-        mut rules: RuleSet,
-        source: String,
-        names: Vec<NameAnswer>,
-        confirm_within: Option<Duration>,
-        note: ApplyNote,
-    ) -> Result<u64, RequestError> {
+    pub(super) fn apply(&mut self, request: ApplyRequest) -> Result<u64, RequestError> {
+        let ApplyRequest { mut rules, source, names, confirm_within, based_on, origin, note } = request;
         self.require_confirmed("apply")?;
-        if note.comment.len() > MAX_APPLY_COMMENT {
+        if let Some(based_on) = based_on {
+            self.rules.history.overview().check_base(based_on).map_err(RequestError::Conflict)?;
+        }
+        if !origin.is_of_operator() {
+            return Err(RequestError::Theirs(format!("no apply has the origin `{}`", origin.name())));
+        }
+        if note.comment.len().max(note.edit.len()) > MAX_APPLY_COMMENT {
             return Err(RequestError::Theirs(format!("the comment has more than {MAX_APPLY_COMMENT} bytes")));
         }
         if let Some(time) = confirm_within {
@@ -76,6 +78,10 @@ impl Administration {
         let rules = Arc::new(rules);
         let table = RuleTable::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
         let table = table.map_err(|error| RequestError::Theirs(error.to_string()))?;
+        let source = match origin {
+            RevisionOrigin::Edit => stored_rules::edited(&source),
+            _ => stored_rules::applied(&source).to_owned(),
+        };
         let new = SourcedRules { source, rules };
         let running = self.shared.generation.load_full();
         // A start loads only rules that are confirmed. They may be those of the configured file, which can change.
@@ -103,11 +109,11 @@ impl Administration {
             self.await_confirmation(time, &running);
         }
         let applied = self.swap_with_names(table, new.source, confirm_within.and(Some(running.rules())));
-        let origin = if note.back_to.is_some() { RevisionOrigin::Rollback } else { RevisionOrigin::Apply };
         if self.shared.generation.load().number == running.number {
             self.published.unconfirmed.store(None);
+        } else {
+            self.add_revision(RevisionCause { origin, note, confirm_within });
         }
-        self.add_revision(RevisionCause { origin, note, confirm_within });
         applied
     }
 
@@ -184,19 +190,40 @@ impl Administration {
 
     /// The rules that run, with their counters.
     pub(super) fn rules(&self) -> RunningRules {
-        let (generation, totals) = {
-            let ledger = self.published.ledger();
-            let generation = self.shared.generation.load_full();
-            let totals = ledger.book.totals(&generation);
-            (generation, totals)
-        };
+        let (generation, totals) = self.totals();
+        let rules = generation.rules();
+        let history = &self.rules.history;
         RunningRules {
             generation: generation.number,
+            revision: history.last(),
             source: generation.source.clone(),
-            rules: generation.rules().clone(),
-            counters: generation.rules().rules.iter().map(|rule| totals.rule(&rule.id)).collect(),
+            configuration: self.rules.config.file.display().to_string(),
+            rules: rules.clone(),
+            origins: history.origins(&rules.rules),
+            counters: rules.rules.iter().map(|rule| self.rules.resets.since(&rule.id, totals.rule(&rule.id))).collect(),
             chain_defaults: totals.chain_defaults,
         }
+    }
+
+    /// The rules that run, and the counts of all rules since start.
+    fn totals(&self) -> (Arc<Generation>, Totals) {
+        let ledger = self.published.ledger();
+        let generation = self.shared.generation.load_full();
+        let totals = ledger.book.totals(&generation);
+        (generation, totals)
+    }
+
+    /// Sets the counters of these rules to zero, or those of all rules if none is named.
+    pub(super) fn reset_counters(&mut self, ids: &[RuleId]) -> Result<(), RequestError> {
+        let (generation, totals) = self.totals();
+        let rules = &generation.rules().rules;
+        if let Some(unknown) = ids.iter().find(|id| !rules.iter().any(|rule| rule.id == **id)) {
+            return Err(RequestError::Conflict(format!("no rule with the id {unknown} runs; no counter changed")));
+        }
+        let named = rules.iter().map(|rule| &rule.id).filter(|id| ids.is_empty() || ids.contains(id));
+        self.rules.resets.reset(named.map(|id| (id.clone(), totals.rule(id))), rules);
+        tracing::info!(target: target!("operator"), rules = ids.len(), "counters of rules reset");
+        Ok(())
     }
 
     /// Reads the file again. The answer and the log contain the keys that need a restart.

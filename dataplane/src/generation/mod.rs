@@ -3,6 +3,7 @@
 //! A rule keeps its counters if it is removed and added again. The book adds the counters of a generation when no
 //! worker can write them any more, so that each packet counts exactly once.
 
+mod resets;
 mod series;
 
 use std::collections::{HashMap, HashSet};
@@ -17,6 +18,7 @@ use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 
+pub(crate) use self::resets::CounterResets;
 use self::series::Series;
 use crate::config::MetricsConfig;
 use crate::fast_path::{GenerationStrangers, GenerationTrails, KernelFrames, SharedFastPath};

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use knockplane_policy::rsc;
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::wire::history::ApplyNote;
-use knockplane_policy::wire::{NewEntry, Request, Response};
+use knockplane_policy::wire::{ApplyRequest, NewEntry, Request, Response};
 use knockplane_tests::{Filter, FilterOptions};
 
 use crate::scenario::{PATIENCE, QUICK, with};
@@ -69,14 +68,8 @@ fn apply() -> String {
     text += "add chain=input action=drop\n";
     let reading = rsc::read(text.as_bytes());
     assert!(reading.problems.is_empty(), "{:?}", reading.problems);
-    let request = Request::Apply {
-        rules: Box::new(reading.rules),
-        source: "large".to_owned(),
-        names: Vec::new(),
-        confirm_within: None,
-        note: ApplyNote::default(),
-    };
-    serde_json::to_string(&request).expect("plain data") + "\n"
+    let request = ApplyRequest { rules: reading.rules, source: "large".to_owned(), ..ApplyRequest::default() };
+    serde_json::to_string(&Request::Apply(Box::new(request))).expect("plain data") + "\n"
 }
 
 /// An import of this many static entries.
@@ -209,7 +202,7 @@ fn status_and_metrics_are_answered_during_large_changes() {
         small_changes(filter, "bulk", "none");
         let ([applied, added], mut latencies, took) = measure(filter, [apply(), import()]);
         latencies.print("apply of 10,000 rules and import of 1,000,000 entries", took);
-        assert!(matches!(applied, Response::Applied { generation: 2 }), "{applied:?}");
+        assert!(matches!(applied, Response::Applied { generation: 2, revision: 2 }), "{applied:?}");
         assert!(matches!(added, Response::Added(_)), "{added:?}");
         assert_eq!(latencies.unanswered, 0, "scrapes that the dataplane did not answer in time");
         assert!(latencies.meanwhile >= REQUESTS, "{} answers during the changes", latencies.meanwhile);

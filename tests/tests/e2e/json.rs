@@ -83,6 +83,11 @@ fn every_answer_is_a_document_of_its_schema() {
             ("list-flush", &["list", "flush", "asked"]),
             ("plan", &["plan", &rules]),
             ("apply", &["apply", &rules]),
+            ("apply", &["rule", "add", "chain=input", "protocol=icmp"]),
+            ("apply", &["undo"]),
+            ("apply", &["redo"]),
+            ("history", &["history"]),
+            ("rule-reset-counters", &["rule", "reset-counters"]),
             ("reload", &["reload"]),
         ];
         for (schema, arguments) in cases {
@@ -114,6 +119,9 @@ fn every_failure_is_a_document() {
             ("error", "usage", 2, &["show", "nothing"]),
             ("error", "usage", 2, &["explain", "tcp 192.0.2.1 >"]),
             ("error", "unconfirmed", 5, &["apply", &closed]),
+            ("error", "conflict", 6, &["rule", "remove", "99"]),
+            ("error", "conflict", 6, &["redo"]),
+            ("check", "invalid", 3, &["rule", "add", "chain=input", "dst-port=X"]),
             ("check", "invalid", 3, &["apply", &bad]),
             ("check", "invalid", 3, &["plan", &bad]),
             ("check", "invalid", 3, &["check", &bad]),

@@ -26,6 +26,7 @@
 //! | `durable.rs`   | grants outlive kills, full disks and the sessions with them |
 //! | `confirm.rs`   | applies that an operator must confirm, and their rollback |
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
+//! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
 //! | `jobs.rs`      | answers during large changes |
@@ -46,6 +47,7 @@ mod doctor;
 mod doors;
 mod drift;
 mod durable;
+mod edits;
 mod end;
 mod fast_path;
 mod forged;

@@ -180,16 +180,19 @@ impl CheckedFile {
     fn open(file: &Path) -> Result<CheckedFile, Box<Judgement>> {
         let (name, text) = input::read(file, &RULES);
         match text {
-            Ok(text) => {
-                let text = rsc::utf8(&text).into_owned();
-                let reading = rsc::read(&text);
-                Ok(CheckedFile { name, text, reading })
-            }
+            Ok(text) => Ok(CheckedFile::of(&name, &text)),
             Err(error) => {
                 let findings = Findings { errors: vec![format!("it {error}")], ..Findings::default() };
                 Err(Box::new(Judgement { file: name, findings, ..Judgement::default() }))
             }
         }
+    }
+
+    /// A text that is in no file, with a name for messages.
+    pub(super) fn of(name: &str, text: &[u8]) -> CheckedFile {
+        let text = rsc::utf8(text).into_owned();
+        let reading = rsc::read(&text);
+        CheckedFile { name: name.to_owned(), text, reading }
     }
 
     /// The name of the file for messages.

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub(super) use self::changes::{Changes, Linted};
 use self::known::{KnownVerdicts, RulesWithEntries};
-pub(super) use self::text::counts;
+pub(super) use self::text::{counts, new_lints};
 use self::verdicts::CaptureVerdicts;
 use super::bench::Bench;
 use super::capture::Capture;
@@ -35,6 +35,9 @@ use super::sources::{self, Given, Inside, Running};
 use super::{Failed, connections, document, explain};
 use crate::Exit;
 use crate::api::messages::{DEFAULT_LIMIT, Tracked};
+
+/// Default maximum number of rows in each part of the text.
+const DEFAULT_ROWS: usize = 20;
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -64,7 +67,7 @@ pub(super) struct Command {
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, conflicts_with_all = ["rules", "pcap"])]
     known: usize,
     /// Maximum number of rows in each part of the text; JSON has all
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS)]
     limit: usize,
 }
 
@@ -132,6 +135,18 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
             if plan.would_change { Err(Failed::new(Exit::Unconfirmed, "").with_output(output)) } else { Ok(output) }
         }
     }
+}
+
+/// The text of the plan for rules that would replace the running ones.
+pub(super) async fn of_running(client: &Client, new_name: &str, new: &RuleSet) -> Result<String, Failed> {
+    let Running { source: origin, rules: old, settings, lists } = sources::running(client).await?;
+    let (old_name, new_name, new) = (format!("the running rules, from {origin}"), new_name.to_owned(), new.clone());
+    let tracked = connections::tracked(client, None, DEFAULT_LIMIT).await?;
+    let compared = Compared { old_name, old, new_name, new, settings, lists: Some(lists) };
+    let mut plan = Plan::new(&compared);
+    plan.known = compared.lists.as_ref().map(|lists| compared.on_known(lists, &tracked, DEFAULT_LIMIT));
+    plan.would_change = plan.changes_something();
+    Ok(text::text(&plan, DEFAULT_ROWS))
 }
 
 /// The error if a capture is empty: a comparison of no packets would look like one without a change.

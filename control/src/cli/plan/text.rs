@@ -38,6 +38,15 @@ pub(in crate::cli) fn counts(counts: &ChangeCountsJson) -> String {
     format!("{}{menus}; lints: {} added, {} gone\n", of_rules(counts), counts.lints_added, counts.lints_gone)
 }
 
+/// The lints that the old rules do not have, as warnings.
+pub(in crate::cli) fn new_lints(changes: &Changes) -> String {
+    let warning = |lint: &Finding| {
+        let rule = lint.rule.map(|rule| format!("rule {rule}: ")).unwrap_or_default();
+        wrapped(&format!("warning[{}]: {rule}{}", lint.code, lint.message), INDENT)
+    };
+    changes.lints.added.iter().map(warning).collect()
+}
+
 fn of_rules(counts: &ChangeCountsJson) -> String {
     let ChangeCountsJson { rules_added, rules_removed, rules_moved, rules_changed, .. } = counts;
     format!("rules: {rules_added} added, {rules_removed} removed, {rules_moved} moved, {rules_changed} changed")

@@ -35,7 +35,7 @@ pub use self::metrics::{
     FrameCount, MAX_COMMENT, MetricsReport, PeersRefused, ProcessUsage, RingDrops, RuleMetrics, WorkerMetrics,
 };
 pub use self::names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
-pub use self::request::Request;
+pub use self::request::{ApplyRequest, Request};
 pub use self::response::{Added, Reloaded, Response};
 pub use self::rules::{Counter, RunningRules};
 pub use self::status::{
@@ -44,7 +44,7 @@ pub use self::status::{
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The first line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

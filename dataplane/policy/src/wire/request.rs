@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::ConnectionQuery;
 use super::fast_path::KernelQuery;
-use super::history::ApplyNote;
+use super::history::{ApplyNote, RevisionOrigin};
 use super::lists::{ListQuery, NewEntry};
 use super::names::NameAnswer;
 use super::source::SourceQuery;
 use super::text::as_text;
-use crate::rule::{AddressSet, RuleSet};
+use crate::rule::{AddressSet, RuleId, RuleSet};
 
 /// A request.
 // The content is next to the tag: inside it, serde would buffer a million entries a second time.
@@ -43,23 +43,12 @@ pub enum Request {
     /// counters of unchanged rules remain. Answered by [`Response::Applied`] when every worker runs the new rules, or
     /// by [`Response::Refused`] if nothing changed. [`Response::Failed`] means either that the rules could not be
     /// stored and nothing changed, or that a worker hangs and the others run the new rules. [`Response::Conflict`] means
-    /// that an earlier apply waits for its confirmation.
-    Apply {
-        /// The rules.
-        rules: Box<RuleSet>,
-        /// The source of the rules for operators: a file name.
-        source: String,
-        /// The addresses of the host names in their address lists.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        names: Vec<NameAnswer>,
-        /// Rolls the rules back after this time, unless [`Request::Confirm`] arrives before: [`CONFIRM_WITHIN`](super::CONFIRM_WITHIN).
-        /// A restart of the dataplane meanwhile also restores the rules before.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        confirm_within: Option<Duration>,
-        /// What the history tells about it.
-        #[serde(default)]
-        note: ApplyNote,
-    },
+    /// that an earlier apply waits for its confirmation, or that the rules are based on another revision than the one
+    /// that runs.
+    Apply(Box<ApplyRequest>),
+    /// Sets the counters of these running rules to zero, or those of all rules if none is named. Metrics continue.
+    /// Answered by [`Response::Done`], or by [`Response::Conflict`] if a rule does not run.
+    ResetCounters(Vec<RuleId>),
     /// Confirms the apply that waits for it: the rules remain. Answered by [`Response::Confirmed`], or by
     /// [`Response::Conflict`] if no apply waits. [`Response::Failed`] means that the rules could not be stored, and that
     /// the apply still waits.
@@ -102,4 +91,30 @@ pub enum Request {
         /// Whether the static entries of operators remain.
         dynamic: bool,
     },
+}
+
+/// Rules to run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The rules.
+    pub rules: RuleSet,
+    /// The source of the rules for operators: a file name. For an edit, the source of the rules that it changes.
+    pub source: String,
+    /// The addresses of the host names in their address lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameAnswer>,
+    /// Rolls the rules back after this time, unless [`Request::Confirm`] arrives before: [`CONFIRM_WITHIN`](super::CONFIRM_WITHIN).
+    /// A restart of the dataplane meanwhile also restores the rules before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within: Option<Duration>,
+    /// The revision on which the rules are based. If another one runs, nothing changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub based_on: Option<u64>,
+    /// The origin for the history: one of an operator.
+    #[serde(default)]
+    pub origin: RevisionOrigin,
+    /// What the history tells about it.
+    #[serde(default)]
+    pub note: ApplyNote,
 }

@@ -39,6 +39,8 @@ pub enum Response {
     Applied {
         /// The running generation.
         generation: u64,
+        /// Its revision: the one before if the rules are the same.
+        revision: u64,
     },
     /// The answer to [`Request::Confirm`].
     Confirmed {

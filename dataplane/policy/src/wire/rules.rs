@@ -9,10 +9,17 @@ use crate::rule::RuleSet;
 pub struct RunningRules {
     /// Their generation.
     pub generation: u64,
+    /// Their revision in the history.
+    pub revision: u64,
     /// Their source.
     pub source: String,
+    /// The configuration file, which has the doors.
+    pub configuration: String,
     /// The declared form.
     pub rules: RuleSet,
+    /// The revision that added each rule of `rules.rules`, in order, or that changed it last: its comment, or whether it
+    /// is disabled. If that revision is not kept any more, the oldest one that is kept. `None` for the rules of doors.
+    pub origins: Vec<Option<u64>>,
     /// Packets and bytes of each rule of `rules.rules`, in order.
     pub counters: Vec<Counter>,
     /// Packets and bytes decided by each chain's default: input, forward, output.

@@ -41,8 +41,8 @@ impl Property {
     }
 }
 
-/// A text as the value of a property.
-pub(super) fn quoted(text: &[u8]) -> String {
+/// A text as the value of a property, with quotes if it needs them.
+pub fn quoted(text: &[u8]) -> String {
     quote::written(false, &Value::Text(text.to_vec()), Alphabet::Ascii)
 }
 
