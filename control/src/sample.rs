@@ -52,6 +52,7 @@ pub(crate) fn status() -> DataplaneStatus {
             waiting: 3,
             failures: 2,
             problem: None,
+            delay_ms: 4,
             restore: RestoreReport { restored: 40, expired: 7, ..RestoreReport::default() },
         },
     }

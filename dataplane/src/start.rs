@@ -49,7 +49,7 @@ use crate::names::ResolvedNames;
 use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
-use crate::static_entries::StoredEntries;
+use crate::static_entries::{OperatorEntry, StoredEntries};
 use crate::stored_rules::StoredRules;
 use crate::worker::Worker;
 
@@ -62,6 +62,8 @@ struct Decided {
     source: String,
     table: RuleTable,
     restored: RestoreReport,
+    /// Entries and comments of operators in the journal.
+    by_operators: Vec<(String, OperatorEntry)>,
 }
 
 /// The reason that a start failed.
@@ -114,11 +116,13 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         state.connections().into_iter().for_each(huge_pages::collapse_connections);
         // A panic ends the process.
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        entries.install(&state.lists, &of_names)?;
-        table.begin(&state, now);
         let grants = grants.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let by_operators = grants.by_operators().to_vec();
+        entries.install(&state.lists, &of_names, &by_operators)?;
+        table.begin(&state, now);
         let restored = grants.install(&state.lists, Clock::start().now());
-        Ok(Decided { state, stored_rules, entries, names, source: stored.source, table, restored })
+        let source = stored.source;
+        Ok(Decided { state, stored_rules, entries, names, source, table, restored, by_operators })
     })
 }
 
@@ -192,7 +196,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { mut state, stored_rules, entries, names, source, table, restored } = decided;
+    let Decided { mut state, stored_rules, entries, names, source, table, restored, by_operators } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, fast_path, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
@@ -276,10 +280,10 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     huge_pages::collapse_lists(&shared.state.lists);
     let entries = {
         let running = shared.generation.load();
-        entries.into_map(names.entries(running.rules(), running.table.begun()))?
+        entries.into_map(names.entries(running.rules(), running.table.begun()), &by_operators)?
     };
     journal::log_restore(&restored);
-    let journal = Arc::new(Journal::new(restored));
+    let journal = Arc::new(Journal::new(restored, &by_operators));
     let writer = JournalWriter::start(Arc::clone(&shared), Arc::clone(&journal), Arc::clone(&state_dir))?;
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {
@@ -326,7 +330,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     // Nothing waits for the history.
     let history = RevisionHistory::load(&state_dir);
     let rules = RuleAdministration { config, stored_rules, history };
-    let lists = ListAdministration::new(entries, names);
+    let lists = ListAdministration::new(entries, names, Arc::clone(&journal), by_operators, &shared.state.lists);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
     Ok(Manager { listener, supervisor, administration, writer })
 }

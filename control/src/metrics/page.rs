@@ -172,6 +172,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
             ("knockplane_journal_ok", "knockplane_journal_ok == 0"),
             ("knockplane_journal_bytes", "knockplane_journal_bytes"),
             ("knockplane_journal_waiting_events", "knockplane_journal_waiting_events > 10000"),
+            ("knockplane_journal_write_seconds", "knockplane_journal_write_seconds > 0.5"),
             ("knockplane_journal_failures_total", "increase(knockplane_journal_failures_total[5m]) > 0"),
             ("knockplane_journal_damaged", "knockplane_journal_damaged == 1"),
             ("knockplane_journal_entries", "knockplane_journal_entries{result!=\"restored\"} > 0"),

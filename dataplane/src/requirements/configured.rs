@@ -141,7 +141,8 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
             }
             Err(error) => findings.push(invalid("stored-rules", &error)),
         }
-        let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[]));
+        let entries =
+            StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[], &[]));
         findings.extend(ResolvedNames::load(state).err().map(|error| invalid("stored-names", &error)));
         findings.extend(entries.err().map(|error| invalid("stored-entries", &error)));
         findings.extend(StoredGrants::peek(state).err().map(|error| invalid("stored-grants", &error)));

@@ -22,11 +22,12 @@
 //!   `grants.state` grow by records ([`log`]).
 
 mod checksum;
+pub(crate) mod disk;
 mod examine;
 mod log;
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::ops::{Deref, Range};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -35,13 +36,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use knockplane_limits::predecessor::{self, Deadline};
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, fsync, linkat, openat,
-    renameat, renameat_with, statat, unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, linkat, openat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::{DamageError, FileFormat};
+use self::disk::Disk;
 pub(crate) use self::examine::Examined;
 pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER, Record};
 
@@ -84,6 +86,7 @@ pub(crate) struct StateDir {
     /// The locked file; `None` if the directory was only examined. The kernel unlocks the file when the process ends,
     /// however it ends. The process must not open a second descriptor of this file: its close would unlock the file.
     _lock: Option<OwnedFd>,
+    pub(crate) disk: Disk,
 }
 
 /// The content of a state file with valid checksums.
@@ -128,7 +131,7 @@ impl StateDir {
             open().with_context(|| format!("cannot keep state in {shown}; `state-dir` in [dataplane] names it"))?;
         check_directory(&directory, &path)?;
         let lock = lock(&directory, &path, deadline)?;
-        let state = StateDir { path, directory, _lock: Some(lock) };
+        let state = StateDir { path, directory, _lock: Some(lock), disk: Disk::default() };
         for name in FILES {
             let name = format!("{name}{NEW}");
             if state.remove(&name).with_context(|| format!("cannot remove {}", state.file(&name).display()))? {
@@ -228,32 +231,36 @@ impl StateDir {
     pub(crate) fn write(&self, name: &str, format: FileFormat, content: &[u8]) -> io::Result<()> {
         let (header, sums) = format.around(content);
         let parts = [header.as_bytes(), content, sums.as_bytes()];
-        self.replace(name, |file| parts.into_iter().try_for_each(|part| file.write_all(part))).map(drop)
+        self.replace(name, |put| parts.into_iter().try_for_each(put)).map(drop)
     }
 
-    /// Replaces a file, as a whole or not at all, by a file with the output of `write`. Returns the open file, which is
+    /// Replaces a file, as a whole or not at all, by a file with the bytes that `write` puts. Returns the open file, which is
     /// on the disk.
     ///
     /// # Errors
     /// If the disk refuses; then the previous file is unchanged, and no other file remains. If only the sync of the
     /// directory fails, either file may be present after a power failure, as the error states.
-    fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+    fn replace(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<File> {
         let new = format!("{name}{NEW}");
         let written = self.create(&new).and_then(|mut file| {
-            write(&mut file)?;
-            file.sync_all()?;
+            write(&mut |bytes: &[u8]| self.disk.write(&mut file, bytes))?;
+            self.disk.sync(&file)?;
             Ok(file)
         });
         let replaced = written.and_then(|file| {
-            renameat(&self.directory, &new, &self.directory, name)?;
+            self.disk.rename(&self.directory, &new, name)?;
             Ok(file)
         });
         let file = replaced.inspect_err(|_| _ = self.remove(&new))?;
-        let unsynced = |error: Errno| {
+        let unsynced = |error: io::Error| {
             let what = format!("the file is replaced, but its directory cannot be synced: {error}");
-            io::Error::new(io::Error::from(error).kind(), what)
+            io::Error::new(error.kind(), what)
         };
-        fsync(&self.directory).map_err(unsynced)?;
+        self.disk.sync_directory(&self.directory).map_err(unsynced)?;
         Ok(file)
     }
 
@@ -313,7 +320,7 @@ impl StateDir {
             let cannot = || format!("cannot set {} aside", self.file(name).display());
             aside.push(self.set_one_aside(name).with_context(cannot)?);
         }
-        fsync(&self.directory)?;
+        self.disk.sync_directory(&self.directory)?;
         Ok(aside)
     }
 

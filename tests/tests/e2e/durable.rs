@@ -49,6 +49,17 @@ fn entries(filter: &Filter<'_>, list: &str) -> BTreeMap<String, f64> {
     entries.map(|entry| (entry["address"].as_str().expect("an address").to_owned(), left(entry))).collect()
 }
 
+/// The entries of a list, each with its comment.
+fn comments(filter: &Filter<'_>, list: &str) -> Vec<String> {
+    let lists = filter.ask(&["show", "lists", list]).expect("lists are shown");
+    let entries = lists["entries"].as_array().expect("entries").iter();
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let mut lines: Vec<_> =
+        entries.map(|entry| format!("{} {}", text(&entry["address"]), text(&entry["comment"]))).collect();
+    lines.sort();
+    lines
+}
+
 /// The addresses of all entries of a list, however many there are.
 fn exported(filter: &Filter<'_>, list: &str) -> BTreeSet<String> {
     let output = filter.knockctl(&["list", "show", list, "--export"]).expect("knockctl runs");
@@ -119,6 +130,43 @@ fn grants_entries_and_sessions_outlive_kills() {
         control(filter, &["list", "flush", "door-echo"]);
         kill_and_restart(filter, Killed::Dataplane);
         assert!(!listed(filter, "door-echo", CLIENT) && !tcp_echo(topology, ECHO), "a closed door stays closed");
+    });
+}
+
+#[test]
+fn prefixes_ranges_and_comments_of_operators_outlive_kills() {
+    with(&options(), |_, filter| {
+        let add = |filter: &Filter<'_>, address: &str, timeout: &str, comment: &str| {
+            control(filter, &["list", "add", "friends", address, "--timeout", timeout, "--comment", comment]);
+        };
+        add(filter, "198.51.100.0/24", "1h", "an office");
+        add(filter, "203.0.113.5-203.0.113.9", "1h", "guests");
+        add(filter, "192.0.2.1", "1h", "Ada");
+        add(filter, "2001:db8::/32", "2s", "a moment");
+        add(filter, "10.0.0.0/8", "1h", "a mistake");
+        control(filter, &["list", "remove", "friends", "10.0.0.0/8"]);
+        // Each command was answered when its change was on the disk.
+        kill_and_restart(filter, Killed::Dataplane);
+        thread::sleep(Duration::from_secs(2));
+        for killed in [Killed::Both, Killed::Dataplane] {
+            let before = entries(filter, "friends");
+            kill_and_restart(filter, killed);
+            let comments: Vec<_> = comments(filter, "friends");
+            let expected = ["192.0.2.1 Ada", "198.51.100.0/24 an office", "203.0.113.5-203.0.113.9 guests"];
+            assert_eq!(comments, expected, "{killed:?}: the others were removed or expired");
+            for (address, after) in entries(filter, "friends") {
+                let before = before[&address];
+                assert!(after < before && after > before - 60.0, "{killed:?}: {address}: {before} s, then {after} s");
+            }
+            let explained = filter.knockctl(&["explain-source", "198.51.100.7"]).expect("knockctl runs");
+            assert!(explained.ok() && explained.stdout.contains("friends"), "{explained:?}");
+        }
+        control(filter, &["list", "remove", "friends", "198.51.100.0/24"]);
+        kill_and_restart(filter, Killed::Dataplane);
+        assert_eq!(comments(filter, "friends"), ["192.0.2.1 Ada", "203.0.113.5-203.0.113.9 guests"]);
+        control(filter, &["list", "flush", "friends"]);
+        kill_and_restart(filter, Killed::Dataplane);
+        assert!(comments(filter, "friends").is_empty());
     });
 }
 
