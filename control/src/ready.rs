@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
-use knockplane_policy::wire::DataplaneStatus;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
+use knockplane_policy::wire::{DataplaneStatus, StoredCountersStatus};
 
 /// Maximum age of a heartbeat. A worker with an older one hangs. Workers send heartbeats many times a second, also
 /// without packets. A much shorter time would report delays of a busy scheduler. A much longer one would delay the
@@ -49,8 +49,13 @@ pub fn check(status: &DataplaneStatus) -> Result<(), String> {
 /// Conditions that need an operator, although the dataplane decides packets.
 pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
-    let damages = [&status.static_entries_damage, &status.journal.restore.damage].into_iter().flatten().cloned();
-    table.chain(status.offload.warnings()).chain(damages).chain(status.journal.warning()).collect()
+    let StoredCountersStatus { problem, damage, .. } = &status.stored_counters;
+    let uncounted = problem.as_ref().map(|problem| {
+        format!("the counters of rules are not on the disk, and a restart would lose counts: {problem}")
+    });
+    let damages =
+        [&status.static_entries_damage, &status.journal.restore.damage, damage].into_iter().flatten().cloned();
+    table.chain(status.offload.warnings()).chain(damages).chain(status.journal.warning()).chain(uncounted).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -95,6 +100,11 @@ mod tests {
         assert!(text.contains("\nwarning: the disk takes 1.2 s for changes of grants"), "{text}");
         status.journal.delay_ms = 499;
         assert_eq!(warnings(&status), Vec::<String>::new());
+        status.stored_counters.problem = Some("counters.state: No space left on device".to_owned());
+        status.stored_counters.damage = Some("counters.state is damaged: it was cut off".to_owned());
+        let text = super::text(&status);
+        assert!(text.contains("warning: the counters of rules are not") && text.contains("was cut off"), "{text}");
+        status.stored_counters = StoredCountersStatus::default();
         status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
         let text = self::text(&status);
         assert!(

@@ -50,6 +50,7 @@ use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
 use crate::static_entries::{OperatorEntry, StoredEntries};
+use crate::stored_counters::StoredCounters;
 use crate::stored_rules::StoredRules;
 use crate::worker::Worker;
 
@@ -64,6 +65,7 @@ struct Decided {
     restored: RestoreReport,
     /// Entries and comments of operators in the journal.
     by_operators: Vec<(String, OperatorEntry)>,
+    counters: StoredCounters,
 }
 
 /// The reason that a start failed.
@@ -121,8 +123,9 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         entries.install(&state.lists, &of_names, &by_operators)?;
         table.begin(&state, now);
         let restored = grants.install(&state.lists, Clock::start().now());
+        let counters = StoredCounters::load(state_dir)?;
         let source = stored.source;
-        Ok(Decided { state, stored_rules, entries, names, source, table, restored, by_operators })
+        Ok(Decided { state, stored_rules, entries, names, source, table, restored, by_operators, counters })
     })
 }
 
@@ -196,7 +199,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { mut state, stored_rules, entries, names, source, table, restored, by_operators } = decided;
+    let Decided { mut state, stored_rules, entries, names, source, table, restored, by_operators, counters } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, fast_path, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
@@ -302,7 +305,13 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         copy_reason: (!zero_copy[side.index()]).then(|| copy_reason.clone()),
         queues,
     });
-    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics));
+    let (kept, counter_store) = counters.store();
+    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics, kept));
+    let counter_store = Arc::new(counter_store);
+    let counter_writer = counter_store.start_writer(Arc::clone(&state_dir), {
+        let (shared, published) = (Arc::clone(&shared), Arc::clone(&published));
+        move || published.ledger().book.kept(&shared.generation.load())
+    })?;
     let views = workers.iter().map(|worker| WorkerView {
         counters: Arc::clone(&worker.counters),
         history: Arc::clone(&worker.history),
@@ -323,6 +332,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         // The restored entries are no news.
         event_log: EventLog::after(restored_events),
         journal: Arc::clone(&journal),
+        counter_store,
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
         cut_next: 0,
@@ -332,7 +342,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let rules = RuleAdministration { config, stored_rules, history };
     let lists = ListAdministration::new(entries, names, Arc::clone(&journal), by_operators, &shared.state.lists);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
-    Ok(Manager { listener, supervisor, administration, writer })
+    Ok(Manager { listener, supervisor, administration, writers: [writer, counter_writer] })
 }
 
 /// Attaches the program to both interfaces.

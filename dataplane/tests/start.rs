@@ -227,6 +227,7 @@ fn a_damaged_state_file_is_found_by_a_check_and_nothing_is_changed() {
         ("lists.state", "damaged"),
         ("names.state", "damaged"),
         ("grants.state", "knockplane grants 9 log\n"),
+        ("counters.state", "knockplane counters 9 0\n"),
     ] {
         write(&state.join(name), content);
         for (code, told) in checked_and_started(folder.path(), "") {

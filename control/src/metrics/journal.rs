@@ -1,12 +1,29 @@
-//! The journal of grants and other entries with a timeout.
+//! The files that the dataplane writes while it runs: the journal of grants and other entries with a timeout, and the
+//! counters of rules.
 
-use knockplane_policy::wire::JournalStatus;
+use knockplane_policy::wire::{JournalStatus, StoredCountersStatus};
 
 use super::sheet::Sheet;
 
 /// The value of a gauge that is 1 or 0.
 fn flag(is_set: bool) -> f64 {
     if is_set { 1.0 } else { 0.0 }
+}
+
+/// Adds the families of the file of counters.
+pub(super) fn fill_counters(sheet: &Sheet, counters: &StoredCountersStatus) {
+    let StoredCountersStatus { failures, problem, damage } = counters;
+    sheet.value(
+        "stored_counters_ok",
+        "Whether the disk takes the counters of rules, so that a restart continues them.",
+        flag(problem.is_none()),
+    );
+    sheet.count("stored_counters_failures_total", "Attempts to write the counters of rules that failed.", *failures);
+    sheet.value(
+        "stored_counters_damaged",
+        "Whether the start found damage in the file of the counters of rules.",
+        flag(damage.is_some()),
+    );
 }
 
 /// Adds the journal's families.

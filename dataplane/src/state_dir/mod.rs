@@ -8,6 +8,7 @@
 //! | `names.state` | the addresses of host names |
 //! | `history.state` | the rule sets that have run |
 //! | `grants.state` | grants, and other entries that packets or operators added with a timeout |
+//! | `counters.state` | the counters of rules |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
@@ -65,8 +66,11 @@ pub(crate) const HISTORY: &str = "history.state";
 /// Grants, and other entries with a timeout.
 pub(crate) const GRANTS: &str = "grants.state";
 
+/// The counters of rules.
+pub(crate) const COUNTERS: &str = "counters.state";
+
 /// All files with state.
-const FILES: [&str; 7] = [RULES, LISTS, NAMES, HISTORY, GRANTS, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 8] = [RULES, LISTS, NAMES, HISTORY, GRANTS, COUNTERS, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use knockplane_tests::{Filter, FilterOptions, SERVER, Topology};
+use rustix::process::Signal;
 
 use crate::doors::{goes_on, session};
 use crate::end::{End, mac_of};
+use crate::fast_path::{self, matched, receiver, send, with_fast_path};
 use crate::random::Random;
 use crate::restart::SmallDisk;
-use crate::scenario::{CLIENT, eventually, knock, listed, tcp_echo, with};
+use crate::scenario::{CLIENT, eventually, knock, listed, tcp_echo, udp_to, with};
 
 /// Two packets lead into `secured`.
 const RULES: &str = "/ip firewall filter
@@ -167,6 +169,45 @@ fn prefixes_ranges_and_comments_of_operators_outlive_kills() {
         control(filter, &["list", "flush", "friends"]);
         kill_and_restart(filter, Killed::Dataplane);
         assert!(comments(filter, "friends").is_empty());
+    });
+}
+
+#[test]
+fn counters_of_rules_continue_after_a_kill_an_end_and_damage() {
+    with_fast_path(&FilterOptions::from_rules(fast_path::RULES), |topology, filter| {
+        let (sender, receiver) = (udp_to(topology, fast_path::PORT), receiver(topology));
+        let counts = |filter: &Filter<'_>| (matched(filter, "granted"), matched(filter, "others"));
+        let scraped = |filter: &Filter<'_>| filter.metric("knockplane_rule_packets_total", &[]).expect("series");
+        assert_eq!(send(&sender, &receiver, 1), 0, "a stranger");
+        control(filter, &["list", "add", "secured", CLIENT]);
+        assert_eq!(send(&sender, &receiver, 5), 500);
+        assert!(fast_path::carried(filter) > 0, "the kernel counts a part of them");
+        assert_eq!((counts(filter), scraped(filter)), ((500, 100), 600.0));
+        // What a scrape has shown is stored at once.
+        thread::sleep(STORED);
+        kill_and_restart(filter, Killed::Both);
+        assert_eq!((counts(filter), scraped(filter)), ((500, 100), 600.0));
+        // Without a scrape, it is stored some seconds later.
+        assert_eq!(send(&sender, &receiver, 1), 100);
+        thread::sleep(Duration::from_secs(6));
+        kill_and_restart(filter, Killed::Dataplane);
+        assert_eq!(counts(filter), (600, 100));
+        // An end stores the last counts.
+        assert_eq!(send(&sender, &receiver, 1), 100);
+        assert!(filter.dataplane.stop(Signal::TERM).expect("an end").success());
+        filter.restart_dataplane().expect("the dataplane starts");
+        assert_eq!(counts(filter), (700, 100));
+        filter.dataplane.kill().expect("killed");
+        let file = filter.path("state").join("counters.state");
+        let mut damaged = fs::read(&file).expect("a file");
+        damaged[40] ^= 1;
+        fs::write(&file, &damaged).expect("written");
+        filter.restart_dataplane().expect("the dataplane starts");
+        assert_eq!(counts(filter), (0, 0));
+        assert_eq!(filter.metric("knockplane_stored_counters_damaged", &[]).expect("a gauge"), 1.0);
+        let ready = filter.http("/readyz").expect("an answer");
+        assert!(ready.starts_with("ready") && ready.contains("counters.state is damaged"), "{ready}");
+        assert_eq!(fs::read(filter.path("state").join("counters.state.aside-1")).expect("kept"), damaged);
     });
 }
 

@@ -62,6 +62,21 @@ pub struct DataplaneStatus {
     /// The journal of grants and other entries with a timeout.
     #[serde(default)]
     pub journal: JournalStatus,
+    /// The file of the counters of rules.
+    #[serde(default)]
+    pub stored_counters: StoredCountersStatus,
+}
+
+/// The file of the counters of rules, which a restart continues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StoredCountersStatus {
+    /// Attempts to write that failed since start.
+    pub failures: u64,
+    /// The reason that the present counts are not on the disk; `None` if the last attempt succeeded.
+    pub problem: Option<String>,
+    /// The damage of the file that the start found, in words; `None` if it was intact.
+    pub damage: Option<String>,
 }
 
 /// The journal of grants and other entries with a timeout, which a restart restores.
