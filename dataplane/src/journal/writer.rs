@@ -147,26 +147,11 @@ impl JournalWriter {
 
     /// Writes the changes since the last call.
     fn write(&mut self, now: Time) -> io::Result<()> {
-        if self.log.is_broken() || self.log.length() > FEW_BYTES.max(2 * self.snapshot) {
-            return self.rewrite(now);
-        }
         let shared = Arc::clone(&self.shared);
-        let lists = &shared.state.lists;
-        let mut builder = BatchBuilder::new(lists, self.mark(now));
-        let through = if self.is_behind { None } else { self.receive(lists, &mut builder) };
-        let through = match through {
-            Some(through) => through,
-            None => {
-                builder = BatchBuilder::new(lists, self.mark(now));
-                let changes = lists.changes_since(self.stored, |changed| match changed {
-                    Changed::Ended(_, event) => builder.push(&event.entry, true),
-                    Changed::Entry(_, entry) => builder.push(&entry, false),
-                });
-                // The lists no longer have all removals since then.
-                let Some(through) = changes else { return self.rewrite(now) };
-                through
-            }
-        };
+        let mut builder = BatchBuilder::new(&shared.state.lists, self.mark(now));
+        let needs_file = self.log.is_broken() || self.log.length() > FEW_BYTES.max(2 * self.snapshot);
+        let through = if needs_file { None } else { self.collect(&shared.state.lists, &mut builder) };
+        let Some(through) = through else { return self.rewrite(now) };
         // After the events: the changes of these are noted before their events.
         let (noted, changes) = {
             let operator = self.journal.operator();
@@ -176,6 +161,21 @@ impl JournalWriter {
         self.append(builder.into_batch())?;
         self.is_stored(through, noted);
         Ok(())
+    }
+
+    /// Adds the changes since the last call. Returns the number of the last event; `None` if the lists no longer have all
+    /// removals since then.
+    fn collect(&mut self, lists: &Lists, builder: &mut BatchBuilder<'_>) -> Option<u64> {
+        if !self.is_behind
+            && let Some(through) = self.receive(lists, builder)
+        {
+            return Some(through);
+        }
+        // After a gap. These changes count more than those that were received before it, because they are added later.
+        lists.changes_since(self.stored, |changed| match changed {
+            Changed::Ended(_, event) => builder.push(&event.entry, true),
+            Changed::Entry(_, entry) => builder.push(&entry, false),
+        })
     }
 
     /// Receives the events up to now. Returns the number of the last one; `None` if some are missing.

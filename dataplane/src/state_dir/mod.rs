@@ -322,40 +322,29 @@ impl StateDir {
                 continue;
             }
             let cannot = || format!("cannot set {} aside", self.file(name).display());
-            aside.push(self.set_one_aside(name).with_context(cannot)?);
+            let rename =
+                |aside: &str| renameat_with(&self.directory, name, &self.directory, aside, RenameFlags::NOREPLACE);
+            aside.push(self.give_free_name(name, rename).with_context(cannot)?);
         }
         self.disk.sync_directory(&self.directory)?;
         Ok(aside)
     }
 
-    /// Gives a file a second name. The file remains under this name after a replacement. Returns the path.
-    ///
-    /// # Errors
-    /// If the file system refuses.
-    fn keep_aside(&self, name: &str) -> io::Result<PathBuf> {
-        for number in 1.. {
-            let aside = format!("{name}.aside-{number}");
-            match linkat(&self.directory, name, &self.directory, &aside, AtFlags::empty()) {
-                Ok(()) => return Ok(self.file(&aside)),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Errno::EXIST.into())
-    }
-
-    /// Keeps a damaged file aside. Returns the end of a message: where the file is, or the reason that it cannot be kept.
+    /// Keeps a damaged file aside: gives it a second name, which remains after a replacement. Returns the end of a message:
+    /// where the file is, or the reason that it cannot be kept.
     pub(crate) fn keep_damaged(&self, name: &str) -> String {
-        match self.keep_aside(name) {
+        let directory = &self.directory;
+        match self.give_free_name(name, |aside| linkat(directory, name, directory, aside, AtFlags::empty())) {
             Ok(path) => format!("the file as it was found: {}", path.display()),
             Err(error) => format!("it cannot be kept: {error}"),
         }
     }
 
-    fn set_one_aside(&self, name: &str) -> io::Result<PathBuf> {
+    /// Calls `give` with names for a file that is set aside, until it finds one that is free. Returns the path.
+    fn give_free_name(&self, name: &str, give: impl Fn(&str) -> Result<(), Errno>) -> io::Result<PathBuf> {
         for number in 1.. {
             let aside = format!("{name}.aside-{number}");
-            match renameat_with(&self.directory, name, &self.directory, &aside, RenameFlags::NOREPLACE) {
+            match give(&aside) {
                 Ok(()) => return Ok(self.file(&aside)),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
