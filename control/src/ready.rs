@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
-use knockplane_policy::wire::{DataplaneStatus, JournalStatus};
+use knockplane_policy::wire::{DataplaneStatus, StoredCountersStatus};
 
 /// Maximum age of a heartbeat. A worker with an older one hangs. Workers send heartbeats many times a second, also
 /// without packets. A much shorter time would report delays of a busy scheduler. A much longer one would delay the
@@ -49,11 +49,13 @@ pub fn check(status: &DataplaneStatus) -> Result<(), String> {
 /// Conditions that need an operator, although the dataplane decides packets.
 pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
-    let JournalStatus { problem, restore, .. } = &status.journal;
-    let unwritten =
-        problem.as_ref().map(|problem| format!("grants are not on the disk, and a restart would lose them: {problem}"));
-    let damages = status.static_entries_damage.clone().into_iter().chain(restore.damage.clone());
-    table.chain(status.offload.warnings()).chain(damages).chain(unwritten).collect()
+    let StoredCountersStatus { problem, damage, .. } = &status.stored_counters;
+    let uncounted = problem.as_ref().map(|problem| {
+        format!("the counters of rules are not on the disk, and a restart would lose counts: {problem}")
+    });
+    let damages =
+        [&status.static_entries_damage, &status.journal.restore.damage, damage].into_iter().flatten().cloned();
+    table.chain(status.offload.warnings()).chain(damages).chain(status.journal.warning()).chain(uncounted).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -65,7 +67,7 @@ pub fn text(status: &DataplaneStatus) -> String {
 #[cfg(test)]
 mod tests {
     use knockplane_policy::wire::offload::Offload;
-    use knockplane_policy::wire::{Drift, DriftKind};
+    use knockplane_policy::wire::{Drift, DriftKind, JournalStatus};
 
     use super::*;
     use crate::sample;
@@ -93,7 +95,16 @@ mod tests {
         status.journal.restore.damage = Some("grants.state is damaged at byte 7".to_owned());
         let text = super::text(&status);
         assert!(text.contains("warning: grants are not on the disk") && text.contains("at byte 7"), "{text}");
-        status.journal = JournalStatus::default();
+        status.journal = JournalStatus { delay_ms: 1_234, ..JournalStatus::default() };
+        let text = super::text(&status);
+        assert!(text.contains("\nwarning: the disk takes 1.2 s for changes of grants"), "{text}");
+        status.journal.delay_ms = 499;
+        assert_eq!(warnings(&status), Vec::<String>::new());
+        status.stored_counters.problem = Some("counters.state: No space left on device".to_owned());
+        status.stored_counters.damage = Some("counters.state is damaged: it was cut off".to_owned());
+        let text = super::text(&status);
+        assert!(text.contains("warning: the counters of rules are not") && text.contains("was cut off"), "{text}");
+        status.stored_counters = StoredCountersStatus::default();
         status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
         let text = self::text(&status);
         assert!(

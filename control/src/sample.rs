@@ -17,8 +17,8 @@ use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
     FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
     ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation,
-    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics,
-    WorkerStatus,
+    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, StoredCountersStatus, TableMemory,
+    Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -55,8 +55,10 @@ pub(crate) fn status() -> DataplaneStatus {
             waiting: 3,
             failures: 2,
             problem: None,
+            delay_ms: 4,
             restore: RestoreReport { restored: 40, expired: 7, ..RestoreReport::default() },
         },
+        stored_counters: StoredCountersStatus { failures: 1, ..StoredCountersStatus::default() },
     }
 }
 

@@ -30,6 +30,7 @@ mod shared;
 mod start;
 mod state_dir;
 mod static_entries;
+mod stored_counters;
 mod stored_rules;
 mod worker;
 

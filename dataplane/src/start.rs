@@ -49,7 +49,8 @@ use crate::names::ResolvedNames;
 use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
-use crate::static_entries::StoredEntries;
+use crate::static_entries::{OperatorEntry, StoredEntries};
+use crate::stored_counters::StoredCounters;
 use crate::stored_rules::StoredRules;
 use crate::worker::Worker;
 
@@ -62,6 +63,9 @@ struct Decided {
     source: String,
     table: RuleTable,
     restored: RestoreReport,
+    /// Entries and comments of operators in the journal.
+    by_operators: Vec<(String, OperatorEntry)>,
+    counters: StoredCounters,
 }
 
 /// The reason that a start failed.
@@ -114,11 +118,14 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         state.connections().into_iter().for_each(huge_pages::collapse_connections);
         // A panic ends the process.
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        entries.install(&state.lists, &of_names)?;
-        table.begin(&state, now);
         let grants = grants.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let by_operators = grants.by_operators().to_vec();
+        entries.install(&state.lists, &of_names, &by_operators)?;
+        table.begin(&state, now);
         let restored = grants.install(&state.lists, Clock::start().now());
-        Ok(Decided { state, stored_rules, entries, names, source: stored.source, table, restored })
+        let counters = StoredCounters::load(state_dir)?;
+        let source = stored.source;
+        Ok(Decided { state, stored_rules, entries, names, source, table, restored, by_operators, counters })
     })
 }
 
@@ -192,7 +199,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { mut state, stored_rules, entries, names, source, table, restored } = decided;
+    let Decided { mut state, stored_rules, entries, names, source, table, restored, by_operators, counters } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, fast_path, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
@@ -276,10 +283,10 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     huge_pages::collapse_lists(&shared.state.lists);
     let entries = {
         let running = shared.generation.load();
-        entries.into_map(names.entries(running.rules(), running.table.begun()))?
+        entries.into_map(names.entries(running.rules(), running.table.begun()), &by_operators)?
     };
     journal::log_restore(&restored);
-    let journal = Arc::new(Journal::new(restored));
+    let journal = Arc::new(Journal::new(restored, &by_operators));
     let writer = JournalWriter::start(Arc::clone(&shared), Arc::clone(&journal), Arc::clone(&state_dir))?;
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {
@@ -298,7 +305,13 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         copy_reason: (!zero_copy[side.index()]).then(|| copy_reason.clone()),
         queues,
     });
-    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics));
+    let (kept, counter_store) = counters.store();
+    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics, kept));
+    let counter_store = Arc::new(counter_store);
+    let counter_writer = counter_store.start_writer(Arc::clone(&state_dir), {
+        let (shared, published) = (Arc::clone(&shared), Arc::clone(&published));
+        move || published.ledger().book.kept(&shared.generation.load())
+    })?;
     let views = workers.iter().map(|worker| WorkerView {
         counters: Arc::clone(&worker.counters),
         history: Arc::clone(&worker.history),
@@ -319,6 +332,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         // The restored entries are no news.
         event_log: EventLog::after(restored_events),
         journal: Arc::clone(&journal),
+        counter_store,
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
         cut_next: 0,
@@ -326,9 +340,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     // Nothing waits for the history.
     let history = RevisionHistory::load(&state_dir);
     let rules = RuleAdministration { config, stored_rules, history, resets: CounterResets::default() };
-    let lists = ListAdministration::new(entries, names);
+    let lists = ListAdministration::new(entries, names, Arc::clone(&journal), by_operators, &shared.state.lists);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
-    Ok(Manager { listener, supervisor, administration, writer })
+    Ok(Manager { listener, supervisor, administration, writers: [writer, counter_writer] })
 }
 
 /// Attaches the program to both interfaces.

@@ -222,13 +222,19 @@ fn a_damaged_state_file_is_found_by_a_check_and_nothing_is_changed() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
     fs::create_dir(&state).expect("a folder");
-    for name in ["rules.state", "lists.state", "names.state"] {
-        write(&state.join(name), "damaged");
+    for (name, content) in [
+        ("rules.state", "damaged"),
+        ("lists.state", "damaged"),
+        ("names.state", "damaged"),
+        ("grants.state", "knockplane grants 9 log\n"),
+        ("counters.state", "knockplane counters 9 0\n"),
+    ] {
+        write(&state.join(name), content);
         for (code, told) in checked_and_started(folder.path(), "") {
             assert_eq!(code, Some(3), "{told}");
             assert!(told.contains(&format!("{name} is damaged")), "{told}");
         }
-        assert_eq!(fs::read_to_string(state.join(name)).expect("it is there"), "damaged");
+        assert_eq!(fs::read_to_string(state.join(name)).expect("it is there"), content);
         fs::remove_file(state.join(name)).expect("removed");
     }
 }

@@ -102,7 +102,7 @@ pub(crate) struct ListEntryJson {
     pub(crate) steps: Option<u8>,
     /// Time left; `null` if the entry does not expire.
     pub(crate) time_left_seconds: Option<f64>,
-    /// Whether the entry is lost at a restart of the dataplane.
+    /// Whether the entry has a timeout, or a packet added it.
     pub(crate) dynamic: bool,
     /// Whether the entry is in the rule file.
     pub(crate) of_rules: bool,

@@ -8,7 +8,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::offload;
 use knockplane_policy::wire::{
     self, Drift, DropCount, FastPathMisses, FastPathStatus, InterfaceCounters, JournalStatus, LogStatus, Repairs,
-    TableMemory,
+    StoredCountersStatus, TableMemory,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -65,6 +65,8 @@ pub(crate) struct StatusJson {
     pub(crate) log: LogStatus,
     /// The journal of grants and other entries with a timeout, which a restart of the dataplane restores.
     pub(crate) journal: JournalStatus,
+    /// The file of the counters of rules, which a restart of the dataplane continues.
+    pub(crate) stored_counters: StoredCountersStatus,
     /// The control process.
     pub(crate) control: ControlJson,
 }
@@ -384,6 +386,7 @@ impl StatusJson {
             on_exit,
             log,
             journal,
+            stored_counters,
             drops,
             connections,
             offload,
@@ -415,6 +418,7 @@ impl StatusJson {
             on_exit,
             log,
             journal,
+            stored_counters,
             control: ControlJson { log: control },
         }
     }

@@ -1,13 +1,34 @@
-//! The journal of grants and other entries with a timeout.
+//! The files that the dataplane writes while it runs: the journal of grants and other entries with a timeout, and the
+//! counters of rules.
 
-use knockplane_policy::wire::JournalStatus;
+use knockplane_policy::wire::{JournalStatus, StoredCountersStatus};
 
 use super::sheet::Sheet;
 
+/// The value of a gauge that is 1 or 0.
+fn flag(is_set: bool) -> f64 {
+    if is_set { 1.0 } else { 0.0 }
+}
+
+/// Adds the families of the file of counters.
+pub(super) fn fill_counters(sheet: &Sheet, counters: &StoredCountersStatus) {
+    let StoredCountersStatus { failures, problem, damage } = counters;
+    sheet.value(
+        "stored_counters_ok",
+        "Whether the disk takes the counters of rules, so that a restart continues them.",
+        flag(problem.is_none()),
+    );
+    sheet.count("stored_counters_failures_total", "Attempts to write the counters of rules that failed.", *failures);
+    sheet.value(
+        "stored_counters_damaged",
+        "Whether the start found damage in the file of the counters of rules.",
+        flag(damage.is_some()),
+    );
+}
+
 /// Adds the journal's families.
 pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
-    let JournalStatus { bytes, waiting, failures, problem, restore } = journal;
-    let flag = |is_set: bool| if is_set { 1.0 } else { 0.0 };
+    let JournalStatus { bytes, waiting, failures, problem, delay_ms, restore } = journal;
     sheet.value(
         "journal_ok",
         "Whether the disk takes the changes of grants, so that a restart restores them.",
@@ -15,6 +36,11 @@ pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
     );
     sheet.value("journal_bytes", "Bytes of the file of grants.", *bytes as f64);
     sheet.value("journal_waiting_events", "Events of entries whose changes are not on the disk yet.", *waiting as f64);
+    sheet.value(
+        "journal_write_seconds",
+        "Time that the last write of the file of grants took, or that the present one has taken until now.",
+        *delay_ms as f64 / 1_000.0,
+    );
     sheet.count("journal_failures_total", "Attempts to write the file of grants that failed.", *failures);
     sheet.value(
         "journal_damaged",

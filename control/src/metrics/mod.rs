@@ -180,6 +180,7 @@ impl Metrics {
             packets::fill(&sheet, answer, now);
             names::fill(&sheet, &answer.names);
             journal::fill(&sheet, &answer.status.journal);
+            journal::fill_counters(&sheet, &answer.status.stored_counters);
         }
         sheet
     }

@@ -32,7 +32,8 @@ request to the dataplane. This page is generated from the code, and a test compa
   or added again. The dataplane counts everything except the following metrics: `process_…`, `knockplane_control_…`, `knockplane_dataplane_request_failures_total`,
   `knockplane_config_apply_duration_seconds`, and the series `result=\"invalid\"` and `process=\"control\"`. The
   control process counts these, and they start at zero when it starts. `knockplane_dataplane_start_time_seconds` and
-  `process_start_time_seconds` are the start times of the two processes. Three exceptions: `knockplane_interface_…` are the driver's counters, which some drivers reset
+  `process_start_time_seconds` are the start times of the two processes. The counters of rules and of chain defaults continue at a restart of the dataplane: after
+  a kill or a power failure, with the counts of the last scrape or of at most 5 s before. Three exceptions: `knockplane_interface_…` are the driver's counters, which some drivers reset
   with the device; a rule that is removed and added again keeps its counters only while at most 20,000 removed rules are stored; and
   if one of two equal rules is removed, the other one continues under the id of the first.
 - **Removed objects have no series**: removed rules, lists and doors, and lists without a name in the rules and without entries.
@@ -172,9 +173,16 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
             ("knockplane_journal_ok", "knockplane_journal_ok == 0"),
             ("knockplane_journal_bytes", "knockplane_journal_bytes"),
             ("knockplane_journal_waiting_events", "knockplane_journal_waiting_events > 10000"),
+            ("knockplane_journal_write_seconds", "knockplane_journal_write_seconds > 0.5"),
             ("knockplane_journal_failures_total", "increase(knockplane_journal_failures_total[5m]) > 0"),
             ("knockplane_journal_damaged", "knockplane_journal_damaged == 1"),
             ("knockplane_journal_entries", "knockplane_journal_entries{result!=\"restored\"} > 0"),
+            ("knockplane_stored_counters_ok", "knockplane_stored_counters_ok == 0"),
+            (
+                "knockplane_stored_counters_failures_total",
+                "increase(knockplane_stored_counters_failures_total[5m]) > 0",
+            ),
+            ("knockplane_stored_counters_damaged", "knockplane_stored_counters_damaged == 1"),
         ],
     ),
     (

@@ -10,7 +10,7 @@ use knockplane_policy::wire::NameState;
 
 use super::Unconfirmed;
 use crate::config::MetricsConfig;
-use crate::generation::{Book, Generation};
+use crate::generation::{Book, Generation, KeptCounts};
 use crate::shared::Shared;
 
 /// One value for the process. The administration writes it, and the manager reads it.
@@ -43,9 +43,9 @@ pub(crate) struct PublishedLists {
 }
 
 impl Published {
-    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig) -> Self {
+    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig, kept: KeptCounts) -> Self {
         Published {
-            ledger: Mutex::new(Ledger { book: Book::new(current, metrics), metrics: metrics.clone() }),
+            ledger: Mutex::new(Ledger { book: Book::new(current, metrics, kept), metrics: metrics.clone() }),
             lists: ArcSwap::default(),
             unconfirmed: ArcSwapOption::empty(),
             applied: AtomicU64::new(0),

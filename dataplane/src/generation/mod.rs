@@ -3,6 +3,7 @@
 //! A rule keeps its counters if it is removed and added again. The book adds the counters of a generation when no
 //! worker can write them any more, so that each packet counts exactly once.
 
+mod kept;
 mod resets;
 mod series;
 
@@ -18,6 +19,7 @@ use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 
+pub(crate) use self::kept::KeptCounts;
 pub(crate) use self::resets::CounterResets;
 use self::series::Series;
 use crate::config::MetricsConfig;
@@ -77,7 +79,7 @@ impl Generation {
 /// memory.
 const MAX_PAST: usize = 20_000;
 
-/// The counts of all generations since start.
+/// The counts of all generations, and those that an earlier process kept.
 #[derive(Default)]
 pub(crate) struct Book {
     /// The counts of generations that do not run any more.
@@ -97,9 +99,10 @@ pub(crate) struct Totals {
 }
 
 impl Book {
-    /// Creates a book for the first generation.
-    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig) -> Book {
-        let mut book = Book::default();
+    /// Creates a book for the first generation, which continues the counts of an earlier process.
+    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig, kept: KeptCounts) -> Book {
+        let (past, series) = kept.of_generation(current);
+        let mut book = Book { past, series, ..Book::default() };
         book.choose_series(current, metrics);
         book
     }
@@ -192,6 +195,13 @@ impl Book {
         totals.add(current);
         totals
     }
+
+    /// The counts up to now that a restart continues.
+    pub(crate) fn kept(&self, current: &Generation) -> KeptCounts {
+        let totals = self.totals(current);
+        let overflow = self.overflow(&totals);
+        KeptCounts::of(totals, overflow)
+    }
 }
 
 impl Totals {
@@ -245,7 +255,7 @@ mod tests {
     use crate::config::RuleSeries;
     use crate::generation::series::MAX_RULE_SERIES;
 
-    fn generation(number: u64, state: &State, rules: &str) -> Arc<Generation> {
+    pub(super) fn generation(number: u64, state: &State, rules: &str) -> Arc<Generation> {
         of_rules(number, state, rsc::read(format!("/ip firewall filter\n{rules}").as_bytes()).rules)
     }
 
@@ -301,7 +311,7 @@ mod tests {
         };
         let mut metrics = MetricsConfig::default();
         let mut current = generation(1, &state, "add chain=input action=drop\n");
-        let mut book = Book::new(&current, &metrics);
+        let mut book = Book::new(&current, &metrics, KeptCounts::default());
         let mut before = HashMap::<RuleId, Counter>::new();
         let mut overflow = Counter::default();
         for number in 2..60 {
@@ -348,7 +358,7 @@ mod tests {
         let metrics = MetricsConfig { rules: RuleSeries::Some(Vec::new()), ..MetricsConfig::default() };
         for metrics in [metrics, MetricsConfig::default()] {
             let current = generation(1, &state, &rules);
-            let book = Book::new(&current, &metrics);
+            let book = Book::new(&current, &metrics, KeptCounts::default());
             let series = book.series(&current, &book.totals(&current), &metrics);
             let ends = series.iter().filter(|rule| rule.action == "drop").map(|rule| &*rule.chain);
             assert_eq!(ends.collect::<Vec<_>>(), ["knocks", "input", "forward"]);
@@ -362,7 +372,7 @@ mod tests {
         let rules = format!("{}{}add chain=input action=drop\n", of_port(1), of_port(2));
         let first = generation(1, &state, &rules);
         let all = MetricsConfig::default();
-        let mut book = Book::new(&first, &all);
+        let mut book = Book::new(&first, &all, KeptCounts::default());
         first.counters[0].count_rule(0, 5, 40);
         assert_eq!(book.overflow(&book.totals(&first)), Counter::default());
         let second = generation(2, &state, &rules);
@@ -400,7 +410,7 @@ mod tests {
         };
         let [first, second, third] =
             [(1, 0), (2, 11_000), (3, 0)].map(|(number, from)| of_rules(number, &state, ids(from)));
-        let mut book = Book::new(&first, &MetricsConfig::default());
+        let mut book = Book::new(&first, &MetricsConfig::default(), KeptCounts::default());
         first.counters[0].count_rule(0, 7, 40);
         first.counters[0].count_rule(10_999, 3, 40);
         second.counters[0].count_rule(10_999, 2, 40);

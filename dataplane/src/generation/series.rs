@@ -36,6 +36,11 @@ pub(crate) struct Series {
 }
 
 impl Series {
+    /// No rule has series yet, and the overflow has this value.
+    pub(super) fn with_overflow(settled: Counter) -> Series {
+        Series { settled, ..Series::default() }
+    }
+
     /// Selects again, from the rules that run now.
     pub(crate) fn choose(&mut self, wanted: &RuleSeries, rules: &[Rule], totals: &Totals) {
         let last = last_rules(rules);

@@ -8,6 +8,7 @@
 //! |--------------|------|
 //! | this         | what other threads see: the state, and the wait for a change to be on the disk |
 //! | `writer.rs`  | the thread: groups of changes, gaps, a file that is rewritten, a disk that refuses |
+//! | `operator.rs` | entries and comments of operators that the events do not describe |
 //! | `record.rs`  | changes as bytes |
 //! | `restore.rs` | the start: which entries still count |
 //!
@@ -23,6 +24,7 @@
 //! Not kept: first steps and the progress of knocks, which are no grants; static entries, entries of the rules and of host
 //! names, which have files of their own.
 
+mod operator;
 mod record;
 mod restore;
 #[cfg(test)]
@@ -32,15 +34,17 @@ mod writer;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knockplane_policy::wire::{JournalStatus, RestoreReport};
 
+use self::operator::OperatorEntries;
 use self::record::Mark;
 pub(crate) use self::restore::StoredGrants;
 pub(crate) use self::writer::JournalWriter;
 use crate::clock::{self, Clock};
 use crate::state_dir::FileFormat;
+use crate::static_entries::{OperatorChange, OperatorEntry};
 
 /// The format of `grants.state`.
 const FORMAT: FileFormat = FileFormat { kind: "grants", version: 1 };
@@ -69,6 +73,7 @@ pub(crate) fn log_restore(report: &RestoreReport) {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     restore: RestoreReport,
+    operator: Mutex<OperatorEntries>,
     state: Mutex<State>,
     /// For the writer: a wait began, or the end.
     wanted: Condvar,
@@ -89,11 +94,27 @@ struct State {
     failures: u64,
     /// The error of the last attempt, if it failed.
     problem: Option<String>,
+    /// The begin of the present attempt.
+    began: Option<Instant>,
+    /// The duration of the last attempt.
+    took: Duration,
 }
 
 impl Journal {
-    pub(crate) fn new(restore: RestoreReport) -> Journal {
-        Journal { restore, ..Journal::default() }
+    /// The journal of a start that has restored these entries and comments of operators.
+    pub(crate) fn new(restore: RestoreReport, operator: &[(String, OperatorEntry)]) -> Journal {
+        Journal { restore, operator: Mutex::new(OperatorEntries::new(operator)), ..Journal::default() }
+    }
+
+    /// Notes changes of prefixes and ranges with a timeout, and of comments of addresses with one. Called before the event
+    /// of the change.
+    pub(crate) fn change(&self, changes: Vec<OperatorChange>) {
+        let mut operator = self.operator();
+        changes.into_iter().for_each(|change| operator.change(change));
+    }
+
+    fn operator(&self) -> MutexGuard<'_, OperatorEntries> {
+        self.operator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -102,12 +123,14 @@ impl Journal {
 
     /// The state for status and metrics. `last` is the number of the last event.
     pub(crate) fn status(&self, last: u64) -> JournalStatus {
-        let State { stored, bytes, failures, problem, .. } = &*self.lock();
+        let State { stored, bytes, failures, problem, began, took, .. } = &*self.lock();
+        let delay = began.map_or(*took, |began| began.elapsed().max(*took));
         JournalStatus {
             bytes: *bytes,
             waiting: last.saturating_sub(*stored),
             failures: *failures,
             problem: problem.clone(),
+            delay_ms: delay.as_millis() as u64,
             restore: self.restore.clone(),
         }
     }
@@ -123,6 +146,11 @@ impl Journal {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.stored >= event
+    }
+
+    /// Notes the begin of an attempt.
+    fn begin(&self) {
+        self.lock().began = Some(Instant::now());
     }
 
     /// Lets the writer store the last changes and end.

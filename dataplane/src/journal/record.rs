@@ -12,8 +12,11 @@ use knockplane_engine::state::events::EventEntry;
 use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL};
 use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
+use knockplane_policy::rule::AddressSet;
+use knockplane_policy::time::Time;
 
 use crate::state_dir::Record;
+use crate::static_entries::{OperatorChange, OperatorEntry};
 
 /// The last byte of a content.
 const END: u8 = b'E';
@@ -34,9 +37,10 @@ pub(super) struct Mark {
 pub(super) struct Batch {
     /// A time after the changes.
     pub(super) mark: Mark,
-    /// The names of the lists in `changes`.
+    /// The names of the lists in the changes.
     pub(super) lists: Vec<String>,
     pub(super) changes: Vec<Change>,
+    pub(super) by_operators: Vec<ChangeByOperator>,
 }
 
 /// A change of an entry.
@@ -47,6 +51,25 @@ pub(super) struct Change {
     pub(super) scope: Scope,
     /// The terms of the entry after the change; `None` if it ended.
     pub(super) terms: Option<Terms>,
+}
+
+/// A change of a prefix or range with a timeout, or of the comment of an address with one.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(super) struct ChangeByOperator {
+    /// The place of the list's name in the batch.
+    pub(super) list: u16,
+    /// An [`AddressSet`], as text.
+    pub(super) set: String,
+    /// The terms after the change; `None` if the entry ended or has no comment any more.
+    pub(super) terms: Option<OperatorTerms>,
+}
+
+/// How long a prefix or range counts, and the comment.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(super) struct OperatorTerms {
+    /// CLOCK_MONOTONIC, in nanoseconds; the largest number for an address, whose entry has its own expiry.
+    pub(super) expiry: u64,
+    pub(super) comment: String,
 }
 
 /// What identifies an entry in its list.
@@ -76,11 +99,16 @@ impl Scope {
 impl Batch {
     /// A batch without changes.
     pub(super) fn new(mark: Mark) -> Batch {
-        Batch { mark, lists: Vec::new(), changes: Vec::new() }
+        Batch { mark, lists: Vec::new(), changes: Vec::new(), by_operators: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.by_operators.is_empty()
     }
 
     pub(super) fn into_record(self) -> Record {
-        let only_adds = self.changes.iter().all(|change| change.terms.is_some());
+        let only_adds = self.changes.iter().all(|change| change.terms.is_some())
+            && self.by_operators.iter().all(|change| change.terms.is_some());
         let mut content = borsh::to_vec(&self).expect("memory does not fail");
         content.push(END);
         Record { content, only_adds }
@@ -92,7 +120,10 @@ impl Batch {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let content = content.strip_suffix(&[END]).ok_or_else(|| invalid("the content has no end"))?;
         let batch = borsh::from_slice::<Batch>(content)?;
-        match batch.changes.iter().all(|change| usize::from(change.list) < batch.lists.len()) {
+        let mut places = batch.changes.iter().map(|change| change.list);
+        let mut by_operators = batch.by_operators.iter().map(|change| change.list);
+        let is_named = |place: u16| usize::from(place) < batch.lists.len();
+        match places.all(is_named) && by_operators.all(is_named) {
             true => Ok(batch),
             false => Err(invalid("a change names no list")),
         }
@@ -120,16 +151,34 @@ impl<'l> BatchBuilder<'l> {
         if !is_kept(entry) {
             return;
         }
-        let names = &mut self.batch.lists;
-        let place = self.places.entry(entry.list).or_insert_with(|| {
-            let place = u16::try_from(names.len()).ok()?;
-            names.push(self.lists.name(entry.list)?);
-            Some(place)
-        });
-        let Some(list) = *place else { return };
+        let Some(list) = self.place(entry.list) else { return };
         let scope = Scope { address: entry.address, network: entry.vlan.bits(), destination: entry.peer };
         let terms = Terms { expiry: entry.expiry.as_nanos(), is_operators: entry.level == OPERATOR_LEVEL };
         self.batch.changes.push(Change { list, scope, terms: (!has_ended).then_some(terms) });
+    }
+
+    /// Adds the present state of an operator's entry or comment, or its end.
+    pub(super) fn push_by_operator(&mut self, change: OperatorChange) {
+        let OperatorChange { list, bounds, entry } = change;
+        let Some(list) = self.lists.id(&list).and_then(|list| self.place(list)) else { return };
+        let set = AddressSet::of_bounds(bounds);
+        let (set, terms) = match entry {
+            Some(OperatorEntry { set, comment, until }) => {
+                (set, Some(OperatorTerms { expiry: until.unwrap_or(Time::NEVER).as_nanos(), comment }))
+            }
+            None => (set, None),
+        };
+        self.batch.by_operators.push(ChangeByOperator { list, set: set.to_string(), terms });
+    }
+
+    /// The place of a list's name.
+    fn place(&mut self, list: ListId) -> Option<u16> {
+        let names = &mut self.batch.lists;
+        *self.places.entry(list).or_insert_with(|| {
+            let place = u16::try_from(names.len()).ok()?;
+            names.push(self.lists.name(list)?);
+            Some(place)
+        })
     }
 
     pub(super) fn into_batch(self) -> Batch {

@@ -4,19 +4,21 @@
 //! CLOCK_MONOTONIC. Otherwise the last batch tells the remaining time at that moment, and the wall clock tells how long
 //! ago that was. If the wall clock is earlier than the last batch, it was set back: no entry with a timeout counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 
 use knockplane_engine::state::events::{Cause, KnockPacket};
 use knockplane_engine::state::lists::{AddOutcome, ListId, Lists, OPERATOR_LEVEL};
 use knockplane_policy::event::Origin;
+use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::RestoreReport;
 
 use super::FORMAT;
-use super::record::{Batch, Mark, Scope, Terms};
+use super::record::{Batch, ChangeByOperator, Mark, OperatorTerms, Scope, Terms};
 use crate::state_dir::{DamageError, GRANTS, LogEnd, LogRecords, StateDir, StoredFile};
+use crate::static_entries::{Bounds, OperatorEntry};
 
 /// The entries of the journal that still count.
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ pub(crate) struct StoredGrants {
     /// The names of the lists.
     names: Vec<String>,
     entries: Vec<StoredGrant>,
+    /// Prefixes and ranges with a timeout, by list; and addresses with a comment, whose timeout is in `entries`.
+    by_operators: Vec<(String, OperatorEntry)>,
     pub(super) report: RestoreReport,
 }
 
@@ -89,12 +93,18 @@ impl StoredGrants {
         Ok(stored)
     }
 
+    /// The prefixes and ranges with a timeout, by list; and addresses with a comment and no expiry of their own. A comment
+    /// counts if the address is in its list.
+    pub(crate) fn by_operators(&self) -> &[(String, OperatorEntry)] {
+        &self.by_operators
+    }
+
     fn lost(damage: String) -> StoredGrants {
         let report = RestoreReport { damage: Some(damage), ..RestoreReport::default() };
         StoredGrants { report, ..StoredGrants::default() }
     }
 
-    /// Adds the entries to the lists that rules, doors or operators name. Called before the first packet.
+    /// Adds the entries of addresses to the lists that rules, doors or operators name. Called before the first packet.
     pub(crate) fn install(mut self, lists: &Lists, now: Time) -> RestoreReport {
         // A door or a rule that is gone opens nothing.
         let ids: Vec<Option<ListId>> = self.names.iter().map(|name| lists.id(name)).collect();
@@ -129,6 +139,7 @@ impl StoredGrants {
 #[derive(Debug, Default)]
 struct Folded {
     entries: HashMap<(u32, Scope), Terms>,
+    by_operators: BTreeMap<(u32, Bounds), (AddressSet, OperatorTerms)>,
     names: Vec<String>,
     mark: Option<Mark>,
 }
@@ -140,7 +151,7 @@ fn fold(records: &LogRecords) -> io::Result<Folded> {
     let mut numbers = HashMap::new();
     let before = records.before_damage().map(|record| (record, true));
     for (record, counts) in before.chain(records.behind_damage().map(|record| (record, false))) {
-        let Batch { mark, lists, changes } = Batch::from_content(record.content)?;
+        let Batch { mark, lists, changes, by_operators } = Batch::from_content(record.content)?;
         if folded.mark.is_some_and(|before| before.boot != mark.boot) {
             return Err(io::Error::other("its batches are of several boots"));
         }
@@ -162,6 +173,15 @@ fn fold(records: &LogRecords) -> io::Result<Folded> {
                 None => _ = folded.entries.remove(&key),
             }
         }
+        for ChangeByOperator { list, set, terms } in by_operators {
+            let set: AddressSet = set.parse().map_err(io::Error::other)?;
+            let key = (numbers[usize::from(list)], set.bounds());
+            match terms {
+                Some(terms) if counts => _ = folded.by_operators.insert(key, (set, terms)),
+                Some(_) => {}
+                None => _ = folded.by_operators.remove(&key),
+            }
+        }
     }
     Ok(folded)
 }
@@ -169,7 +189,7 @@ fn fold(records: &LogRecords) -> io::Result<Folded> {
 impl Folded {
     /// The entries that still count now.
     fn at(self, now: Mark) -> StoredGrants {
-        let Folded { entries, names, mark } = self;
+        let Folded { entries, by_operators, names, mark } = self;
         let Some(mark) = mark else { return StoredGrants::default() };
         let mut stored = StoredGrants { names, ..StoredGrants::default() };
         let elapsed = since(&mark, &now);
@@ -180,6 +200,21 @@ impl Folded {
                 continue;
             };
             stored.entries.push(StoredGrant { list, scope, expiry, is_operators: terms.is_operators });
+        }
+        for ((list, _), (set, OperatorTerms { expiry: until, comment })) in by_operators {
+            let list = stored.names[list as usize].clone();
+            let until = match (set.single(), expiry(until, &mark, &now, elapsed)) {
+                (Some(_), _) => None,
+                (None, Some(expiry)) => {
+                    stored.report.restored += 1;
+                    Some(expiry)
+                }
+                (None, None) => {
+                    stored.report.expired += 1;
+                    continue;
+                }
+            };
+            stored.by_operators.push((list, OperatorEntry { set, comment, until }));
         }
         // The entries that expire first are evicted first if there is less room than before.
         stored.entries.sort_by_key(|entry| entry.expiry);

@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::lists::{Changed, Lists};
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::JournalStatus;
 
+use super::operator::OperatorKey;
 use super::record::{Batch, BatchBuilder, Mark};
 use super::{FORMAT, Journal, boot};
 use crate::shared::Shared;
@@ -24,6 +26,14 @@ const FEW_BYTES: u64 = 8 << 20;
 
 /// Changes in a record of a rewritten file.
 const SNAPSHOT_CHANGES: usize = 1 << 14;
+
+/// A duration of an attempt that is reported. A kill loses the changes of this time, and a removal by an operator is
+/// answered before it is on the disk.
+const SLOW: Duration = Duration::from_millis(JournalStatus::SLOW_MS);
+
+/// The longest time without a record. After a boot, a wall clock that was set back can extend an entry by the time since
+/// the last record.
+const LONGEST_SILENCE: u64 = 60_000_000_000;
 
 /// A change of the wall clock that is written down although no entry changed.
 const CLOCK_STEP: u64 = 100_000_000;
@@ -55,7 +65,18 @@ impl JournalWriter {
         journal: Arc<Journal>,
         state: Arc<StateDir>,
     ) -> anyhow::Result<JoinHandle<()>> {
-        let writer = JournalWriter {
+        let writer = JournalWriter::new(shared, journal, state, boot());
+        thread::Builder::new().name("journal".to_owned()).spawn(|| writer.run()).context("cannot start a thread")
+    }
+
+    /// A writer whose first attempt writes a file of the present entries.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        journal: Arc<Journal>,
+        state: Arc<StateDir>,
+        boot: [u8; 16],
+    ) -> JournalWriter {
+        JournalWriter {
             shared,
             journal,
             log: ChangeLog::new(state, GRANTS, FORMAT),
@@ -65,28 +86,38 @@ impl JournalWriter {
             snapshot: 0,
             next_attempt: Time::default(),
             last: None,
-            boot: boot(),
-        };
-        thread::Builder::new().name("journal".to_owned()).spawn(|| writer.run()).context("cannot start a thread")
+            boot,
+        }
     }
 
     fn run(mut self) {
         loop {
             let is_last = self.journal.next_group();
-            let now = self.shared.clock.now();
-            if is_last || now >= self.next_attempt {
-                let outcome = self.write(now);
-                self.report(outcome, now);
-            }
+            self.attempt(self.shared.clock.now(), is_last);
             if is_last {
                 return;
             }
         }
     }
 
+    /// Writes the changes since the last call, unless an attempt failed a moment ago.
+    pub(super) fn attempt(&mut self, now: Time, is_last: bool) {
+        if is_last || now >= self.next_attempt {
+            self.journal.begin();
+            let outcome = self.write(now);
+            self.report(outcome, now);
+        }
+    }
+
     fn report(&mut self, outcome: io::Result<()>, now: Time) {
         let mut state = self.journal.lock();
         let failed_before = state.problem.is_some();
+        let (took, before) = (state.began.take().map(|began| began.elapsed()).unwrap_or_default(), state.took);
+        state.took = took;
+        if took >= SLOW && before < SLOW {
+            let path = self.log.path();
+            tracing::warn!("{} took {took:.1?} to write: a kill loses the grants of such a time", path.display());
+        }
         match outcome {
             Ok(()) => {
                 state.problem = None;
@@ -116,29 +147,35 @@ impl JournalWriter {
 
     /// Writes the changes since the last call.
     fn write(&mut self, now: Time) -> io::Result<()> {
-        if self.log.is_broken() || self.log.length() > FEW_BYTES.max(2 * self.snapshot) {
-            return self.rewrite(now);
-        }
         let shared = Arc::clone(&self.shared);
-        let lists = &shared.state.lists;
-        let mut builder = BatchBuilder::new(lists, self.mark(now));
-        let through = if self.is_behind { None } else { self.receive(lists, &mut builder) };
-        let through = match through {
-            Some(through) => through,
-            None => {
-                builder = BatchBuilder::new(lists, self.mark(now));
-                let changes = lists.changes_since(self.stored, |changed| match changed {
-                    Changed::Ended(_, event) => builder.push(&event.entry, true),
-                    Changed::Entry(_, entry) => builder.push(&entry, false),
-                });
-                // The lists no longer have all removals since then.
-                let Some(through) = changes else { return self.rewrite(now) };
-                through
-            }
+        let mut builder = BatchBuilder::new(&shared.state.lists, self.mark(now));
+        let needs_file = self.log.is_broken() || self.log.length() > FEW_BYTES.max(2 * self.snapshot);
+        let through = if needs_file { None } else { self.collect(&shared.state.lists, &mut builder) };
+        let Some(through) = through else { return self.rewrite(now) };
+        // After the events: the changes of these are noted before their events.
+        let (noted, changes) = {
+            let operator = self.journal.operator();
+            (operator.last(), operator.changes())
         };
+        changes.into_iter().for_each(|change| builder.push_by_operator(change));
         self.append(builder.into_batch())?;
-        self.is_stored(through);
+        self.is_stored(through, noted);
         Ok(())
+    }
+
+    /// Adds the changes since the last call. Returns the number of the last event; `None` if the lists no longer have all
+    /// removals since then.
+    fn collect(&mut self, lists: &Lists, builder: &mut BatchBuilder<'_>) -> Option<u64> {
+        if !self.is_behind
+            && let Some(through) = self.receive(lists, builder)
+        {
+            return Some(through);
+        }
+        // After a gap. These changes count more than those that were received before it, because they are added later.
+        lists.changes_since(self.stored, |changed| match changed {
+            Changed::Ended(_, event) => builder.push(&event.entry, true),
+            Changed::Entry(_, entry) => builder.push(&entry, false),
+        })
     }
 
     /// Receives the events up to now. Returns the number of the last one; `None` if some are missing.
@@ -157,7 +194,8 @@ impl JournalWriter {
     fn append(&mut self, batch: Batch) -> io::Result<()> {
         let mark = batch.mark;
         let is_clock_set = self.last.is_none_or(|last| last.wall.abs_diff(mark.wall) > CLOCK_STEP);
-        if batch.changes.is_empty() && !is_clock_set {
+        let is_silent = self.last.is_none_or(|last| mark.at.saturating_sub(last.at) >= LONGEST_SILENCE);
+        if batch.is_empty() && !is_clock_set && !is_silent {
             return Ok(());
         }
         self.log.append(&batch.into_record())?;
@@ -170,7 +208,8 @@ impl JournalWriter {
         let shared = Arc::clone(&self.shared);
         let lists = &shared.state.lists;
         let mark = self.mark(now);
-        let mut through = 0;
+        let journal = Arc::clone(&self.journal);
+        let (mut through, mut noted) = (0, 0);
         self.log.replace_with(|put| {
             let mut builder = BatchBuilder::new(lists, mark);
             let mut failure = None;
@@ -184,15 +223,27 @@ impl JournalWriter {
             });
             through = found.unwrap_or_default();
             failure.map_or(Ok(()), Err)?;
-            put(&builder.into_batch().into_record())
+            put(&builder.into_batch().into_record())?;
+            noted = journal.operator().last();
+            let mut last: Option<OperatorKey> = None;
+            loop {
+                let entries = journal.operator().after(last.as_ref(), SNAPSHOT_CHANGES);
+                let Some(end) = entries.last() else { return Ok(()) };
+                last = Some((end.list.clone(), end.bounds));
+                let mut builder = BatchBuilder::new(lists, mark);
+                entries.into_iter().for_each(|entry| builder.push_by_operator(entry));
+                put(&builder.into_batch().into_record())?;
+            }
         })?;
         (self.snapshot, self.last) = (self.log.length(), Some(mark));
-        self.is_stored(through);
+        self.is_stored(through, noted);
         Ok(())
     }
 
-    fn is_stored(&mut self, through: u64) {
+    /// Notes that the file has the events up to `through`, and the changes by operators up to `noted`.
+    fn is_stored(&mut self, through: u64, noted: u64) {
         (self.stored, self.is_behind) = (through, false);
         self.cursor = Cursor::after(through);
+        self.journal.operator().are_stored(noted);
     }
 }

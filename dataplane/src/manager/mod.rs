@@ -47,7 +47,7 @@ const TICK: Duration = Duration::from_millis(100);
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The maximum time that the end waits for the disk.
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(3);
+const DISK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The parts of the manager, each with its own state.
 pub(crate) struct Manager {
@@ -55,8 +55,8 @@ pub(crate) struct Manager {
     pub(crate) supervisor: Supervisor,
     /// Runs on a separate thread.
     pub(crate) administration: Administration,
-    /// Writes the journal, until the supervisor's end.
-    pub(crate) writer: JoinHandle<()>,
+    /// Write the journal and the counters of rules, until the supervisor's end.
+    pub(crate) writers: [JoinHandle<()>; 2],
 }
 
 impl Manager {
@@ -66,7 +66,7 @@ impl Manager {
     /// If an interface has been removed or has changed so that the filter cannot continue, or if the kernel provides no
     /// more descriptors.
     pub(crate) fn run(self, hangup: &AtomicBool, on_ready: impl FnOnce()) -> anyhow::Result<()> {
-        let Manager { mut listener, mut supervisor, administration, writer } = self;
+        let Manager { mut listener, mut supervisor, administration, writers } = self;
         let mut poll = Poll::new().context("cannot make an event queue")?;
         poll.registry().register(&mut listener.socket, LISTENER, Interest::READABLE)?;
         let mut signals = signals().context("cannot catch signals")?;
@@ -104,7 +104,7 @@ impl Manager {
             if let Some(until) = stopping {
                 // The answer of the last job is sent at this point.
                 if !jobs.is_busy() || Instant::now() > until {
-                    end(supervisor, jobs, &writer);
+                    end(supervisor, jobs, &writers);
                     return Ok(());
                 }
             } else {
@@ -128,7 +128,7 @@ impl Manager {
                 next_tick = Instant::now() + TICK;
                 connections.expire();
                 if let Err(error) = supervisor.keep_house() {
-                    end(supervisor, jobs, &writer);
+                    end(supervisor, jobs, &writers);
                     return Err(error);
                 }
             }
@@ -137,12 +137,13 @@ impl Manager {
 }
 
 /// Stops the workers and the administration, and waits until the last changes are on the disk, if it takes them.
-fn end(mut supervisor: Supervisor, jobs: Jobs, writer: &JoinHandle<()>) {
+fn end(mut supervisor: Supervisor, jobs: Jobs, writers: &[JoinHandle<()>]) {
     supervisor.stop();
     jobs.end();
     supervisor.journal.end();
-    let patience = Instant::now() + JOURNAL_PATIENCE;
-    while !writer.is_finished() && Instant::now() < patience {
+    supervisor.counter_store.end();
+    let patience = Instant::now() + DISK_PATIENCE;
+    while !writers.iter().all(JoinHandle::is_finished) && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

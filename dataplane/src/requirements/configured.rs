@@ -18,6 +18,7 @@ use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::ResolvedNames;
 use crate::state_dir::{Examined, StateDir};
 use crate::static_entries::StoredEntries;
+use crate::stored_counters::StoredCounters;
 use crate::stored_rules::{self, SourcedRules, StoredRules};
 
 /// The results of the checks before interfaces and rules are read.
@@ -141,10 +142,12 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
             }
             Err(error) => findings.push(invalid("stored-rules", &error)),
         }
-        let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[]));
+        let entries =
+            StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[], &[]));
         findings.extend(ResolvedNames::load(state).err().map(|error| invalid("stored-names", &error)));
         findings.extend(entries.err().map(|error| invalid("stored-entries", &error)));
         findings.extend(StoredGrants::peek(state).err().map(|error| invalid("stored-grants", &error)));
+        findings.extend(StoredCounters::peek(state).err().map(|error| invalid("stored-counters", &error)));
     }
     findings.extend(runs.map(|stored| memory(config, &stored, early.running)));
     findings

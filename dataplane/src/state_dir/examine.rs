@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
+use super::disk::Disk;
 use super::{StateDir, check_directory, check_file};
 
 /// The state of the directory. The caller may only read a state directory that was examined.
@@ -44,7 +45,7 @@ impl StateDir {
             directory => directory.with_context(cannot)?,
         };
         check_directory(&directory, &path)?;
-        let state = StateDir { path, directory, _lock: None };
+        let state = StateDir { path, directory, _lock: None, disk: Disk::default() };
         let file = state.file("lock");
         let cannot = || format!("cannot look at {}", file.display());
         match statat(&state.directory, "lock", AtFlags::SYMLINK_NOFOLLOW) {

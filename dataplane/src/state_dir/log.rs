@@ -18,9 +18,9 @@
 //! - A whole new file ([`ChangeLog::replace`]) replaces the old one in one step.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -284,8 +284,8 @@ impl ChangeLog {
     pub(crate) fn resume(&mut self, records: &LogRecords) -> io::Result<()> {
         let file = self.state.open_to_write(self.name)?;
         if records.end != LogEnd::Whole {
-            file.set_len(records.length as u64)?;
-            file.sync_all()?;
+            self.state.disk.cut(&file, records.length as u64)?;
+            self.state.disk.sync(&file)?;
         }
         (self.file, self.length, self.next) = (Some(file), records.length as u64, records.intact.len() as u32);
         Ok(())
@@ -316,11 +316,12 @@ impl ChangeLog {
         let Some(file) = &self.file else { return Err(io::Error::other("there is no file to append to")) };
         let header = encode_header(self.next, record)?;
         let record = [&header, &record.content[..]].concat();
-        let written = file.write_all_at(&record, self.length);
+        let disk = &self.state.disk;
+        let written = disk.write_at(file, &record, self.length);
         let is_written = written.is_ok();
-        if let Err(error) = written.and_then(|()| file.sync_data()) {
+        if let Err(error) = written.and_then(|()| disk.sync(file)) {
             // After a failed sync, the content of the disk is not known.
-            let is_cut = file.set_len(self.length).and_then(|()| file.sync_data()).is_ok();
+            let is_cut = disk.cut(file, self.length).and_then(|()| disk.sync(file)).is_ok();
             if is_written || !is_cut {
                 self.file = None;
             }
@@ -351,12 +352,12 @@ impl ChangeLog {
     ) -> io::Result<()> {
         let line = self.format.log_line();
         let (mut length, mut next) = (line.len() as u64, 0);
-        let file = self.state.replace(self.name, |file| {
-            file.write_all(line.as_bytes())?;
+        let file = self.state.replace(self.name, |put| {
+            put(line.as_bytes())?;
             write(&mut |record| {
                 let header = encode_header(next, record)?;
-                file.write_all(&header)?;
-                file.write_all(&record.content)?;
+                put(&header)?;
+                put(&record.content)?;
                 length += (header.len() + record.content.len()) as u64;
                 next += 1;
                 Ok(())

@@ -8,6 +8,7 @@
 //! | `names.state` | the addresses of host names |
 //! | `history.state` | the rule sets that have run |
 //! | `grants.state` | grants, and other entries that packets or operators added with a timeout |
+//! | `counters.state` | the counters of rules |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
@@ -22,11 +23,12 @@
 //!   `grants.state` grow by records ([`log`]).
 
 mod checksum;
+pub(crate) mod disk;
 mod examine;
 mod log;
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::ops::{Deref, Range};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -35,13 +37,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use knockplane_limits::predecessor::{self, Deadline};
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, fsync, linkat, openat,
-    renameat, renameat_with, statat, unlinkat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, linkat, openat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::{DamageError, FileFormat};
+use self::disk::Disk;
 pub(crate) use self::examine::Examined;
 pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER, Record};
 
@@ -63,8 +66,11 @@ pub(crate) const HISTORY: &str = "history.state";
 /// Grants, and other entries with a timeout.
 pub(crate) const GRANTS: &str = "grants.state";
 
+/// The counters of rules.
+pub(crate) const COUNTERS: &str = "counters.state";
+
 /// All files with state.
-const FILES: [&str; 7] = [RULES, LISTS, NAMES, HISTORY, GRANTS, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 8] = [RULES, LISTS, NAMES, HISTORY, GRANTS, COUNTERS, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";
@@ -84,6 +90,7 @@ pub(crate) struct StateDir {
     /// The locked file; `None` if the directory was only examined. The kernel unlocks the file when the process ends,
     /// however it ends. The process must not open a second descriptor of this file: its close would unlock the file.
     _lock: Option<OwnedFd>,
+    pub(crate) disk: Disk,
 }
 
 /// The content of a state file with valid checksums.
@@ -128,7 +135,7 @@ impl StateDir {
             open().with_context(|| format!("cannot keep state in {shown}; `state-dir` in [dataplane] names it"))?;
         check_directory(&directory, &path)?;
         let lock = lock(&directory, &path, deadline)?;
-        let state = StateDir { path, directory, _lock: Some(lock) };
+        let state = StateDir { path, directory, _lock: Some(lock), disk: Disk::default() };
         for name in FILES {
             let name = format!("{name}{NEW}");
             if state.remove(&name).with_context(|| format!("cannot remove {}", state.file(&name).display()))? {
@@ -228,32 +235,36 @@ impl StateDir {
     pub(crate) fn write(&self, name: &str, format: FileFormat, content: &[u8]) -> io::Result<()> {
         let (header, sums) = format.around(content);
         let parts = [header.as_bytes(), content, sums.as_bytes()];
-        self.replace(name, |file| parts.into_iter().try_for_each(|part| file.write_all(part))).map(drop)
+        self.replace(name, |put| parts.into_iter().try_for_each(put)).map(drop)
     }
 
-    /// Replaces a file, as a whole or not at all, by a file with the output of `write`. Returns the open file, which is
+    /// Replaces a file, as a whole or not at all, by a file with the bytes that `write` puts. Returns the open file, which is
     /// on the disk.
     ///
     /// # Errors
     /// If the disk refuses; then the previous file is unchanged, and no other file remains. If only the sync of the
     /// directory fails, either file may be present after a power failure, as the error states.
-    fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+    fn replace(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<File> {
         let new = format!("{name}{NEW}");
         let written = self.create(&new).and_then(|mut file| {
-            write(&mut file)?;
-            file.sync_all()?;
+            write(&mut |bytes: &[u8]| self.disk.write(&mut file, bytes))?;
+            self.disk.sync(&file)?;
             Ok(file)
         });
         let replaced = written.and_then(|file| {
-            renameat(&self.directory, &new, &self.directory, name)?;
+            self.disk.rename(&self.directory, &new, name)?;
             Ok(file)
         });
         let file = replaced.inspect_err(|_| _ = self.remove(&new))?;
-        let unsynced = |error: Errno| {
+        let unsynced = |error: io::Error| {
             let what = format!("the file is replaced, but its directory cannot be synced: {error}");
-            io::Error::new(io::Error::from(error).kind(), what)
+            io::Error::new(error.kind(), what)
         };
-        fsync(&self.directory).map_err(unsynced)?;
+        self.disk.sync_directory(&self.directory).map_err(unsynced)?;
         Ok(file)
     }
 
@@ -311,40 +322,29 @@ impl StateDir {
                 continue;
             }
             let cannot = || format!("cannot set {} aside", self.file(name).display());
-            aside.push(self.set_one_aside(name).with_context(cannot)?);
+            let rename =
+                |aside: &str| renameat_with(&self.directory, name, &self.directory, aside, RenameFlags::NOREPLACE);
+            aside.push(self.give_free_name(name, rename).with_context(cannot)?);
         }
-        fsync(&self.directory)?;
+        self.disk.sync_directory(&self.directory)?;
         Ok(aside)
     }
 
-    /// Gives a file a second name. The file remains under this name after a replacement. Returns the path.
-    ///
-    /// # Errors
-    /// If the file system refuses.
-    fn keep_aside(&self, name: &str) -> io::Result<PathBuf> {
-        for number in 1.. {
-            let aside = format!("{name}.aside-{number}");
-            match linkat(&self.directory, name, &self.directory, &aside, AtFlags::empty()) {
-                Ok(()) => return Ok(self.file(&aside)),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Errno::EXIST.into())
-    }
-
-    /// Keeps a damaged file aside. Returns the end of a message: where the file is, or the reason that it cannot be kept.
+    /// Keeps a damaged file aside: gives it a second name, which remains after a replacement. Returns the end of a message:
+    /// where the file is, or the reason that it cannot be kept.
     pub(crate) fn keep_damaged(&self, name: &str) -> String {
-        match self.keep_aside(name) {
+        let directory = &self.directory;
+        match self.give_free_name(name, |aside| linkat(directory, name, directory, aside, AtFlags::empty())) {
             Ok(path) => format!("the file as it was found: {}", path.display()),
             Err(error) => format!("it cannot be kept: {error}"),
         }
     }
 
-    fn set_one_aside(&self, name: &str) -> io::Result<PathBuf> {
+    /// Calls `give` with names for a file that is set aside, until it finds one that is free. Returns the path.
+    fn give_free_name(&self, name: &str, give: impl Fn(&str) -> Result<(), Errno>) -> io::Result<PathBuf> {
         for number in 1.. {
             let aside = format!("{name}.aside-{number}");
-            match renameat_with(&self.directory, name, &self.directory, &aside, RenameFlags::NOREPLACE) {
+            match give(&aside) {
                 Ok(()) => return Ok(self.file(&aside)),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),

@@ -3,7 +3,8 @@
 //! These entries are not in the slots that packets fill, so that no flood affects them. Entries without a timeout are
 //! static: a change of them is on disk, in `lists.state`, before it is in force. A restart restores them with their
 //! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date.
-//! Each change is an event, after it is in force.
+//! Prefixes and ranges with a timeout are in the journal instead, which has the times of a boot
+//! ([`StaticEntryStore::take_timed_changes`]). Each change is an event, after it is in force.
 //!
 //! | file          | owns |
 //! |---------------|------|
@@ -95,6 +96,8 @@ pub(crate) struct StaticEntryStore {
     is_installed: bool,
     /// Events of changes that the engine may not have yet.
     unpublished: Vec<EntryChange>,
+    /// Changed entries that have a timeout or had one, for the journal.
+    timed_changes: Vec<(String, Bounds)>,
     log: ChangeLog,
     /// The size of a file with only these entries, without its headers.
     live_bytes: u64,
@@ -110,15 +113,18 @@ impl StaticEntryStore {
         log: ChangeLog,
         damage: Option<String>,
     ) -> StaticEntryStore {
-        let entries = lists.values().flat_map(BTreeMap::values).map(OperatorEntry::stored_bytes);
-        let live_bytes = entries.sum::<u64>() + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
+        let entries = || lists.values().flat_map(BTreeMap::values);
+        let next_expiry = entries().filter_map(|entry| entry.until).min().unwrap_or(Time::NEVER);
+        let live_bytes = entries().map(OperatorEntry::stored_bytes).sum::<u64>()
+            + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
         StaticEntryStore {
             lists: lists.into_iter().map(|(name, entries)| (name, ListEntries::new(entries))).collect(),
             names,
-            next_expiry: Time::NEVER,
+            next_expiry,
             recent: Some(Recent::default()),
             is_installed: true,
             unpublished: Vec::new(),
+            timed_changes: Vec::new(),
             log,
             live_bytes,
             next_compaction: 0,
@@ -132,7 +138,7 @@ impl StaticEntryStore {
     /// As [`StoredEntries::load`] and [`StoredEntries::into_map`].
     #[cfg(test)]
     pub(crate) fn load(state: &std::sync::Arc<crate::state_dir::StateDir>) -> anyhow::Result<StaticEntryStore> {
-        StoredEntries::load(state)?.into_map(Vec::new())
+        StoredEntries::load(state)?.into_map(Vec::new(), &[])
     }
 
     /// Installs the present entries in the engine.
@@ -202,11 +208,24 @@ impl StaticEntryStore {
             let until = |entry: &OperatorEntry| entry.until;
             let before = before.as_ref().map(until);
             let now = self.list(list).and_then(|entries| entries.get(bounds)).map(until);
+            if before.flatten().or(now.flatten()).is_some() {
+                self.timed_changes.push((list.clone(), *bounds));
+            }
             if let Some(kind) = events::kind(before, now, end) {
                 changes.push(kind, list, *bounds, now.or(before).flatten());
             }
         }
         self.unpublished.extend(changes.events());
+    }
+
+    /// The changes of entries with a timeout since the last call: their present state, or their end.
+    pub(crate) fn take_timed_changes(&mut self) -> Vec<OperatorChange> {
+        let changes = std::mem::take(&mut self.timed_changes).into_iter().map(|(list, bounds)| {
+            let entry = self.list(&list).and_then(|entries| entries.get(&bounds));
+            let entry = entry.filter(|entry| entry.until.is_some()).cloned();
+            OperatorChange { list, bounds, entry }
+        });
+        changes.collect()
     }
 
     /// Publishes the events of changes that are in force.
@@ -315,6 +334,7 @@ impl StaticEntryStore {
                 let is_live = entry.until.is_none_or(|until| now < until);
                 if !is_live {
                     expired.push(EventKind::Expired, name, *bounds, entry.until);
+                    self.timed_changes.push((name.clone(), *bounds));
                 }
                 is_live
             });

@@ -157,7 +157,12 @@ impl StoredEntries {
     ///
     /// # Errors
     /// If an entry differs from the form that this program writes, or if there are too many entries or list names.
-    pub(crate) fn install(&self, lists: &Lists, names: &[NameEntry]) -> anyhow::Result<()> {
+    pub(crate) fn install(
+        &self,
+        lists: &Lists,
+        names: &[NameEntry],
+        timed: &[(String, OperatorEntry)],
+    ) -> anyhow::Result<()> {
         let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
         let mut ids = HashMap::new();
         let mut failed = None;
@@ -175,7 +180,11 @@ impl StoredEntries {
             number += 1;
             id.map(|id| (id, change.set.bounds(), None)).map_err(|error| failed = Some(error)).ok()
         });
-        lists.set_static_entries(entries.chain(of_names(lists, names)));
+        let timed = timed.iter().filter_map(|(list, entry)| {
+            let until = entry.until?;
+            Some((bind(lists, list).ok()?, entry.set.bounds(), Some(until)))
+        });
+        lists.set_static_entries(entries.chain(of_names(lists, names)).chain(timed));
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -194,7 +203,11 @@ impl StoredEntries {
     ///
     /// # Errors
     /// If an entry differs from the form that this program writes.
-    pub(crate) fn into_map(self, names: Vec<NameEntry>) -> anyhow::Result<StaticEntryStore> {
+    pub(crate) fn into_map(
+        self,
+        names: Vec<NameEntry>,
+        timed: &[(String, OperatorEntry)],
+    ) -> anyhow::Result<StaticEntryStore> {
         let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
         let mut lists = BTreeMap::<String, BTreeMap<Bounds, OperatorEntry>>::new();
         // A map that is built from entries in order takes half the memory of one that grows by additions.
@@ -213,6 +226,10 @@ impl StoredEntries {
                 Some(_) => _ = entries.insert(bounds, entry(change)),
                 None => _ = entries.remove(&bounds),
             }
+        }
+        for (name, entry) in timed.iter().filter(|(_, entry)| entry.until.is_some()) {
+            // A static entry replaced the one with a timeout just before the end.
+            lists.entry(name.clone()).or_default().entry(entry.set.bounds()).or_insert_with(|| entry.clone());
         }
         lists.retain(|_, entries| !entries.is_empty());
         Ok(StaticEntryStore::new(lists, names, self.log, self.damage))

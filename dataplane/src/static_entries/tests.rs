@@ -93,10 +93,10 @@ fn static_entries_are_there_after_a_restart() {
     assert_eq!(all(&again), ["a 192.0.2.1-192.0.2.9", "a 2001:db8::7", "b 192.0.2.0/24"]);
     assert_eq!(again.list("b").unwrap(), entries.list("b").unwrap(), "comments too");
 
-    let told = StoredEntries::load(&state).unwrap().install(&Lists::new(2).unwrap(), &[]).unwrap_err().to_string();
+    let told = StoredEntries::load(&state).unwrap().install(&Lists::new(2).unwrap(), &[], &[]).unwrap_err().to_string();
     assert!(told.contains("holds 3 entries") && told.contains("raise `list-capacity`"), "{told}");
     let lists = Lists::new(3).unwrap();
-    StoredEntries::load(&state).unwrap().install(&lists, &[]).unwrap();
+    StoredEntries::load(&state).unwrap().install(&lists, &[], &[]).unwrap();
     let is_in =
         |list, address: [u8; 4]| lists.membership(address.into(), 0, Time::default()).contains(lists.id(list).unwrap());
     assert!(is_in("b", [192, 0, 2, 77]) && is_in("a", [192, 0, 2, 9]) && !is_in("a", [192, 0, 2, 10]));
@@ -309,9 +309,9 @@ fn entries_that_would_not_be_written_are_refused() {
     let content = b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec();
     log.replace([Record { content, only_adds: true }].into_iter()).unwrap();
     let stored = StoredEntries::load(&state).unwrap();
-    let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[]).unwrap_err());
+    let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[], &[]).unwrap_err());
     assert!(error.contains("lists.state is damaged") && error.contains("no kind 33"), "{error}");
-    assert!(stored.into_map(Vec::new()).is_err());
+    assert!(stored.into_map(Vec::new(), &[]).is_err());
 }
 
 /// Compares the bytes of the file and the bytes written to the disk for a change beside a million entries and beside
@@ -673,4 +673,49 @@ fn an_import_displaces_no_event_of_a_packet() {
     let mut changed = Vec::new();
     assert!(lists.changes_since(1, |change| changed.push(change)).is_some());
     assert_eq!(changed.len(), 1, "removals of dynamic entries are still known: {changed:?}");
+}
+
+#[test]
+fn entries_with_a_timeout_are_reported_for_the_journal_and_come_back_beside_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut entries = StaticEntryStore::load(&state).unwrap();
+    let reported = |entries: &mut StaticEntryStore| -> Vec<_> {
+        let shown = |change: OperatorChange| {
+            let until = change.entry.map(|entry| entry.until.unwrap().as_nanos());
+            (change.list, AddressSet::of_bounds(change.bounds).to_string(), until)
+        };
+        entries.take_timed_changes().into_iter().map(shown).collect()
+    };
+    let told = |list: &str, set: &str, until: Option<u64>| (list.to_owned(), set.to_owned(), until);
+    let first = [
+        change("a", "10.0.0.0/8", Some(50)),
+        change("a", "10.1.0.0/16", None),
+        change("a", "10.4.0.0/16", Some(80)),
+        change("b", "10.2.0.0/16", Some(60)),
+    ];
+    entries.change(first.into()).unwrap();
+    let expected = [("a", "10.0.0.0/8", 50), ("a", "10.4.0.0/16", 80), ("b", "10.2.0.0/16", 60)];
+    assert_eq!(reported(&mut entries), expected.map(|(list, set, until)| told(list, set, Some(until))));
+    entries.change(vec![change("a", "10.0.0.0/8", None), removal("a", "10.4.0.0/16")]).unwrap();
+    let expected = [told("a", "10.0.0.0/8", None), told("a", "10.4.0.0/16", None)];
+    assert_eq!(reported(&mut entries), expected, "one became static");
+    entries.change(vec![change("a", "10.0.0.0/8", None), removal("a", "10.1.0.0/16")]).unwrap();
+    assert!(reported(&mut entries).is_empty(), "static before and after");
+    assert!(entries.expire(Time::from_nanos(60)));
+    assert_eq!(reported(&mut entries), [told("b", "10.2.0.0/16", None)]);
+
+    // The file has the static entry. The second one with a timeout was replaced by it just before the end.
+    let timed = [change("c", "10.3.0.0/16", Some(70)), change("a", "10.0.0.0/8", Some(90))]
+        .map(|change| (change.list, change.entry.unwrap()));
+    let lists = Lists::new(8).unwrap();
+    StoredEntries::load(&state).unwrap().install(&lists, &[], &timed).unwrap();
+    let is_in = |list: &str, address: [u8; 4], at: u64| {
+        lists.membership(address.into(), 0, Time::from_nanos(at)).contains(lists.id(list).unwrap())
+    };
+    assert!(is_in("c", [10, 3, 0, 1], 69) && !is_in("c", [10, 3, 0, 1], 70) && is_in("a", [10, 3, 0, 1], 91));
+    let mut again = StoredEntries::load(&state).unwrap().into_map(Vec::new(), &timed).unwrap();
+    assert_eq!(all(&again), ["a 10.0.0.0/8", "c 10.3.0.0/16"]);
+    assert!(again.expire(Time::from_nanos(90)));
+    assert_eq!(all(&again), ["a 10.0.0.0/8"]);
 }

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use knockplane_tests::{Filter, FilterOptions, SERVER, Topology};
+use rustix::process::Signal;
 
 use crate::doors::{goes_on, session};
 use crate::end::{End, mac_of};
+use crate::fast_path::{self, matched, receiver, send, with_fast_path};
 use crate::random::Random;
 use crate::restart::SmallDisk;
-use crate::scenario::{CLIENT, eventually, knock, listed, tcp_echo, with};
+use crate::scenario::{CLIENT, eventually, knock, listed, tcp_echo, udp_to, with};
 
 /// Two packets lead into `secured`.
 const RULES: &str = "/ip firewall filter
@@ -47,6 +49,17 @@ fn entries(filter: &Filter<'_>, list: &str) -> BTreeMap<String, f64> {
     let entries = lists["entries"].as_array().expect("entries").iter();
     let left = |entry: &serde_json::Value| entry["time_left_seconds"].as_f64().expect("seconds");
     entries.map(|entry| (entry["address"].as_str().expect("an address").to_owned(), left(entry))).collect()
+}
+
+/// The entries of a list, each with its comment.
+fn comments(filter: &Filter<'_>, list: &str) -> Vec<String> {
+    let lists = filter.ask(&["show", "lists", list]).expect("lists are shown");
+    let entries = lists["entries"].as_array().expect("entries").iter();
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let mut lines: Vec<_> =
+        entries.map(|entry| format!("{} {}", text(&entry["address"]), text(&entry["comment"]))).collect();
+    lines.sort();
+    lines
 }
 
 /// The addresses of all entries of a list, however many there are.
@@ -119,6 +132,82 @@ fn grants_entries_and_sessions_outlive_kills() {
         control(filter, &["list", "flush", "door-echo"]);
         kill_and_restart(filter, Killed::Dataplane);
         assert!(!listed(filter, "door-echo", CLIENT) && !tcp_echo(topology, ECHO), "a closed door stays closed");
+    });
+}
+
+#[test]
+fn prefixes_ranges_and_comments_of_operators_outlive_kills() {
+    with(&options(), |_, filter| {
+        let add = |filter: &Filter<'_>, address: &str, timeout: &str, comment: &str| {
+            control(filter, &["list", "add", "friends", address, "--timeout", timeout, "--comment", comment]);
+        };
+        add(filter, "198.51.100.0/24", "1h", "an office");
+        add(filter, "203.0.113.5-203.0.113.9", "1h", "guests");
+        add(filter, "192.0.2.1", "1h", "Ada");
+        add(filter, "2001:db8::/32", "2s", "a moment");
+        add(filter, "10.0.0.0/8", "1h", "a mistake");
+        control(filter, &["list", "remove", "friends", "10.0.0.0/8"]);
+        // Each command was answered when its change was on the disk.
+        kill_and_restart(filter, Killed::Dataplane);
+        thread::sleep(Duration::from_secs(2));
+        for killed in [Killed::Both, Killed::Dataplane] {
+            let before = entries(filter, "friends");
+            kill_and_restart(filter, killed);
+            let comments: Vec<_> = comments(filter, "friends");
+            let expected = ["192.0.2.1 Ada", "198.51.100.0/24 an office", "203.0.113.5-203.0.113.9 guests"];
+            assert_eq!(comments, expected, "{killed:?}: the others were removed or expired");
+            for (address, after) in entries(filter, "friends") {
+                let before = before[&address];
+                assert!(after < before && after > before - 60.0, "{killed:?}: {address}: {before} s, then {after} s");
+            }
+            let explained = filter.knockctl(&["explain-source", "198.51.100.7"]).expect("knockctl runs");
+            assert!(explained.ok() && explained.stdout.contains("friends"), "{explained:?}");
+        }
+        control(filter, &["list", "remove", "friends", "198.51.100.0/24"]);
+        kill_and_restart(filter, Killed::Dataplane);
+        assert_eq!(comments(filter, "friends"), ["192.0.2.1 Ada", "203.0.113.5-203.0.113.9 guests"]);
+        control(filter, &["list", "flush", "friends"]);
+        kill_and_restart(filter, Killed::Dataplane);
+        assert!(comments(filter, "friends").is_empty());
+    });
+}
+
+#[test]
+fn counters_of_rules_continue_after_a_kill_an_end_and_damage() {
+    with_fast_path(&FilterOptions::from_rules(fast_path::RULES), |topology, filter| {
+        let (sender, receiver) = (udp_to(topology, fast_path::PORT), receiver(topology));
+        let counts = |filter: &Filter<'_>| (matched(filter, "granted"), matched(filter, "others"));
+        let scraped = |filter: &Filter<'_>| filter.metric("knockplane_rule_packets_total", &[]).expect("series");
+        assert_eq!(send(&sender, &receiver, 1), 0, "a stranger");
+        control(filter, &["list", "add", "secured", CLIENT]);
+        assert_eq!(send(&sender, &receiver, 5), 500);
+        assert!(fast_path::carried(filter) > 0, "the kernel counts a part of them");
+        assert_eq!((counts(filter), scraped(filter)), ((500, 100), 600.0));
+        // What a scrape has shown is stored at once.
+        thread::sleep(STORED);
+        kill_and_restart(filter, Killed::Both);
+        assert_eq!((counts(filter), scraped(filter)), ((500, 100), 600.0));
+        // Without a scrape, it is stored some seconds later.
+        assert_eq!(send(&sender, &receiver, 1), 100);
+        thread::sleep(Duration::from_secs(6));
+        kill_and_restart(filter, Killed::Dataplane);
+        assert_eq!(counts(filter), (600, 100));
+        // An end stores the last counts.
+        assert_eq!(send(&sender, &receiver, 1), 100);
+        assert!(filter.dataplane.stop(Signal::TERM).expect("an end").success());
+        filter.restart_dataplane().expect("the dataplane starts");
+        assert_eq!(counts(filter), (700, 100));
+        filter.dataplane.kill().expect("killed");
+        let file = filter.path("state").join("counters.state");
+        let mut damaged = fs::read(&file).expect("a file");
+        damaged[40] ^= 1;
+        fs::write(&file, &damaged).expect("written");
+        filter.restart_dataplane().expect("the dataplane starts");
+        assert_eq!(counts(filter), (0, 0));
+        assert_eq!(filter.metric("knockplane_stored_counters_damaged", &[]).expect("a gauge"), 1.0);
+        let ready = filter.http("/readyz").expect("an answer");
+        assert!(ready.starts_with("ready") && ready.contains("counters.state is damaged"), "{ready}");
+        assert_eq!(fs::read(filter.path("state").join("counters.state.aside-1")).expect("kept"), damaged);
     });
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn carried(filter: &Filter<'_>) -> u64 {
 }
 
 /// Packets that the rule with this comment has matched.
-fn matched(filter: &Filter<'_>, comment: &str) -> u64 {
+pub(crate) fn matched(filter: &Filter<'_>, comment: &str) -> u64 {
     let rules = filter.ask(&["show", "rules"]).expect("the rules");
     let rule = rules["rules"].as_array().expect("rules").iter().find(|rule| rule["comment"] == comment);
     rule.unwrap_or_else(|| panic!("{rules}"))["counter"]["packets"].as_u64().expect("a count")
@@ -61,7 +61,7 @@ pub(crate) fn received(receiver: &UdpSocket) -> u64 {
 }
 
 /// Sends packets in groups, so that no queue on the way overflows. Returns the number of those that arrived.
-fn send(sender: &UdpSocket, receiver: &UdpSocket, groups: usize) -> u64 {
+pub(crate) fn send(sender: &UdpSocket, receiver: &UdpSocket, groups: usize) -> u64 {
     (0..groups)
         .map(|_| {
             for _ in 0..100 {

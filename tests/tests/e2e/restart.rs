@@ -262,7 +262,7 @@ fn a_full_disk_changes_nothing_and_leaves_nothing() {
         names.sort();
         names
     };
-    let files = ["grants.state", "history.state", "lists.state", "lock"].map(str::to_owned).to_vec();
+    let files = ["counters.state", "grants.state", "history.state", "lists.state", "lock"].map(str::to_owned).to_vec();
     assert_eq!(names(), files);
     let length = || fs::metadata(disk.0.join("lists.state")).expect("a file").len();
     let before = length();

@@ -137,7 +137,7 @@ pub struct ListEntry {
     pub steps: u8,
     /// Time left; `None` if the entry does not expire.
     pub time_left: Option<Duration>,
-    /// Whether the entry is lost at a restart. Static entries belong to the rules or to an operator.
+    /// Whether the entry has a timeout, or a packet added it. Static entries belong to the rules or to an operator.
     pub dynamic: bool,
     /// The line of the rule file, for an entry of the rules; 0 for rules without a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -39,7 +39,8 @@ pub use self::request::{ApplyRequest, Request};
 pub use self::response::{Added, Reloaded, Response};
 pub use self::rules::{Counter, RunningRules};
 pub use self::status::{
-    DataplaneStatus, DropCount, JournalStatus, LogStatus, LostLines, RestoreReport, TableMemory, WorkerStatus,
+    DataplaneStatus, DropCount, JournalStatus, LogStatus, LostLines, RestoreReport, StoredCountersStatus, TableMemory,
+    WorkerStatus,
 };
 pub use self::text::as_text;
 

@@ -62,6 +62,21 @@ pub struct DataplaneStatus {
     /// The journal of grants and other entries with a timeout.
     #[serde(default)]
     pub journal: JournalStatus,
+    /// The file of the counters of rules.
+    #[serde(default)]
+    pub stored_counters: StoredCountersStatus,
+}
+
+/// The file of the counters of rules, which a restart continues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StoredCountersStatus {
+    /// Attempts to write that failed since start.
+    pub failures: u64,
+    /// The reason that the present counts are not on the disk; `None` if the last attempt succeeded.
+    pub problem: Option<String>,
+    /// The damage of the file that the start found, in words; `None` if it was intact.
+    pub damage: Option<String>,
 }
 
 /// The journal of grants and other entries with a timeout, which a restart restores.
@@ -76,8 +91,29 @@ pub struct JournalStatus {
     pub failures: u64,
     /// The reason that changes are not on the disk; `None` if they are, or will be within a moment.
     pub problem: Option<String>,
+    /// Milliseconds that the last write took, or that the present one has taken until now.
+    #[serde(default)]
+    pub delay_ms: u64,
     /// What the start restored.
     pub restore: RestoreReport,
+}
+
+impl JournalStatus {
+    /// The milliseconds of a write from which on the disk is slow: removals by operators wait that long.
+    pub const SLOW_MS: u64 = 500;
+
+    /// The state that needs an operator, in words; `None` if all is well.
+    pub fn warning(&self) -> Option<String> {
+        let JournalStatus { problem, delay_ms, .. } = self;
+        match problem {
+            Some(problem) => Some(format!("grants are not on the disk, and a restart would lose them: {problem}")),
+            None if *delay_ms >= JournalStatus::SLOW_MS => Some(format!(
+                "the disk takes {:.1} s for changes of grants, and a kill would lose those of this time",
+                *delay_ms as f64 / 1_000.0
+            )),
+            None => None,
+        }
+    }
 }
 
 /// The entries of the journal at a start.

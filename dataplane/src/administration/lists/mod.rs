@@ -10,6 +10,7 @@ mod notes;
 mod page;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use knockplane_engine::state::lists::{ListId, Lists as Engine};
 use knockplane_log::target;
@@ -25,15 +26,17 @@ use self::page::Places;
 use super::published::PublishedLists;
 use super::{Administration, RequestError};
 use crate::generation::Generation;
+use crate::journal::Journal;
 use crate::names::ResolvedNames;
 use crate::shared::Shared;
-use crate::static_entries::{OperatorChange, StaticEntryStore};
+use crate::static_entries::{OperatorChange, OperatorEntry, StaticEntryStore};
 
 /// The state of list administration.
 pub(crate) struct ListAdministration {
     pub(crate) entries: StaticEntryStore,
     pub(crate) names: ResolvedNames,
     pub(super) notes: Notes,
+    journal: Arc<Journal>,
 }
 
 impl Administration {
@@ -50,8 +53,21 @@ impl Administration {
 }
 
 impl ListAdministration {
-    pub(crate) fn new(entries: StaticEntryStore, names: ResolvedNames) -> Self {
-        ListAdministration { entries, names, notes: Notes::default() }
+    /// The administration of a start that has restored these entries and comments.
+    pub(crate) fn new(
+        entries: StaticEntryStore,
+        names: ResolvedNames,
+        journal: Arc<Journal>,
+        restored: Vec<(String, OperatorEntry)>,
+        lists: &Engine,
+    ) -> Self {
+        let mut notes = Notes::default();
+        for (list, OperatorEntry { set, comment, .. }) in restored {
+            if let (Some(list), Some(address)) = (lists.id(&list), set.single()) {
+                notes.set(list, address, comment);
+            }
+        }
+        ListAdministration { entries, names, notes, journal }
     }
 
     /// The summary of the lists for the manager.
@@ -94,6 +110,7 @@ impl ListAdministration {
             lists: &shared.state.lists,
             entries: &mut self.entries,
             notes: &mut self.notes,
+            journal: &self.journal,
             rules: generation.rules(),
             source: &generation.source,
         };
@@ -112,7 +129,7 @@ impl ListAdministration {
         let is_static = self.entries.list(list).is_some_and(|entries| entries.contains_key(&bounds));
         if is_static {
             let removal = OperatorChange { list: list.to_owned(), bounds, entry: None };
-            change(&mut self.entries, &shared.state.lists, vec![removal], EventKind::Removed, now)?;
+            change(&mut self.entries, &shared.state.lists, &self.journal, vec![removal], EventKind::Removed, now)?;
         }
         let added = |id: ListId| set.single().is_some_and(|address| shared.state.lists.remove(id, address, now));
         if id.is_some_and(added) || is_static {
@@ -177,7 +194,7 @@ impl ListAdministration {
             own.map(|(bounds, _)| OperatorChange { list: list.to_owned(), bounds: *bounds, entry: None }).collect();
         let mut removed = changes.len() as u64;
         let lists = &shared.state.lists;
-        change(&mut self.entries, lists, changes, EventKind::Flushed, now)?;
+        change(&mut self.entries, lists, &self.journal, changes, EventKind::Flushed, now)?;
         removed += lists.flush(id, now);
         tracing::info!(target: target!("operator"), list, removed, "flushed by request");
         Ok(removed)
@@ -188,8 +205,11 @@ impl ListAdministration {
         self.entries.compact();
         let now = shared.clock.now();
         self.entries.expire(now);
-        self.entries.publish(&shared.state.lists, now);
-        self.notes.forget(&shared.state.lists, now);
+        let lists = &shared.state.lists;
+        publish(&mut self.entries, lists, &self.journal, now);
+        let forgotten = self.notes.forget(lists, now).into_iter();
+        let forgotten = forgotten.filter_map(|(list, address)| Some(notes::change(lists.name(list)?, address, "")));
+        self.journal.change(forgotten.collect());
     }
 }
 
@@ -197,6 +217,7 @@ impl ListAdministration {
 fn change(
     entries: &mut StaticEntryStore,
     lists: &Engine,
+    journal: &Journal,
     changes: Vec<OperatorChange>,
     end: EventKind,
     now: Time,
@@ -209,6 +230,12 @@ fn change(
         RequestError::Ours(format!("cannot keep the entries in {}: {error}; nothing changed", kept.display()))
     })?;
     entries.install(lists).map_err(|error| RequestError::Ours(error.to_string()))?;
-    entries.publish(lists, now);
+    publish(entries, lists, journal, now);
     Ok(())
+}
+
+/// Publishes the events of changes that are in force, after the journal has those of entries with a timeout.
+fn publish(entries: &mut StaticEntryStore, lists: &Engine, journal: &Journal, now: Time) {
+    journal.change(entries.take_timed_changes());
+    entries.publish(lists, now);
 }

@@ -1,14 +1,17 @@
 //! The comments of entries that operators add with a timeout.
 //!
 //! The entries themselves are dynamic entries, which have no room for text. A comment is removed within a minute after
-//! its entry.
+//! its entry. The journal has the comments too, for the next start.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use knockplane_engine::state::lists::{ListId, Lists};
+use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::Time;
+
+use crate::static_entries::{OperatorChange, OperatorEntry};
 
 /// The interval between searches for comments without an entry.
 const EVERY: Duration = Duration::from_secs(60);
@@ -35,13 +38,23 @@ impl Notes {
         self.comments.get(&(list, address)).map_or("", String::as_str)
     }
 
-    /// Removes comments without an entry, once a minute.
-    pub(super) fn forget(&mut self, lists: &Lists, now: Time) {
-        if now >= self.next_look {
-            self.comments.retain(|(list, address), _| lists.membership(*address, 0, now).contains(*list));
-            self.next_look = now + EVERY;
+    /// Removes comments without an entry, once a minute. Returns the entries that had them.
+    pub(super) fn forget(&mut self, lists: &Lists, now: Time) -> Vec<(ListId, IpAddr)> {
+        if now < self.next_look {
+            return Vec::new();
         }
+        self.next_look = now + EVERY;
+        let is_over = |(list, address): &(ListId, IpAddr)| !lists.membership(*address, 0, now).contains(*list);
+        self.comments.extract_if(|key, _| is_over(key)).map(|(key, _)| key).collect()
     }
+}
+
+/// The change of an address's comment, for the journal. Without text, it removes the comment.
+pub(super) fn change(list: String, address: IpAddr, comment: &str) -> OperatorChange {
+    let set = AddressSet::from(address);
+    let bounds = set.bounds();
+    let entry = OperatorEntry { set, comment: comment.to_owned(), until: None };
+    OperatorChange { list, bounds, entry: (!comment.is_empty()).then_some(entry) }
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use crate::counters::WorkerCounters;
 use crate::idle::Waker;
 use crate::journal::Journal;
 use crate::shared::Shared;
+use crate::stored_counters::CounterStore;
 
 /// Slots that a sweep reads beyond the lists' capacity in each second, see `Lists::sweep`.
 const SWEEP_MARGIN: usize = 65_536;
@@ -83,6 +84,7 @@ pub(crate) struct Supervisor {
     pub(crate) arrived: Vec<u64>,
     pub(crate) event_log: EventLog,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) counter_store: Arc<CounterStore>,
     pub(crate) table_watch: TableWatch,
     pub(crate) offload_watch: OffloadWatch,
     /// The slot at which the search for connections to cut continues.

@@ -58,6 +58,7 @@ impl Supervisor {
             memory: Vec::new(),
             static_entries_damage: self.published.lists.load().damage.clone(),
             journal: self.journal.status(self.shared.state.lists.last_event()),
+            stored_counters: self.counter_store.status(),
         }
     }
 
@@ -184,6 +185,7 @@ impl Supervisor {
         let rules = ledger.book.series(&generation, &totals, &ledger.metrics);
         let rule_overflow = ledger.book.overflow(&totals);
         drop(ledger);
+        self.counter_store.want();
         let overview = self.published.lists.load();
         let mut lists = self.shared.state.lists.summaries();
         let doors = door_summaries(&self.shared, generation.table.settings().doors.iter(), &lists);

@@ -12,7 +12,8 @@ use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;
 
-use super::{Notes, RequestError, change};
+use super::{Notes, RequestError, change, notes};
+use crate::journal::Journal;
 use crate::static_entries::{self, Bounds, OperatorChange, OperatorEntry, StaticEntryStore};
 
 /// Maximum number of bytes of the name of a new list: every entry in an answer contains the name, and the name exists
@@ -24,6 +25,7 @@ pub(super) struct Adding<'m> {
     pub(super) lists: &'m Lists,
     pub(super) entries: &'m mut StaticEntryStore,
     pub(super) notes: &'m mut Notes,
+    pub(super) journal: &'m Journal,
     pub(super) rules: &'m RuleSet,
     /// The origin of the rules, for messages.
     pub(super) source: &'m str,
@@ -62,10 +64,11 @@ impl Adding<'_> {
         let Plan { entries, added, replaced, left } = self.plan(entries, &ids, now)?;
         self.check_room(&added, now)?;
         self.check_number(&entries)?;
-        change(self.entries, self.lists, entries, EventKind::Removed, now)?;
+        change(self.entries, self.lists, self.journal, entries, EventKind::Removed, now)?;
         for (list, address) in replaced {
             self.lists.remove(list, address, now);
         }
+        self.journal.change(self.comment_changes(&added));
         let mut refused = 0;
         for (list, address, until, comment) in added {
             refused += u64::from(self.lists.add_by_operator(list, address, until, now) == AddOutcome::Refused);
@@ -77,6 +80,14 @@ impl Adding<'_> {
             )));
         }
         Ok(left)
+    }
+
+    /// The changes of comments by these additions.
+    fn comment_changes(&self, added: &[(ListId, IpAddr, Time, String)]) -> Vec<OperatorChange> {
+        let change = |(list, address, _, comment): &(ListId, IpAddr, Time, String)| {
+            Some(notes::change(self.lists.name(*list)?, *address, comment))
+        };
+        added.iter().filter_map(change).collect()
     }
 
     /// The ids of the lists. Registers new names.

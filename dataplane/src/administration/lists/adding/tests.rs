@@ -46,7 +46,7 @@ impl House {
             NewEntry { list, address, timeout, comment: String::new() }
         };
         let House { lists, entries, notes, rules, .. } = self;
-        let adding = Adding { lists, entries, notes, rules, source: "rules.rsc" };
+        let adding = Adding { lists, entries, notes, journal: &Journal::default(), rules, source: "rules.rsc" };
         adding.add(lines.iter().map(entry).collect(), at(0)).map_err(|problem| match problem {
             RequestError::Conflict(error) | RequestError::Theirs(error) | RequestError::Ours(error) => error,
         })

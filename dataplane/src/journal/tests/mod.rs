@@ -1,3 +1,7 @@
+mod clocks;
+mod faults;
+mod machine;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -6,10 +10,12 @@ use std::sync::Arc;
 use knockplane_engine::state::lists::{Lists, OPERATOR_LEVEL};
 use knockplane_limits::predecessor::Deadline;
 use knockplane_policy::packet::Vlan;
+use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::Time;
 use tempfile::TempDir;
 
-use super::record::{Batch, Change, Mark, Scope, Terms};
+use self::machine::Machine;
+use super::record::{Batch, Change, ChangeByOperator, Mark, OperatorTerms, Scope, Terms};
 use super::restore::StoredGrants;
 use super::*;
 use crate::state_dir::{ChangeLog, GRANTS, StateDir};
@@ -34,6 +40,12 @@ fn change(host: u8, until: Option<u64>) -> Change {
 
 fn batch(at: u64, changes: &[Change]) -> Batch {
     Batch { lists: vec!["secured".to_owned()], changes: changes.to_vec(), ..Batch::new(mark(at)) }
+}
+
+/// A prefix of the list `secured` until this second; `None` if it ended.
+fn prefix(third: u8, until: Option<u64>) -> ChangeByOperator {
+    let terms = until.map(|seconds| OperatorTerms { expiry: seconds * SECOND, comment: "a prefix".to_owned() });
+    ChangeByOperator { list: 0, set: format!("10.9.{third}.0/24"), terms }
 }
 
 struct Journalled {
@@ -62,8 +74,10 @@ impl Journalled {
         let stored = StoredGrants::read(&self.state, now).unwrap();
         let lists = Lists::new(64).unwrap();
         let secured = lists.bind("secured", 1).unwrap();
+        let timed = stored.by_operators().iter();
+        let mut found: BTreeMap<String, u64> =
+            timed.filter_map(|(_, entry)| Some((entry.set.to_string(), entry.until?.as_nanos()))).collect();
         let report = stored.install(&lists, Time::from_nanos(now.at));
-        let mut found = BTreeMap::new();
         lists.visit(Time::from_nanos(now.at), |entry| {
             assert_eq!(entry.list, secured);
             found.insert(entry.address.to_string(), entry.expiry.as_nanos());
@@ -81,6 +95,12 @@ fn left(batches: &[Batch]) -> BTreeMap<String, u64> {
             None => _ = left.remove(&scope.address.to_string()),
         }
     }
+    for ChangeByOperator { set, terms, .. } in batches.iter().flat_map(|batch| &batch.by_operators) {
+        match terms {
+            Some(terms) => _ = left.insert(set.clone(), terms.expiry),
+            None => _ = left.remove(set),
+        }
+    }
     left
 }
 
@@ -88,8 +108,11 @@ fn history() -> Vec<Batch> {
     vec![
         batch(10, &[change(1, Some(100)), change(2, Some(90))]),
         batch(11, &[change(3, Some(80)), change(1, None)]),
-        batch(12, &[change(4, Some(70)), change(2, Some(200))]),
-        batch(13, &[change(3, None)]),
+        Batch {
+            by_operators: vec![prefix(1, Some(80)), prefix(2, Some(90))],
+            ..batch(12, &[change(4, Some(70)), change(2, Some(200))])
+        },
+        Batch { by_operators: vec![prefix(1, None)], ..batch(13, &[change(3, None)]) },
         batch(14, &[change(5, Some(60))]),
     ]
 }
@@ -99,10 +122,10 @@ fn what_was_written_is_restored_with_its_expiry() {
     let journalled = journalled(&history());
     let (found, report) = journalled.restore(None, mark(20));
     assert_eq!(found, left(&history()));
-    assert_eq!((report.restored, report.expired, report.damage), (3, 0, None));
+    assert_eq!((report.restored, report.expired, report.damage), (4, 0, None));
     let (found, report) = journalled.restore(None, mark(65));
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["192.0.2.2", "192.0.2.4"]);
-    assert_eq!((report.restored, report.expired), (2, 1));
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["10.9.2.0/24", "192.0.2.2", "192.0.2.4"]);
+    assert_eq!((report.restored, report.expired), (3, 1));
 }
 
 #[test]
@@ -132,6 +155,10 @@ fn a_flipped_bit_gives_the_part_before_it_without_what_later_parts_end() {
         let ended = history[(damaged + 1).min(history.len())..].iter().flat_map(|batch| &batch.changes);
         for change in ended.filter(|change| change.terms.is_none()) {
             expected.remove(&change.scope.address.to_string());
+        }
+        let ended = history[(damaged + 1).min(history.len())..].iter().flat_map(|batch| &batch.by_operators);
+        for change in ended.filter(|change| change.terms.is_none()) {
+            expected.remove(&change.set);
         }
         let (found, report) = journalled.restore(Some(&bytes), mark(20));
         assert_eq!(found, expected, "bit {bit}, in batch {damaged}");
@@ -177,9 +204,47 @@ fn after_a_boot_the_time_since_the_last_batch_is_that_of_the_wall_clock() {
         .collect();
     assert_eq!(found, expected);
     let (found, report) = journalled.restore(None, after(50));
-    assert_eq!((found.len(), report.expired), (2, 1), "one had 46 s left");
+    assert_eq!((found.len(), report.expired), (3, 1), "one had 46 s left");
     let (found, report) = journalled.restore(None, after(-1));
-    assert_eq!((found.len(), report.expired, report.clock_was_set_back), (0, 3, true));
+    assert_eq!((found.len(), report.expired, report.clock_was_set_back), (0, 4, true));
+}
+
+#[test]
+fn prefixes_and_comments_return_until_they_end() {
+    let machine = Machine::new();
+    let mut run = machine.start();
+    let hour = machine.now().as_nanos() + 3_600 * SECOND;
+    let comment = |address: &str, comment: &str| {
+        let set: AddressSet = address.parse().unwrap();
+        let bounds = set.bounds();
+        let entry = (!comment.is_empty()).then(|| OperatorEntry { set, comment: comment.to_owned(), until: None });
+        OperatorChange { list: "secured".to_owned(), bounds, entry }
+    };
+    run.add(&machine, 1, hour);
+    run.journal.change(vec![comment("192.0.2.1", "Ada"), comment("192.0.2.2", "Bob"), comment("192.0.2.3", "Eve")]);
+    run.set_prefix(&machine, 1, Some(hour));
+    run.set_prefix(&machine, 2, Some(hour));
+    run.turn(&machine);
+    run.set_prefix(&machine, 1, Some(hour - SECOND));
+    run.set_prefix(&machine, 2, None);
+    run.journal.change(vec![comment("192.0.2.2", ""), comment("192.0.2.3", "Mallory")]);
+    run.turn(&machine);
+    // From the changes, and from a file that is written anew.
+    for number in 0..2 {
+        let stored = StoredGrants::read(&machine.state, machine.mark()).unwrap();
+        let found: Vec<_> = stored.by_operators().iter().map(|(list, entry)| (list.as_str(), entry.clone())).collect();
+        let entry = |set: &str, comment: &str, until: Option<u64>| {
+            let (set, comment) = (set.parse().unwrap(), comment.to_owned());
+            ("secured", OperatorEntry { set, comment, until: until.map(Time::from_nanos) })
+        };
+        let expected = [
+            entry("10.9.1.0/24", "a prefix", Some(hour - SECOND)),
+            entry("192.0.2.1", "Ada", None),
+            entry("192.0.2.3", "Mallory", None),
+        ];
+        assert_eq!(found, expected, "{number}");
+        machine.start().turn(&machine);
+    }
 }
 
 #[test]
