@@ -34,7 +34,7 @@ use crate::counters::WorkerCounters;
 use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
 use crate::fast_path;
-use crate::generation::{CounterResets, Generation};
+use crate::generation::Generation;
 use crate::history::RevisionHistory;
 use crate::holder;
 use crate::huge_pages;
@@ -339,7 +339,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     };
     // Nothing waits for the history.
     let history = RevisionHistory::load(&state_dir);
-    let rules = RuleAdministration { config, stored_rules, history, resets: CounterResets::default() };
+    let rules = RuleAdministration { config, stored_rules, history };
     let lists = ListAdministration::new(entries, names, Arc::clone(&journal), by_operators, &shared.state.lists);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
     Ok(Manager { listener, supervisor, administration, writers: [writer, counter_writer] })

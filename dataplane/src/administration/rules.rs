@@ -22,7 +22,7 @@ use knockplane_policy::word::Word as _;
 
 use super::{Administration, RequestError, or_error};
 use crate::config::Config;
-use crate::generation::{CounterResets, Generation, Totals};
+use crate::generation::Generation;
 use crate::history::{RevisionCause, RevisionHistory};
 use crate::huge_pages;
 use crate::memory::{self, ConnectionMemory};
@@ -37,7 +37,6 @@ pub(crate) struct RuleAdministration {
     pub(crate) config: Config,
     pub(crate) stored_rules: StoredRules,
     pub(crate) history: RevisionHistory,
-    pub(crate) resets: CounterResets,
 }
 
 impl Administration {
@@ -190,7 +189,11 @@ impl Administration {
 
     /// The rules that run, with their counters.
     pub(super) fn rules(&self) -> RunningRules {
-        let (generation, totals) = self.totals();
+        let ledger = self.published.ledger();
+        let generation = self.shared.generation.load_full();
+        let totals = ledger.book.totals(&generation);
+        let counters = ledger.book.since_reset(&generation, &totals);
+        drop(ledger);
         let rules = generation.rules();
         let history = &self.rules.history;
         RunningRules {
@@ -200,28 +203,20 @@ impl Administration {
             configuration: self.rules.config.file.display().to_string(),
             rules: rules.clone(),
             origins: history.origins(&rules.rules),
-            counters: rules.rules.iter().map(|rule| self.rules.resets.since(&rule.id, totals.rule(&rule.id))).collect(),
+            counters,
             chain_defaults: totals.chain_defaults,
         }
     }
 
-    /// The rules that run, and the counts of all rules since start.
-    fn totals(&self) -> (Arc<Generation>, Totals) {
-        let ledger = self.published.ledger();
-        let generation = self.shared.generation.load_full();
-        let totals = ledger.book.totals(&generation);
-        (generation, totals)
-    }
-
     /// Sets the counters of these rules to zero, or those of all rules if none is named.
     pub(super) fn reset_counters(&mut self, ids: &[RuleId]) -> Result<(), RequestError> {
-        let (generation, totals) = self.totals();
+        let mut ledger = self.published.ledger();
+        let generation = self.shared.generation.load_full();
         let rules = &generation.rules().rules;
         if let Some(unknown) = ids.iter().find(|id| !rules.iter().any(|rule| rule.id == **id)) {
             return Err(RequestError::Conflict(format!("no rule with the id {unknown} runs; no counter changed")));
         }
-        let named = rules.iter().map(|rule| &rule.id).filter(|id| ids.is_empty() || ids.contains(id));
-        self.rules.resets.reset(named.map(|id| (id.clone(), totals.rule(id))), rules);
+        ledger.book.reset(ids, &generation);
         tracing::info!(target: target!("operator"), rules = ids.len(), "counters of rules reset");
         Ok(())
     }

@@ -20,7 +20,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Counter, MAX_COMMENT, RuleMetrics};
 
 pub(crate) use self::kept::KeptCounts;
-pub(crate) use self::resets::CounterResets;
+use self::resets::CounterResets;
 use self::series::Series;
 use crate::config::MetricsConfig;
 use crate::fast_path::{GenerationStrangers, GenerationTrails, KernelFrames, SharedFastPath};
@@ -88,6 +88,7 @@ pub(crate) struct Book {
     leaving: Vec<Arc<Generation>>,
     /// Frames that the kernel carried or dropped by generations that do not run any more.
     past_frames: KernelFrames,
+    resets: CounterResets,
     series: Series,
 }
 
@@ -101,8 +102,8 @@ pub(crate) struct Totals {
 impl Book {
     /// Creates a book for the first generation, which continues the counts of an earlier process.
     pub(crate) fn new(current: &Generation, metrics: &MetricsConfig, kept: KeptCounts) -> Book {
-        let (past, series) = kept.of_generation(current);
-        let mut book = Book { past, series, ..Book::default() };
+        let (past, resets, series) = kept.of_generation(current);
+        let mut book = Book { past, resets, series, ..Book::default() };
         book.choose_series(current, metrics);
         book
     }
@@ -200,7 +201,21 @@ impl Book {
     pub(crate) fn kept(&self, current: &Generation) -> KeptCounts {
         let totals = self.totals(current);
         let overflow = self.overflow(&totals);
-        KeptCounts::of(totals, overflow)
+        KeptCounts::of(totals, overflow, self.resets.clone())
+    }
+
+    /// Notes that an operator has set the counters of these rules to zero, or those of all rules if none is named.
+    pub(crate) fn reset(&mut self, ids: &[RuleId], current: &Generation) {
+        let totals = self.totals(current);
+        let rules = &current.rules().rules;
+        let named = rules.iter().map(|rule| &rule.id).filter(|id| ids.is_empty() || ids.contains(id));
+        self.resets.reset(named.map(|id| (id.clone(), totals.rule(id))), rules);
+    }
+
+    /// The counts of the rules of a generation since their resets.
+    pub(crate) fn since_reset(&self, current: &Generation, totals: &Totals) -> Vec<Counter> {
+        let rules = current.rules().rules.iter();
+        rules.map(|rule| self.resets.since(&rule.id, totals.rule(&rule.id))).collect()
     }
 }
 

@@ -2,26 +2,32 @@
 //!
 //! The counters themselves only increase, because metrics must. An operator sees their increase since the reset.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use knockplane_policy::rule::{Rule, RuleId};
 use knockplane_policy::wire::Counter;
+use serde::{Deserialize, Serialize};
 
 /// The counters of rules at their resets. It keeps rules that run and rules of the last reset, so it is bounded by the
 /// number of rules.
-#[derive(Default)]
-pub(crate) struct CounterResets(HashMap<RuleId, Counter>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CounterResets(BTreeMap<RuleId, Counter>);
 
 impl CounterResets {
     /// Notes the counters at a reset, and drops those of rules that do not run any more.
-    pub(crate) fn reset(&mut self, counters: impl Iterator<Item = (RuleId, Counter)>, running: &[Rule]) {
+    pub(super) fn reset(&mut self, counters: impl Iterator<Item = (RuleId, Counter)>, running: &[Rule]) {
         let running: HashSet<&RuleId> = running.iter().map(|rule| &rule.id).collect();
-        self.0.retain(|id, _| running.contains(id));
+        self.retain(&running);
         self.0.extend(counters);
     }
 
+    /// Drops the counters of all other rules.
+    pub(super) fn retain(&mut self, running: &HashSet<&RuleId>) {
+        self.0.retain(|id, _| running.contains(id));
+    }
+
     /// The increase since the reset. A counter below the one at the reset was dropped meanwhile and began again.
-    pub(crate) fn since(&self, id: &RuleId, counter: Counter) -> Counter {
+    pub(super) fn since(&self, id: &RuleId, counter: Counter) -> Counter {
         match self.0.get(id) {
             Some(reset) if reset.packets <= counter.packets && reset.bytes <= counter.bytes => {
                 Counter { packets: counter.packets - reset.packets, bytes: counter.bytes - reset.bytes }
