@@ -239,7 +239,7 @@ impl Dataplane {
         }
     }
 
-    /// Confirms the apply that waits for it. Returns its generation.
+    /// Confirms the apply or the reload that waits for it. Returns its generation.
     pub async fn confirm(&self) -> Result<u64, DataplaneError> {
         match self.ask(&Request::Confirm).await? {
             Response::Confirmed { generation } => Ok(generation),
@@ -264,9 +264,9 @@ impl Dataplane {
     }
 
     /// Reloads its configuration. Returns once every worker runs it.
-    /// `uid` is the user of the operator, if known.
-    pub async fn reload(&self, uid: Option<u32>) -> Result<Reloaded, DataplaneError> {
-        match self.ask(&Request::Reload { uid }).await? {
+    /// `uid` is the user of the operator, if known. With a time, the dataplane rolls it back as [`Dataplane::apply`] does.
+    pub async fn reload(&self, uid: Option<u32>, confirm_within: Option<Duration>) -> Result<Reloaded, DataplaneError> {
+        match self.ask(&Request::Reload { uid, confirm_within }).await? {
             Response::Reloaded(reloaded) => Ok(reloaded),
             other => Err(self.unexpected(&other)),
         }
@@ -517,7 +517,7 @@ mod tests {
     async fn a_change_without_a_greeting_ends_at_the_short_limit() {
         let (_dir, dataplane) = peer(&[], true);
         let changed =
-            timeout(CHANGE_WITHIN / 2, dataplane.reload(None)).await.expect("it ends long before a change may");
+            timeout(CHANGE_WITHIN / 2, dataplane.reload(None, None)).await.expect("it ends long before a change may");
         assert_eq!(changed.unwrap_err().kind(), "silent");
     }
 

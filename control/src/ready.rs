@@ -53,7 +53,12 @@ pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     let unwritten =
         problem.as_ref().map(|problem| format!("grants are not on the disk, and a restart would lose them: {problem}"));
     let damages = status.static_entries_damage.clone().into_iter().chain(restore.damage.clone());
-    table.chain(status.offload.warnings()).chain(damages).chain(unwritten).collect()
+    let unconfirmed = status.settings_differ_from_file.then(|| {
+        "the doors and [policy] are those from before a reload that was not confirmed, and not those of the configuration \
+         file: `knockctl reload` takes the file's"
+            .to_owned()
+    });
+    table.chain(status.offload.warnings()).chain(damages).chain(unwritten).chain(unconfirmed).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -103,6 +108,8 @@ mod tests {
         assert!(text.contains("warning: 2 frames were dropped") && text.contains("`ethtool -K INTERFACE"), "{text}");
         status.offload.last = Some(Duration::from_secs(600));
         assert_eq!(warnings(&status), Vec::<String>::new());
+        status.settings_differ_from_file = true;
+        assert!(super::text(&status).contains("\nwarning: the doors and [policy] are those from before a reload"));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
     FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
     ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation,
-    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, TableMemory, Visitor, WorkerMetrics,
-    WorkerStatus,
+    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, TableMemory, UnconfirmedChange,
+    Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -32,6 +32,7 @@ pub(crate) fn status() -> DataplaneStatus {
         rules_source: "/etc/knockplane/rules.rsc".into(),
         rules: 2,
         settings: Settings::default(),
+        settings_differ_from_file: false,
         interfaces: vec![interface(Side::Outside, "kp-out"), interface(Side::Inside, "kp-in")],
         workers: vec![worker(0), worker(1)],
         on_exit: "closed".into(),
@@ -60,6 +61,7 @@ pub(crate) fn status() -> DataplaneStatus {
 /// An apply that waits for its confirmation.
 fn confirmation() -> PendingConfirmation {
     PendingConfirmation {
+        change: UnconfirmedChange::Apply,
         generation: 3,
         time_left: Duration::from_millis(44_100),
         back_to: 2,

@@ -31,6 +31,7 @@ mod start;
 mod state_dir;
 mod static_entries;
 mod stored_rules;
+mod stored_settings;
 mod worker;
 
 use std::io::{self, Write as _};

@@ -51,6 +51,7 @@ use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
 use crate::static_entries::StoredEntries;
 use crate::stored_rules::StoredRules;
+use crate::stored_settings::StoredSettings;
 use crate::worker::Worker;
 
 /// The rules and state that workers decide by, complete before the start changes any interface.
@@ -179,8 +180,10 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
 ///
 /// # Errors
 /// The problem and its remedy.
-pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> Result<Manager, StartError> {
+pub(crate) fn start(mut config: Config, state_dir: StateDir, deadline: Deadline) -> Result<Manager, StartError> {
     let state_dir = Arc::new(state_dir);
+    let stored_settings = StoredSettings::new(Arc::clone(&state_dir));
+    let differs_from_file = stored_settings.replace_in(&mut config).map_err(StartError::Configuration)?;
     let (decided, prepared) = thread::scope(|scope| {
         let decided = thread::Builder::new()
             .name("state".to_owned())
@@ -298,7 +301,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         copy_reason: (!zero_copy[side.index()]).then(|| copy_reason.clone()),
         queues,
     });
-    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics));
+    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics, differs_from_file));
     let views = workers.iter().map(|worker| WorkerView {
         counters: Arc::clone(&worker.counters),
         history: Arc::clone(&worker.history),
@@ -325,7 +328,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     };
     // Nothing waits for the history.
     let history = RevisionHistory::load(&state_dir);
-    let rules = RuleAdministration { config, stored_rules, history };
+    let rules = RuleAdministration { config, stored_rules, stored_settings, history };
     let lists = ListAdministration::new(entries, names);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
     Ok(Manager { listener, supervisor, administration, writer })

@@ -52,6 +52,14 @@ pub struct Applied {
     pub unresolved: Vec<Unresolved>,
 }
 
+/// The query of a reload, as the parameters of a URI.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ReloadQuery {
+    /// The time within which the doors and `[policy]` must be confirmed, as in [`Apply`].
+    pub confirm_within: Option<String>,
+}
+
 /// The answer to a confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {

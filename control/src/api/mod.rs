@@ -59,7 +59,7 @@ use tracing::{info, warn};
 use self::failure::ApiError;
 use self::messages::{
     Applied, Apply, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
-    ListAddition, ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
+    ListAddition, ListImport, ListQuery, Overview, ReloadQuery, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -369,10 +369,17 @@ async fn revision(
     Ok(Json(app.ask(app.dataplane.revision(number)).await?))
 }
 
-async fn reload(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Reloaded>, ApiError> {
+async fn reload(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    query: Result<Query<ReloadQuery>, QueryRejection>,
+) -> Result<Json<Reloaded>, ApiError> {
+    let Query(ReloadQuery { confirm_within }) = query?;
+    let confirm_within = confirm_within.map(|text| rules::confirm_within(&text)).transpose();
+    let confirm_within = confirm_within.map_err(ApiError::bad_request)?;
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
-        let result = app.timed(app.dataplane.reload(uid(peer))).await;
+        let result = app.timed(app.dataplane.reload(uid(peer), confirm_within)).await;
         match &result {
             Ok(Reloaded { generation, doors, .. }) => {
                 info!(target: target!("operator"), generation, doors, "configuration reloaded")
@@ -625,6 +632,8 @@ mod tests {
                 r#"{"source":"x","text":"","confirm_within":"4s"}"#,
                 StatusCode::BAD_REQUEST,
             ),
+            (Method::POST, "/api/v1/reload?confirm-within=2h", "", StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/reload?confirm=60s", "", StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"nobody"}"#, StatusCode::UNPROCESSABLE_ENTITY),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"::1","timeout":"soon"}"#, StatusCode::BAD_REQUEST),
             (Method::DELETE, "/api/v1/lists/a/nobody", "", StatusCode::BAD_REQUEST),

@@ -11,7 +11,8 @@
 //! | `plan/`      | what an apply would change |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `history.rs` | revisions: shows, compares and restores them |
-//! | `confirm.rs` | confirms an apply that waits for it |
+//! | `confirm.rs` | confirms an apply or a reload that waits for it |
+//! | `reload.rs`  | reloads the configuration |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
@@ -52,6 +53,7 @@ mod output;
 mod packet;
 mod plan;
 mod print;
+mod reload;
 mod replay;
 mod show;
 mod source;
@@ -69,7 +71,7 @@ use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use knockplane_policy::wire::{self, DataplaneStatus, Reloaded};
+use knockplane_policy::wire::{self, DataplaneStatus};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -100,7 +102,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 ///
 /// Exit codes: 0 done, 1 failed, 2 invalid command line, 3 invalid configuration or rules, 4 control process or dataplane
 /// unreachable, 5 not confirmed (see `apply --force`), or, by `plan`, that something would change, 6 not possible now (see
-/// `apply --confirm`).
+/// `apply --confirm` and `reload --confirm`).
 #[derive(Debug, Parser)]
 #[command(name = "knockctl", version)]
 struct Cli {
@@ -132,9 +134,9 @@ enum Command {
     /// With --confirm, the dataplane returns to the rules before after that time, unless `knockctl confirm` arrives earlier.
     /// A second apply and a reload end with 6 meanwhile.
     Apply(apply::Command),
-    /// Confirm the rules of `apply --confirm`, so that they remain
+    /// Confirm the rules of `apply --confirm`, or the settings of `reload --confirm`, so that they remain
     ///
-    /// Ends with 6 if no apply waits for a confirmation: it was confirmed or rolled back already.
+    /// Ends with 6 if nothing waits for a confirmation: it was confirmed or rolled back already.
     Confirm,
     /// Show the verdict on a packet and its evaluation rule by rule; needs no daemon with --rules
     Explain(Box<explain::Explain>),
@@ -163,8 +165,11 @@ enum Command {
     Rollback(history::Rollback),
     /// Make the dataplane reload its configuration: doors and [policy] change at once, other keys need a restart
     ///
-    /// Ends with 6 while an apply waits for its confirmation.
-    Reload,
+    /// With --confirm, the dataplane returns to the doors and [policy] before after that time, unless `knockctl confirm` arrives
+    /// earlier. They then also run after a restart, in place of those of the file, until the next reload.
+    ///
+    /// Ends with 6 while an apply or another reload waits for its confirmation.
+    Reload(reload::Reload),
     /// Examine this host, and with --config a start with that file: findings, reasons and remedies
     ///
     /// Needs no daemon, and does not affect a running one. Exit codes: 0 no problem, 1 the filter works, with warnings, 3 it
@@ -380,7 +385,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::ExplainSource(command) => source::run(&client, command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
-        Command::Reload => reload(&client, json).await,
+        Command::Reload(command) => reload::run(&client, &command, json).await,
         Command::Doctor(command) => doctor::run(&command, json),
         Command::Export(command) => export::run(&client, &command, json).await,
         Command::Import(command) => import::run(&command, json),
@@ -404,19 +409,6 @@ async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, F
         }
         Show::Status => show_status(client, json).await,
     }
-}
-
-async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
-    let reloaded: Reloaded = decode(&change(client, "/api/v1/reload", None).await?)?;
-    if json {
-        return document(json::changes::ReloadedJson::from(reloaded));
-    }
-    let Reloaded { generation, doors, waiting } = reloaded;
-    let mut text = format!("generation {generation} runs, {}\n", table::count(doors, "door"));
-    if !waiting.is_empty() {
-        text += &format!("these wait for a restart of the dataplane: {}\n", waiting.join(", "));
-    }
-    Ok(text)
 }
 
 /// Sends a change of rules or settings. A refusal means that they are invalid.

@@ -7,8 +7,9 @@
 //! | file             | owns |
 //! |------------------|------|
 //! | this             | the thread, jobs and their answers |
-//! | `rules.rs`       | rule administration: apply, reload, the swap of generations |
-//! | `confirmation.rs` | applies that wait for a confirmation: confirm, rollback |
+//! | `rules.rs`       | rule administration: apply, the swap of generations |
+//! | `reload.rs`      | reloads of the configuration |
+//! | `confirmation.rs` | applies and reloads that wait for a confirmation: confirm, rollback |
 //! | `lists/`         | list administration: static entries, host names, comments; pages of lists |
 //! | `doors.rs`       | answers to control about doors |
 //! | `connections.rs` | answers to control about connections |
@@ -22,6 +23,7 @@ mod connections;
 mod doors;
 mod lists;
 mod published;
+mod reload;
 mod rules;
 mod source;
 
@@ -63,7 +65,7 @@ pub(crate) enum JobTask {
     Request(Box<Request>),
     /// The line of a long request: parsing a million entries takes a second.
     Line(Vec<u8>),
-    /// Restores the rules before an apply that was not confirmed in time.
+    /// Restores the rules and settings before an apply or a reload that was not confirmed in time.
     RollBack,
 }
 
@@ -179,9 +181,12 @@ impl Administration {
                 let applied = self.apply(*rules, source, names, confirm_within, note);
                 self.settled(self.applied(applied.map(|generation| Response::Applied { generation })))
             }
-            Request::Confirm => or_error(self.confirm().map(|generation| Response::Confirmed { generation })),
-            Request::Reload { uid } => {
-                let reloaded = self.reload(uid);
+            Request::Confirm => {
+                let confirmed = self.confirm();
+                self.settled(or_error(confirmed.map(|generation| Response::Confirmed { generation })))
+            }
+            Request::Reload { uid, confirm_within } => {
+                let reloaded = self.reload(uid, confirm_within);
                 self.settled(self.applied(reloaded.map(Response::Reloaded)))
             }
             Request::History => Response::History(self.rules.history.overview()),

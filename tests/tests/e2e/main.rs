@@ -25,6 +25,7 @@
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
 //! | `durable.rs`   | grants outlive kills, full disks and the sessions with them |
 //! | `confirm.rs`   | applies that an operator must confirm, and their rollback |
+//! | `reload.rs`    | reloads that an operator must confirm, and their rollback |
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
@@ -66,6 +67,7 @@ mod one_nic;
 mod operator;
 mod processes;
 mod random;
+mod reload;
 mod restart;
 mod revocations;
 mod scenario;

@@ -43,7 +43,7 @@ pub enum Request {
     /// counters of unchanged rules remain. Answered by [`Response::Applied`] when every worker runs the new rules, or
     /// by [`Response::Refused`] if nothing changed. [`Response::Failed`] means either that the rules could not be
     /// stored and nothing changed, or that a worker hangs and the others run the new rules. [`Response::Conflict`] means
-    /// that an earlier apply waits for its confirmation.
+    /// that an earlier apply or reload waits for its confirmation.
     Apply {
         /// The rules.
         rules: Box<RuleSet>,
@@ -60,9 +60,9 @@ pub enum Request {
         #[serde(default)]
         note: ApplyNote,
     },
-    /// Confirms the apply that waits for it: the rules remain. Answered by [`Response::Confirmed`], or by
-    /// [`Response::Conflict`] if no apply waits. [`Response::Failed`] means that the rules could not be stored, and that
-    /// the apply still waits.
+    /// Confirms the apply or the reload that waits for it: the rules or the settings remain. Answered by
+    /// [`Response::Confirmed`], or by [`Response::Conflict`] if none waits. [`Response::Failed`] means that this could not
+    /// be stored, and that the change still waits.
     Confirm,
     /// The host names in the address lists of the running rules. Answered by [`Response::Names`].
     Names,
@@ -74,6 +74,9 @@ pub enum Request {
         /// The user id of the operator's process, as in [`ApplyNote`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<u32>,
+        /// As in [`Request::Apply`], for the doors and `[policy]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_within: Option<Duration>,
     },
     /// The rule sets that have run. Answered by [`Response::History`].
     History,
