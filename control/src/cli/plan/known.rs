@@ -59,6 +59,8 @@ pub(super) struct KnownVerdicts {
 pub(super) struct ChangedKnown {
     /// The lists that contain the source; `null` for the packet of a connection.
     pub(super) lists: Option<BTreeSet<String>>,
+    /// The host names in these lists by which they contain the source.
+    pub(super) names: BTreeSet<String>,
     pub(super) from: Side,
     /// The packet in one line.
     pub(super) packet: Option<String>,
@@ -199,7 +201,7 @@ pub(super) fn compare(
     verdicts.truncated |= targets.len() > MOST_TARGETS;
     let targets: Vec<_> = targets.into_iter().take(MOST_TARGETS).collect();
     let sources = listed(entries);
-    for (place, ((source, vlan), lists)) in sources.into_iter().enumerate() {
+    for (place, ((source, vlan), listed)) in sources.into_iter().enumerate() {
         if place >= limit || verdicts.packets + targets.len() > tracked.connections.len() + MOST_PACKETS {
             verdicts.truncated = true;
             break;
@@ -212,7 +214,7 @@ pub(super) fn compare(
             let Target { destination, protocol, port } = *target;
             let (source, destination) = ((source, None), (destination, port));
             let packet = FirstPacket { protocol, source, destination, vlan: Vlan::from_bits(vlan), side };
-            verdicts.note(&comparison, &packet, Some(&lists));
+            verdicts.note(&comparison, &packet, Some(&listed));
         }
     }
     verdicts
@@ -227,7 +229,7 @@ struct Comparison<'r> {
 
 impl KnownVerdicts {
     /// Compares the verdicts on a packet. A packet that cannot be built, of a protocol whose headers are unknown, is not counted.
-    fn note(&mut self, comparison: &Comparison<'_>, packet: &FirstPacket, lists: Option<&BTreeSet<String>>) {
+    fn note(&mut self, comparison: &Comparison<'_>, packet: &FirstPacket, source: Option<&Listed>) {
         let Comparison { sets: [old, new], settings, now } = comparison;
         let Ok(described) = packet::describe(&packet.line()) else {
             self.truncated = true;
@@ -243,17 +245,28 @@ impl KnownVerdicts {
         let ((old, before), (new, after)) = (judge(old), judge(new));
         if before.verdict != after.verdict {
             let Judged { from, packet, .. } = after;
-            self.changed.push(ChangedKnown { lists: lists.cloned(), from, packet, old, new });
+            let names = source.map(|source| source.names.clone()).unwrap_or_default();
+            let lists = source.map(|source| source.lists.clone());
+            self.changed.push(ChangedKnown { lists, names, from, packet, old, new });
         }
     }
 }
 
-/// The addresses in lists, each in the network in which its entry counts, with the names of the lists.
-fn listed(entries: &[ListEntry]) -> BTreeMap<(IpAddr, u64), BTreeSet<String>> {
-    let mut sources: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+/// The lists that contain an address, and the host names by which they contain it.
+#[derive(Default)]
+struct Listed {
+    lists: BTreeSet<String>,
+    names: BTreeSet<String>,
+}
+
+/// The addresses in lists, each in the network in which its entry counts.
+fn listed(entries: &[ListEntry]) -> BTreeMap<(IpAddr, u64), Listed> {
+    let mut sources: BTreeMap<_, Listed> = BTreeMap::new();
     for entry in entries {
         if let Some(address) = entry.address.single() {
-            sources.entry((address, entry.vlan.bits())).or_default().insert(entry.list.clone());
+            let source = sources.entry((address, entry.vlan.bits())).or_default();
+            source.lists.insert(entry.list.clone());
+            source.names.extend(entry.name.clone());
         }
     }
     sources

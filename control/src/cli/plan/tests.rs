@@ -377,14 +377,19 @@ fn addresses_of_a_host_name_stay_while_the_list_has_the_name() {
             lists: Some(ListPage { entries: vec![entry], ..crate::sample::lists() }),
         }
     };
-    let changed = |new: &str| {
+    let planned = |new: &str| {
         let compared = compared(new);
         let tracked = Tracked { table: None, connections: Vec::new(), truncated: false };
-        compared.on_known(compared.lists.as_ref().unwrap(), &tracked, 10).changed.len()
+        let known = compared.on_known(compared.lists.as_ref().unwrap(), &tracked, 10);
+        Plan { known: Some(known), ..Plan::new(&compared) }
     };
+    let changed = |new: &str| planned(new).known.unwrap().changed.len();
     assert_eq!(changed(&format!("{named}{rules}")), 0);
     assert!(changed(rules) > 0, "the addresses of the name are gone");
     assert!(changed(&format!("{}{rules}", named.replace("gate", "other"))) > 0);
+    let text = text::text(&planned(rules), 9);
+    assert!(text.contains("removed  /ip firewall address-list  add address=gate.example.net list=office\n"), "{text}");
+    assert!(text.contains("\nsource in office, by gate.example.net: tcp "), "{text}");
 }
 
 /// A prefix contains the source of a connection; the list that is negated has another address.

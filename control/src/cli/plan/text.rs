@@ -1,5 +1,7 @@
 //! The text of a plan. Each part begins with its numbers; rows beyond the limit are counted.
 
+use std::collections::BTreeSet;
+
 use knockplane_policy::rsc::Finding;
 
 use super::Plan;
@@ -145,12 +147,12 @@ fn known(verdicts: &KnownVerdicts, limit: usize) -> String {
     if *truncated {
         text += "the dataplane knows more than were compared; --known compares more\n";
     }
-    for ChangedKnown { lists, from, packet, old, new } in changed.iter().take(limit) {
+    let joined = |texts: &BTreeSet<String>| texts.iter().map(|text| printable(text)).collect::<Vec<_>>().join(", ");
+    for ChangedKnown { lists, names, from, packet, old, new } in changed.iter().take(limit) {
         let what = match lists {
             None => "connection".to_owned(),
-            Some(lists) => {
-                format!("source in {}", lists.iter().map(|list| printable(list)).collect::<Vec<_>>().join(", "))
-            }
+            Some(lists) if names.is_empty() => format!("source in {}", joined(lists)),
+            Some(lists) => format!("source in {}, by {}", joined(lists), joined(names)),
         };
         let packet = packet.as_deref().unwrap_or("a frame that rules cannot see");
         text += &wrapped(&format!("{what}: {packet}, from {from}"), INDENT);
