@@ -11,6 +11,7 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
+use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     Added, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE, MetricsReport,
@@ -207,6 +208,22 @@ impl Dataplane {
         }
     }
 
+    /// Begins a sample of traffic. Returns its id.
+    pub async fn begin_sample(&self, query: SampleQuery) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::BeginSample(query)).await? {
+            Response::SampleBegun { sample } => Ok(sample),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends a sample of traffic.
+    pub async fn end_sample(&self, sample: u64) -> Result<TrafficSample, DataplaneError> {
+        match self.ask(&Request::EndSample(sample)).await? {
+            Response::Sample(sample) => Ok(sample),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// A part of its connections.
     pub async fn connections(&self, query: ConnectionQuery) -> Result<ConnectionPage, DataplaneError> {
         match self.ask(&Request::Connections(query)).await? {
@@ -343,6 +360,8 @@ impl Dataplane {
             | Request::Revision(_)
             | Request::Names
             | Request::Source(_)
+            | Request::BeginSample(_)
+            | Request::EndSample(_)
             | Request::Connections(_)
             | Request::Kernel(_)
             | Request::Metrics => self.answer_within,
@@ -397,6 +416,8 @@ impl Dataplane {
             Response::Names(_) => "names",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
+            Response::SampleBegun { .. } => "sample-begun",
+            Response::Sample(_) => "sample",
             Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
             Response::Kernel(_) => "kernel",

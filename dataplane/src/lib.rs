@@ -32,6 +32,7 @@ mod state_dir;
 mod static_entries;
 mod stored_rules;
 mod stored_settings;
+mod traffic_sample;
 mod worker;
 
 use std::io::{self, Write as _};

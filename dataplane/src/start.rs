@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
@@ -233,6 +233,7 @@ pub(crate) fn start(mut config: Config, state_dir: StateDir, deadline: Deadline)
         stamped: AtomicBool::new(queues > 1),
         resets: ArrayQueue::new(ROOM_FOR_RESETS),
         fast_path,
+        sample: ArcSwapOption::empty(),
         stop: AtomicBool::new(false),
     });
     let cores = configured::cores(&config).map_err(|finding| StartError::Configuration(anyhow!("{finding}")))?;

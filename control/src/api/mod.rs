@@ -18,7 +18,9 @@
 //! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
 //! | GET `/api/v1/sources/{address}?limit=` | [`SourceReport`] |
 //! | POST `/api/v1/sources/{address}/watch` | [`messages::WatchQuery`] → [`SourceReport`] |
-//! | POST `/api/v1/reload` | [`Reloaded`] |
+//! | POST `/api/v1/sample` | [`messages::BeginSample`] → [`messages::SampleBegun`] |
+//! | POST `/api/v1/sample/{id}/end` | [`TrafficSample`] |
+//! | POST `/api/v1/reload?confirm-within=` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
 //! | GET `/api/v1/history` | [`History`] |
@@ -47,6 +49,7 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
+use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     self, Added, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES, NewEntry, Reloaded,
@@ -58,8 +61,9 @@ use tracing::{info, warn};
 
 use self::failure::ApiError;
 use self::messages::{
-    Applied, Apply, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
-    ListAddition, ListImport, ListQuery, Overview, ReloadQuery, SourceLimit, Tracked, Unresolved, WatchQuery, Workers,
+    Applied, Apply, BeginSample, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery,
+    Flushed, ListAddition, ListImport, ListQuery, Overview, ReloadQuery, SampleBegun, SourceLimit, Tracked, Unresolved,
+    WatchQuery, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -121,6 +125,8 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/sources/{address}", get(source))
         .route("/api/v1/sources/{address}/watch", post(watch_source))
         .route("/api/v1/kernel", post(kernel))
+        .route("/api/v1/sample", post(begin_sample))
+        .route("/api/v1/sample/{id}/end", post(end_sample))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/confirm", post(confirm))
@@ -259,6 +265,25 @@ async fn watch_source(
     let source = app.ask(app.dataplane.source(query)).await?;
     info!(target: target!("operator"), %address, time, "source watched");
     Ok(Json(source))
+}
+
+async fn begin_sample(
+    State(app): State<Arc<App>>,
+    body: Result<Json<BeginSample>, JsonRejection>,
+) -> Result<Json<SampleBegun>, ApiError> {
+    let Json(BeginSample { time, packets }) = body?;
+    let query = SampleQuery { time: rules::timeout(&time).map_err(ApiError::bad_request)?, packets };
+    let sample = app.ask(app.dataplane.begin_sample(query)).await?;
+    info!(target: target!("operator"), time, packets, "traffic sampled");
+    Ok(Json(SampleBegun { sample }))
+}
+
+async fn end_sample(
+    State(app): State<Arc<App>>,
+    path: Result<Path<u64>, PathRejection>,
+) -> Result<Json<TrafficSample>, ApiError> {
+    let Path(sample) = path?;
+    Ok(Json(app.ask(app.dataplane.end_sample(sample)).await?))
 }
 
 fn checked(limit: usize) -> Result<usize, ApiError> {

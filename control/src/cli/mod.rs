@@ -123,7 +123,8 @@ enum Command {
     /// Show what would change if a rule file replaced the running rules; needs no daemon with --rules
     ///
     /// Rules that are added, removed, moved and changed; lints of `check` that appear and disappear; and packets whose verdict would
-    /// change: with --pcap, those of a capture; without --rules, the first packets of tracked connections and listed sources. Exit
+    /// change: with --pcap, those of a capture; with --live, those of a sample of live traffic; otherwise, without --rules, the first
+    /// packets of tracked connections and listed sources. Exit
     /// codes: 0 nothing would change, 5 something would, 3 the rules are invalid.
     Plan(plan::Command),
     /// Check a rule file with the settings of the dataplane, and replace the running rules by it

@@ -14,6 +14,7 @@
 //! | `doors.rs`       | answers to control about doors |
 //! | `connections.rs` | answers to control about connections |
 //! | `source/`        | answers to control about one source |
+//! | `sample.rs`      | answers to control about samples of traffic |
 //! | `published.rs`   | the part that the manager reads while a job runs |
 //!
 //! A panic of this thread ends the process, like a panic of any other thread.
@@ -25,6 +26,7 @@ mod lists;
 mod published;
 mod reload;
 mod rules;
+mod sample;
 mod source;
 
 use std::sync::Arc;
@@ -108,6 +110,8 @@ pub(crate) struct Administration {
     pub(crate) rules: RuleAdministration,
     pub(crate) lists: ListAdministration,
     watch: WatchedSource,
+    /// The number of samples of traffic since start.
+    samples: u64,
 }
 
 impl Administration {
@@ -119,8 +123,9 @@ impl Administration {
         rules: RuleAdministration,
         lists: ListAdministration,
     ) -> Self {
+        let watch = WatchedSource::default();
         let mut administration =
-            Administration { shared, journal, published, workers, rules, lists, watch: WatchedSource::default() };
+            Administration { shared, journal, published, workers, rules, lists, watch, samples: 0 };
         administration.publish();
         administration.add_revision(RevisionCause::of(RevisionOrigin::Start));
         administration
@@ -169,6 +174,10 @@ impl Administration {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_error(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::BeginSample(query) => {
+                or_error(self.begin_sample(query).map(|sample| Response::SampleBegun { sample }))
+            }
+            Request::EndSample(id) => or_error(self.end_sample(id).map(Response::Sample)),
             Request::Connections(query) => Response::Connections(self.connections(&query)),
             Request::Kernel(KernelQuery { side, frame }) => {
                 Response::Kernel(self.shared.fast_path.verdict(side, &frame, self.shared.clock.now()))

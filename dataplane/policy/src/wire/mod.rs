@@ -21,6 +21,7 @@ pub mod offload;
 mod request;
 mod response;
 pub mod rules;
+pub mod sample;
 pub mod source;
 pub mod status;
 mod text;

@@ -9,6 +9,7 @@ use super::fast_path::KernelQuery;
 use super::history::ApplyNote;
 use super::lists::{ListQuery, NewEntry};
 use super::names::NameAnswer;
+use super::sample::SampleQuery;
 use super::source::SourceQuery;
 use super::text::as_text;
 use crate::rule::{AddressSet, RuleSet};
@@ -33,6 +34,11 @@ pub enum Request {
     },
     /// All state of one source in the dataplane. Answered by [`Response::Source`].
     Source(SourceQuery),
+    /// Begins a sample of traffic. Answered by [`Response::SampleBegun`], or by [`Response::Conflict`] while another sample
+    /// is in progress.
+    BeginSample(SampleQuery),
+    /// Ends the sample with this id. Answered by [`Response::Sample`], or by [`Response::Conflict`] if there is none.
+    EndSample(u64),
     /// A part of the connection table. Answered by [`Response::Connections`].
     Connections(ConnectionQuery),
     /// Answered by [`Response::Metrics`].
