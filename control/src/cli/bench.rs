@@ -3,6 +3,7 @@
 //! The engine's reader parses the frames, and the reference evaluator of `policy` decides them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use knockplane_engine::headers;
@@ -38,7 +39,7 @@ pub(super) const OTHER_FAMILY: &str = "other-family";
 /// Rules, their state and a clock.
 pub(super) struct Bench<'r> {
     rules: &'r RuleSet,
-    numbers: Vec<RuleNumber>,
+    numbers: Arc<[RuleNumber]>,
     settings: &'r Settings,
     evaluator: Evaluator<'r>,
     now: Time,
@@ -177,7 +178,14 @@ impl<'r> Bench<'r> {
     pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
         let since_1970 = Duration::from_nanos(now.as_nanos());
         let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
-        Bench { rules, numbers: numbers(&rules.rules), settings, evaluator, now }
+        Bench { rules, numbers: numbers(&rules.rules).into(), settings, evaluator, now }
+    }
+
+    /// A bench of the same rules without state, at the same time. It does not examine each rule again.
+    pub(super) fn anew(&self) -> Self {
+        let Bench { rules, settings, now, .. } = *self;
+        let evaluator = self.evaluator.anew().at_wall(now, Duration::from_nanos(now.as_nanos()));
+        Bench { rules, numbers: Arc::clone(&self.numbers), settings, evaluator, now }
     }
 
     /// Adds an address, prefix or range to a list, as an operator does.

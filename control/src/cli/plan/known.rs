@@ -106,9 +106,9 @@ impl RulesWithEntries {
         RulesWithEntries { rules, entries }
     }
 
-    /// A bench with the entries for these addresses.
-    fn bench<'r>(&'r self, settings: &'r Settings, now: Time, addresses: [IpAddr; 2]) -> Bench<'r> {
-        let mut bench = Bench::new(&self.rules, settings, now);
+    /// A bench as this one of the rules, with the entries for these addresses.
+    fn bench<'r>(&self, empty: &Bench<'r>, addresses: [IpAddr; 2]) -> Bench<'r> {
+        let mut bench = empty.anew();
         for entry in self.entries.of(addresses) {
             match entry {
                 Entry::OfRules(list, set, timeout) => bench.put(list, set, *timeout),
@@ -192,7 +192,8 @@ pub(super) fn compare(
     limit: usize,
 ) -> KnownVerdicts {
     let mut verdicts = KnownVerdicts { truncated: tracked.truncated, ..KnownVerdicts::default() };
-    let comparison = Comparison { sets, settings, now };
+    let empty = sets.each_ref().map(|set| Bench::new(&set.rules, settings, now));
+    let comparison = Comparison { sets, empty };
     for connection in &tracked.connections {
         verdicts.connections += 1;
         verdicts.note(&comparison, &FirstPacket::of(connection), None);
@@ -223,26 +224,26 @@ pub(super) fn compare(
 /// Both rule sets with their state.
 struct Comparison<'r> {
     sets: &'r [RulesWithEntries; 2],
-    settings: &'r Settings,
-    now: Time,
+    /// A bench of each set without entries.
+    empty: [Bench<'r>; 2],
 }
 
 impl KnownVerdicts {
     /// Compares the verdicts on a packet. A packet that cannot be built, of a protocol whose headers are unknown, is not counted.
     fn note(&mut self, comparison: &Comparison<'_>, packet: &FirstPacket, source: Option<&Listed>) {
-        let Comparison { sets: [old, new], settings, now } = comparison;
+        let Comparison { sets: [old, new], empty: [old_bench, new_bench] } = comparison;
         let Ok(described) = packet::describe(&packet.line()) else {
             self.truncated = true;
             return;
         };
         self.packets += 1;
         let addresses = [packet.source.0, packet.destination.0];
-        let judge = |set| {
-            let mut bench = RulesWithEntries::bench(set, settings, *now, addresses);
+        let judge = |set: &RulesWithEntries, empty| {
+            let mut bench = set.bench(empty, addresses);
             let judged = bench.judge(&described.frame, |_| packet.side);
             (Outcome::new(&bench, &judged), judged)
         };
-        let ((old, before), (new, after)) = (judge(old), judge(new));
+        let ((old, before), (new, after)) = (judge(old, old_bench), judge(new, new_bench));
         if before.verdict != after.verdict {
             let Judged { from, packet, .. } = after;
             let names = source.map(|source| source.names.clone()).unwrap_or_default();
