@@ -11,6 +11,7 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleId};
 use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::history::{History, RevisionRules};
+use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     Added, ApplyRequest, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE,
@@ -207,6 +208,22 @@ impl Dataplane {
         }
     }
 
+    /// Begins a sample of traffic. Returns its id.
+    pub async fn begin_sample(&self, query: SampleQuery) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::BeginSample(query)).await? {
+            Response::SampleBegun { sample } => Ok(sample),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends a sample of traffic.
+    pub async fn end_sample(&self, sample: u64) -> Result<TrafficSample, DataplaneError> {
+        match self.ask(&Request::EndSample(sample)).await? {
+            Response::Sample(sample) => Ok(sample),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// A part of its connections.
     pub async fn connections(&self, query: ConnectionQuery) -> Result<ConnectionPage, DataplaneError> {
         match self.ask(&Request::Connections(query)).await? {
@@ -240,7 +257,7 @@ impl Dataplane {
         }
     }
 
-    /// Confirms the apply that waits for it. Returns its generation.
+    /// Confirms the apply or the reload that waits for it. Returns its generation.
     pub async fn confirm(&self) -> Result<u64, DataplaneError> {
         match self.ask(&Request::Confirm).await? {
             Response::Confirmed { generation } => Ok(generation),
@@ -265,9 +282,9 @@ impl Dataplane {
     }
 
     /// Reloads its configuration. Returns once every worker runs it.
-    /// `uid` is the user of the operator, if known.
-    pub async fn reload(&self, uid: Option<u32>) -> Result<Reloaded, DataplaneError> {
-        match self.ask(&Request::Reload { uid }).await? {
+    /// `uid` is the user of the operator, if known. With a time, the dataplane rolls it back as [`Dataplane::apply`] does.
+    pub async fn reload(&self, uid: Option<u32>, confirm_within: Option<Duration>) -> Result<Reloaded, DataplaneError> {
+        match self.ask(&Request::Reload { uid, confirm_within }).await? {
             Response::Reloaded(reloaded) => Ok(reloaded),
             other => Err(self.unexpected(&other)),
         }
@@ -345,6 +362,8 @@ impl Dataplane {
             | Request::Revision(_)
             | Request::Names
             | Request::Source(_)
+            | Request::BeginSample(_)
+            | Request::EndSample(_)
             | Request::Connections(_)
             | Request::Kernel(_)
             | Request::Metrics => self.answer_within,
@@ -399,6 +418,8 @@ impl Dataplane {
             Response::Names(_) => "names",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
+            Response::SampleBegun { .. } => "sample-begun",
+            Response::Sample(_) => "sample",
             Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
             Response::Kernel(_) => "kernel",
@@ -519,7 +540,7 @@ mod tests {
     async fn a_change_without_a_greeting_ends_at_the_short_limit() {
         let (_dir, dataplane) = peer(&[], true);
         let changed =
-            timeout(CHANGE_WITHIN / 2, dataplane.reload(None)).await.expect("it ends long before a change may");
+            timeout(CHANGE_WITHIN / 2, dataplane.reload(None, None)).await.expect("it ends long before a change may");
         assert_eq!(changed.unwrap_err().kind(), "silent");
     }
 

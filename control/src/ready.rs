@@ -55,7 +55,13 @@ pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     });
     let damages =
         [&status.static_entries_damage, &status.journal.restore.damage, damage].into_iter().flatten().cloned();
-    table.chain(status.offload.warnings()).chain(damages).chain(status.journal.warning()).chain(uncounted).collect()
+    let unconfirmed = status.settings_differ_from_file.then(|| {
+        "the doors and [policy] are those from before a reload that was not confirmed, and not those of the configuration \
+         file: `knockctl reload` takes the file's"
+            .to_owned()
+    });
+    let unwritten = status.journal.warning().into_iter().chain(uncounted);
+    table.chain(status.offload.warnings()).chain(damages).chain(unwritten).chain(unconfirmed).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -114,6 +120,8 @@ mod tests {
         assert!(text.contains("warning: 2 frames were dropped") && text.contains("`ethtool -K INTERFACE"), "{text}");
         status.offload.last = Some(Duration::from_secs(600));
         assert_eq!(warnings(&status), Vec::<String>::new());
+        status.settings_differ_from_file = true;
+        assert!(super::text(&status).contains("\nwarning: the doors and [policy] are those from before a reload"));
     }
 
     #[test]

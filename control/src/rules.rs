@@ -56,7 +56,7 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is not a time: write `10m`, `1d2h` or `00:10:00`, at most `35w3d13h13m56s`"))
 }
 
-/// Parses the time within which an apply must be confirmed.
+/// Parses the time within which an apply or a reload must be confirmed.
 ///
 /// # Errors
 /// The text is not a time, or the time is too short or too long.

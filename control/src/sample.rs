@@ -18,7 +18,7 @@ use knockplane_policy::wire::{
     FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
     ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation,
     ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, StoredCountersStatus, TableMemory,
-    Visitor, WorkerMetrics, WorkerStatus,
+    UnconfirmedChange, Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -35,6 +35,7 @@ pub(crate) fn status() -> DataplaneStatus {
         rules_source: "/etc/knockplane/rules.rsc".into(),
         rules: 2,
         settings: Settings::default(),
+        settings_differ_from_file: false,
         interfaces: vec![interface(Side::Outside, "kp-out"), interface(Side::Inside, "kp-in")],
         workers: vec![worker(0), worker(1)],
         on_exit: "closed".into(),
@@ -65,6 +66,7 @@ pub(crate) fn status() -> DataplaneStatus {
 /// An apply that waits for its confirmation.
 fn confirmation() -> PendingConfirmation {
     PendingConfirmation {
+        change: UnconfirmedChange::Apply,
         generation: 3,
         time_left: Duration::from_millis(44_100),
         back_to: 2,

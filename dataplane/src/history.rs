@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use knockplane_policy::rsc::RuleSetChanges;
 use knockplane_policy::rule::{Rule, RuleId, RuleSet};
 use knockplane_policy::wire::history::{ApplyNote, History, MAX_REVISIONS, Revision, RevisionOrigin, RevisionRules};
 use serde::{Deserialize, Serialize};
@@ -172,7 +173,7 @@ impl RevisionHistory {
             note,
             source: generation.source.clone(),
             rules: rules.rules.len(),
-            changes: self.last_rules.as_ref().unwrap_or(&none).changes_to(&rules),
+            changes: RuleSetChanges::of(self.last_rules.as_ref().unwrap_or(&none), &rules).counts(),
             confirm_within,
             has_rules: true,
         };

@@ -32,6 +32,8 @@ mod state_dir;
 mod static_entries;
 mod stored_counters;
 mod stored_rules;
+mod stored_settings;
+mod traffic_sample;
 mod worker;
 
 use std::io::{self, Write as _};

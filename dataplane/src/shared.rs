@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam::queue::ArrayQueue;
 use knockplane_engine::pipeline::reset::Reset;
 use knockplane_engine::state::State;
@@ -11,6 +11,7 @@ use knockplane_engine::state::events::logged::LoggedPackets;
 use crate::clock::Clock;
 use crate::fast_path::SharedFastPath;
 use crate::generation::Generation;
+use crate::traffic_sample::TrafficSample;
 
 /// Maximum number of logged packets that wait for the manager. Further ones are counted as lost.
 pub(crate) const EVENT_QUEUE: usize = 4096;
@@ -31,5 +32,7 @@ pub(crate) struct Shared {
     /// Resets that end connections, for any worker to send.
     pub(crate) resets: ArrayQueue<Reset>,
     pub(crate) fast_path: SharedFastPath,
+    /// The sample of traffic that an operator asked for.
+    pub(crate) sample: ArcSwapOption<TrafficSample>,
     pub(crate) stop: AtomicBool,
 }

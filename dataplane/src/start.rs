@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::thread;
 
 use anyhow::{Context as _, anyhow, bail};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
@@ -52,6 +52,7 @@ use crate::state_dir::StateDir;
 use crate::static_entries::{OperatorEntry, StoredEntries};
 use crate::stored_counters::StoredCounters;
 use crate::stored_rules::StoredRules;
+use crate::stored_settings::StoredSettings;
 use crate::worker::Worker;
 
 /// The rules and state that workers decide by, complete before the start changes any interface.
@@ -186,8 +187,10 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
 ///
 /// # Errors
 /// The problem and its remedy.
-pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> Result<Manager, StartError> {
+pub(crate) fn start(mut config: Config, state_dir: StateDir, deadline: Deadline) -> Result<Manager, StartError> {
     let state_dir = Arc::new(state_dir);
+    let stored_settings = StoredSettings::new(Arc::clone(&state_dir));
+    let differs_from_file = stored_settings.replace_in(&mut config).map_err(StartError::Configuration)?;
     let (decided, prepared) = thread::scope(|scope| {
         let decided = thread::Builder::new()
             .name("state".to_owned())
@@ -237,6 +240,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         stamped: AtomicBool::new(queues > 1),
         resets: ArrayQueue::new(ROOM_FOR_RESETS),
         fast_path,
+        sample: ArcSwapOption::empty(),
         stop: AtomicBool::new(false),
     });
     let cores = configured::cores(&config).map_err(|finding| StartError::Configuration(anyhow!("{finding}")))?;
@@ -306,7 +310,8 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         queues,
     });
     let (kept, counter_store) = counters.store();
-    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics, kept));
+    let published = Published::new(&shared.generation.load(), &config.metrics, kept, differs_from_file);
+    let published = Arc::new(published);
     let counter_store = Arc::new(counter_store);
     let counter_writer = counter_store.start_writer(Arc::clone(&state_dir), {
         let (shared, published) = (Arc::clone(&shared), Arc::clone(&published));
@@ -339,7 +344,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     };
     // Nothing waits for the history.
     let history = RevisionHistory::load(&state_dir);
-    let rules = RuleAdministration { config, stored_rules, history };
+    let rules = RuleAdministration { config, stored_rules, stored_settings, history };
     let lists = ListAdministration::new(entries, names, Arc::clone(&journal), by_operators, &shared.state.lists);
     let administration = Administration::new(shared, journal, published, views, rules, lists);
     Ok(Manager { listener, supervisor, administration, writers: [writer, counter_writer] })

@@ -23,6 +23,7 @@ use crate::generation::Generation;
 use crate::idle::{Idle, Waker};
 use crate::reorder::ReorderBuffer;
 use crate::shared::Shared;
+use crate::traffic_sample::TrafficSample;
 
 /// The interval at which a worker under load reads the kernel's counters and renews its heartbeat, and the longest
 /// sleep.
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     idle: Idle,
     /// `None` with one queue: the worker then decides frames in the order of their arrival.
     reorder_buffer: Option<ReorderBuffer>,
+    /// The sample of traffic to which the worker adds packets.
+    sample: Option<Arc<TrafficSample>>,
 }
 
 impl Worker {
@@ -73,6 +76,7 @@ impl Worker {
             carrier,
             idle,
             reorder_buffer,
+            sample: None,
         }
     }
 
@@ -161,6 +165,9 @@ impl Worker {
                 }
             }
             let decisions = self.decider.decisions();
+            if let Some(sample) = &self.sample {
+                sample.add(side, &frames, decisions, now);
+            }
             // Every frame leaves the batch here: to the ring of the other side, as a reply to the ring of its own side,
             // or to the free frames. Without a link on the other side nothing is forwarded: the kernel would accept the
             // frames and drop them without counting.
@@ -196,6 +203,7 @@ impl Worker {
             self.counters.note_kernel(side, &self.rings.statistics(side));
         }
         self.send_resets();
+        self.sample = self.shared.sample.load_full().filter(|sample| now < sample.until);
         self.counters.lost.set(self.rings.lost() as u64);
         self.counters.beat(now);
     }

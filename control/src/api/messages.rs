@@ -72,6 +72,31 @@ pub struct Applied {
     pub unresolved: Vec<Unresolved>,
 }
 
+/// A sample of live traffic to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeginSample {
+    /// Its time, in the syntax of RouterOS: `5s`.
+    pub time: String,
+    /// Maximum number of packets.
+    pub packets: usize,
+}
+
+/// The answer to [`BeginSample`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleBegun {
+    /// The id, which ends the sample.
+    pub sample: u64,
+}
+
+/// The query of a reload, as the parameters of a URI.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ReloadQuery {
+    /// The time within which the doors and `[policy]` must be confirmed, as in [`Apply`].
+    pub confirm_within: Option<String>,
+}
+
 /// The answer to a confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {

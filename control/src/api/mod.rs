@@ -18,7 +18,9 @@
 //! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
 //! | GET `/api/v1/sources/{address}?limit=` | [`SourceReport`] |
 //! | POST `/api/v1/sources/{address}/watch` | [`messages::WatchQuery`] → [`SourceReport`] |
-//! | POST `/api/v1/reload` | [`Reloaded`] |
+//! | POST `/api/v1/sample` | [`messages::BeginSample`] → [`messages::SampleBegun`] |
+//! | POST `/api/v1/sample/{id}/end` | [`TrafficSample`] |
+//! | POST `/api/v1/reload?confirm-within=` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
 //! | POST `/api/v1/rules/reset-counters` | [`messages::ResetCounters`] → 204 |
@@ -48,6 +50,7 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
+use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
 use knockplane_policy::wire::{
     self, Added, ApplyRequest, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES,
@@ -60,9 +63,9 @@ use tracing::{info, warn};
 
 use self::failure::ApiError;
 use self::messages::{
-    Applied, Apply, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
-    ListAddition, ListImport, ListQuery, Overview, ResetCounters, SourceLimit, Tracked, Unresolved, WatchQuery,
-    Workers,
+    Applied, Apply, BeginSample, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery,
+    Flushed, ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit,
+    Tracked, Unresolved, WatchQuery, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -125,6 +128,8 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/sources/{address}", get(source))
         .route("/api/v1/sources/{address}/watch", post(watch_source))
         .route("/api/v1/kernel", post(kernel))
+        .route("/api/v1/sample", post(begin_sample))
+        .route("/api/v1/sample/{id}/end", post(end_sample))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/confirm", post(confirm))
@@ -265,6 +270,25 @@ async fn watch_source(
     Ok(Json(source))
 }
 
+async fn begin_sample(
+    State(app): State<Arc<App>>,
+    body: Result<Json<BeginSample>, JsonRejection>,
+) -> Result<Json<SampleBegun>, ApiError> {
+    let Json(BeginSample { time, packets }) = body?;
+    let query = SampleQuery { time: rules::timeout(&time).map_err(ApiError::bad_request)?, packets };
+    let sample = app.ask(app.dataplane.begin_sample(query)).await?;
+    info!(target: target!("operator"), time, packets, "traffic sampled");
+    Ok(Json(SampleBegun { sample }))
+}
+
+async fn end_sample(
+    State(app): State<Arc<App>>,
+    path: Result<Path<u64>, PathRejection>,
+) -> Result<Json<TrafficSample>, ApiError> {
+    let Path(sample) = path?;
+    Ok(Json(app.ask(app.dataplane.end_sample(sample)).await?))
+}
+
 fn checked(limit: usize) -> Result<usize, ApiError> {
     if limit > MAX_ANSWER_ENTRIES {
         Err(ApiError::bad_request(format!("`limit` is at most {MAX_ANSWER_ENTRIES}")))
@@ -384,10 +408,17 @@ async fn revision(
     Ok(Json(app.ask(app.dataplane.revision(number)).await?))
 }
 
-async fn reload(State(app): State<Arc<App>>, peer: Peer) -> Result<Json<Reloaded>, ApiError> {
+async fn reload(
+    State(app): State<Arc<App>>,
+    peer: Peer,
+    query: Result<Query<ReloadQuery>, QueryRejection>,
+) -> Result<Json<Reloaded>, ApiError> {
+    let Query(ReloadQuery { confirm_within }) = query?;
+    let confirm_within = confirm_within.map(|text| rules::confirm_within(&text)).transpose();
+    let confirm_within = confirm_within.map_err(ApiError::bad_request)?;
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
-        let result = app.timed(app.dataplane.reload(uid(peer))).await;
+        let result = app.timed(app.dataplane.reload(uid(peer), confirm_within)).await;
         match &result {
             Ok(Reloaded { generation, doors, .. }) => {
                 info!(target: target!("operator"), generation, doors, "configuration reloaded")
@@ -640,6 +671,8 @@ mod tests {
                 r#"{"source":"x","text":"","confirm_within":"4s"}"#,
                 StatusCode::BAD_REQUEST,
             ),
+            (Method::POST, "/api/v1/reload?confirm-within=2h", "", StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/reload?confirm=60s", "", StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"nobody"}"#, StatusCode::UNPROCESSABLE_ENTITY),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"::1","timeout":"soon"}"#, StatusCode::BAD_REQUEST),
             (Method::DELETE, "/api/v1/lists/a/nobody", "", StatusCode::BAD_REQUEST),

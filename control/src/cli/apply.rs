@@ -5,12 +5,14 @@
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use knockplane_policy::lint::{Lint, WayIn, ways_in};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
+use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
@@ -46,8 +48,8 @@ pub(super) struct Applying {
     #[arg(long)]
     force: bool,
     /// Return to the rules before after this time, unless `knockctl confirm` arrives: 5s to 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_confirm_within)]
-    confirm: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = crate::rules::confirm_within)]
+    confirm: Option<Duration>,
     /// Text for `knockctl history`
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
@@ -66,10 +68,6 @@ impl Applying {
     pub(super) fn force(&self) -> bool {
         self.force
     }
-}
-
-fn parse_confirm_within(text: &str) -> Result<String, String> {
-    crate::rules::confirm_within(text).map(|_| text.to_owned())
 }
 
 pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Result<String, Failed> {
@@ -138,12 +136,12 @@ pub(super) async fn send(
         }
         changes.counts()
     });
-    let (confirm_within, comment) = (confirm_within.clone(), comment.clone());
+    let (time, comment) = (confirm_within.map(format_duration), comment.clone());
     let apply = Apply {
         source,
         text: None,
         rules: Some(rules),
-        confirm_within: confirm_within.clone(),
+        confirm_within: time.clone(),
         comment,
         based_on,
         origin,
@@ -152,9 +150,7 @@ pub(super) async fn send(
     };
     let applied: Applied = decode(&change(client, "/api/v1/apply", Some(as_json(&apply)?)).await?)?;
     if json {
-        let confirm_within = confirm_within.as_deref().map(crate::rules::confirm_within).transpose();
-        let confirm_within = confirm_within.map_err(|error| Failed::new(Exit::Usage, error))?;
-        return document(AppliedJson::new(applied, changes, confirm_within));
+        return document(AppliedJson::new(applied, changes, *confirm_within));
     }
     let Applied { generation, revision, .. } = applied;
     let mut text = format!("generation {generation} runs, {}; revision {revision}\n", count(applied.rules, "rule"));
@@ -164,7 +160,7 @@ pub(super) async fn send(
         text +=
             &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
     }
-    if let Some(time) = confirm_within {
+    if let Some(time) = time {
         text += &format!("it is rolled back in {time}: try a new connection, then run `knockctl confirm` to keep it\n");
     }
     Ok(text)

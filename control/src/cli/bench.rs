@@ -3,17 +3,19 @@
 //! The engine's reader parses the frames, and the reference evaluator of `policy` decides them.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use knockplane_engine::headers;
-use knockplane_policy::eval::{Evaluation, Evaluator, ListedAddress, RuleOutcome, Tried};
+use knockplane_policy::door::KnockStep;
+use knockplane_policy::eval::{Evaluation, Evaluator, Explanation, ListedAddress, RuleOutcome, Tried};
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{
-    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListTimeout, RuleFileEntry, RuleId, RuleNumber, RuleSet,
-    numbers,
+    Action, AddressSet, BuiltinChain, Condition, EntryAddress, InterfaceKind, ListTimeout, Matcher, RuleFileEntry,
+    RuleId, RuleNumber, RuleSet, numbers,
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -37,7 +39,7 @@ pub(super) const OTHER_FAMILY: &str = "other-family";
 /// Rules, their state and a clock.
 pub(super) struct Bench<'r> {
     rules: &'r RuleSet,
-    numbers: Vec<RuleNumber>,
+    numbers: Arc<[RuleNumber]>,
     settings: &'r Settings,
     evaluator: Evaluator<'r>,
     now: Time,
@@ -176,7 +178,14 @@ impl<'r> Bench<'r> {
     pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
         let since_1970 = Duration::from_nanos(now.as_nanos());
         let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
-        Bench { rules, numbers: numbers(&rules.rules), settings, evaluator, now }
+        Bench { rules, numbers: numbers(&rules.rules).into(), settings, evaluator, now }
+    }
+
+    /// A bench of the same rules without state, at the same time. It does not examine each rule again.
+    pub(super) fn anew(&self) -> Self {
+        let Bench { rules, settings, now, .. } = *self;
+        let evaluator = self.evaluator.anew().at_wall(now, Duration::from_nanos(now.as_nanos()));
+        Bench { rules, numbers: Arc::clone(&self.numbers), settings, evaluator, now }
     }
 
     /// Adds an address, prefix or range to a list, as an operator does.
@@ -235,6 +244,46 @@ impl<'r> Bench<'r> {
         }
     }
 
+    /// Decides about a packet whose payload is not known. Also returns the rule that may decide otherwise because of it, in
+    /// words.
+    pub(super) fn judge_by_headers(&mut self, frame: &[u8], from: Side) -> (Judged, Option<String>) {
+        let Ok(packet) = read(frame, &|_| from) else { return (self.judge(frame, |_| from), None) };
+        let Explanation { evaluation, tried, .. } = self.evaluator.explain(&packet, self.now);
+        let reads = tried.iter().find(|tried| !packet.payload.is_empty() && self.reads_payload(tried, &packet));
+        let reads = reads.map(|tried| self.named(tried.rule));
+        let Evaluation { verdict, reason, matched, .. } = evaluation;
+        let (ip_length, chain) = (packet.ip_length, Some(self.settings.chain(&packet)));
+        let packet = Some(packet::summary(&packet));
+        (Judged { verdict, reason, matched, chain, ip_length, packet, from }, reads)
+    }
+
+    /// Whether the outcome of a rule depends on the payload of the packet.
+    fn reads_payload(&self, tried: &Tried, packet: &Packet<'_>) -> bool {
+        let rule = &self.rules.rules[tried.rule];
+        let is_read = |matcher: &Matcher| {
+            matches!(matcher.condition, Condition::Content(_) | Condition::Layer7(_) | Condition::TlsHost(_))
+        };
+        match &tried.outcome {
+            RuleOutcome::Missed { matcher, .. } => rule.matchers.get(*matcher).is_some_and(is_read),
+            RuleOutcome::Matched { .. } => {
+                let is_secret = |step: &KnockStep| step.is_secret() && packet.ports.map(|ports| ports.1) == step.port();
+                let door = |name: &String| self.settings.doors.iter().find(|door| door.name == *name);
+                let knock = match &rule.action {
+                    Action::Knock(name) => door(name).map(|door| door.knock.iter().chain(&door.close)),
+                    _ => None,
+                };
+                rule.matchers.iter().any(is_read) || knock.into_iter().flatten().any(is_secret)
+            }
+            _ => false,
+        }
+    }
+
+    /// A rule, in words.
+    fn named(&self, index: usize) -> String {
+        let rule = &self.rules.rules[index];
+        named(self.numbers[index], rule.line, &rule.comment)
+    }
+
     /// A result with the deciding rule.
     pub(super) fn decision(&self, judged: &Judged) -> Decision {
         let index = judged.decided_by();
@@ -250,11 +299,7 @@ impl<'r> Bench<'r> {
 
     /// A result in words.
     pub(super) fn conclusion(&self, judged: &Judged) -> String {
-        let named = |index: usize| {
-            let rule = &self.rules.rules[index];
-            named(self.numbers[index], rule.line, &rule.comment)
-        };
-        conclusion(judged.verdict, judged.reason, judged.decided_by().map(named))
+        conclusion(judged.verdict, judged.reason, judged.decided_by().map(|index| self.named(index)))
     }
 
     /// Decides about a frame, and explains the decision.
@@ -282,8 +327,7 @@ impl<'r> Bench<'r> {
         let explanation = self.evaluator.explain(&packet, self.now);
         let workers_decide = explanation.workers_decide(self.rules, &packet).map(|(rule, reason)| {
             let Some(index) = rule else { return reason };
-            let rule = &self.rules.rules[index];
-            format!("{}: {reason}", named(self.numbers[index], rule.line, &rule.comment))
+            format!("{}: {reason}", self.named(index))
         });
         let Evaluation { verdict, reason, matched, replies, logged, .. } = explanation.evaluation;
         let last = matched.last().filter(|_| reason == Reason::Rule);
@@ -363,6 +407,11 @@ fn read<'f>(frame: &'f [u8], from: &impl Fn(Option<&Packet<'_>>) -> Side) -> Res
     let mut packet = headers::read(Side::Outside, frame, MAX_FRAME)?;
     packet.side = from(Some(&packet));
     Ok(packet)
+}
+
+/// The packet of a frame, if rules evaluate it.
+pub(super) fn parse(frame: &[u8]) -> Option<Packet<'_>> {
+    headers::read(Side::Outside, frame, MAX_FRAME).ok()
 }
 
 /// An IP packet as a line of text.

@@ -1,4 +1,4 @@
-//! `knockctl confirm`: confirms the rules of `apply --confirm`.
+//! `knockctl confirm`: confirms the rules of `apply --confirm`, or the settings of `reload --confirm`.
 
 use super::http::Client;
 use super::{Failed, change, decode, document};

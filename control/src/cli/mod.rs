@@ -13,7 +13,8 @@
 //! | `history.rs` | revisions: shows, compares and restores them |
 //! | `undo.rs`    | steps back and forward through revisions |
 //! | `edit.rs`    | the running rules in an editor |
-//! | `confirm.rs` | confirms an apply that waits for it |
+//! | `confirm.rs` | confirms an apply or a reload that waits for it |
+//! | `reload.rs`  | reloads the configuration |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `rule/`      | edits of the running rules |
 //! | `replay.rs`  | runs a capture through rules |
@@ -56,6 +57,7 @@ mod output;
 mod packet;
 mod plan;
 mod print;
+mod reload;
 mod replay;
 mod rule;
 mod show;
@@ -75,7 +77,7 @@ use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use knockplane_policy::wire::{self, DataplaneStatus, Reloaded};
+use knockplane_policy::wire::{self, DataplaneStatus};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,7 +108,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 ///
 /// Exit codes: 0 done, 1 failed, 2 invalid command line, 3 invalid configuration or rules, 4 control process or dataplane
 /// unreachable, 5 not confirmed (see `apply --force`), or, by `plan`, that something would change, 6 not possible now (see
-/// `apply --confirm`).
+/// `apply --confirm` and `reload --confirm`).
 #[derive(Debug, Parser)]
 #[command(name = "knockctl", version)]
 struct Cli {
@@ -127,7 +129,8 @@ enum Command {
     /// Show what would change if a rule file replaced the running rules; needs no daemon with --rules
     ///
     /// Rules that are added, removed, moved and changed; lints of `check` that appear and disappear; and packets whose verdict would
-    /// change: with --pcap, those of a capture; without --rules, the first packets of tracked connections and listed sources. Exit
+    /// change: with --pcap, those of a capture; with --live, those of a sample of live traffic; otherwise, without --rules, the first
+    /// packets of tracked connections and listed sources. Exit
     /// codes: 0 nothing would change, 5 something would, 3 the rules are invalid.
     Plan(plan::Command),
     /// Check a rule file with the settings of the dataplane, and replace the running rules by it
@@ -138,9 +141,9 @@ enum Command {
     /// With --confirm, the dataplane returns to the rules before after that time, unless `knockctl confirm` arrives earlier.
     /// A second apply and a reload end with 6 meanwhile.
     Apply(apply::Command),
-    /// Confirm the rules of `apply --confirm`, so that they remain
+    /// Confirm the rules of `apply --confirm`, or the settings of `reload --confirm`, so that they remain
     ///
-    /// Ends with 6 if no apply waits for a confirmation: it was confirmed or rolled back already.
+    /// Ends with 6 if nothing waits for a confirmation: it was confirmed or rolled back already.
     Confirm,
     /// Show the verdict on a packet and its evaluation rule by rule; needs no daemon with --rules
     Explain(Box<explain::Explain>),
@@ -190,8 +193,11 @@ enum Command {
     Rule(rule::Command),
     /// Make the dataplane reload its configuration: doors and [policy] change at once, other keys need a restart
     ///
-    /// Ends with 6 while an apply waits for its confirmation.
-    Reload,
+    /// With --confirm, the dataplane returns to the doors and [policy] before after that time, unless `knockctl confirm` arrives
+    /// earlier. They then also run after a restart, in place of those of the file, until the next reload.
+    ///
+    /// Ends with 6 while an apply or another reload waits for its confirmation.
+    Reload(reload::Reload),
     /// Examine this host, and with --config a start with that file: findings, reasons and remedies
     ///
     /// Needs no daemon, and does not affect a running one. Exit codes: 0 no problem, 1 the filter works, with warnings, 3 it
@@ -411,7 +417,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::ExplainSource(command) => source::run(&client, command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
-        Command::Reload => reload(&client, json).await,
+        Command::Reload(command) => reload::run(&client, &command, json).await,
         Command::Doctor(command) => doctor::run(&command, json),
         Command::Export(command) => export::run(&client, &command, json).await,
         Command::Import(command) => import::run(&command, json),
@@ -435,19 +441,6 @@ async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, F
         }
         Show::Status => show_status(client, json).await,
     }
-}
-
-async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
-    let reloaded: Reloaded = decode(&change(client, "/api/v1/reload", None).await?)?;
-    if json {
-        return document(json::changes::ReloadedJson::from(reloaded));
-    }
-    let Reloaded { generation, doors, waiting } = reloaded;
-    let mut text = format!("generation {generation} runs, {}\n", table::count(doors, "door"));
-    if !waiting.is_empty() {
-        text += &format!("these wait for a restart of the dataplane: {}\n", waiting.join(", "));
-    }
-    Ok(text)
 }
 
 /// Sends a change of rules or settings. A refusal means that they are invalid.

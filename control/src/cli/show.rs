@@ -8,7 +8,7 @@ use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
 use knockplane_policy::wire::{
     DropCount, FastPathStatus, Interface, JournalStatus, ListEntry, ListOverview, ListPage, LogStatus, NameState,
-    PendingConfirmation, TableMemory, WorkerStatus,
+    PendingConfirmation, TableMemory, UnconfirmedChange, WorkerStatus,
 };
 use knockplane_policy::word::Word as _;
 
@@ -246,15 +246,18 @@ fn drop_table(drops: &[DropCount]) -> String {
     table.text()
 }
 
-/// The rollback of an apply that waits for its confirmation.
+/// The rollback of a change that waits for its confirmation.
 fn confirmation(pending: &PendingConfirmation) -> String {
-    let PendingConfirmation { generation, time_left, back_to, back_to_source, back_to_rules } = pending;
+    let PendingConfirmation { change, generation, time_left, back_to, back_to_source, back_to_rules } = pending;
+    let rules = match change {
+        UnconfirmedChange::Apply => format!(", {} from {}", count(*back_to_rules, "rule"), printable(back_to_source)),
+        UnconfirmedChange::Reload => String::new(),
+    };
     format!(
-        "generation {generation} is rolled back in {} to the rules of generation {back_to}, {} from {}, unless \
-         `knockctl confirm` is run",
+        "generation {generation} is rolled back in {} to the {} of generation {back_to}{rules}, unless `knockctl confirm` is \
+         run",
         format_duration(*time_left),
-        count(*back_to_rules, "rule"),
-        printable(back_to_source)
+        change.replaces()
     )
 }
 

@@ -452,10 +452,10 @@ fn an_apply_with_a_time_tells_what_to_do_next() {
         applied.unwrap(),
         "generation 2 runs, 2 rules; revision 1\n\
          rules: 0 added, 0 removed, 0 moved, 0 changed; lints: 0 added, 0 gone\n\
-         it is rolled back in 90s: try a new connection, then run `knockctl confirm` to keep \
+         it is rolled back in 1m30s: try a new connection, then run `knockctl confirm` to keep \
          it\n"
     );
-    assert_eq!(sent.unwrap().confirm_within.as_deref(), Some("90s"));
+    assert_eq!(sent.unwrap().confirm_within.as_deref(), Some("1m30s"));
     let (applied, _) = apply(&["--confirm", "2m", "--json"], text, Settings::default());
     let applied: serde_json::Value = serde_json::from_str(&applied.unwrap()).unwrap();
     assert_eq!(applied["confirm_within_seconds"], 120.0);

@@ -46,7 +46,7 @@ pub(crate) struct ChangeCountsJson {
     pub(crate) lints_gone: usize,
 }
 
-/// `confirm`: the rules remain.
+/// `confirm`: the rules, or the doors and `[policy]`, remain.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ConfirmedJson {
     /// The generation that runs.
@@ -109,11 +109,14 @@ pub(crate) struct ReloadedJson {
     pub(crate) doors: usize,
     /// Changed keys that wait for a restart of the dataplane.
     pub(crate) waiting: Vec<String>,
+    /// Time until doors and `[policy]` are rolled back, unless `confirm` arrives; `null` if they remain.
+    pub(crate) confirm_within_seconds: Option<f64>,
 }
 
-impl From<wire::Reloaded> for ReloadedJson {
-    fn from(wire::Reloaded { generation, doors, waiting }: wire::Reloaded) -> Self {
-        ReloadedJson { generation, doors, waiting }
+impl ReloadedJson {
+    pub(crate) fn new(reloaded: wire::Reloaded, confirm_within: Option<Duration>) -> Self {
+        let wire::Reloaded { generation, doors, waiting } = reloaded;
+        ReloadedJson { generation, doors, waiting, confirm_within_seconds: confirm_within.map(seconds) }
     }
 }
 

@@ -8,7 +8,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::offload;
 use knockplane_policy::wire::{
     self, Drift, DropCount, FastPathMisses, FastPathStatus, InterfaceCounters, JournalStatus, LogStatus, Repairs,
-    StoredCountersStatus, TableMemory,
+    StoredCountersStatus, TableMemory, UnconfirmedChange,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -71,14 +71,16 @@ pub(crate) struct StatusJson {
     pub(crate) control: ControlJson,
 }
 
-/// An apply that waits for its confirmation.
+/// An apply or a reload that waits for its confirmation.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ConfirmationJson {
+    /// `apply` or `reload`.
+    pub(crate) change: UnconfirmedChange,
     /// The generation that waits for the confirmation.
     pub(crate) generation: u64,
     /// Time until the rollback.
     pub(crate) time_left_seconds: f64,
-    /// The generation whose rules the rollback restores.
+    /// The generation whose rules, doors and `[policy]` the rollback restores.
     pub(crate) back_to_generation: u64,
     /// The origin of those rules.
     pub(crate) back_to_source: String,
@@ -88,8 +90,10 @@ pub(crate) struct ConfirmationJson {
 
 impl From<wire::PendingConfirmation> for ConfirmationJson {
     fn from(pending: wire::PendingConfirmation) -> Self {
-        let wire::PendingConfirmation { generation, time_left, back_to, back_to_source, back_to_rules } = pending;
+        let wire::PendingConfirmation { change, generation, time_left, back_to, back_to_source, back_to_rules } =
+            pending;
         ConfirmationJson {
+            change,
             generation,
             time_left_seconds: seconds(time_left),
             back_to_generation: back_to,
@@ -392,8 +396,9 @@ impl StatusJson {
             offload,
             memory,
             fast_path,
-            // The warnings contain this field.
+            // The warnings contain these fields.
             static_entries_damage: _,
+            settings_differ_from_file: _,
         } = dataplane;
         StatusJson {
             dataplane_version: version,

@@ -106,7 +106,7 @@ fn changes_say_what_they_did() {
     printed("confirm", changes::ConfirmedJson::from(messages::Confirmed { generation: 3 }));
     printed("rule-reset-counters", changes::CountersResetJson { rules: 3 });
     let reloaded = knockplane_policy::wire::Reloaded { generation: 3, doors: 1, waiting: vec!["mtu".into()] };
-    printed("reload", changes::ReloadedJson::from(reloaded));
+    printed("reload", changes::ReloadedJson::new(reloaded, Some(Duration::from_secs(60))));
     let (list, address) = (|| "a".to_owned(), || "192.0.2.1".to_owned());
     insta::assert_snapshot!(printed(
         "list-add",

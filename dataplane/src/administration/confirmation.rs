@@ -1,20 +1,28 @@
-//! Applies that wait for a confirmation.
+//! Applies and reloads that wait for a confirmation.
 //!
-//! The new rules run. `rules.state` contains the rules before them, so a restart of the dataplane begins with those, as
-//! if the apply had not happened. Nothing outside this process takes part: the manager compares the deadline with the
-//! clock at each tick, and begins [`JobTask::RollBack`](super::JobTask::RollBack). So a rollback does not need control,
-//! the operator's connection, or room on the disk.
+//! The new rules or settings run. `rules.state` contains the rules before them, and `settings.state` the doors and
+//! `[policy]`, so a restart of the dataplane begins with those, as if the change had not happened. Nothing outside this
+//! process takes part: the manager compares the deadline with the clock at each tick, and begins
+//! [`JobTask::RollBack`](super::JobTask::RollBack). So a rollback does not need control, the operator's connection, or
+//! room on the disk.
 //!
-//! Meanwhile no other apply and no reload is carried out, so that there is one rule set to return to, under the same
-//! settings.
+//! Meanwhile no other apply and no other reload is carried out, so that there is one rule set, with its settings, to return
+//! to.
+//!
+//! After the rollback of a reload, `settings.state` remains, because the configuration file still has the settings that
+//! nobody confirmed.
 
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use knockplane_log::target;
+use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
-use knockplane_policy::wire::PendingConfirmation;
-use knockplane_policy::wire::history::RevisionOrigin;
+use knockplane_policy::wire::history::{ApplyNote, RevisionOrigin};
+use knockplane_policy::wire::{PendingConfirmation, UnconfirmedChange};
+use knockplane_policy::word::Word as _;
 
 use super::{Administration, RequestError};
 use crate::generation::Generation;
@@ -24,13 +32,14 @@ use crate::stored_rules::SourcedRules;
 /// The time until a rollback that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// An apply that waits for a confirmation.
+/// An apply or a reload that waits for a confirmation.
 pub(crate) struct Unconfirmed {
+    change: UnconfirmedChange,
     /// The generation that runs unconfirmed.
     generation: u64,
     /// The time of the rollback.
     deadline: Time,
-    /// The generation whose rules the rollback restores.
+    /// The generation whose rules and settings the rollback restores.
     before: Arc<Generation>,
 }
 
@@ -43,6 +52,7 @@ impl Unconfirmed {
     /// The state for operators.
     pub(crate) fn pending(&self, now: Time) -> PendingConfirmation {
         PendingConfirmation {
+            change: self.change,
             generation: self.generation,
             time_left: self.deadline.since(now),
             back_to: self.before.number,
@@ -53,11 +63,12 @@ impl Unconfirmed {
 }
 
 impl Administration {
-    /// Begins the time for the confirmation of the rules that replace this generation.
-    pub(super) fn await_confirmation(&self, time: Duration, before: &Arc<Generation>) {
+    /// Begins the time for the confirmation of the generation that replaces this one.
+    pub(super) fn await_confirmation(&self, change: UnconfirmedChange, time: Duration, before: &Arc<Generation>) {
         let generation = before.number + 1;
         tracing::info!(
             target: target!("operator"),
+            change = change.name(),
             generation,
             seconds = time.as_secs(),
             back_to = before.number,
@@ -65,73 +76,114 @@ impl Administration {
             "waits for a confirmation, or is rolled back"
         );
         let deadline = self.shared.clock.now() + time;
-        let unconfirmed = Unconfirmed { generation, deadline, before: Arc::clone(before) };
+        let unconfirmed = Unconfirmed { change, generation, deadline, before: Arc::clone(before) };
         self.published.unconfirmed.store(Some(Arc::new(unconfirmed)));
     }
 
-    /// Refuses a change of rules while an apply waits for its confirmation.
+    /// Refuses a change of rules or settings while an earlier one waits for its confirmation.
     pub(super) fn require_confirmed(&self, change: &str) -> Result<(), RequestError> {
         let unconfirmed = self.published.unconfirmed.load();
         let Some(unconfirmed) = unconfirmed.as_deref() else { return Ok(()) };
-        let PendingConfirmation { generation, time_left, back_to, .. } = unconfirmed.pending(self.shared.clock.now());
+        let pending = unconfirmed.pending(self.shared.clock.now());
+        let PendingConfirmation { generation, time_left, back_to, .. } = pending;
         Err(RequestError::Conflict(format!(
             "no {change} while generation {generation} waits for a confirmation; nothing changed: run `knockctl \
-             confirm`, or wait {} for the rollback to the rules of generation {back_to}",
-            format_duration(time_left)
+             confirm`, or wait {} for the rollback to the {} of generation {back_to}",
+            format_duration(time_left),
+            pending.change.replaces()
         )))
     }
 
-    /// Confirms the rules that wait for it. If they cannot be stored, they continue to wait.
+    /// Confirms the rules or the settings that wait for it. If that cannot be stored, they continue to wait.
     pub(super) fn confirm(&mut self) -> Result<u64, RequestError> {
         let running = self.shared.generation.load_full();
-        if self.published.unconfirmed.load().is_none() {
+        let Some(unconfirmed) = self.published.unconfirmed.load_full() else {
             let (number, rules) = (running.number, running.rules().rules.len());
             return Err(RequestError::Conflict(format!(
-                "no apply waits for a confirmation; nothing changed: generation {number} runs, {rules} rules from {}",
+                "no apply and no reload waits for a confirmation; nothing changed: generation {number} runs, {rules} rules \
+                 from {}",
                 running.source
             )));
-        }
-        self.rules.stored_rules.save(&SourcedRules::of(&running)).map_err(|error| {
-            let kept = self.rules.stored_rules.path();
+        };
+        let (stored, kept) = match unconfirmed.change {
+            UnconfirmedChange::Apply => {
+                let stored_rules = &self.rules.stored_rules;
+                (stored_rules.save(&SourcedRules::of(&running)), stored_rules.path())
+            }
+            UnconfirmedChange::Reload => (self.rules.stored_settings.remove(), self.rules.stored_settings.path()),
+        };
+        stored.map_err(|error| {
+            let what = unconfirmed.change.replaces();
             RequestError::Ours(format!(
-                "cannot keep the rules in {}: {error}; they still wait for a confirmation",
+                "cannot change {}: {error}; the {what} still wait for a confirmation",
                 kept.display()
             ))
         })?;
         self.published.unconfirmed.store(None);
         // The host names of the rules before are not needed any more.
         self.lists.names.run(running.rules(), None);
-        let (generation, source) = (running.number, &running.source);
-        tracing::info!(target: target!("operator"), generation, source, "confirmed");
+        self.forget_grants(&unconfirmed.before.table.settings().doors);
+        let (change, generation, source) = (unconfirmed.change.name(), running.number, &running.source);
+        tracing::info!(target: target!("operator"), change, generation, source, "confirmed");
         Ok(generation)
     }
 
-    /// Restores the rules before the apply that waits for a confirmation. The timeouts of their own entries have
-    /// continued, and removed entries are not added again.
+    /// Restores the rules and the settings before the change that waits for a confirmation. The timeouts of the rules' own
+    /// entries have continued, and removed entries are not added again.
     pub(super) fn roll_back(&mut self) -> Result<u64, RequestError> {
         let Some(unconfirmed) = self.published.unconfirmed.load_full() else {
-            return Err(RequestError::Conflict("no apply waits for a confirmation".to_owned()));
+            return Err(RequestError::Conflict("nothing waits for a confirmation".to_owned()));
         };
-        let Unconfirmed { generation, before, .. } = &*unconfirmed;
+        let Unconfirmed { change, generation, before, .. } = &*unconfirmed;
         tracing::warn!(
             target: target!("operator"),
+            change = change.name(),
             generation = generation + 1,
             unconfirmed = generation,
             back_to = before.number,
             source = before.source,
             "not confirmed in time: rolled back"
         );
-        let table = before.table.with_settings(&self.rules.config.settings, &self.shared.state);
+        // The steps of `knockctl undo` ignore reloads, and therefore their rollbacks.
+        let (origin, comment) = match change {
+            UnconfirmedChange::Apply => (RevisionOrigin::Unconfirmed, ""),
+            UnconfirmedChange::Reload => (RevisionOrigin::Reload, "not confirmed in time"),
+        };
+        let note = ApplyNote { comment: comment.to_owned(), ..ApplyNote::default() };
+        let settings = before.table.settings();
+        let table = before.table.with_settings(settings, &self.shared.state);
         let table = table.map_err(|error| RequestError::Ours(format!("the rules before cannot run: {error}")));
         let rolled_back = table.and_then(|table| self.swap_with_names(table, before.source.clone(), None));
         let is_swapped = self.shared.generation.load().number > *generation;
-        self.add_revision(RevisionCause::of(RevisionOrigin::Unconfirmed));
+        self.add_revision(RevisionCause { note, ..RevisionCause::of(origin) });
+        if is_swapped && *change == UnconfirmedChange::Reload {
+            self.take_back(settings);
+        }
         let again = Unconfirmed {
+            change: *change,
             generation: *generation,
             deadline: self.shared.clock.now() + RETRY,
             before: Arc::clone(before),
         };
         self.published.unconfirmed.store((!is_swapped).then(|| Arc::new(again)));
         rolled_back
+    }
+
+    /// Notes that these settings run again, and not those of the configuration file.
+    fn take_back(&mut self, settings: &Settings) {
+        let unconfirmed = mem::replace(&mut self.rules.config.settings, settings.clone());
+        self.forget_steps(&unconfirmed.doors);
+        self.forget_grants(&unconfirmed.doors);
+        if unconfirmed == *settings {
+            return;
+        }
+        self.published.differs_from_file.store(true, Relaxed);
+        let (file, kept) = (self.rules.config.file.display(), self.rules.stored_settings.path());
+        tracing::warn!(
+            target: target!("operator"),
+            "running the doors and [policy] from before the reload, kept in {}; {file} has others, which do not run: to run \
+             them, use `knockctl reload`",
+            kept.display()
+        );
     }
 }

@@ -7,12 +7,14 @@
 //! | file             | owns |
 //! |------------------|------|
 //! | this             | the thread, jobs and their answers |
-//! | `rules.rs`       | rule administration: apply, reload, the swap of generations |
-//! | `confirmation.rs` | applies that wait for a confirmation: confirm, rollback |
+//! | `rules.rs`       | rule administration: apply, the swap of generations |
+//! | `reload.rs`      | reloads of the configuration |
+//! | `confirmation.rs` | applies and reloads that wait for a confirmation: confirm, rollback |
 //! | `lists/`         | list administration: static entries, host names, comments; pages of lists |
 //! | `doors.rs`       | answers to control about doors |
 //! | `connections.rs` | answers to control about connections |
 //! | `source/`        | answers to control about one source |
+//! | `sample.rs`      | answers to control about samples of traffic |
 //! | `published.rs`   | the part that the manager reads while a job runs |
 //!
 //! A panic of this thread ends the process, like a panic of any other thread.
@@ -22,7 +24,9 @@ mod connections;
 mod doors;
 mod lists;
 mod published;
+mod reload;
 mod rules;
+mod sample;
 mod source;
 
 use std::sync::Arc;
@@ -63,7 +67,7 @@ pub(crate) enum JobTask {
     Request(Box<Request>),
     /// The line of a long request: parsing a million entries takes a second.
     Line(Vec<u8>),
-    /// Restores the rules before an apply that was not confirmed in time.
+    /// Restores the rules and settings before an apply or a reload that was not confirmed in time.
     RollBack,
 }
 
@@ -106,6 +110,8 @@ pub(crate) struct Administration {
     pub(crate) rules: RuleAdministration,
     pub(crate) lists: ListAdministration,
     watch: WatchedSource,
+    /// The number of samples of traffic since start.
+    samples: u64,
 }
 
 impl Administration {
@@ -117,8 +123,9 @@ impl Administration {
         rules: RuleAdministration,
         lists: ListAdministration,
     ) -> Self {
+        let watch = WatchedSource::default();
         let mut administration =
-            Administration { shared, journal, published, workers, rules, lists, watch: WatchedSource::default() };
+            Administration { shared, journal, published, workers, rules, lists, watch, samples: 0 };
         administration.publish();
         administration.add_revision(RevisionCause::of(RevisionOrigin::Start));
         administration
@@ -168,6 +175,10 @@ impl Administration {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_error(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::BeginSample(query) => {
+                or_error(self.begin_sample(query).map(|sample| Response::SampleBegun { sample }))
+            }
+            Request::EndSample(id) => or_error(self.end_sample(id).map(Response::Sample)),
             Request::Connections(query) => Response::Connections(self.connections(&query)),
             Request::Kernel(KernelQuery { side, frame }) => {
                 Response::Kernel(self.shared.fast_path.verdict(side, &frame, self.shared.clock.now()))
@@ -181,9 +192,12 @@ impl Administration {
                 self.settled(self.applied(applied))
             }
             Request::ResetCounters(rules) => or_error(self.reset_counters(&rules).map(|()| Response::Done)),
-            Request::Confirm => or_error(self.confirm().map(|generation| Response::Confirmed { generation })),
-            Request::Reload { uid } => {
-                let reloaded = self.reload(uid);
+            Request::Confirm => {
+                let confirmed = self.confirm();
+                self.settled(or_error(confirmed.map(|generation| Response::Confirmed { generation })))
+            }
+            Request::Reload { uid, confirm_within } => {
+                let reloaded = self.reload(uid, confirm_within);
                 self.settled(self.applied(reloaded.map(Response::Reloaded)))
             }
             Request::History => Response::History(self.rules.history.overview()),

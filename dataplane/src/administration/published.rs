@@ -1,7 +1,7 @@
 //! The part of the administration that the manager reads while a job runs, so that it never waits for a job.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,8 +17,10 @@ use crate::shared::Shared;
 pub(crate) struct Published {
     ledger: Mutex<Ledger>,
     pub(crate) lists: ArcSwap<PublishedLists>,
-    /// The apply that waits for a confirmation.
+    /// The apply or the reload that waits for a confirmation.
     pub(crate) unconfirmed: ArcSwapOption<Unconfirmed>,
+    /// Whether the doors and `[policy]` are those before a reload that was not confirmed.
+    pub(crate) differs_from_file: AtomicBool,
     /// The number of rule sets and configurations that were applied since start.
     pub(crate) applied: AtomicU64,
     /// The number of rule sets and configurations that were refused since start.
@@ -43,11 +45,17 @@ pub(crate) struct PublishedLists {
 }
 
 impl Published {
-    pub(crate) fn new(current: &Generation, metrics: &MetricsConfig, kept: KeptCounts) -> Self {
+    pub(crate) fn new(
+        current: &Generation,
+        metrics: &MetricsConfig,
+        kept: KeptCounts,
+        differs_from_file: bool,
+    ) -> Self {
         Published {
             ledger: Mutex::new(Ledger { book: Book::new(current, metrics, kept), metrics: metrics.clone() }),
             lists: ArcSwap::default(),
             unconfirmed: ArcSwapOption::empty(),
+            differs_from_file: AtomicBool::new(differs_from_file),
             applied: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }

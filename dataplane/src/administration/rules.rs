@@ -1,23 +1,19 @@
-//! Rule administration: applies of new rules, and reloads of the configuration.
+//! Rule administration: applies of new rules, and the swap of generations.
 //!
 //! An apply compiles while the workers run, stores the rules for the next start, and then swaps: a failure changes
-//! nothing. A reload applies the file's doors, its `[policy]` and its `[metrics]` to the rules that run, in the same
-//! way, but stores nothing.
+//! nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_engine::state::events::Cause;
 use knockplane_engine::table::RuleTable;
 use knockplane_log::target;
-use knockplane_policy::door::Door;
-use knockplane_policy::event::Origin;
 use knockplane_policy::rule::{RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::history::{ApplyNote, MAX_APPLY_COMMENT, RevisionOrigin};
-use knockplane_policy::wire::{ApplyRequest, Reloaded, Response, RunningRules, check_confirm_within};
+use knockplane_policy::wire::history::{MAX_APPLY_COMMENT, RevisionOrigin};
+use knockplane_policy::wire::{ApplyRequest, Response, RunningRules, UnconfirmedChange, check_confirm_within};
 use knockplane_policy::word::Word as _;
 
 use super::{Administration, RequestError, or_error};
@@ -27,6 +23,7 @@ use crate::history::{RevisionCause, RevisionHistory};
 use crate::huge_pages;
 use crate::memory::{self, ConnectionMemory};
 use crate::stored_rules::{self, SourcedRules, StoredRules};
+use crate::stored_settings::StoredSettings;
 
 /// The maximum time that an apply waits until every worker runs the new rules. A worker notices them within a turn
 /// after a wake.
@@ -36,6 +33,7 @@ const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct RuleAdministration {
     pub(crate) config: Config,
     pub(crate) stored_rules: StoredRules,
+    pub(crate) stored_settings: StoredSettings,
     pub(crate) history: RevisionHistory,
 }
 
@@ -86,9 +84,7 @@ impl Administration {
         // A start loads only rules that are confirmed. They may be those of the configured file, which can change.
         let stored = if confirm_within.is_some() { &SourcedRules::of(&running) } else { &new };
         if let Err(error) = self.rules.stored_rules.save(stored) {
-            // The compiler has set new levels of the lists: restores the levels of the rules that continue to run.
-            let again = running.table.with_settings(settings, &self.shared.state);
-            debug_assert!(again.is_ok(), "rules that run can be compiled");
+            self.restore_levels();
             let kept = self.rules.stored_rules.path();
             return Err(RequestError::Ours(format!(
                 "cannot keep the rules in {}: {error}; nothing changed",
@@ -105,7 +101,7 @@ impl Administration {
         self.lists.names.take_for(names, &new.rules, self.shared.clock.now());
         // Before the swap, so that rules that only some workers take are rolled back as well.
         if let Some(time) = confirm_within {
-            self.await_confirmation(time, &running);
+            self.await_confirmation(UnconfirmedChange::Apply, time, &running);
         }
         let applied = self.swap_with_names(table, new.source, confirm_within.and(Some(running.rules())));
         if self.shared.generation.load().number == running.number {
@@ -143,7 +139,7 @@ impl Administration {
     }
 
     /// Publishes this table to the workers, and waits until every worker runs it.
-    fn swap(&self, table: RuleTable, source: String) -> Result<u64, RequestError> {
+    pub(super) fn swap(&self, table: RuleTable, source: String) -> Result<u64, RequestError> {
         let shared = &self.shared;
         let running = shared.generation.load();
         // Its memory was written when it was allocated.
@@ -180,8 +176,15 @@ impl Administration {
         Ok(number)
     }
 
+    /// Sets the levels of the lists to those of the running rules, after a table was compiled that does not run.
+    pub(super) fn restore_levels(&self) {
+        let running = self.shared.generation.load();
+        let again = running.table.with_settings(running.table.settings(), &self.shared.state);
+        debug_assert!(again.is_ok(), "rules that run can be compiled");
+    }
+
     /// Checks the memory for the connections that these rules track.
-    fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), RequestError> {
+    pub(super) fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), RequestError> {
         let bytes = self.shared.state.connections_to_come(rules, settings);
         memory::check_connections(ConnectionMemory { capacity: self.rules.config.connection_capacity, bytes })
             .map_err(|error| RequestError::Theirs(format!("{error}; nothing changed")))
@@ -220,63 +223,4 @@ impl Administration {
         tracing::info!(target: target!("operator"), rules = ids.len(), "counters of rules reset");
         Ok(())
     }
-
-    /// Reads the file again. The answer and the log contain the keys that need a restart.
-    pub(super) fn reload(&mut self, uid: Option<u32>) -> Result<Reloaded, RequestError> {
-        self.require_confirmed("reload")?;
-        let file = self.rules.config.file.clone();
-        let config = Config::load(&file).map_err(|error| RequestError::Theirs(format!("{error}; nothing changed")))?;
-        let running = self.shared.generation.load_full();
-        self.check_memory(running.rules(), &config.settings)?;
-        let table = running.table.with_settings(&config.settings, &self.shared.state).map_err(|error| {
-            let (file, source) = (file.display(), &running.source);
-            RequestError::Theirs(format!(
-                "{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"
-            ))
-        })?;
-        let own = &mut self.rules.config;
-        let before = std::mem::take(&mut own.settings.doors);
-        let waiting: Vec<String> = own.waiting(&config).into_iter().map(str::to_owned).collect();
-        own.settings = config.settings;
-        own.metrics = config.metrics;
-        let generation = self.swap(table, running.source.clone());
-        let note = ApplyNote { uid, ..ApplyNote::default() };
-        self.add_revision(RevisionCause { note, ..RevisionCause::of(RevisionOrigin::Reload) });
-        let doors = &self.rules.config.settings.doors;
-        for door in before.iter().filter(|door| !doors.iter().any(|new| is_same_knock(door, new))) {
-            self.forget(&door.knocking_list());
-            self.forget(&door.closing_list());
-        }
-        // A later door may have the same name. Sources with a grant of this door must have none there.
-        for door in before.iter().filter(|door| !doors.iter().any(|new| new.name == door.name)) {
-            self.forget(&door.open_list());
-        }
-        let generation = generation?;
-        let doors = doors.len();
-        tracing::info!(target: target!("operator"), generation, doors, file = %file.display(), "reload");
-        if !waiting.is_empty() {
-            tracing::warn!(target: target!("operator"), keys = waiting.join(", "), "changes of these keys take effect at a restart");
-        }
-        Ok(Reloaded { generation, doors, waiting })
-    }
-
-    /// Removes from a list of a door the sources that knocked: the steps of a knock do not count for another knock. A
-    /// source that has begun the new knock meanwhile may have to begin again.
-    fn forget(&self, list: &str) {
-        let (lists, now) = (&self.shared.state.lists, self.shared.clock.now());
-        let Some(id) = lists.id(list) else { return };
-        let mut sources = Vec::new();
-        lists.visit(now, |seen| {
-            if seen.list == id && seen.peer_tag != 0 {
-                sources.push((seen.vlan, seen.address, seen.peer_tag));
-            }
-        });
-        for (vlan, source, to) in sources {
-            lists.in_vlan(vlan).by(&Cause::of(Origin::Rules)).remove_for(id, source, to, now);
-        }
-    }
-}
-
-fn is_same_knock(one: &Door, other: &Door) -> bool {
-    (&one.name, &one.knock, &one.close) == (&other.name, &other.knock, &other.close)
 }

@@ -8,6 +8,7 @@ use knockplane_engine::state::{self, State};
 use knockplane_engine::table::RuleTable;
 use knockplane_limits::predecessor;
 use knockplane_policy::doctor::{HostFinding, Level, Scope};
+use knockplane_policy::settings::Settings;
 
 use super::Observed;
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::state_dir::{Examined, StateDir};
 use crate::static_entries::StoredEntries;
 use crate::stored_counters::StoredCounters;
 use crate::stored_rules::{self, SourcedRules, StoredRules};
+use crate::stored_settings::StoredSettings;
 
 /// The results of the checks before interfaces and rules are read.
 pub(crate) struct Early {
@@ -120,7 +122,7 @@ fn state_dir(config: &Config) -> (HostFinding, Option<Arc<StateDir>>, Option<i32
 
 /// Checks the configured rules, the last applied rules, and the memory for them. This may take seconds.
 pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
-    let configured = stored_rules::read_rules(&config.rules).and_then(|stored| compile(config, stored));
+    let configured = stored_rules::read_rules(&config.rules).and_then(|stored| compile(&config.settings, stored));
     let mut findings = vec![match &configured {
         Ok(stored) => {
             let number = stored.rules.rules.len();
@@ -129,10 +131,20 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
         Err(error) => invalid("rules", error),
     }];
     let mut runs = configured.ok();
+    let mut settings = config.settings.clone();
     if let Some(state) = &early.state {
+        match StoredSettings::new(Arc::clone(state)).peek() {
+            Ok(Some(stored)) if stored != settings => {
+                let found = "a start runs the doors and [policy] from before a reload that was not confirmed";
+                findings.push(ok("stored-settings", found));
+                settings = stored;
+            }
+            Ok(_) => {}
+            Err(error) => findings.push(invalid("stored-settings", &error)),
+        }
         match StoredRules::new(Arc::clone(state))
             .peek()
-            .and_then(|stored| stored.map(|s| compile(config, s)).transpose())
+            .and_then(|stored| stored.map(|s| compile(&settings, s)).transpose())
         {
             Ok(None) => {}
             Ok(Some(stored)) => {
@@ -149,20 +161,19 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<HostFinding> {
         findings.extend(StoredGrants::peek(state).err().map(|error| invalid("stored-grants", &error)));
         findings.extend(StoredCounters::peek(state).err().map(|error| invalid("stored-counters", &error)));
     }
-    findings.extend(runs.map(|stored| memory(config, &stored, early.running)));
+    findings.extend(runs.map(|stored| memory(config, &settings, &stored, early.running)));
     findings
 }
 
-fn compile(config: &Config, stored: SourcedRules) -> anyhow::Result<SourcedRules> {
-    let table =
-        RuleTable::compile(Arc::clone(&stored.rules), &config.settings, &State::new(1, 1)?, Clock::start().now());
+fn compile(settings: &Settings, stored: SourcedRules) -> anyhow::Result<SourcedRules> {
+    let table = RuleTable::compile(Arc::clone(&stored.rules), settings, &State::new(1, 1)?, Clock::start().now());
     table.map_err(|error| anyhow::Error::new(error).context(format!("rules of {}", stored.source)))?;
     Ok(stored)
 }
 
-fn memory(config: &Config, stored: &SourcedRules, running: Option<i32>) -> HostFinding {
+fn memory(config: &Config, settings: &Settings, stored: &SourcedRules, running: Option<i32>) -> HostFinding {
     let capacity = config.connection_capacity;
-    let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
+    let bytes = state::connection_bytes(capacity, &stored.rules, settings);
     let lists = config.list_capacity as u64 * config.first_steps.entry_bytes() as u64;
     let found = format!("{} MB for lists and connections", (lists + bytes).div_ceil(1_000_000));
     if running.is_some() {

@@ -4,6 +4,7 @@
 //! |---------------|---------------|
 //! | `lock`        | nothing; one dataplane at a time locks the file |
 //! | `rules.state` | the last applied rules |
+//! | `settings.state` | the doors and `[policy]` before a reload that was not confirmed |
 //! | `lists.state` | the static entries of operators |
 //! | `names.state` | the addresses of host names |
 //! | `history.state` | the rule sets that have run |
@@ -52,6 +53,8 @@ pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER,
 pub(crate) const RULES: &str = "rules.state";
 /// The last applied rules in the format of earlier versions, without checksums.
 pub(crate) const OLD_RULES: &str = "applied.json";
+/// The doors and `[policy]` before a reload that was not confirmed.
+pub(crate) const SETTINGS: &str = "settings.state";
 /// The static entries of operators.
 pub(crate) const LISTS: &str = "lists.state";
 /// The static entries of operators in the format of earlier versions, without checksums.
@@ -70,7 +73,7 @@ pub(crate) const GRANTS: &str = "grants.state";
 pub(crate) const COUNTERS: &str = "counters.state";
 
 /// All files with state.
-const FILES: [&str; 8] = [RULES, LISTS, NAMES, HISTORY, GRANTS, COUNTERS, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 9] = [RULES, SETTINGS, LISTS, NAMES, HISTORY, GRANTS, COUNTERS, OLD_RULES, OLD_LISTS];
 
 /// The suffix of a file that is not complete.
 const NEW: &str = ".new";
@@ -289,6 +292,19 @@ impl StateDir {
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes a file, also from the disk, if it exists.
+    ///
+    /// # Errors
+    /// If the file system refuses; the file may exist after a power failure.
+    pub(crate) fn remove_for_good(&self, name: &str) -> io::Result<()> {
+        // A read-only file system refuses the removal of a file that does not exist.
+        if matches!(statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
+            return Ok(());
+        }
+        self.remove(name)?;
+        self.disk.sync_directory(&self.directory)
     }
 
     /// Replaces a file of an earlier version by one with checksums. A failure is logged, and the old file remains.

@@ -25,10 +25,10 @@ fn after() -> String {
 }
 
 /// The shortest time for a confirmation.
-const TIME: &str = "5s";
+pub(crate) const TIME: &str = "5s";
 
 /// A time in which a loaded machine carries out the commands of a test.
-const LONG_TIME: &str = "20s";
+pub(crate) const LONG_TIME: &str = "20s";
 
 /// Runs a test with [`BEFORE`], a source with a grant, and a file with the other rules. It is the configured file, so that
 /// a restart would read the unconfirmed rules if it read that file.
@@ -47,11 +47,11 @@ fn rules(filter: &Filter<'_>) -> Value {
     filter.ask(&["show", "rules"]).expect("rules")
 }
 
-fn generation(filter: &Filter<'_>) -> u64 {
+pub(crate) fn generation(filter: &Filter<'_>) -> u64 {
     rules(filter)["generation"].as_u64().expect("a generation")
 }
 
-fn confirmation(filter: &Filter<'_>) -> Value {
+pub(crate) fn confirmation(filter: &Filter<'_>) -> Value {
     filter.ask(&["show", "status"]).expect("the status")["confirmation"].clone()
 }
 
@@ -66,7 +66,7 @@ fn apply(filter: &Filter<'_>, file: &str, time: &str) -> Instant {
     began
 }
 
-fn kill(id: u32) {
+pub(crate) fn kill(id: u32) {
     kill_process(Pid::from_raw(id as i32).expect("a process has an id"), Signal::KILL).expect("killed");
 }
 
@@ -90,7 +90,9 @@ fn confirmed_rules_remain() {
         assert!(left <= 20.0, "{left}");
         assert!(filter.knockctl(&["show", "status"]).expect("knockctl").stdout.contains("is rolled back in"));
 
-        for change in [&["apply", file][..], &["apply", "--confirm", "1m", file], &["reload"]] {
+        for change in
+            [&["apply", file][..], &["apply", "--confirm", "1m", file], &["reload"], &["reload", "--confirm", "1m"]]
+        {
             let refused = filter.knockctl(change).expect("knockctl");
             assert_eq!(refused.code, Some(6), "{change:?}: {refused:?}");
             for part in ["while generation 2 waits for a confirmation", "nothing changed", "`knockctl confirm`"] {
@@ -106,7 +108,10 @@ fn confirmed_rules_remain() {
         assert!(filter.metric("knockplane_config_confirmation_left_seconds", &[]).is_err());
         let again = filter.knockctl(&["confirm"]).expect("knockctl");
         assert_eq!(again.code, Some(6), "{again:?}");
-        assert!(again.stderr.contains("no apply waits for a confirmation; nothing changed: generation 2"), "{again:?}");
+        assert!(
+            again.stderr.contains("no apply and no reload waits for a confirmation; nothing changed: generation 2"),
+            "{again:?}"
+        );
 
         thread::sleep(Duration::from_secs(21).saturating_sub(began.elapsed()));
         assert_eq!(generation(filter), 2);

@@ -3,9 +3,11 @@
 use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::net::UdpSocket;
+use std::thread;
 
 use anyhow::{Context as _, ensure};
 use knockplane_tests::Namespace;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use crate::scenario::PATIENCE;
@@ -40,9 +42,14 @@ impl End {
         })
     }
 
-    /// Sends a frame.
+    /// Sends a frame, as soon as the interface has room for it.
     pub(crate) fn send(&self, frame: &[u8]) -> anyhow::Result<()> {
-        let sent = self.socket.send_to(frame, &self.interface).context("cannot send a frame")?;
+        let sent = loop {
+            match self.socket.send_to(frame, &self.interface) {
+                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => thread::yield_now(),
+                sent => break sent.context("cannot send a frame")?,
+            }
+        };
         ensure!(sent == frame.len(), "half a frame was sent");
         Ok(())
     }

@@ -25,6 +25,7 @@
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
 //! | `durable.rs`   | grants outlive kills, full disks and the sessions with them |
 //! | `confirm.rs`   | applies that an operator must confirm, and their rollback |
+//! | `reload.rs`    | reloads that an operator must confirm, and their rollback |
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
@@ -68,6 +69,7 @@ mod one_nic;
 mod operator;
 mod processes;
 mod random;
+mod reload;
 mod restart;
 mod revocations;
 mod scenario;

@@ -121,3 +121,48 @@ add action=drop chain=input src-address-list=blocked\nadd action=accept chain=in
         assert!(!from(topology, CLIENT) && !from(topology, VISITOR), "no address of an earlier name is left");
     });
 }
+
+/// The addresses of a name change without a revision, and a plan does not list them.
+#[test]
+fn history_and_plan_have_names_and_not_their_addresses() {
+    with(&options(RULES), |topology, filter| {
+        let server = NameServer::start(topology, filter, VISITOR);
+        eventually("the name is resolved", || listed(filter, "friends", VISITOR));
+        server.answer(CLIENT);
+        eventually("the new address is in", || listed(filter, "friends", CLIENT));
+        let revisions = || filter.ask(&["history"]).expect("the history")["revisions"].as_array().map(Vec::len);
+        assert_eq!(revisions(), Some(1), "another address of a name is no other rule set");
+
+        let plan = |rules: &str| {
+            let file = filter.path("new.rsc");
+            fs::write(&file, rules).expect("written");
+            let file = file.display().to_string();
+            (filter.knockctl(&["plan", &file]).expect("knockctl"), file)
+        };
+        let (same, _) = plan(RULES);
+        assert!(same.ok() && same.stdout.contains("nothing would change"), "{same:?}");
+        let without = RULES.replace("add address=dyn.example.test list=friends comment=\"a friend's router\"\n", "");
+        let (other, file) = plan(&without);
+        assert_eq!(other.code, Some(5), "{other:?}");
+        for part in
+            ["other menus: 0 added, 1 removed\n", "address=dyn.example.test", "source in friends, by dyn.example.test"]
+        {
+            assert!(other.stdout.contains(part), "{part}: {other:?}");
+        }
+
+        assert!(filter.knockctl(&["apply", "--force", &file]).expect("knockctl").ok());
+        assert!(!from(topology, CLIENT));
+        let diff = filter.knockctl(&["diff", "1", "2"]).expect("knockctl").stdout;
+        assert!(diff.contains("\n-add address=dyn.example.test"), "{diff}");
+        let stored = fs::read(filter.path("state").join("history.state")).expect("a file");
+        let stored = String::from_utf8_lossy(&stored);
+        assert!(stored.contains("dyn.example.test"), "{stored}");
+        for address in [CLIENT, VISITOR] {
+            assert!(!diff.contains(address) && !stored.contains(address), "{address}: {diff}{stored}");
+        }
+        assert!(filter.knockctl(&["rollback"]).expect("knockctl").ok());
+        assert!(listed(filter, "friends", CLIENT) && from(topology, CLIENT), "the name is resolved again");
+        let exported = filter.knockctl(&["export"]).expect("knockctl").stdout;
+        assert!(exported.contains("dyn.example.test") && !exported.contains(CLIENT), "{exported}");
+    });
+}

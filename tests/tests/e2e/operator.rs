@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use knockplane_tests::{CLIENT, FilterOptions, SERVER, binary, run};
 
-use crate::doors::session;
-use crate::scenario::{QUICK, eventually, knock, listed, ping, rule_ids, serve_tcp, with};
+use crate::doors::{goes_on, session};
+use crate::scenario::{QUICK, eventually, knock, listed, ping, rule_ids, serve_tcp, tcp_echo, udp_to, with};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -77,6 +79,60 @@ fn a_plan_names_changes_and_makes_none() {
         }
         assert_eq!(generation(), before);
         assert!(ping(topology, ""));
+    });
+}
+
+/// Real packets, each for one rule: an accepted port that would be closed, a closed one that would be opened, a port whose
+/// rule reads the payload, and a session that is open already.
+#[test]
+fn a_plan_on_live_traffic_names_the_packets_whose_verdict_would_change() {
+    let rules = "/ip firewall filter
+add action=accept chain=input connection-state=established
+add action=accept chain=input dst-port=8080 protocol=tcp
+add action=accept chain=input content=open dst-port=53 protocol=udp
+add action=drop chain=input
+";
+    with(&FilterOptions::from_rules(rules), |topology, filter| {
+        serve_tcp(topology, 8080);
+        let mut open = session(topology, 8080);
+        let file = filter.path("new.rsc");
+        let new = rules.replace("dst-port=8080", "dst-port=8081");
+        fs::write(&file, new).expect("written");
+        let mut plan = Command::new(binary("knockctl").expect("built"));
+        plan.arg("--socket").arg(filter.path("control.sock")).args(["plan", "--live", "3s", "--json"]).arg(&file);
+        plan.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let begin = || filter.log().matches("traffic sampled by request").count();
+        let samples = begin();
+        let child = plan.spawn().expect("started");
+        eventually("the sample begins", || begin() > samples);
+        let refused = filter.knockctl(&["plan", &file.display().to_string(), "--live", "1s"]).expect("knockctl");
+        assert_eq!(refused.code, Some(6), "{refused:?}");
+        // A worker notices the sample within a tenth of a second.
+        thread::sleep(Duration::from_millis(300));
+        goes_on(&mut open);
+        drop(session(topology, 8080));
+        assert!(!tcp_echo(topology, 8081), "it is closed");
+        for payload in [&b"open"[..], b"shut"] {
+            udp_to(topology, 53).send(payload).expect("sent");
+        }
+        let output = child.wait_with_output().expect("ended");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+        let live = &told["live"];
+        let packets = |of: &str| -> Vec<String> {
+            let packets = live[of].as_array().expect("packets").iter();
+            packets.map(|packet| packet["packet"].as_str().expect("a packet").to_owned()).collect()
+        };
+        let changed = packets("changed");
+        assert!(changed.iter().any(|packet| packet.contains(&format!("> {SERVER}:8080 syn"))), "{live}");
+        assert!(changed.iter().any(|packet| packet.contains(&format!("> {SERVER}:8081 syn"))), "{live}");
+        assert!(changed.iter().all(|packet| packet.contains(":808") && packet.contains(" syn,")), "{live}");
+        let undecided = packets("undecided");
+        assert_eq!(undecided.len(), 2, "{live}");
+        assert!(undecided.iter().all(|packet| packet.contains(&format!("> {SERVER}:53"))), "{live}");
+        assert!(live["later"].as_u64().is_some_and(|later| later > 0), "the sessions have later packets: {live}");
+        assert!(!live.to_string().contains("still here"), "{live}");
     });
 }
 

@@ -1,13 +1,12 @@
 //! The changes from one rule set to another: rules, the commands of the other menus, and lints.
 //!
-//! A rule is the same in both sets if its id and its content are the same: menu, chain, matchers, action and log. A rule with
-//! another matcher is another rule. Rules of different chains have no order, so a rule has moved only if it changed its place
-//! among the rules of its chain that both sets have. Of these the fewest possible count as moved.
+//! [`RuleSetChanges`] defines which rules are the same in both sets. Rules of different chains have no order, so a rule has moved
+//! only if it changed its place among the rules of its chain that both sets have. Of these the fewest possible count as moved.
 
 use std::collections::{BTreeMap, HashMap};
 
 use knockplane_policy::lint::{self, Lint, Subject};
-use knockplane_policy::rsc::{self, Finding, wording};
+use knockplane_policy::rsc::{Finding, RuleSetChanges, beyond, wording};
 use knockplane_policy::rule::{Rule, RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
@@ -139,17 +138,14 @@ impl<'r> Linted<'r> {
 
 impl Changes {
     pub(in crate::cli) fn of(old: &Linted<'_>, new: &Linted<'_>) -> Changes {
-        let commands = |rules: &RuleSet| -> Vec<MenuCommand> {
-            let commands = rsc::other_commands(rules).into_iter();
-            commands.map(|(menu, command)| MenuCommand { menu, command }).collect()
+        let mut changes = RuleSetChanges::of(old.rules, new.rules);
+        let commands = |commands: Vec<(&'static str, String)>| {
+            commands.into_iter().map(|(menu, command)| MenuCommand { menu, command }).collect()
         };
-        let [before, after] = [old, new].map(|set| commands(set.rules));
-        let only = |one: &[MenuCommand], other: &[MenuCommand]| {
-            beyond(one, other, |command| command).into_iter().cloned().collect::<Vec<_>>()
-        };
+        let [added, removed] = [&mut changes.other_added, &mut changes.other_removed].map(std::mem::take);
         Changes {
-            rules: RuleChanges::of(&old.rules.rules, &new.rules.rules),
-            other_menus: MenuChanges { added: only(&after, &before), removed: only(&before, &after) },
+            rules: RuleChanges::new(&changes, &old.rules.rules, &new.rules.rules),
+            other_menus: MenuChanges { added: commands(added), removed: commands(removed) },
             lints: LintChanges { added: new.beyond(old), gone: old.beyond(new) },
         }
     }
@@ -181,36 +177,31 @@ impl Changes {
 }
 
 impl RuleChanges {
-    fn of(old: &[Rule], new: &[Rule]) -> RuleChanges {
+    /// These changes of rules, for output.
+    fn new(changes: &RuleSetChanges, old: &[Rule], new: &[Rule]) -> RuleChanges {
         let (old_numbers, new_numbers) = (numbers(old), numbers(new));
-        let places: HashMap<&RuleId, usize> = old.iter().enumerate().map(|(place, rule)| (&rule.id, place)).collect();
-        let mut is_kept = vec![false; old.len()];
-        // The places in both sets of the rules that both have, by chain and in the order of the new set.
-        let mut chains = BTreeMap::<_, Vec<(usize, usize)>>::new();
-        let mut changes = RuleChanges::default();
-        for (place, rule) in new.iter().enumerate() {
-            match places.get(&rule.id).copied().filter(|before| is_same(&old[*before], rule)) {
-                Some(before) => {
-                    is_kept[before] = true;
-                    chains.entry((rule.family, rule.table, &rule.chain)).or_default().push((before, place));
-                }
-                None => changes.added.push(PlannedRule::new(rule, new_numbers[place], None)),
-            }
-        }
-        for (place, rule) in old.iter().enumerate().filter(|(place, _)| !is_kept[*place]) {
-            let number = old_numbers[place];
-            changes.removed.push(PlannedRule::new(rule, number, Some((rule, number))));
-        }
         let planned = |(before, place): (usize, usize)| {
             PlannedRule::new(&new[place], new_numbers[place], Some((&old[before], old_numbers[before])))
         };
+        let added = changes.added.iter().map(|place| PlannedRule::new(&new[*place], new_numbers[*place], None));
+        let removed = changes.removed.iter().map(|place| {
+            let (rule, number) = (&old[*place], old_numbers[*place]);
+            PlannedRule::new(rule, number, Some((rule, number)))
+        });
+        // The places of the rules that both have, by chain.
+        let mut chains = BTreeMap::<_, Vec<(usize, usize)>>::new();
+        for pair in &changes.kept {
+            let rule = &new[pair.1];
+            chains.entry((rule.family, rule.table, &rule.chain)).or_default().push(*pair);
+        }
         let mut moved: Vec<_> = chains.values().flat_map(|both| out_of_order(both)).collect();
         moved.sort_by_key(|(_, place)| *place);
-        changes.moved = moved.into_iter().map(planned).collect();
-        let mut kept: Vec<_> = chains.into_values().flatten().collect();
-        kept.sort_by_key(|(_, place)| *place);
-        changes.changed = kept.into_iter().map(planned).filter(|rule| !rule.differences.is_empty()).collect();
-        changes
+        RuleChanges {
+            added: added.collect(),
+            removed: removed.collect(),
+            moved: moved.into_iter().map(planned).collect(),
+            changed: changes.changed.iter().copied().map(planned).collect(),
+        }
     }
 }
 
@@ -226,14 +217,6 @@ impl PlannedRule {
             rule: rule.into(),
         }
     }
-}
-
-/// Whether the contents that determine an id are the same. Ids are short hashes, so that different rules can have the same id.
-fn is_same(one: &Rule, other: &Rule) -> bool {
-    fn content(rule: &Rule) -> impl PartialEq {
-        (rule.table, rule.family, &rule.chain, &rule.matchers, &rule.action, &rule.log)
-    }
-    content(one) == content(other)
 }
 
 /// The properties that differ although the rules are the same.
@@ -275,21 +258,4 @@ fn out_of_order(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
         next = before[index];
     }
     pairs.iter().zip(is_in_order).filter(|(_, is_in_order)| !is_in_order).map(|(pair, _)| *pair).collect()
-}
-
-/// The items that the other slice does not have, compared by a key. An item that one has twice and the other once is one item
-/// beyond.
-fn beyond<'i, T, K: Eq + std::hash::Hash>(items: &'i [T], other: &'i [T], key: impl Fn(&'i T) -> K) -> Vec<&'i T> {
-    let mut known: HashMap<K, usize> = HashMap::new();
-    for item in other {
-        *known.entry(key(item)).or_default() += 1;
-    }
-    let is_beyond = |item: &&'i T| match known.get_mut(&key(*item)) {
-        Some(left) if *left > 0 => {
-            *left -= 1;
-            false
-        }
-        _ => true,
-    };
-    items.iter().filter(is_beyond).collect()
 }

@@ -59,6 +59,8 @@ pub(super) struct KnownVerdicts {
 pub(super) struct ChangedKnown {
     /// The lists that contain the source; `null` for the packet of a connection.
     pub(super) lists: Option<BTreeSet<String>>,
+    /// The host names in these lists by which they contain the source.
+    pub(super) names: BTreeSet<String>,
     pub(super) from: Side,
     /// The packet in one line.
     pub(super) packet: Option<String>,
@@ -104,9 +106,9 @@ impl RulesWithEntries {
         RulesWithEntries { rules, entries }
     }
 
-    /// A bench with the entries for these addresses.
-    fn bench<'r>(&'r self, settings: &'r Settings, now: Time, addresses: [IpAddr; 2]) -> Bench<'r> {
-        let mut bench = Bench::new(&self.rules, settings, now);
+    /// A bench as this one of the rules, with the entries for these addresses.
+    fn bench<'r>(&self, empty: &Bench<'r>, addresses: [IpAddr; 2]) -> Bench<'r> {
+        let mut bench = empty.anew();
         for entry in self.entries.of(addresses) {
             match entry {
                 Entry::OfRules(list, set, timeout) => bench.put(list, set, *timeout),
@@ -190,7 +192,8 @@ pub(super) fn compare(
     limit: usize,
 ) -> KnownVerdicts {
     let mut verdicts = KnownVerdicts { truncated: tracked.truncated, ..KnownVerdicts::default() };
-    let comparison = Comparison { sets, settings, now };
+    let empty = sets.each_ref().map(|set| Bench::new(&set.rules, settings, now));
+    let comparison = Comparison { sets, empty };
     for connection in &tracked.connections {
         verdicts.connections += 1;
         verdicts.note(&comparison, &FirstPacket::of(connection), None);
@@ -199,7 +202,7 @@ pub(super) fn compare(
     verdicts.truncated |= targets.len() > MOST_TARGETS;
     let targets: Vec<_> = targets.into_iter().take(MOST_TARGETS).collect();
     let sources = listed(entries);
-    for (place, ((source, vlan), lists)) in sources.into_iter().enumerate() {
+    for (place, ((source, vlan), listed)) in sources.into_iter().enumerate() {
         if place >= limit || verdicts.packets + targets.len() > tracked.connections.len() + MOST_PACKETS {
             verdicts.truncated = true;
             break;
@@ -212,7 +215,7 @@ pub(super) fn compare(
             let Target { destination, protocol, port } = *target;
             let (source, destination) = ((source, None), (destination, port));
             let packet = FirstPacket { protocol, source, destination, vlan: Vlan::from_bits(vlan), side };
-            verdicts.note(&comparison, &packet, Some(&lists));
+            verdicts.note(&comparison, &packet, Some(&listed));
         }
     }
     verdicts
@@ -221,39 +224,50 @@ pub(super) fn compare(
 /// Both rule sets with their state.
 struct Comparison<'r> {
     sets: &'r [RulesWithEntries; 2],
-    settings: &'r Settings,
-    now: Time,
+    /// A bench of each set without entries.
+    empty: [Bench<'r>; 2],
 }
 
 impl KnownVerdicts {
     /// Compares the verdicts on a packet. A packet that cannot be built, of a protocol whose headers are unknown, is not counted.
-    fn note(&mut self, comparison: &Comparison<'_>, packet: &FirstPacket, lists: Option<&BTreeSet<String>>) {
-        let Comparison { sets: [old, new], settings, now } = comparison;
+    fn note(&mut self, comparison: &Comparison<'_>, packet: &FirstPacket, source: Option<&Listed>) {
+        let Comparison { sets: [old, new], empty: [old_bench, new_bench] } = comparison;
         let Ok(described) = packet::describe(&packet.line()) else {
             self.truncated = true;
             return;
         };
         self.packets += 1;
         let addresses = [packet.source.0, packet.destination.0];
-        let judge = |set| {
-            let mut bench = RulesWithEntries::bench(set, settings, *now, addresses);
+        let judge = |set: &RulesWithEntries, empty| {
+            let mut bench = set.bench(empty, addresses);
             let judged = bench.judge(&described.frame, |_| packet.side);
             (Outcome::new(&bench, &judged), judged)
         };
-        let ((old, before), (new, after)) = (judge(old), judge(new));
+        let ((old, before), (new, after)) = (judge(old, old_bench), judge(new, new_bench));
         if before.verdict != after.verdict {
             let Judged { from, packet, .. } = after;
-            self.changed.push(ChangedKnown { lists: lists.cloned(), from, packet, old, new });
+            let names = source.map(|source| source.names.clone()).unwrap_or_default();
+            let lists = source.map(|source| source.lists.clone());
+            self.changed.push(ChangedKnown { lists, names, from, packet, old, new });
         }
     }
 }
 
-/// The addresses in lists, each in the network in which its entry counts, with the names of the lists.
-fn listed(entries: &[ListEntry]) -> BTreeMap<(IpAddr, u64), BTreeSet<String>> {
-    let mut sources: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+/// The lists that contain an address, and the host names by which they contain it.
+#[derive(Default)]
+struct Listed {
+    lists: BTreeSet<String>,
+    names: BTreeSet<String>,
+}
+
+/// The addresses in lists, each in the network in which its entry counts.
+fn listed(entries: &[ListEntry]) -> BTreeMap<(IpAddr, u64), Listed> {
+    let mut sources: BTreeMap<_, Listed> = BTreeMap::new();
     for entry in entries {
         if let Some(address) = entry.address.single() {
-            sources.entry((address, entry.vlan.bits())).or_default().insert(entry.list.clone());
+            let source = sources.entry((address, entry.vlan.bits())).or_default();
+            source.lists.insert(entry.list.clone());
+            source.names.extend(entry.name.clone());
         }
     }
     sources

@@ -5,26 +5,30 @@
 //! | `mod.rs`      | the command: both rule sets, and the exit code |
 //! | `changes.rs`  | changes of rules, other menus and lints |
 //! | `verdicts.rs` | packets of a capture whose verdict would change |
+//! | `live.rs`     | packets of a sample of live traffic whose verdict would change |
 //! | `known.rs`    | connections and sources of the dataplane whose verdict would change |
 //! | `text.rs`     | the plan as text |
 
 mod changes;
 mod known;
+mod live;
 mod text;
 mod verdicts;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListEntry, ListPage};
+use knockplane_policy::wire::{ListEntry, ListPage, MAX_ANSWER_ENTRIES};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(super) use self::changes::{Changes, Linted};
 use self::known::{KnownVerdicts, RulesWithEntries};
+use self::live::LiveVerdicts;
 pub(super) use self::text::{counts, new_lints};
 use self::verdicts::CaptureVerdicts;
 use super::bench::Bench;
@@ -63,8 +67,18 @@ pub(super) struct Command {
     inside: Inside,
     #[command(flatten)]
     given: Given,
-    /// Without --rules and --pcap: the maximum number of connections, and of addresses in lists, whose first packets are compared
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, conflicts_with_all = ["rules", "pcap"])]
+    /// Sample the headers of live traffic for this time, 1s to 1m: the packets whose verdict would change are named
+    ///
+    /// Packets that begin a connection or a flow are compared. Those about which rules decide by their payload are named, and
+    /// not decided.
+    #[arg(long, value_name = "TIME", value_parser = live::time, conflicts_with_all = ["rules", "pcap"])]
+    live: Option<Duration>,
+    /// Maximum number of packets in the sample, at most 10000
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = live::packets, requires = "live")]
+    live_packets: usize,
+    /// Without --rules, --pcap and --live: the maximum number of connections, and of addresses in lists, whose first packets are
+    /// compared
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT, conflicts_with_all = ["rules", "pcap", "live"])]
     known: usize,
     /// Maximum number of rows in each part of the text; JSON has all
     #[arg(long, value_name = "N", default_value_t = DEFAULT_ROWS)]
@@ -84,8 +98,10 @@ pub(crate) struct Plan {
     changes: Changes,
     /// The packets of the capture whose verdict would change; `null` without a capture.
     verdicts: Option<CaptureVerdicts>,
-    /// The first packets of connections and sources of the dataplane whose verdict would change; `null` with a capture, or if
-    /// the old rules come from a file.
+    /// The packets of a sample of live traffic whose verdict would change; `null` without a sample.
+    live: Option<LiveVerdicts>,
+    /// The first packets of connections and sources of the dataplane whose verdict would change; `null` with a capture or a
+    /// sample, or if the old rules come from a file.
     known: Option<KnownVerdicts>,
 }
 
@@ -121,6 +137,10 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
             .err()
             .map(|failed| Failed { message: format!("{}: {}", file.display(), failed.message), ..failed });
         plan.verdicts = Some(verdicts);
+    } else if let Some(time) = command.live {
+        let verdicts = compared.on_live(client, time, command).await?;
+        broken = (verdicts.packets == 0).then(no_traffic);
+        plan.live = Some(verdicts);
     } else if let Some(lists) = &compared.lists {
         let tracked = connections::tracked(client, None, command.known).await?;
         plan.known = Some(compared.on_known(lists, &tracked, command.known));
@@ -159,6 +179,13 @@ fn has_packets(verdicts: &CaptureVerdicts) -> Result<(), Failed> {
     Err(Failed { remedy: Some(remedy.to_owned()), ..Failed::new(Exit::Runtime, message) })
 }
 
+/// The error if no packet arrived during a sample.
+fn no_traffic() -> Failed {
+    let remedy = "sample for a longer time";
+    let message = format!("no packet arrived that rules evaluate, so no verdict can be compared: {remedy}");
+    Failed { remedy: Some(remedy.to_owned()), ..Failed::new(Exit::Runtime, message) }
+}
+
 impl Plan {
     /// The plan without verdicts.
     fn new(compared: &Compared) -> Plan {
@@ -167,12 +194,13 @@ impl Plan {
             [(old_name, old), (new_name, new)].map(|(name, rules)| Linted::new(name, rules, settings));
         let changes = Changes::of(&before, &after);
         let (old, new) = (old_name.clone(), new_name.clone());
-        Plan { would_change: false, old, new, changes, verdicts: None, known: None }
+        Plan { would_change: false, old, new, changes, verdicts: None, live: None, known: None }
     }
 
     fn changes_something(&self) -> bool {
         !self.changes.is_empty()
             || self.verdicts.as_ref().is_some_and(|verdicts| !verdicts.changed.is_empty())
+            || self.live.as_ref().is_some_and(|live| !live.changed.is_empty())
             || self.known.as_ref().is_some_and(|known| !known.changed.is_empty())
     }
 }
@@ -208,6 +236,17 @@ impl Compared {
         let benches = self.benches(&rules, capture.begin(), &command.given)?;
         let (verdicts, read) = verdicts::compare(capture, &command.inside, benches);
         Ok((verdicts, read.map_err(|error| Failed::new(Exit::Runtime, error.to_string()))))
+    }
+
+    /// The comparison for a sample of live traffic.
+    async fn on_live(&self, client: &Client, time: Duration, command: &Command) -> Result<LiveVerdicts, Failed> {
+        self.note_unknown_lists();
+        let tracked = connections::tracked(client, None, MAX_ANSWER_ENTRIES).await?;
+        let sample = live::sample(client, time, command.live_packets).await?;
+        let (rules, begin) = (self.for_benches(), live::begin(&sample));
+        let benches = self.benches(&rules, begin, &command.given)?;
+        let verdicts = live::compare(&sample, begin, &tracked, &self.settings, benches);
+        Ok(LiveVerdicts { seconds: time.as_secs(), ..verdicts })
     }
 
     /// The comparison for the connections and sources that the dataplane knows.

@@ -1,11 +1,14 @@
 use knockplane_policy::packet::Family;
+use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::{Action, Rule, RuleId};
 use knockplane_policy::wire::RunningRules;
+use knockplane_policy::wire::sample::{SampledPacket, TrafficSample};
 use serde_json::Value;
 
 use super::super::capture::sample;
 use super::super::tests::{Kept, asking, borrowed, frame, knockctl, knocks};
 use super::*;
+use crate::api::messages::{BeginSample, SampleBegun};
 use crate::json::schema::assert_valid;
 
 const OLD: &str = "\
@@ -265,6 +268,10 @@ fn rules_that_differ_are_not_the_same_because_of_their_ids() {
 
 /// A control process with these rules, the entries of [`crate::sample::lists`] and some connections.
 fn running(rules: &str) -> axum::Router {
+    running_with(rules, crate::sample::tracked())
+}
+
+fn running_with(rules: &str, tracked: Tracked) -> axum::Router {
     use axum::Json;
     use axum::routing::get;
 
@@ -275,7 +282,7 @@ fn running(rules: &str) -> axum::Router {
     router
         .route("/api/v1/status", get(async || Json(crate::sample::status())))
         .route("/api/v1/lists", get(async || Json(crate::sample::lists())))
-        .route("/api/v1/connections", get(async || Json(crate::sample::tracked())))
+        .route("/api/v1/connections", get(async move || Json(tracked)))
 }
 
 /// The running rules of tests: a source that knocked may use SSH, and all may be pinged.
@@ -311,6 +318,58 @@ fn without_a_capture_the_connections_and_sources_of_the_dataplane_are_compared()
     let same = Kept::new(RUNNING.as_bytes());
     let text = asking(running(RUNNING), &["plan", &same.path("file")]).unwrap();
     assert!(text.ends_with("\nnothing would change\n") && text.contains("verdicts: 0 of "), "{text}");
+}
+
+/// A control process whose dataplane samples these packets.
+fn sampling(packets: Vec<SampledPacket>) -> axum::Router {
+    use axum::Json;
+    use axum::routing::post;
+
+    let begin = async |Json(asked): Json<BeginSample>| {
+        assert_eq!(asked, BeginSample { time: "1s".to_owned(), packets: 7 });
+        Json(SampleBegun { sample: 3 })
+    };
+    let sample = TrafficSample { packets, missed: 2 };
+    let tracked = Tracked { truncated: false, ..crate::sample::tracked() };
+    let router = running_with(RUNNING, tracked).route("/api/v1/sample", post(begin));
+    router.route("/api/v1/sample/3/end", post(async move || Json(sample)))
+}
+
+#[test]
+fn a_sample_of_live_traffic_is_compared() {
+    let new = other_port();
+    let file = new.path("file");
+    let arguments = ["plan", &file, "--live", "1s", "--live-packets", "7"];
+    let headers = frame("icmp 192.0.2.7 > 203.0.113.5");
+    let ping = |verdict| SampledPacket {
+        age: std::time::Duration::from_secs(1),
+        side: knockplane_policy::packet::Side::Outside,
+        verdict,
+        headers: headers.clone(),
+        rest: 0,
+    };
+    let told = |verdict| {
+        let failed = asking(sampling(vec![ping(verdict)]), &arguments).unwrap_err();
+        assert_eq!(failed.exit, Exit::Unconfirmed, "the rules change");
+        failed.output
+    };
+    let text = told(Verdict::Forward);
+    let verdicts = "verdicts: 0 of 1 first packet would change, of 1 packet in 1 s of live traffic\n";
+    assert!(text.contains(verdicts) && text.contains("not sampled: 2 packets;"), "{text}");
+    let text = told(Verdict::Drop);
+    assert!(text.contains("\nundecided: 1 packet\npacket 1, 0.000000000 s: icmp 8:0 192.0.2.7"), "{text}");
+    let failed = asking(sampling(vec![ping(Verdict::Drop)]), &[&arguments[..], &["--json"]].concat()).unwrap_err();
+    assert_eq!(json(&failed.output)["live"]["undecided"][0]["packet"], "icmp 8:0 192.0.2.7 > 203.0.113.5, 28 bytes");
+    let failed = asking(sampling(Vec::new()), &arguments).unwrap_err();
+    assert!(failed.exit == Exit::Runtime && failed.message.contains("no packet arrived"), "{failed:?}");
+    assert!(failed.output.contains("rules: 1 added"), "{failed:?}");
+
+    let same = Kept::new(RUNNING.as_bytes());
+    let arguments = ["plan", &same.path("file"), "--live", "1s", "--live-packets", "7"];
+    let text = asking(sampling(vec![ping(Verdict::Forward)]), &arguments).unwrap();
+    assert!(text.ends_with("\nnothing would change\n"), "{text}");
+    let text = asking(sampling(vec![ping(Verdict::Drop)]), &arguments).unwrap();
+    assert!(text.ends_with("except perhaps the verdicts on the undecided packets\n"), "{text}");
 }
 
 #[test]
@@ -377,14 +436,19 @@ fn addresses_of_a_host_name_stay_while_the_list_has_the_name() {
             lists: Some(ListPage { entries: vec![entry], ..crate::sample::lists() }),
         }
     };
-    let changed = |new: &str| {
+    let planned = |new: &str| {
         let compared = compared(new);
         let tracked = Tracked { table: None, connections: Vec::new(), truncated: false };
-        compared.on_known(compared.lists.as_ref().unwrap(), &tracked, 10).changed.len()
+        let known = compared.on_known(compared.lists.as_ref().unwrap(), &tracked, 10);
+        Plan { known: Some(known), ..Plan::new(&compared) }
     };
+    let changed = |new: &str| planned(new).known.unwrap().changed.len();
     assert_eq!(changed(&format!("{named}{rules}")), 0);
     assert!(changed(rules) > 0, "the addresses of the name are gone");
     assert!(changed(&format!("{}{rules}", named.replace("gate", "other"))) > 0);
+    let text = text::text(&planned(rules), 9);
+    assert!(text.contains("removed  /ip firewall address-list  add address=gate.example.net list=office\n"), "{text}");
+    assert!(text.contains("\nsource in office, by gate.example.net: tcp "), "{text}");
 }
 
 /// A prefix contains the source of a connection; the list that is negated has another address.

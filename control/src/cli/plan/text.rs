@@ -1,11 +1,14 @@
 //! The text of a plan. Each part begins with its numbers; rows beyond the limit are counted.
 
+use std::collections::BTreeSet;
+
 use knockplane_policy::rsc::Finding;
 
 use super::Plan;
 use super::changes::{Changes, MenuCommand, PropertyChange};
 use super::known::{ChangedKnown, KnownVerdicts};
-use super::verdicts::{CaptureVerdicts, ChangedPacket, Outcome};
+use super::live::{LiveVerdicts, UndecidedPacket};
+use super::verdicts::{CaptureVerdicts, ChangedPacket, Outcome, PacketRow};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, count, line, printable, wrapped};
 use crate::json::changes::ChangeCountsJson;
@@ -18,13 +21,17 @@ pub(super) fn text(plan: &Plan, limit: usize) -> String {
     let mut text = wrapped(&format!("old: {}", printable(&plan.old)), INDENT);
     text += &wrapped(&format!("new: {}", printable(&plan.new)), INDENT);
     text += &changes(&plan.changes, limit);
-    text += &match (&plan.verdicts, &plan.known) {
-        (Some(verdicts), _) => packets(verdicts, limit),
-        (None, Some(verdicts)) => known(verdicts, limit),
-        (None, None) => "\nverdicts: not compared; --pcap FILE compares those on a capture\n".to_owned(),
+    text += &match (&plan.verdicts, &plan.live, &plan.known) {
+        (Some(verdicts), _, _) => packets(verdicts, limit),
+        (_, Some(verdicts), _) => live(verdicts, limit),
+        (_, _, Some(verdicts)) => known(verdicts, limit),
+        (None, None, None) => "\nverdicts: not compared; --pcap FILE compares those on a capture\n".to_owned(),
     };
-    if !plan.would_change {
-        text += "\nnothing would change\n";
+    let is_complete = plan.live.as_ref().is_none_or(|live| live.undecided.is_empty());
+    match (plan.would_change, is_complete) {
+        (true, _) => {}
+        (false, true) => text += "\nnothing would change\n",
+        (false, false) => text += "\nnothing would change, except perhaps the verdicts on the undecided packets\n",
     }
     text
 }
@@ -137,13 +144,46 @@ fn rest(number: usize, limit: usize) -> String {
 
 fn packets(verdicts: &CaptureVerdicts, limit: usize) -> String {
     let CaptureVerdicts { packets, changed } = verdicts;
-    let mut text = format!("\nverdicts: {} of {} would change\n", changed.len(), count(*packets, "packet"));
-    for ChangedPacket { number, since_first, from, packet, old, new, .. } in changed.iter().take(limit) {
-        let packet = packet.as_deref().unwrap_or("a frame that rules cannot see");
-        text += &wrapped(&format!("packet {number}, {since_first} s: {packet}, from {from}"), INDENT);
-        text += &outcomes(old, new);
+    let text = format!("\nverdicts: {} of {} would change\n", changed.len(), count(*packets, "packet"));
+    text + &changed_packets(changed, limit)
+}
+
+fn changed_packets(changed: &[ChangedPacket], limit: usize) -> String {
+    let row = |ChangedPacket { packet, old, new }: &ChangedPacket| row(packet) + &outcomes(old, new);
+    changed.iter().take(limit).map(row).collect::<String>() + &rest(changed.len(), limit)
+}
+
+fn row(PacketRow { number, since_first, from, packet, .. }: &PacketRow) -> String {
+    let packet = packet.as_deref().unwrap_or("a frame that rules cannot see");
+    wrapped(&format!("packet {number}, {since_first} s: {packet}, from {from}"), INDENT)
+}
+
+fn live(verdicts: &LiveVerdicts, limit: usize) -> String {
+    let LiveVerdicts { seconds, packets, missed, compared, later, undecided, changed } = verdicts;
+    let mut text = format!(
+        "\nverdicts: {} of {} would change, of {} in {seconds} s of live traffic\n",
+        changed.len(),
+        count(*compared, "first packet"),
+        count(*packets, "packet")
+    );
+    if *later > 0 {
+        text += &format!("not compared: {} of open connections and flows\n", count(*later, "later packet"));
     }
-    text + &rest(changed.len(), limit)
+    if *missed > 0 {
+        text += &format!(
+            "not sampled: {}; --live-packets samples more\n",
+            count(usize::try_from(*missed).unwrap_or(usize::MAX), "packet")
+        );
+    }
+    text += &changed_packets(changed, limit);
+    if !undecided.is_empty() {
+        text += &format!("\nundecided: {}\n", count(undecided.len(), "packet"));
+        for UndecidedPacket { packet, because } in undecided.iter().take(limit) {
+            text += &(row(packet) + &wrapped(&format!("  {}", printable(because)), INDENT));
+        }
+        text += &rest(undecided.len(), limit);
+    }
+    text
 }
 
 fn known(verdicts: &KnownVerdicts, limit: usize) -> String {
@@ -154,12 +194,12 @@ fn known(verdicts: &KnownVerdicts, limit: usize) -> String {
     if *truncated {
         text += "the dataplane knows more than were compared; --known compares more\n";
     }
-    for ChangedKnown { lists, from, packet, old, new } in changed.iter().take(limit) {
+    let joined = |texts: &BTreeSet<String>| texts.iter().map(|text| printable(text)).collect::<Vec<_>>().join(", ");
+    for ChangedKnown { lists, names, from, packet, old, new } in changed.iter().take(limit) {
         let what = match lists {
             None => "connection".to_owned(),
-            Some(lists) => {
-                format!("source in {}", lists.iter().map(|list| printable(list)).collect::<Vec<_>>().join(", "))
-            }
+            Some(lists) if names.is_empty() => format!("source in {}", joined(lists)),
+            Some(lists) => format!("source in {}, by {}", joined(lists), joined(names)),
         };
         let packet = packet.as_deref().unwrap_or("a frame that rules cannot see");
         text += &wrapped(&format!("{what}: {packet}, from {from}"), INDENT);

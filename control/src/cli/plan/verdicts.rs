@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::bench::{Bench, Decision, Judged};
-use crate::cli::capture::{Capture, CaptureError, CaptureRecord, Captured};
+use crate::cli::capture::{Capture, CaptureError, CaptureRecord};
 use crate::cli::replay;
 use crate::cli::sources::Inside;
 use crate::json::rfc_3339;
@@ -19,19 +19,26 @@ pub(super) struct CaptureVerdicts {
     pub(super) changed: Vec<ChangedPacket>,
 }
 
-/// A packet of a capture whose verdict would change.
+/// A packet of a capture or of a sample.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct ChangedPacket {
-    /// The number in the capture, from 1.
+pub(super) struct PacketRow {
+    /// The number in the capture or in the sample, from 1.
     pub(super) number: usize,
-    /// The time in the capture, in the form of RFC 3339.
-    time: String,
+    /// The time of its capture, in the form of RFC 3339.
+    pub(super) time: String,
     /// Seconds since the first packet.
     #[serde(skip)]
     pub(super) since_first: String,
     pub(super) from: Side,
     /// The packet in one line; `null` if rules do not evaluate the frame.
     pub(super) packet: Option<String>,
+}
+
+/// A packet whose verdict would change.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ChangedPacket {
+    #[serde(flatten)]
+    pub(super) packet: PacketRow,
     pub(super) old: Outcome,
     pub(super) new: Outcome,
 }
@@ -74,17 +81,12 @@ pub(super) fn compare(
         verdicts.packets += 1;
         let [before, after] = [&mut old, &mut new].map(|bench| replay::judge(bench, &captured, inside));
         if before.verdict != after.verdict {
-            let outcomes = [Outcome::new(&old, &before), Outcome::new(&new, &after)];
-            let since_first = replay::since_first(&captured, begin);
-            verdicts.changed.push(ChangedPacket::new(&captured, since_first, after, outcomes));
+            let [old, new] = [Outcome::new(&old, &before), Outcome::new(&new, &after)];
+            let Judged { packet, from, .. } = after;
+            let (time, since_first) = (rfc_3339(captured.at), replay::since_first(&captured, begin));
+            let packet = PacketRow { number: captured.number, time, since_first, from, packet };
+            verdicts.changed.push(ChangedPacket { packet, old, new });
         }
     }
     (verdicts, Ok(()))
-}
-
-impl ChangedPacket {
-    fn new(captured: &Captured<'_>, since_first: String, judged: Judged, [old, new]: [Outcome; 2]) -> ChangedPacket {
-        let Judged { packet, from, .. } = judged;
-        ChangedPacket { number: captured.number, time: rfc_3339(captured.at), since_first, from, packet, old, new }
-    }
 }

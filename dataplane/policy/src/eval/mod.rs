@@ -52,6 +52,7 @@ pub mod tracking;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::connection::PrefixConnections;
@@ -76,7 +77,7 @@ pub struct Evaluator<'r> {
     rules: &'r RuleSet,
     settings: &'r Settings,
     /// The indexes of each rule's matchers, in their order of evaluation.
-    orders: Vec<Vec<usize>>,
+    orders: Arc<[Vec<usize>]>,
     /// The key of hashes.
     secret: [u64; 2],
     tracks: bool,
@@ -182,12 +183,28 @@ impl<'r> Evaluator<'r> {
     /// Creates an evaluator. The lists contain the rules' entries. Timeouts count from the clock's zero, which is also
     /// 1970 on the wall clock: see [`Evaluator::at_wall`]. `random` and hashes use the seed.
     pub fn new(rules: &'r RuleSet, settings: &'r Settings, seed: u64) -> Self {
+        let orders = rules.rules.iter().map(in_order).collect();
+        Self::with_orders(rules, settings, seed, (orders, tracking::is_needed(rules)))
+    }
+
+    /// A new evaluator of the same rules, settings and seed. It does not examine each rule again.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::with_orders(self.rules, self.settings, self.secret[0], (Arc::clone(&self.orders), self.tracks))
+    }
+
+    fn with_orders(
+        rules: &'r RuleSet,
+        settings: &'r Settings,
+        seed: u64,
+        (orders, tracks): (Arc<[Vec<usize>]>, bool),
+    ) -> Self {
         let evaluator = Evaluator {
             rules,
             settings,
-            orders: rules.rules.iter().map(in_order).collect(),
+            orders,
             secret: [seed, !seed],
-            tracks: tracking::is_needed(rules),
+            tracks,
             lists: PlainLists::default(),
             doors: Doors::new(&settings.doors),
             tracker: Tracker::new(&rules.tracking),

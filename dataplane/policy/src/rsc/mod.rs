@@ -20,6 +20,7 @@
 //! New properties are rows in the tables of `filter` and similar modules; new menus are entries in `menu`.
 
 mod address_list;
+mod changes;
 mod check;
 mod command;
 mod encoding;
@@ -51,6 +52,7 @@ mod work;
 
 use serde::Serialize;
 
+pub use self::changes::{RuleSetChanges, beyond};
 pub use self::encoding::utf8;
 pub use self::export::{export, other_commands};
 pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, WARNING_CODE, place};

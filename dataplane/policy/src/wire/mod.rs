@@ -21,11 +21,12 @@ pub mod offload;
 mod request;
 mod response;
 pub mod rules;
+pub mod sample;
 pub mod source;
 pub mod status;
 mod text;
 
-pub use self::confirmation::{CONFIRM_WITHIN, PendingConfirmation, check_confirm_within};
+pub use self::confirmation::{CONFIRM_WITHIN, PendingConfirmation, UnconfirmedChange, check_confirm_within};
 pub use self::doors::{DoorSummary, Doors, FailureCount, IgnoredSource, Visitor};
 pub use self::fast_path::{FastPathMisses, FastPathStatus, KernelQuery, KernelVerdict};
 pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repairs};

@@ -9,6 +9,7 @@ use super::fast_path::KernelQuery;
 use super::history::{ApplyNote, RevisionOrigin};
 use super::lists::{ListQuery, NewEntry};
 use super::names::NameAnswer;
+use super::sample::SampleQuery;
 use super::source::SourceQuery;
 use super::text::as_text;
 use crate::rule::{AddressSet, RuleId, RuleSet};
@@ -33,6 +34,11 @@ pub enum Request {
     },
     /// All state of one source in the dataplane. Answered by [`Response::Source`].
     Source(SourceQuery),
+    /// Begins a sample of traffic. Answered by [`Response::SampleBegun`], or by [`Response::Conflict`] while another sample
+    /// is in progress.
+    BeginSample(SampleQuery),
+    /// Ends the sample with this id. Answered by [`Response::Sample`], or by [`Response::Conflict`] if there is none.
+    EndSample(u64),
     /// A part of the connection table. Answered by [`Response::Connections`].
     Connections(ConnectionQuery),
     /// Answered by [`Response::Metrics`].
@@ -43,15 +49,15 @@ pub enum Request {
     /// counters of unchanged rules remain. Answered by [`Response::Applied`] when every worker runs the new rules, or
     /// by [`Response::Refused`] if nothing changed. [`Response::Failed`] means either that the rules could not be
     /// stored and nothing changed, or that a worker hangs and the others run the new rules. [`Response::Conflict`] means
-    /// that an earlier apply waits for its confirmation, or that the rules are based on another revision than the one
-    /// that runs.
+    /// that an earlier apply or reload waits for its confirmation, or that the rules are based on another revision than the
+    /// one that runs.
     Apply(Box<ApplyRequest>),
     /// Sets the counters of these running rules to zero, or those of all rules if none is named. Metrics continue.
     /// Answered by [`Response::Done`], or by [`Response::Conflict`] if a rule does not run.
     ResetCounters(Vec<RuleId>),
-    /// Confirms the apply that waits for it: the rules remain. Answered by [`Response::Confirmed`], or by
-    /// [`Response::Conflict`] if no apply waits. [`Response::Failed`] means that the rules could not be stored, and that
-    /// the apply still waits.
+    /// Confirms the apply or the reload that waits for it: the rules or the settings remain. Answered by
+    /// [`Response::Confirmed`], or by [`Response::Conflict`] if none waits. [`Response::Failed`] means that this could not
+    /// be stored, and that the change still waits.
     Confirm,
     /// The host names in the address lists of the running rules. Answered by [`Response::Names`].
     Names,
@@ -63,6 +69,9 @@ pub enum Request {
         /// The user id of the operator's process, as in [`ApplyNote`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<u32>,
+        /// As in [`Request::Apply`], for the doors and `[policy]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_within: Option<Duration>,
     },
     /// The rule sets that have run. Answered by [`Response::History`].
     History,

@@ -10,6 +10,7 @@ use super::lists::ListPage;
 use super::metrics::MetricsReport;
 use super::names::NameState;
 use super::rules::RunningRules;
+use super::sample::TrafficSample;
 use super::source::SourceReport;
 use super::status::DataplaneStatus;
 
@@ -29,6 +30,13 @@ pub enum Response {
     Doors(Doors),
     /// The answer to [`Request::Source`].
     Source(Box<SourceReport>),
+    /// The answer to [`Request::BeginSample`].
+    SampleBegun {
+        /// Its id.
+        sample: u64,
+    },
+    /// The answer to [`Request::EndSample`].
+    Sample(TrafficSample),
     /// The answer to [`Request::Connections`].
     Connections(ConnectionPage),
     /// The answer to [`Request::Metrics`].

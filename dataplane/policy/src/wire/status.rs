@@ -24,7 +24,7 @@ pub struct DataplaneStatus {
     pub generation: u64,
     /// Time since that rule set took effect.
     pub generation_age: Duration,
-    /// The rollback of this rule set, unless an operator confirms it; `None` if no confirmation is pending.
+    /// The rollback of this generation, unless an operator confirms it; `None` if no confirmation is pending.
     #[serde(default)]
     pub confirmation: Option<PendingConfirmation>,
     /// The source of the rules.
@@ -33,6 +33,9 @@ pub struct DataplaneStatus {
     pub rules: usize,
     /// The settings beside the rules.
     pub settings: Settings,
+    /// Whether these settings are those before a reload that was not confirmed, and not those of the configuration file.
+    #[serde(default)]
+    pub settings_differ_from_file: bool,
     /// The two interfaces, outside first.
     pub interfaces: Vec<Interface>,
     /// The workers.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crossbeam::queue::ArrayQueue;
 use knockplane_engine::state::State;
 use knockplane_engine::state::events::logged::LoggedPackets;
@@ -110,6 +110,7 @@ impl Machine {
             logged: LoggedPackets::new(16),
             links: [const { AtomicBool::new(true) }; 2],
             stamped: AtomicBool::new(false),
+            sample: ArcSwapOption::empty(),
             resets: ArrayQueue::new(1),
             fast_path: Arc::new(FastPathSwitch::off(String::new())),
             stop: AtomicBool::new(false),

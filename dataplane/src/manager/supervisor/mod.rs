@@ -113,7 +113,7 @@ impl Supervisor {
         self.watch_drift(now)
     }
 
-    /// Whether the running rules were not confirmed in time.
+    /// Whether an apply or a reload was not confirmed in time.
     pub(super) fn must_roll_back(&self) -> bool {
         let unconfirmed = self.published.unconfirmed.load();
         unconfirmed.as_deref().is_some_and(|unconfirmed| unconfirmed.is_due(self.shared.clock.now()))

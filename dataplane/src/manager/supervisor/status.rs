@@ -47,6 +47,7 @@ impl Supervisor {
             rules_source: generation.source.clone(),
             rules: generation.rules().rules.len(),
             settings: generation.table.settings().clone(),
+            settings_differ_from_file: self.published.differs_from_file.load(Relaxed),
             interfaces: self.interfaces(counters),
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
