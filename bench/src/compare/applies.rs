@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use knockplane_tests::{Filter, FilterOptions};
 
-use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab};
+use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, traffic};
 use super::probe::{Ends, Sample};
 use super::results::{Arrangement, quantile};
 use super::rules::CLIENT;
@@ -20,6 +20,17 @@ const RATE: f64 = 50_000.0;
 
 /// Length of a window.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// Time of frames on their way: a worker that shares its core with an apply may need some.
+const ON_THEIR_WAY: Duration = Duration::from_millis(300);
+
+/// A window of the probe.
+#[derive(Debug)]
+struct Window {
+    sample: Sample,
+    /// Frames that arrived at the filter and did not leave it.
+    lost: u64,
+}
 
 /// Windows of one kind together.
 #[derive(Debug)]
@@ -32,27 +43,26 @@ pub struct AppliesResult {
     pub applies: usize,
     /// Median time of an apply, in milliseconds: of the command, until it returns.
     pub apply: f64,
-    samples: Vec<Sample>,
+    windows: Vec<Window>,
 }
 
 /// A row for each kind of windows.
 pub fn table(results: &[AppliesResult]) -> ResultTable {
     let columns = ["fast path", "rules", "applies", "an apply, ms", "frames", "lost", "p50, µs", "p99, µs"];
     let rows = results.iter().map(|result| {
-        let total = |figure: fn(&Sample) -> u64| result.samples.iter().map(figure).sum::<u64>();
-        let median = |figure: fn(&Sample) -> f64| {
-            format!("{:.1}", quantile(&result.samples.iter().map(figure).collect::<Vec<_>>(), 0.5))
+        let total = |figure: fn(&Window) -> u64| result.windows.iter().map(figure).sum::<u64>().to_string();
+        let median = |figure: fn(&Window) -> f64| {
+            format!("{:.1}", quantile(&result.windows.iter().map(figure).collect::<Vec<_>>(), 0.5))
         };
-        let (sent, arrived) = (total(|sample| sample.sent), total(|sample| sample.arrived));
         vec![
             if result.has_fast_path { "on" } else { "off" }.to_owned(),
             result.rules.to_string(),
             result.applies.to_string(),
             format!("{:.1}", result.apply),
-            sent.to_string(),
-            (sent - arrived).to_string(),
-            median(|sample| sample.p50),
-            median(|sample| sample.p99),
+            total(|window| window.sample.sent),
+            total(|window| window.lost),
+            median(|window| window.sample.p50),
+            median(|window| window.sample.p99),
         ]
     });
     ResultTable::new("applies", "Applies of rules during accepted traffic", &columns).with_rows(rows)
@@ -82,7 +92,7 @@ pub fn measure(has_fast_path: bool, rules: usize, applies: usize) -> Result<[App
     while times.len() < applies {
         quiet.push(window(&lab, &mut ends)?);
         let is_over = AtomicBool::new(false);
-        let (sample, new) = thread::scope(|scope| {
+        let (one, new) = thread::scope(|scope| {
             let applying = scope.spawn(|| {
                 let mut times = Vec::new();
                 while !is_over.load(Relaxed) {
@@ -93,22 +103,27 @@ pub fn measure(has_fast_path: bool, rules: usize, applies: usize) -> Result<[App
                 }
                 Ok(times)
             });
-            let sample = window(&lab, &mut ends);
+            let one = window(&lab, &mut ends);
             is_over.store(true, Relaxed);
             let times = applying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            anyhow::Ok((sample?, times?))
+            anyhow::Ok((one?, times?))
         })?;
-        busy.push(sample);
+        busy.push(one);
         times.extend(new);
     }
-    let result = |applies, apply, samples| AppliesResult { has_fast_path, rules, applies, apply, samples };
+    let result = |applies, apply, windows| AppliesResult { has_fast_path, rules, applies, apply, windows };
     Ok([result(0, 0.0, quiet), result(times.len(), quantile(&times, 0.5), busy)])
 }
 
 /// One window of the probe, on the generator's core, on a thread of its own: other threads must not inherit the core.
-fn window(lab: &Lab, ends: &mut Ends) -> Result<Sample> {
+fn window(lab: &Lab, ends: &mut Ends) -> Result<Window> {
     lab.pin()?;
-    thread::scope(|scope| {
+    let passed = || -> Result<[u64; 2]> {
+        let arrived = traffic(&lab.topology.filter, "outside")?.received;
+        Ok([arrived, traffic(&lab.topology.server, "eth0")?.received])
+    };
+    let before = passed()?;
+    let sample = thread::scope(|scope| {
         let probe = scope.spawn(|| {
             ensure!(
                 core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE }),
@@ -117,7 +132,10 @@ fn window(lab: &Lab, ends: &mut Ends) -> Result<Sample> {
             Ok(ends.one_way(RATE, WINDOW))
         });
         probe.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).context("the probe")
-    })
+    })?;
+    thread::sleep(ON_THEIR_WAY);
+    let after = passed()?;
+    Ok(Window { sample, lost: (after[0] - before[0]).saturating_sub(after[1] - before[1]) })
 }
 
 /// Rules that accept the probe behind `rules` others. Rule sets of another protocol differ in all of these.

@@ -24,8 +24,8 @@ add action=accept chain=input src-address-list=friends
 add action=drop chain=input
 ";
 
-/// Capacity of the lists: the default of the configuration.
-const CAPACITY: usize = 1_000_000;
+/// Capacity of the lists. A tenth of it is left to packets.
+const CAPACITY: usize = 1_200_000;
 
 /// Time from a restart to the next kill.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -18,6 +18,9 @@ const PORT: u16 = 9_000;
 /// The longest outage.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Time of frames after an outage.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Time of frames on their way.
 const ON_THEIR_WAY: Duration = Duration::from_millis(200);
 
@@ -70,10 +73,9 @@ impl SteadyTraffic {
     }
 
     /// Time from the kill to the first frame of the next dataplane. The last dataplane may still forward frames after the
-    /// kill, so the outage ends at the end of the longest pause.
+    /// kill, so the outage ends at the end of the longest pause, after which frames arrive again for a while.
     pub(super) fn outage(&self, killed: Instant) -> Result<Duration> {
         let patience = killed + PATIENCE;
-        let mut longest = None;
         while Instant::now() < patience {
             thread::sleep(Duration::from_millis(20));
             let mut arrivals = self.arrivals.lock().unwrap_or_else(|error| error.into_inner());
@@ -81,11 +83,9 @@ impl SteadyTraffic {
             let before = std::iter::once(&killed).chain(arrivals.iter());
             let pauses = before.zip(arrivals.iter()).map(|(before, after)| (*after - *before, *after));
             let Some((_, end)) = pauses.max().filter(|(pause, _)| *pause > 4 * INTERVAL) else { continue };
-            // Checked twice, so that a pause of the machine directly after the kill does not count as the outage.
-            if longest == Some(end) && Instant::now() > end + Duration::from_millis(100) {
+            if arrivals.last().is_some_and(|last| *last > end + AGAIN) {
                 return Ok(end - killed);
             }
-            longest = Some(end);
         }
         bail!("no frame arrived within {PATIENCE:?}")
     }

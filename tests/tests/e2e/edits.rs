@@ -391,7 +391,7 @@ fn the_editor_shows_the_plan_asks_and_waits_for_a_confirmation() {
 
         let applied = on_terminal(edit(filter, PINGS, &["--comment", "by hand"]), "y");
         assert_eq!(applied.code, Some(0), "{applied:?}");
-        for part in ["generation 2 runs, 5 rules; revision 2", "rolled back in 60s", "run `knockctl confirm`"] {
+        for part in ["generation 2 runs, 5 rules; revision 2", "rolled back in 1m", "run `knockctl confirm`"] {
             assert!(applied.stdout.contains(part), "{part}: {applied:?}");
         }
         assert!(kept(filter).is_empty());
