@@ -82,7 +82,10 @@ pub(super) async fn sample(client: &Client, time: Duration, packets: usize) -> R
     let body = as_json(&BeginSample { time: format_duration(time), packets })?;
     let begun = client.send(Method::POST, "/api/v1/sample", Some(body)).await?;
     let SampleBegun { sample } = decode(&begun)?;
-    complain(format_args!("knockctl: sampling live traffic for {}\n", format_duration(time)));
+    complain(format_args!(
+        "knockctl: sampling live traffic for {}, without packets that the kernel carries or drops by earlier verdicts\n",
+        format_duration(time)
+    ));
     tokio::time::sleep(time).await;
     decode(&client.send(Method::POST, &format!("/api/v1/sample/{sample}/end"), None).await?)
 }
