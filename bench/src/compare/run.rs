@@ -42,8 +42,8 @@ pub struct Finished {
     pub interrupted: bool,
 }
 
-/// Seconds of a run. The rest of half an hour and of five minutes is for tables and for pauses of the machine.
-const FULL: f64 = 1775.0;
+/// Seconds of a run. The rest of 32 and of five minutes is for tables and for pauses of the machine.
+const FULL: f64 = 1850.0;
 const QUICK: f64 = 292.0;
 
 const fn whole(quick: bool) -> f64 {

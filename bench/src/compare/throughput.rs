@@ -36,7 +36,7 @@ impl Load {
     /// Frames that are sent before the measurement, besides some short windows.
     pub(super) fn warm_up_frames(&self) -> u64 {
         match self.series {
-            Some(Series::Entries(entries)) => (FRAMES_OF_A_SOURCE * entries).min(WARM_UP_FRAMES),
+            Some(Series::Entries(entries @ ..=MOST_WARM_SOURCES)) => FRAMES_OF_A_SOURCE * entries,
             _ => 0,
         }
     }
@@ -68,10 +68,10 @@ pub struct Measured {
 const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UPS: usize = 3;
 
-/// Frames of each source that are sent before the measurement, and the most of all sources. Candidates that keep flows need
-/// some packets of each.
+/// Frames of each source that are sent before the measurement, because candidates that keep flows need some packets of each.
 const FRAMES_OF_A_SOURCE: u64 = 16;
-const WARM_UP_FRAMES: u64 = 1 << 24;
+/// The largest number of sources that they are sent from: no candidate keeps more flows.
+const MOST_WARM_SOURCES: u64 = 1 << 20;
 /// Frames of one window of these.
 pub(super) const WARM_UP_STEP: u64 = 1 << 21;
 
