@@ -217,6 +217,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::state_dir::damages;
     use knockplane_limits::predecessor::Deadline;
 
     const TEXT: &str = "/ip firewall filter
@@ -268,13 +269,7 @@ add list=a address=192.0.2.0/24 timeout=1m
                 "{what}: {error}"
             );
         };
-        let mut damaged = bytes.clone();
-        for bit in 0..8 * bytes.len() {
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            refused(&damaged, &format!("bit {bit}"));
-            damaged[bit / 8] ^= 1 << (bit % 8);
-        }
-        (0..bytes.len()).for_each(|length| refused(&bytes[..length], &format!("{length} bytes")));
+        damages(&bytes).for_each(|(what, damaged)| refused(&damaged, &what));
         [&b"\n"[..], b"\0", b" ", &bytes].iter().for_each(|more| refused(&[&bytes, *more].concat(), "more"));
         fs::write(store.path(), &bytes).unwrap();
         assert!(store.load_or_read(&file).is_ok(), "undamaged, it is accepted");

@@ -88,6 +88,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::state_dir::damages;
 
     const HEAD: &str = "[dataplane]\noutside = \"eth1\"\ninside = \"eth2\"\nrules = \"a.rsc\"\n";
     const DOOR: &str =
@@ -131,13 +132,7 @@ mod tests {
             let error = format!("{error:#}");
             assert!(error.contains("settings.state is damaged; ") && error.contains("--without-state"), "{error}");
         };
-        let mut damaged = bytes.clone();
-        for bit in 0..8 * bytes.len() {
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            refused(&damaged, &format!("bit {bit}"));
-            damaged[bit / 8] ^= 1 << (bit % 8);
-        }
-        (0..bytes.len()).for_each(|length| refused(&bytes[..length], &format!("{length} bytes")));
+        damages(&bytes).for_each(|(what, damaged)| refused(&damaged, &what));
         store.state.write(SETTINGS, FORMAT, b"{\"protekt\":[]}").unwrap();
         assert!(format!("{:#}", store.peek().unwrap_err()).contains("unknown field `protekt`"));
     }

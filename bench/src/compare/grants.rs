@@ -20,7 +20,7 @@ use super::steady::SteadyTraffic;
 use crate::generator::{Generator, Profile, Spec};
 use crate::report::ResultTable;
 
-/// Capacity of the lists: the default of the configuration, and twice the number of grants, which also have a first step.
+/// Capacity of the lists: more than the grants and the first steps of all sources.
 const CAPACITY: usize = 2_000_000;
 
 /// Grants end after the measurement. The client needs no knock.

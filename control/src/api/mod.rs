@@ -325,8 +325,7 @@ async fn apply(
     body: Result<Json<Apply>, JsonRejection>,
 ) -> Result<Json<Applied>, ApiError> {
     let Json(Apply { source, text, rules, confirm_within, comment, based_on, origin, back_to, edit }) = body?;
-    let confirm_within = confirm_within.map(|text| rules::confirm_within(&text)).transpose();
-    let confirm_within = confirm_within.map_err(ApiError::bad_request)?;
+    let confirm_within = confirmation_time(confirm_within)?;
     let note = ApplyNote { uid: uid(peer), comment, back_to, edit };
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
@@ -345,6 +344,11 @@ async fn apply(
         Ok(result) => Ok(Json(result?)),
         Err(error) => Err(ApiError::internal(&error)),
     }
+}
+
+/// The time within which a change must be confirmed.
+fn confirmation_time(text: Option<String>) -> Result<Option<Duration>, ApiError> {
+    text.map(|text| rules::confirm_within(&text)).transpose().map_err(ApiError::bad_request)
 }
 
 fn read(text: &str) -> Result<RuleSet, ApiError> {
@@ -414,8 +418,7 @@ async fn reload(
     query: Result<Query<ReloadQuery>, QueryRejection>,
 ) -> Result<Json<Reloaded>, ApiError> {
     let Query(ReloadQuery { confirm_within }) = query?;
-    let confirm_within = confirm_within.map(|text| rules::confirm_within(&text)).transpose();
-    let confirm_within = confirm_within.map_err(ApiError::bad_request)?;
+    let confirm_within = confirmation_time(confirm_within)?;
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
         let result = app.timed(app.dataplane.reload(uid(peer), confirm_within)).await;

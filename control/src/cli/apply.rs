@@ -17,6 +17,7 @@ use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
 use super::check::{self, How};
+use super::confirm::reminder;
 use super::http::Client;
 use super::output::complain;
 use super::plan::{self, Changes, Linted};
@@ -136,13 +137,12 @@ pub(super) async fn send(
         }
         changes.counts()
     });
-    let (time, comment) = (confirm_within.map(format_duration), comment.clone());
     let apply = Apply {
         source,
         text: None,
         rules: Some(rules),
-        confirm_within: time.clone(),
-        comment,
+        confirm_within: confirm_within.map(format_duration),
+        comment: comment.clone(),
         based_on,
         origin,
         back_to,
@@ -160,10 +160,7 @@ pub(super) async fn send(
         text +=
             &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
     }
-    if let Some(time) = time {
-        text += &format!("it is rolled back in {time}: try a new connection, then run `knockctl confirm` to keep it\n");
-    }
-    Ok(text)
+    Ok(text + &confirm_within.map(reminder).unwrap_or_default())
 }
 
 async fn running(client: &Client) -> Result<RunningRules, Failed> {

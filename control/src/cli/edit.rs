@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use clap::Args;
-use knockplane_policy::rsc;
 use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
@@ -35,11 +34,7 @@ pub(super) struct Command {
 pub(super) async fn run(client: &Client, Command { applying }: &Command, json: bool) -> Result<String, Failed> {
     let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     history::check_revision(client, applying.revision(), running.revision).await?;
-    let mut own = running.rules.clone();
-    own.rules.retain(|rule| !rule.dynamic);
-    let text = rsc::export(&own).map_err(|what| {
-        Failed::new(Exit::Runtime, format!("RouterOS's language has no form for {what}: apply a rule file instead"))
-    })?;
+    let text = export::text(&running.rules, ": apply a rule file instead")?;
     let text =
         format!("{}# revision {}; lines that begin with # are comments\n{text}", export::HEADER, running.revision);
     let file = write(&text).map_err(|error| {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use knockplane_policy::rsc;
+use knockplane_policy::rule::RuleSet;
 use knockplane_policy::wire;
 
 use super::http::Client;
@@ -31,9 +32,11 @@ pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result
     if json {
         return document(ExportedJson::from(&rules));
     }
-    let text = rsc::export(&rules).map_err(|what| {
-        let remedy = "`knockctl export --json` writes everything as it is";
-        Failed::new(Exit::Runtime, format!("RouterOS's language has no form for {what}: {remedy}"))
-    })?;
-    Ok(HEADER.to_owned() + &text)
+    Ok(HEADER.to_owned() + &text(&rules, ": `knockctl export --json` writes everything as it is")?)
+}
+
+/// The text of an export, without a first line. `then` follows the reason of a failure.
+pub(super) fn text(rules: &RuleSet, then: &str) -> Result<String, Failed> {
+    let failed = |what| Failed::new(Exit::Runtime, format!("RouterOS's language has no form for {what}{then}"));
+    rsc::export(rules).map_err(failed)
 }

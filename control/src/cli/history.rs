@@ -9,14 +9,14 @@ use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::DataplaneStatus;
 use knockplane_policy::wire::history::{History, Revision, RevisionOrigin, RevisionRules};
 use knockplane_policy::word::Word as _;
-use knockplane_policy::{door, lint, rsc};
+use knockplane_policy::{door, lint};
 use similar::TextDiff;
 
 use super::apply::{self, Applying, NewRules};
 use super::http::Client;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, printable, wrapped};
-use super::{Failed, decode, document};
+use super::{Failed, decode, document, export};
 use crate::Exit;
 use crate::json::history::{DiffJson, HistoryJson};
 
@@ -134,10 +134,7 @@ fn doors(rules: &RuleSet) -> RuleSet {
 fn unified(revisions: [&RevisionRules; 2]) -> Result<String, Failed> {
     let export = |revision: &RevisionRules| {
         let number = revision.revision.number;
-        rsc::export(&revision.rules).map_err(|what| {
-            let message = format!("RouterOS's language has no form for {what} of revision {number}");
-            Failed::new(Exit::Runtime, message)
-        })
+        export::text(&revision.rules, &format!(" of revision {number}"))
     };
     let texts = [export(revisions[0])?, export(revisions[1])?];
     let names = revisions.map(|RevisionRules { revision, .. }| {

@@ -8,7 +8,7 @@ use knockplane_policy::wire::Reloaded;
 
 use super::http::Client;
 use super::table::count;
-use super::{Failed, change, decode, document, encoded};
+use super::{Failed, change, confirm, decode, document, encoded};
 use crate::json::changes::ReloadedJson;
 
 /// The command line of `reload`.
@@ -20,8 +20,8 @@ pub(super) struct Reload {
 }
 
 pub(super) async fn run(client: &Client, command: &Reload, json: bool) -> Result<String, Failed> {
-    let time = command.confirm.map(format_duration);
-    let query = time.as_ref().map(|time| format!("?confirm-within={}", encoded(time))).unwrap_or_default();
+    let query = command.confirm.map(|time| format!("?confirm-within={}", encoded(&format_duration(time))));
+    let query = query.unwrap_or_default();
     let reloaded: Reloaded = decode(&change(client, &format!("/api/v1/reload{query}"), None).await?)?;
     if json {
         return document(ReloadedJson::new(reloaded, command.confirm));
@@ -31,8 +31,5 @@ pub(super) async fn run(client: &Client, command: &Reload, json: bool) -> Result
     if !waiting.is_empty() {
         text += &format!("these wait for a restart of the dataplane: {}\n", waiting.join(", "));
     }
-    if let Some(time) = time {
-        text += &format!("it is rolled back in {time}: try a new connection, then run `knockctl confirm` to keep it\n");
-    }
-    Ok(text)
+    Ok(text + &command.confirm.map(confirm::reminder).unwrap_or_default())
 }

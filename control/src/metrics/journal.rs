@@ -5,34 +5,29 @@ use knockplane_policy::wire::{JournalStatus, StoredCountersStatus};
 
 use super::sheet::Sheet;
 
-/// The value of a gauge that is 1 or 0.
-fn flag(is_set: bool) -> f64 {
-    if is_set { 1.0 } else { 0.0 }
-}
-
 /// Adds the families of the file of counters.
 pub(super) fn fill_counters(sheet: &Sheet, counters: &StoredCountersStatus) {
     let StoredCountersStatus { failures, problem, damage } = counters;
-    sheet.value(
+    sheet.flag(
         "stored_counters_ok",
         "Whether the disk takes the counters of rules, so that a restart continues them.",
-        flag(problem.is_none()),
+        problem.is_none(),
     );
     sheet.count("stored_counters_failures_total", "Attempts to write the counters of rules that failed.", *failures);
-    sheet.value(
+    sheet.flag(
         "stored_counters_damaged",
         "Whether the start found damage in the file of the counters of rules.",
-        flag(damage.is_some()),
+        damage.is_some(),
     );
 }
 
 /// Adds the journal's families.
 pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
     let JournalStatus { bytes, waiting, failures, problem, delay_ms, restore } = journal;
-    sheet.value(
+    sheet.flag(
         "journal_ok",
         "Whether the disk takes the changes of grants, so that a restart restores them.",
-        flag(problem.is_none()),
+        problem.is_none(),
     );
     sheet.value("journal_bytes", "Bytes of the file of grants.", *bytes as f64);
     sheet.value("journal_waiting_events", "Events of entries whose changes are not on the disk yet.", *waiting as f64);
@@ -42,11 +37,7 @@ pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
         *delay_ms as f64 / 1_000.0,
     );
     sheet.count("journal_failures_total", "Attempts to write the file of grants that failed.", *failures);
-    sheet.value(
-        "journal_damaged",
-        "Whether the start found damage in the file of grants.",
-        flag(restore.damage.is_some()),
-    );
+    sheet.flag("journal_damaged", "Whether the start found damage in the file of grants.", restore.damage.is_some());
     let entries = sheet.gauge(
         "journal_entries",
         "Entries in the file of grants at the start, by what became of them.",

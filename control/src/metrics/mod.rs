@@ -33,7 +33,7 @@ use knockplane_limits::usage as resources;
 use knockplane_policy::wire::{self, LostLines};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 
-use self::sheet::Sheet;
+use self::sheet::{Sheet, flag};
 use crate::dataplane::DataplaneError;
 
 /// Content type of the rendered text.
@@ -132,7 +132,7 @@ impl Metrics {
         sheet.register(&self.apply_duration);
         sheet.register(&self.failures);
         let up = sheet.gauge("dataplane_up", "Whether the dataplane answered this scrape.", &[]);
-        up.with_label_values::<&str>(&[]).set(if answer.is_some() { 1.0 } else { 0.0 });
+        up.with_label_values::<&str>(&[]).set(flag(answer.is_some()));
         if let Some(last) = *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) {
             let help = "Time since the dataplane last answered the control process; absent before the first answer.";
             sheet.value("dataplane_answer_age_seconds", help, last.elapsed().as_secs_f64());

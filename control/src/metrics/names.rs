@@ -4,7 +4,7 @@
 use knockplane_policy::packet::Family;
 use knockplane_policy::wire::NameState;
 
-use super::sheet::Sheet;
+use super::sheet::{Sheet, flag};
 
 /// Adds the host names' families.
 pub(super) fn fill(sheet: &Sheet, names: &[NameState]) {
@@ -21,7 +21,7 @@ pub(super) fn fill(sheet: &Sheet, names: &[NameState]) {
             Family::Ipv6 => "ipv6",
         };
         let labels = [&*state.list, &*state.name.name, family];
-        resolved.with_label_values(&labels).set(if state.state() == "resolved" { 1.0 } else { 0.0 });
+        resolved.with_label_values(&labels).set(flag(state.state() == "resolved"));
         addresses.with_label_values(&labels).set(state.addresses.len() as f64);
     }
 }

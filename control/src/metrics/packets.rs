@@ -11,7 +11,7 @@ use knockplane_policy::wire::{
 };
 use knockplane_policy::word::Word;
 
-use super::sheet::Sheet;
+use super::sheet::{Sheet, flag};
 use super::usage;
 
 /// A ring statistic that is not a loss: the kernel found the TX ring empty.
@@ -81,7 +81,7 @@ fn interfaces(sheet: &Sheet, status: &DataplaneStatus) {
     );
     for interface in &status.interfaces {
         let side = interface.side.name();
-        up.with_label_values(&[side, &interface.name]).set(if interface.up { 1.0 } else { 0.0 });
+        up.with_label_values(&[side, &interface.name]).set(flag(interface.up));
         let zero_copy = if interface.zero_copy { "true" } else { "false" };
         mode.with_label_values(&[side, &interface.xdp_mode, zero_copy]).set(1.0);
     }
@@ -102,7 +102,7 @@ fn drift(sheet: &Sheet, interfaces: &[Interface]) {
         let side = interface.side.name();
         for kind in DriftKind::ALL {
             let is_so = interface.drift.iter().any(|drift| drift.kind == *kind);
-            drift.with_label_values(&[side, kind.name()]).set(if is_so { 1.0 } else { 0.0 });
+            drift.with_label_values(&[side, kind.name()]).set(flag(is_so));
         }
         for repair in &interface.repairs {
             repairs.with_label_values(&[side, repair.kind.name()]).inc_by(repair.times);
@@ -194,7 +194,7 @@ fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], f
 }
 
 fn fast_path(sheet: &Sheet, fast_path: &FastPathStatus) {
-    sheet.value("fast_path_on", "Whether the kernel's fast path carries flows.", f64::from(u8::from(fast_path.on)));
+    sheet.flag("fast_path_on", "Whether the kernel's fast path carries flows.", fast_path.on);
     let flows = sheet.counter(
         "fast_path_flows_total",
         "Flows for the kernel to carry, by whether the table had room.",

@@ -87,10 +87,20 @@ impl SheetPart {
         self.gauge(name, help, &[]).with_label_values::<&str>(&[]).set(value);
     }
 
+    /// A gauge without labels that is 1 or 0.
+    pub(super) fn flag(&self, name: &str, help: &str, is_set: bool) {
+        self.value(name, help, flag(is_set));
+    }
+
     /// A family that outlives this sheet.
     pub(super) fn register<C: Collector + Clone + 'static>(&self, family: &C) {
         valid(self.0.register(Box::new(family.clone())));
     }
+}
+
+/// The value of a gauge that is 1 or 0.
+pub(super) fn flag(is_set: bool) -> f64 {
+    f64::from(u8::from(is_set))
 }
 
 /// The library checks only names. All names are literals, and a test renders all of them.

@@ -24,6 +24,8 @@
 //!   `grants.state` grow by records ([`log`]).
 
 mod checksum;
+#[cfg(test)]
+mod damages;
 pub(crate) mod disk;
 mod examine;
 mod log;
@@ -45,6 +47,8 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::{DamageError, FileFormat};
+#[cfg(test)]
+pub(crate) use self::damages::damages;
 use self::disk::Disk;
 pub(crate) use self::examine::Examined;
 pub(crate) use self::log::{ChangeLog, Damage, LogEnd, LogRecords, RECORD_HEADER, Record};

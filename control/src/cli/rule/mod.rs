@@ -245,22 +245,13 @@ fn property(argument: &str) -> Result<String, Failed> {
         !name.is_empty() && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
     };
     match argument.split_once('=') {
-        Some((name, value)) if is_name(name) => Ok(format!("{name}={}", written_value(value))),
+        Some((name, value)) if is_name(name) => Ok(format!("{name}={}", wording::typed(value.as_bytes()))),
         None if is_name(argument) => Ok(argument.to_owned()),
         _ => {
             let remedy = "write properties as in RouterOS: `chain=input`, `dst-port=22`, or `!dst-port` in `set`";
             let message = format!("`{}` is no property: {remedy}", argument.escape_debug());
             Err(Failed { remedy: Some(remedy.to_owned()), ..Failed::new(Exit::Usage, message) })
         }
-    }
-}
-
-/// A value, in quotes if it needs them.
-fn written_value(value: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/@*+-,!".contains(&byte);
-    match !value.is_empty() && value.bytes().all(is_bare) {
-        true => value.to_owned(),
-        false => wording::quoted(value.as_bytes()),
     }
 }
 

@@ -11,9 +11,8 @@ use knockplane_policy::rule::{Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 
 use super::select::Menu;
-use crate::Exit;
-use crate::cli::Failed;
 use crate::cli::check::{CheckedFile, How};
+use crate::cli::{Failed, export};
 
 /// The name of the text in messages.
 const NAME: &str = "the rules with this edit";
@@ -28,11 +27,9 @@ pub(in crate::cli) fn edited(
 ) -> Result<RuleSet, Failed> {
     let mut own = running.clone();
     own.rules.retain(|rule| !rule.dynamic);
-    let before = rsc::export(&own).map_err(|what| {
-        let remedy = "apply a rule file instead";
-        let message = format!("RouterOS's language has no form for {what}, so no command can edit the rules: {remedy}");
-        Failed { remedy: Some(remedy.to_owned()), ..Failed::new(Exit::Runtime, message) }
-    })?;
+    let remedy = "apply a rule file instead";
+    let before = export::text(&own, &format!(", so no command can edit the rules: {remedy}"))
+        .map_err(|failed| Failed { remedy: Some(remedy.to_owned()), ..failed })?;
     let after = format!("{before}{}\n{command}\n", menu.path());
     let source = CheckedFile::of(NAME, after.as_bytes());
     let after = source.rules(&How { settings, allow_invalid: false, lints: false }, json)?;

@@ -41,6 +41,11 @@ impl Property {
     }
 }
 
+/// The value of a property as an operator typed it, in which `,` and `!` have their meaning. With quotes if it needs them.
+pub fn typed(value: &[u8]) -> String {
+    quote::written(false, &Value::Code(value.to_vec()), Alphabet::Ascii)
+}
+
 /// A text as the value of a property, with quotes if it needs them.
 pub fn quoted(text: &[u8]) -> String {
     quote::written(false, &Value::Text(text.to_vec()), Alphabet::Ascii)
