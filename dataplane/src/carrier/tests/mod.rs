@@ -267,3 +267,44 @@ fn the_fast_path_changes_no_verdict_no_counter_and_no_state() {
     eprintln!("{counts}");
     assert!(all > 2_000 && tracked > 500 && dropped > 500, "{counts}");
 }
+
+/// Lets each of many flows send in turn, some times. Returns how many flows the program carries at last.
+fn carry_in_turn(program: &Program, fast_path: &Arc<FastPathSwitch>, _number: u64, now: &mut Time) -> [u64; 1] {
+    let rules = "/ip firewall filter\nadd chain=input action=accept\n";
+    let mut world = World::new(fast_path, rules, Settings::default(), *now);
+    let mut carrier = Carrier::new(Arc::clone(fast_path), 0);
+    fast_path.tables().expect("it has tables").set_clock(*now);
+    let udp = |flow: u16| {
+        let [high, low] = flow.to_be_bytes();
+        let ip = [0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, high, low, 203, 0, 113, 5];
+        [&[2; 12][..], &[0x08, 0x00], &ip, &[0x9c, 0x40, 0, 53, 0, 8, 0, 0]].concat()
+    };
+    let frames: Vec<Vec<u8>> = (0..MANY).map(udp).collect();
+    let mut carried = 0;
+    for _ in 0..6 {
+        carried = 0;
+        for frame in &frames {
+            if world.by_kernel(program, Side::Outside, frame) == Some(Verdict::Forward) {
+                carried += 1;
+                continue;
+            }
+            carrier.begin(&mut world.decider);
+            assert_eq!(world.decide(Side::Outside, &[frame], *now), [Verdict::Forward]);
+            carrier.collect(Side::Outside, &[frame], &world.decider, 1);
+            carrier.write(&world.generation, &world.state, *now);
+            carrier.end(true, *now);
+        }
+    }
+    world.apply("", *now, fast_path);
+    world.generation.trails.end();
+    [carried]
+}
+
+/// Half of the flows for which the tables of the lab have room.
+const MANY: u16 = 512;
+
+#[test]
+fn flows_that_send_in_turn_are_carried_as_many_as_there_is_room_for() {
+    let [carried] = sequences(1, carry_in_turn);
+    assert!(carried > u64::from(MANY) * 9 / 10, "{carried} of {MANY} flows");
+}
