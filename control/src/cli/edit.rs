@@ -48,7 +48,7 @@ pub(super) async fn run(client: &Client, Command { applying }: &Command, json: b
     match applied {
         Err(failed) if fs::read(&file).is_ok_and(|now| now != text.as_bytes()) => Err(kept(failed, &file)),
         other => {
-            // The system removes a temporary file at last.
+            // If this fails, the system removes the temporary file later.
             let _ = fs::remove_file(&file);
             other
         }

@@ -8,8 +8,8 @@ const WAYS: usize = 8;
 #[repr(align(16))]
 struct Set([u16; WAYS]);
 
-/// Remembers flows by parts of their hashes: some 1 in 8,000 unknown flows is taken for a known one when all sets are full.
-/// In a full set, a new flow takes a place by turns, so that flows of one set cannot keep each other out for long.
+/// Remembers flows by parts of their hashes: some 1 in 4,000 unknown flows is taken for a known one when all sets are full.
+/// In a full set, a new flow takes the next place in turn, so that flows of one set keep each other out for a short time only.
 #[derive(Debug)]
 pub(super) struct FlowMemory {
     /// A power of two.

@@ -116,7 +116,7 @@ impl JournalWriter {
         state.took = took;
         if took >= SLOW && before < SLOW {
             let path = self.log.path();
-            tracing::warn!("{} took {took:.1?} to write: a kill loses the grants of such a time", path.display());
+            tracing::warn!("a write of {} took {took:.1?}: a kill loses the changes of grants since the last write", path.display());
         }
         match outcome {
             Ok(()) => {
@@ -152,7 +152,7 @@ impl JournalWriter {
         let needs_file = self.log.is_broken() || self.log.length() > FEW_BYTES.max(2 * self.snapshot);
         let through = if needs_file { None } else { self.collect(&shared.state.lists, &mut builder) };
         let Some(through) = through else { return self.rewrite(now) };
-        // After the events: the changes of these are noted before their events.
+        // Read after the events, because a change is noted before its event is published.
         let (noted, changes) = {
             let operator = self.journal.operator();
             (operator.last(), operator.changes())

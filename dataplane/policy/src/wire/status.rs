@@ -111,7 +111,7 @@ impl JournalStatus {
         match problem {
             Some(problem) => Some(format!("grants are not on the disk, and a restart would lose them: {problem}")),
             None if *delay_ms >= JournalStatus::SLOW_MS => Some(format!(
-                "the disk takes {:.1} s for changes of grants, and a kill would lose those of this time",
+                "the disk takes {:.1} s for changes of grants, and a kill loses those since the last write",
                 *delay_ms as f64 / 1_000.0
             )),
             None => None,
