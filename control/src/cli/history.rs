@@ -116,7 +116,11 @@ pub(super) async fn all(client: &Client) -> Result<History, Failed> {
 pub(super) async fn check_revision(client: &Client, wanted: Option<u64>, running: u64) -> Result<(), Failed> {
     let Some(wanted) = wanted.filter(|wanted| *wanted != running) else { return Ok(()) };
     let error = all(client).await?.check_base(wanted).err();
-    let changed = || format!("another change ended meanwhile; nothing changed: repeat the command, because revision {wanted} runs now");
+    let changed = || {
+        format!(
+            "another change ended meanwhile; nothing changed: repeat the command, because revision {wanted} runs now"
+        )
+    };
     Err(Failed::new(Exit::Conflict, error.unwrap_or_else(changed)))
 }
 

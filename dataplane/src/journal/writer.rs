@@ -116,7 +116,10 @@ impl JournalWriter {
         state.took = took;
         if took >= SLOW && before < SLOW {
             let path = self.log.path();
-            tracing::warn!("a write of {} took {took:.1?}: a kill loses the changes of grants since the last write", path.display());
+            tracing::warn!(
+                "a write of {} took {took:.1?}: a kill loses the changes of grants since the last write",
+                path.display()
+            );
         }
         match outcome {
             Ok(()) => {

@@ -194,3 +194,29 @@ add chain=input action=accept
     assert_eq!(of("198.51.100.9", at(2)), [AddressMatcher { rule: 2, memory }], "a neighbour of the /24");
     assert_eq!(of("192.0.2.1", at(2)), []);
 }
+
+#[test]
+fn connection_limit_counts_a_connection_once_whether_an_icmp_error_or_a_packet_of_it_comes_first() {
+    let text =
+        "/ip firewall filter\nadd chain=input connection-limit=1,24 action=drop\nadd chain=input action=accept\n";
+    let reading = rsc::read(text.as_bytes());
+    assert!(reading.problems.is_empty(), "{:?}", reading.problems);
+    for error_first in [true, false] {
+        let mut engine = Engine::new(reading.rules.clone(), &Settings::default());
+        let answer = Spec::new(SOURCE, Transport::Udp(53, 40_000), b"");
+        let query = Spec { source: answer.destination, destination: answer.source, ..answer.clone() };
+        let query = Spec { transport: Transport::Udp(40_000, 53), ..query };
+        engine.decide(Side::Inside, &[&query.frame()], at(1));
+        // Destination unreachable, with the IP and UDP header of the query.
+        let error =
+            Spec { transport: Transport::Icmp(3, 3), payload: query.frame()[14..42].to_vec(), ..answer.clone() };
+        let mut frames = [error.frame(), answer.frame()];
+        if !error_first {
+            frames.reverse();
+        }
+        decide(&mut engine, &frames, at(1));
+        let remembered = engine.table.matchers_of(SOURCE.parse().unwrap(), at(1));
+        let memory = MatcherMemory::ConnectionLimit { connections: 1, limit: 1, prefix_length: 24 };
+        assert_eq!(remembered, [AddressMatcher { rule: 0, memory }], "error first: {error_first}");
+    }
+}

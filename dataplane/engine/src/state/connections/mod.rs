@@ -291,17 +291,17 @@ impl ConnectionTable {
         }
     }
 
-    /// Sets one of the bits of a table in a connection. Returns the connection's serial number, and whether the bit was
-    /// not set before.
-    pub(crate) fn mark(&self, key: &HashedKey, table: u32, bit: u32, now: Time) -> Option<(u64, bool)> {
+    /// Sets bits of a table in a connection. Returns the connection's serial number, and whether none of the bits was set
+    /// before.
+    pub(crate) fn mark(&self, key: &HashedKey, table: u32, bits: u32, now: Time) -> Option<(u64, bool)> {
         let mut set = self.set_of(key).lock();
         let place = set.find(key, now)?;
         let begun = set.begun_mut(place);
         if begun.marks.0 != table {
             begun.marks = (table, 0);
         }
-        let is_news = begun.marks.1 & bit == 0;
-        begun.marks.1 |= bit;
+        let is_news = begun.marks.1 & bits == 0;
+        begun.marks.1 |= bits;
         Some((begun.serial, is_news))
     }
 

@@ -53,7 +53,8 @@ struct ColdParts {
 pub(super) struct BegunConnection {
     /// A unique serial number.
     pub(super) serial: u64,
-    /// The number of a table, and one bit for each of its `connection-limit` matchers that the connection has reached.
+    /// The number of a table, and for each of its `connection-limit` matchers one bit for each end of the connection that
+    /// has reached the matcher.
     pub(super) marks: (u32, u32),
 }
 

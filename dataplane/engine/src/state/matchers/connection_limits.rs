@@ -16,7 +16,7 @@ use knockplane_policy::time::Time;
 use crate::state::connections::{ConnectionTable, ConnectionView, PackedKey};
 use crate::state::keyed::{Tag, tag, write_address};
 
-/// The maximum number of matchers of a table: a connection has two bits for each, one for each direction.
+/// The maximum number of matchers of a table: a connection has two bits for each, one for each end.
 pub(crate) const MOST_MATCHERS: u32 = 16;
 
 /// The connection limits of one table.
@@ -84,16 +84,17 @@ impl ConnectionLimits {
         now: Time,
     ) -> Option<bool> {
         let key = &flow.key;
-        let bit = flow.back.map_or(0, |back| 1 << (2 * matcher + u32::from(back)));
-        let (serial, mut is_news) = flows.mark(key, self.table, bit, now)?;
         let masked = |address: IpAddr| masked(address, source.length);
+        // A connection has a bit for each end. The bits tell whether the connection is in the list of the ends' prefix,
+        // whichever packet put it there: one of an end, or an ICMP error that an end sent about the connection.
+        let ends =
+            (0_u32..).zip(key.key.flow_key().ends).filter(|(_, (end, _))| masked(*end) == masked(source.address));
+        let bits = ends.fold(0, |bits, (end, _)| bits | 1 << (2 * matcher + end));
+        let (serial, mut is_news) = flows.mark(key, self.table, bits, now)?;
         let prefix = self.prefix(MatcherId(matcher), masked(source.address));
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if flow.back.is_none()
-            || key.key.flow_key().ends.iter().all(|(address, _)| masked(*address) == masked(source.address))
-        {
-            // The bits alone are ambiguous: the source of an ICMP error is no end of the connection, or both ends have
-            // the same prefix.
+        if bits == 0 {
+            // A router between the ends sent the ICMP error.
             is_news = !counted.holds(prefix, serial);
         }
         let is_open = |key: PackedKey, serial| flows.is_open(key, serial, now);
