@@ -228,7 +228,9 @@ impl Administration {
     /// Returns the answer to a change when no frame passes any more as it did before the change, and no restart undoes
     /// the change.
     fn settled(&self, answer: Response) -> Response {
+        let replaced = self.published.ledger().book.leaving().to_vec();
         self.shared.fast_path.settle();
+        replaced.iter().for_each(|generation| generation.trails.note_quiet());
         if !self.journal.settle(self.shared.state.lists.last_event()) {
             tracing::warn!("the disk has not taken a change of an operator yet: a kill of this process may undo it");
         }

@@ -150,8 +150,7 @@ impl Administration {
         drop(running);
         let generation = Generation::new(number, shared.clock.now(), source, table, self.workers.len());
         let generation = Arc::new(generation.with_fast_path(Arc::clone(&shared.fast_path), &shared.state.lists));
-        shared.fast_path.change(|| {
-            shared.fast_path.follow(&generation.table, &generation.strangers, &shared.state.lists);
+        shared.fast_path.change(&generation.table, &generation.strangers, &shared.state.lists, || {
             let mut ledger = self.published.ledger();
             ledger.metrics = self.rules.config.metrics.clone();
             let replaced = shared.generation.swap(Arc::clone(&generation));

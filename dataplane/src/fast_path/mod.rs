@@ -2,7 +2,7 @@
 //!
 //! | module     | owns |
 //! |------------|------|
-//! | this       | the switch: suspension during changes, hanging workers |
+//! | this       | the switch: changes of rules, hanging workers |
 //! | `departures` | whether frames may leave on a side |
 //! | `trails`   | the numbers under which the kernel counts, and their counts |
 //! | `strangers` | the drops of strangers under a generation of rules |
@@ -72,8 +72,6 @@ pub(crate) struct FastPathSwitch {
 /// The causes that suspend the fast path. It is on while there are none.
 #[derive(Debug, Default)]
 struct Causes {
-    /// Number of changes of rules or settings in progress.
-    changes: u32,
     /// Whether a worker hangs. Operators are told that nothing passes on its queue.
     hangs: bool,
     /// The reason that it stays off, if it is.
@@ -84,7 +82,7 @@ struct Causes {
 
 impl Causes {
     fn is_on(&self) -> bool {
-        self.changes == 0 && !self.hangs && self.failure.is_none()
+        !self.hangs && self.failure.is_none()
     }
 }
 
@@ -170,33 +168,51 @@ impl FastPathSwitch {
         FastPathState { is_on: causes.is_on(), reason }
     }
 
-    /// Makes a change after which no earlier verdict counts: of rules or settings. While it lasts, all
-    /// frames come up. When it begins, no program applies an earlier verdict any more.
-    pub(crate) fn change<T>(&self, change: impl FnOnce() -> T) -> T {
-        let Some(tables) = &self.tables else { return change() };
-        self.causes().changes += 1;
-        tables.suspend();
-        self.wait(tables);
-        let changed = change();
-        let mut causes = self.causes();
-        causes.changes -= 1;
-        self.resume(tables, &causes);
-        changed
+    /// Swaps the rules or settings for those of this table. After [`FastPathSwitch::settle`], no frame passes by a verdict of the
+    /// rules before.
+    ///
+    /// Flows stay in the kernel meanwhile: their verdicts count until the swap is done, and a worker decides about the next packet
+    /// of each. Strangers' frames come up until the workers have decided all that are on their way.
+    pub(crate) fn change<T>(
+        &self,
+        table: &RuleTable,
+        strangers: &GenerationStrangers,
+        lists: &Lists,
+        swap: impl FnOnce() -> T,
+    ) -> T {
+        let Some(tables) = &self.tables else { return swap() };
+        if tables.strangers().set_on(false) {
+            // The tables of the drops change in place, so that no program may drop meanwhile.
+            self.wait(tables);
+        }
+        let drops = self.tell(tables, table, strangers, lists);
+        let swapped = swap();
+        // A worker reads the generation before the rules: verdicts of the next generation are by the new rules.
+        self.resume(tables, &self.causes());
+        tables.strangers().set_on(drops);
+        swapped
+    }
+
+    /// Tells the kernel what it needs to know of the first rules. Called before it carries flows.
+    pub(crate) fn follow(&self, table: &RuleTable, strangers: &GenerationStrangers, lists: &Lists) {
+        let Some(tables) = &self.tables else { return };
+        let drops = self.tell(tables, table, strangers, lists);
+        tables.strangers().set_on(drops);
     }
 
     /// Tells the kernel what it needs to know of the rules: the times after which connections expire, and the drops of
-    /// strangers. Called while the fast path is suspended, or before it carries flows.
-    pub(crate) fn follow(&self, table: &RuleTable, strangers: &GenerationStrangers, lists: &Lists) {
-        let Some(tables) = &self.tables else { return };
+    /// strangers. Called while it drops no frames of strangers. Returns whether it may drop any.
+    fn tell(&self, tables: &FastPath, table: &RuleTable, strangers: &GenerationStrangers, lists: &Lists) -> bool {
         let tracking = &table.rules().tracking;
         let of_tcp = timeout(tracking, protocol::TCP, Some(TcpState::Established), true);
         tables.set_timeouts([of_tcp, timeout(tracking, protocol::UDP, None, true)]);
         let interval = table.settings().port_budget.within.as_nanos();
         self.port_interval.store(interval.try_into().unwrap_or(u64::MAX).max(1), Relaxed);
-        strangers.install(table, lists, tables.strangers());
+        let drops = strangers.install(table, lists, tables.strangers());
         if let Some(source) = *self.watched.lock().unwrap_or_else(PoisonError::into_inner) {
             tables.strangers().networks().name(source, source);
         }
+        drops
     }
 
     /// Lets every frame of this source go up, instead of those of the source before. Returns when none is dropped any more.

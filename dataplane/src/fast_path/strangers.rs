@@ -33,13 +33,13 @@ impl GenerationStrangers {
         }
     }
 
-    /// Lets the kernel drop by these rules. Called while it drops nothing.
-    pub(super) fn install(&self, table: &RuleTable, lists: &Lists, tables: &Strangers) {
+    /// Replaces the tables by which the kernel drops. Called while it drops nothing. Returns whether it may drop anything.
+    pub(super) fn install(&self, table: &RuleTable, lists: &Lists, tables: &Strangers) -> bool {
         let families = tables.set_protected(&table.settings().protect);
         let has_trails = tables.set_trails(&self.trails, families, self.free_ports);
         let networks = tables.networks();
         self.named.iter().for_each(|(first, last)| networks.name(*first, *last));
         lists.name_all_networks();
-        tables.set_on(has_trails);
+        has_trails
     }
 }

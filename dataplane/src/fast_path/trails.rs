@@ -1,6 +1,8 @@
 //! Trails: the numbers under which the kernel counts frames that it carries or drops. A trail belongs to a generation of rules, and its
 //! packets count for the generation's rules, as if a worker had counted them.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, PoisonError};
 
 use knockplane_engine::pipeline::Decision;
@@ -32,6 +34,8 @@ impl TrailNumbers {
 pub(crate) struct GenerationTrails {
     fast_path: Option<SharedFastPath>,
     known: Mutex<Vec<NumberedTrail>>,
+    /// Whether no program counts for these trails any more.
+    is_quiet: AtomicBool,
 }
 
 /// A trail, its number, and the counts of the number before it was the trail's.
@@ -106,7 +110,18 @@ impl KernelFrames {
 
 impl GenerationTrails {
     pub(crate) fn new(fast_path: SharedFastPath) -> GenerationTrails {
-        GenerationTrails { fast_path: Some(fast_path), known: Mutex::default() }
+        GenerationTrails { fast_path: Some(fast_path), ..GenerationTrails::default() }
+    }
+
+    /// Notes that no program counts for these trails any more: other rules have replaced their generation, and a grace period
+    /// has passed since then.
+    pub(crate) fn note_quiet(&self) {
+        self.is_quiet.store(true, Release);
+    }
+
+    /// Whether no program counts for these trails any more.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.fast_path.is_none() || self.is_quiet.load(Acquire)
     }
 
     /// The number of a trail; `None` if all numbers are in use.
@@ -175,7 +190,7 @@ impl GenerationTrails {
         });
     }
 
-    /// Returns the numbers. The caller has added the counts, and no verdict of the generation counts any more.
+    /// Returns the numbers. The caller has added the counts, and no program counts for these trails any more.
     pub(crate) fn end(&self) {
         let Some(fast_path) = self.fast_path.as_deref() else { return };
         let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));

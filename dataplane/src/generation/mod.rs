@@ -124,10 +124,11 @@ impl Book {
         &self.leaving
     }
 
-    /// Adds the counters of the generations that no worker runs any more to the book. `oldest` is the number of the
-    /// oldest generation that a worker runs.
+    /// Adds the counters of the generations that neither a worker nor a program of the fast path runs any more to the book.
+    /// `oldest` is the number of the oldest generation that a worker runs.
     pub(crate) fn settle(&mut self, oldest: u64, current: &Generation) {
-        let (left, leaving) = self.leaving.drain(..).partition(|generation| generation.number < oldest);
+        let is_left = |generation: &Arc<Generation>| generation.number < oldest && generation.trails.is_quiet();
+        let (left, leaving) = self.leaving.drain(..).partition(is_left);
         self.leaving = leaving;
         let left: Vec<Arc<Generation>> = left;
         for generation in left {

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 
 use ipnet::IpNet;
 use knockplane_policy::packet::{Family, Side};
@@ -151,9 +151,9 @@ impl Strangers {
         any != 0
     }
 
-    /// Sets whether frames of strangers are dropped at all.
-    pub fn set_on(&self, is_on: bool) {
-        self.set(control::IS_ON, is_on.into());
+    /// Sets whether frames of strangers are dropped at all. Returns whether they were until now.
+    pub fn set_on(&self, is_on: bool) -> bool {
+        self.control.of_32_bits()[control::IS_ON].swap(is_on.into(), AcqRel) != 0
     }
 
     /// Drops no frame of a stranger before the fourth tick from now: frames have gone up without a note of their source.

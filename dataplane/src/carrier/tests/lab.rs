@@ -74,7 +74,7 @@ impl World {
             state.lists.bind(list, level).expect("few lists");
         }
         let generation = compile(&state, (rules, &settings), 1, now, fast_path);
-        fast_path.change(|| fast_path.follow(&generation.table, &generation.strangers, &state.lists));
+        fast_path.change(&generation.table, &generation.strangers, &state.lists, || ());
         let decider = Decider::new(headers::max_frame(MTU), 1);
         World { state, generation, decider, settings, logged: LoggedPackets::new(256), number: 1 }
     }
@@ -82,10 +82,8 @@ impl World {
     pub(super) fn apply(&mut self, rules: &str, now: Time, fast_path: &Arc<FastPathSwitch>) {
         self.number += 1;
         let generation = compile(&self.state, (rules, &self.settings), self.number, now, fast_path);
-        let replaced = fast_path.change(|| {
-            fast_path.follow(&generation.table, &generation.strangers, &self.state.lists);
-            std::mem::replace(&mut self.generation, generation)
-        });
+        fast_path.change(&generation.table, &generation.strangers, &self.state.lists, || ());
+        let replaced = std::mem::replace(&mut self.generation, generation);
         replaced.trails.end();
     }
 
