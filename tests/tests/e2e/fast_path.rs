@@ -248,7 +248,10 @@ fn a_connection_through_a_door_is_carried_from_its_handshake_to_its_end() {
         for connection in shown {
             let bytes = connection["bytes"].as_u64().expect("bytes");
             assert!(bytes > TRANSFER as u64, "bytes that the kernel carried count: {connection}");
-            assert_eq!(connection["tcp_state"], "time-wait", "the worker has seen both FINs: {connection}");
+            // A host that is slow to acknowledge a FIN receives it twice. The server answers the second acknowledgement with a
+            // reset, because it has closed the connection.
+            let state = connection["tcp_state"].as_str().expect("a state");
+            assert!(["time-wait", "close"].contains(&state), "the worker has seen both FINs: {connection}");
         }
     });
 }

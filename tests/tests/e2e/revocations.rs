@@ -238,13 +238,14 @@ impl RawConnection<'_> {
     }
 
     /// Opens the connection. The client's next byte has number 1.
-    fn open(&self) {
+    fn open(&self, filter: &Filter<'_>) {
         let header = TcpHeader::default();
+        // The two sides have different rings: each segment is decided before the next one is sent.
+        let is_in = |state| eventually(state, || self.state(filter).as_deref() == Some(state));
         self.send(false, TcpHeader { syn: true, ..header.clone() }, &[]);
-        // Each segment passes the worker before the next one is sent.
-        thread::sleep(MOMENT);
+        is_in("syn-sent");
         self.send(true, TcpHeader { syn: true, ack: true, acknowledgment_number: 1, ..header.clone() }, &[]);
-        thread::sleep(MOMENT);
+        is_in("syn-received");
         self.send(false, TcpHeader { ack: true, sequence_number: 1, acknowledgment_number: 1, ..header }, &[]);
     }
 
@@ -260,11 +261,12 @@ impl RawConnection<'_> {
         self.send(false, TcpHeader { rst: true, sequence_number: 2, ..TcpHeader::default() }, &[]);
     }
 
-    /// Whether the filter knows that the connection is closed.
-    fn is_closed(&self, filter: &Filter<'_>) -> bool {
+    /// The state that the filter shows, if it knows the connection.
+    fn state(&self, filter: &Filter<'_>) -> Option<String> {
         let connections = filter.ask(&["show", "connections"]).expect("connections are shown");
         let mut shown = connections["connections"].as_array().expect("connections").iter();
-        shown.any(|connection| connection["source_port"] == self.port && connection["tcp_state"] == "close")
+        let connection = shown.find(|connection| connection["source_port"] == self.port)?;
+        Some(connection["tcp_state"].as_str().expect("a state").to_owned())
     }
 }
 
@@ -279,7 +281,7 @@ fn no_segment_is_carried_after_a_reset() {
         for round in 0..rounds() {
             let connection = RawConnection { ends: &ends, port: 10_000 + round as u16 };
             let before = carried(filter);
-            connection.open();
+            connection.open(filter);
             let (is_over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
             thread::scope(|scope| {
                 scope.spawn(|| {
@@ -292,7 +294,7 @@ fn no_segment_is_carried_after_a_reset() {
                 eventually("the kernel carries segments", || carried(filter) > before);
                 eventually("the filter has seen the reset", || {
                     connection.reset();
-                    connection.is_closed(filter)
+                    connection.state(filter).as_deref() == Some("close")
                 });
                 let (carried_before, sent_before) = (carried(filter), sent.load(Ordering::Relaxed));
                 eventually("further segments are sent", || sent.load(Ordering::Relaxed) > sent_before + 1_000);
