@@ -158,6 +158,7 @@ impl RevisionHistory {
     /// so are their rollbacks, because the next undo continues from them.
     pub(crate) fn add(&mut self, cause: RevisionCause, generation: &Generation) {
         let rules = generation.rules().clone().without_lines();
+        let cause = if cause.origin == RevisionOrigin::Start { self.cause_of_start(&rules) } else { cause };
         let RevisionCause { origin, note, confirm_within } = cause;
         let is_step = |origin| matches!(origin, RevisionOrigin::Undo | RevisionOrigin::Redo);
         let last_origin = self.revisions.back().map(|last| last.revision.origin);
@@ -186,6 +187,26 @@ impl RevisionHistory {
         self.revisions.push_back(KeptRevision { revision, content });
         let is_trimmed = self.trim();
         self.save(is_trimmed);
+    }
+
+    /// The cause of a start's revision. A start with the rules before a change that waited for its confirmation rolls back this
+    /// change, as the end of the time does.
+    fn cause_of_start(&self, rules: &RuleSet) -> RevisionCause {
+        let mut newest = self.revisions.iter().rev();
+        let last = newest.next().filter(|last| last.revision.confirm_within.is_some());
+        let before = newest.next().and_then(|before| decode(&before.content).ok()?.rules);
+        match last
+            .filter(|_| self.last_rules.as_ref() != Some(rules) && before.is_some_and(|b| b.without_lines() == *rules))
+        {
+            Some(last) => {
+                let is_reload = last.revision.origin == RevisionOrigin::Reload;
+                // The steps of `knockctl undo` ignore reloads, and therefore their rollbacks.
+                let origin = if is_reload { RevisionOrigin::Reload } else { RevisionOrigin::Unconfirmed };
+                let comment = "the dataplane started before it was confirmed".to_owned();
+                RevisionCause { note: ApplyNote { comment, ..ApplyNote::default() }, ..RevisionCause::of(origin) }
+            }
+            None => RevisionCause::of(RevisionOrigin::Start),
+        }
     }
 
     /// Drops the oldest revisions until the others are within the bounds. Returns whether there were any.
@@ -384,6 +405,31 @@ mod tests {
         ] {
             history.add(RevisionCause::of(origin), &of_port(1));
             assert_eq!(history.last(), expected, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_start_rolls_back_what_was_not_confirmed() {
+        use RevisionOrigin::{Apply, Edit, Reload, Start, Unconfirmed};
+        for (change, confirm, rules_at_start, expected) in [
+            (Apply, true, 1, Some(Unconfirmed)),
+            (Edit, true, 1, Some(Unconfirmed)),
+            (Reload, true, 1, Some(Reload)),
+            // Confirmed, so its rules run again.
+            (Apply, true, 2, None),
+            // Other rules than those before: another configured file, for example.
+            (Apply, true, 3, Some(Start)),
+            (Apply, false, 1, Some(Start)),
+        ] {
+            let house = House::new();
+            let mut history = house.load();
+            history.add(RevisionCause::of(Start), &of_port(1));
+            let confirm_within = confirm.then_some(Duration::from_secs(60));
+            history.add(RevisionCause { confirm_within, ..RevisionCause::of(change) }, &of_port(2));
+            let mut history = house.load();
+            history.add(RevisionCause::of(Start), &of_port(rules_at_start));
+            let third = house.load().overview().revisions.get(2).map(|revision| revision.origin);
+            assert_eq!(third, expected, "{change:?}, {confirm}, {rules_at_start}");
         }
     }
 

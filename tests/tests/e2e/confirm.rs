@@ -197,6 +197,9 @@ fn a_dataplane_that_restarts_meanwhile_begins_with_the_rules_before() {
             assert_eq!(rule_ids(&rules(filter)), rule_ids(&before));
             assert!(confirmation(filter).is_null());
             assert_eq!(filter.knockctl(&["confirm"]).expect("knockctl").code, Some(6));
+            let history = filter.ask(&["history"]).expect("the history");
+            let last = history["revisions"].as_array().and_then(|all| all.last()).expect("revisions");
+            assert_eq!(last["origin"], "unconfirmed", "no undo returns to the rules that nobody confirmed: {last}");
             thread::sleep(Duration::from_secs(6));
             assert_eq!(generation(filter), 1, "no rollback follows");
             // The source is stored without the words that a start adds to it.

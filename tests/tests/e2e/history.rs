@@ -135,7 +135,7 @@ fn a_restart_during_a_confirmation_and_a_reload_of_doors_are_revisions() {
         filter.dataplane.kill().expect("killed");
         filter.restart_dataplane().expect("started again");
         let all = origins(filter);
-        assert_eq!(all[2..], [of(3, "apply", None), of(4, "start", None)]);
+        assert_eq!(all[2..], [of(3, "apply", None), of(4, "unconfirmed", None)]);
         // The rules of doors are those of the configuration.
         assert!(filter.knockctl(&["rollback", "1"]).expect("knockctl").ok());
         assert_eq!(origins(filter).len(), 4, "the rules of revision 1 run already");

@@ -87,7 +87,8 @@ pub struct Revision {
     pub rules: usize,
     /// The changes from the revision before it.
     pub changes: RuleChangeCounts,
-    /// The time within which it had to be confirmed. If it was not, an `unconfirmed` revision follows, or a `start`.
+    /// The time within which it had to be confirmed. If it was not, an `unconfirmed` revision follows, or
+    /// that of a `reload`.
     pub confirm_within: Option<Duration>,
     /// Whether its rules are kept. Rules that are larger than the file may be are not kept.
     pub has_rules: bool,
