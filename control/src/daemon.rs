@@ -1,4 +1,4 @@
-//! The control process: settings, two listeners, a watch of the dataplane, a clean stop.
+//! The control process: settings, listeners, a watch of the dataplane, a clean stop.
 //!
 //! A start takes the unix socket first, so that a second control process ends before it has any effect. After SIGINT or
 //! SIGTERM, the process accepts no new request, gives running requests a few seconds, and removes the file of the socket.
@@ -25,11 +25,14 @@ use tracing::{error, info, warn};
 use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
 use crate::holder;
-use crate::metrics::{METRICS_LISTENER, Metrics, OPERATORS_LISTENER};
+use crate::metrics::{API_LISTENER, METRICS_LISTENER, Metrics, OPERATORS_LISTENER, READERS_LISTENER};
 use crate::names::{self, Resolver};
+use crate::server::tls::Certificates;
 use crate::server::{Server, Sizes, Times};
+use crate::settings::api::ApiSettings;
 use crate::settings::{ControlSettings, DEFAULT_FILE};
 use crate::socket;
+use crate::tokens::Tokens;
 
 /// Time limit for running requests after a signal. The dataplane completes an apply that takes longer.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -84,7 +87,7 @@ fn start(args: &Args) -> Exit {
         Ok(()) => Exit::Ok,
         Err(error) => {
             error!("{error:#}");
-            Exit::Runtime
+            if error.is::<InvalidFile>() { Exit::Invalid } else { Exit::Runtime }
         }
     }
 }
@@ -105,14 +108,21 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
         );
     }
     let deadline = Deadline::start();
-    let (unix, _removal) = socket::bind(&settings.socket, settings.socket_group, deadline).await?;
-    let tcp = listen(settings.listen, deadline).await?;
-    // The library sets a backlog of 128, which a burst of connections fills before the process is scheduled.
-    rustix::net::listen(&tcp, BACKLOG).context("cannot set the backlog of the listener")?;
+    let (unix, _removal) = socket::bind("socket", &settings.socket, settings.socket_group, deadline).await?;
+    let tcp = listen("[control]", settings.listen, deadline).await?;
+    let reading = match &settings.read_socket {
+        Some(path) => Some(socket::bind("read-socket", path, settings.read_socket_group, deadline).await?),
+        None => None,
+    };
     let dataplane = Dataplane::new(&settings.dataplane_socket);
     let mut signals = Signals::new()?;
     let resolver = Resolver::new(settings.name_servers.clone());
-    let app = Arc::new(App::new(dataplane.clone(), resolver.clone(), Metrics::default()));
+    let mut app = App::new(dataplane.clone(), resolver.clone(), Metrics::default());
+    let api = match &settings.api {
+        Some(api) => Some((ApiListener::start(api, &mut app, deadline).await?, api)),
+        None => None,
+    };
+    let app = Arc::new(app);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %settings.listen,
@@ -120,17 +130,37 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
         dataplane = %settings.dataplane_socket.display(),
         "control process started"
     );
+    if let Some((_, ApiSettings { listen, tls, tokens })) = &api {
+        let with_client_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        info!(%listen, tls = tls.is_some(), with_client_certificates, tokens = %tokens.display(), "API started");
+    }
+    if let Some(path) = &settings.read_socket {
+        info!(socket = %path.display(), "read-only socket started");
+    }
 
     tokio::spawn(names::watch(dataplane.clone(), resolver));
     tokio::spawn(dataplane::watch(dataplane));
     let (stop, stopped) = watch::channel(false);
-    let server = |name, limits, times| Server { name, limits, times, refusals: app.metrics.refusals(name) };
+    let server = |name, limits, times| Server { name, limits, times, refusals: app.metrics.refusals(name), tls: None };
     let operators = server(OPERATORS_LISTENER, sizes.operators, Times::OPERATORS);
     let metrics = server(METRICS_LISTENER, sizes.metrics, Times::METRICS);
+    let over_tcp = async {
+        let Some((ApiListener { listener, tokens }, _)) = api else { return };
+        let mut server = server(API_LISTENER, sizes.api, Times::OPERATORS);
+        server.tls = app.certificates.clone();
+        server.run(listener, api::with_tokens(app.clone(), tokens), until(stopped.clone())).await;
+    };
+    let readers = async {
+        let Some((listener, _removal)) = reading else { return };
+        let server = server(READERS_LISTENER, sizes.readers, Times::OPERATORS);
+        server.run(listener, api::read_only(app.clone()), until(stopped.clone())).await;
+    };
     let servers = async {
         tokio::join!(
             operators.run(unix, api::whole(app.clone()), until(stopped.clone())),
-            metrics.run(tcp, api::open(app.clone()), until(stopped)),
+            metrics.run(tcp, api::open(app.clone()), until(stopped.clone())),
+            over_tcp,
+            readers,
         )
     };
     tokio::pin!(servers);
@@ -145,8 +175,42 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Listens on a TCP port. Waits if a process that exits still holds the port.
-async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpListener> {
+/// A file that the settings name is invalid: a restart does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("[control.api]: {0}")]
+struct InvalidFile(String);
+
+/// The API on TCP before it serves.
+struct ApiListener {
+    listener: TcpListener,
+    tokens: Arc<Tokens>,
+}
+
+impl ApiListener {
+    /// Reads tokens and certificate, and listens.
+    async fn start(settings: &ApiSettings, app: &mut App, deadline: Deadline) -> anyhow::Result<Self> {
+        let ApiSettings { listen: address, tls, tokens } = settings;
+        let tokens = Arc::new(Tokens::load(tokens).map_err(|error| InvalidFile(error.to_string()))?);
+        if let Some(files) = tls {
+            let certificates = Certificates::load(files.clone(), app.metrics.certificate_failures());
+            let certificates = Arc::new(certificates.map_err(InvalidFile)?);
+            tokio::spawn(Arc::clone(&certificates).watch());
+            app.certificates = Some(certificates);
+        }
+        app.tokens = Some(Arc::clone(&tokens));
+        Ok(ApiListener { listener: listen("[control.api]", *address, deadline).await?, tokens })
+    }
+}
+
+/// Listens on a TCP port. Waits if a process that exits still holds the port. `section` is that of the setting.
+async fn listen(section: &str, address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpListener> {
+    let listener = bind(section, address, deadline).await?;
+    // The library sets a backlog of 128, which a burst of connections fills before the process is scheduled.
+    rustix::net::listen(&listener, BACKLOG).context("cannot set the backlog of the listener")?;
+    Ok(listener)
+}
+
+async fn bind(section: &str, address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpListener> {
     loop {
         match TcpListener::bind(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -155,14 +219,14 @@ async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpLi
                         .map_or_else(String::new, |pid| format!(" ({})", predecessor::describe(Some(pid))));
                     bail!(
                         "another process listens on {address}{holder}: stop it first, or set another `listen` in \
-                         [control]"
+                         {section}"
                     );
                 }
                 tokio::time::sleep(predecessor::RETRY).await;
             }
             listener => {
                 return listener
-                    .with_context(|| format!("cannot listen on {address}; set another `listen` in [control]"));
+                    .with_context(|| format!("cannot listen on {address}; set another `listen` in {section}"));
             }
         }
     }

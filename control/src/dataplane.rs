@@ -282,9 +282,15 @@ impl Dataplane {
     }
 
     /// Reloads its configuration. Returns once every worker runs it.
-    /// `uid` is the user of the operator, if known. With a time, the dataplane rolls it back as [`Dataplane::apply`] does.
-    pub async fn reload(&self, uid: Option<u32>, confirm_within: Option<Duration>) -> Result<Reloaded, DataplaneError> {
-        match self.ask(&Request::Reload { uid, confirm_within }).await? {
+    /// `uid` and `token` are those of [`knockplane_policy::wire::history::ApplyNote`]. With a time, the dataplane rolls it back as
+    /// [`Dataplane::apply`] does.
+    pub async fn reload(
+        &self,
+        uid: Option<u32>,
+        token: Option<String>,
+        confirm_within: Option<Duration>,
+    ) -> Result<Reloaded, DataplaneError> {
+        match self.ask(&Request::Reload { uid, token, confirm_within }).await? {
             Response::Reloaded(reloaded) => Ok(reloaded),
             other => Err(self.unexpected(&other)),
         }
@@ -480,7 +486,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":6,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":7,\"version\":\"0.1.0\"}\n";
 
     /// A peer that sends these bytes to one client. With `stay`, it then keeps the connection open.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -539,8 +545,9 @@ mod tests {
     #[tokio::test]
     async fn a_change_without_a_greeting_ends_at_the_short_limit() {
         let (_dir, dataplane) = peer(&[], true);
-        let changed =
-            timeout(CHANGE_WITHIN / 2, dataplane.reload(None, None)).await.expect("it ends long before a change may");
+        let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload(None, None, None))
+            .await
+            .expect("it ends long before a change may");
         assert_eq!(changed.unwrap_err().kind(), "silent");
     }
 
@@ -560,7 +567,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_has_a_reason() {
-        let says = &["{\"knockplane\":6,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":7,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane refused the connection: too many connections: try again");

@@ -12,6 +12,7 @@
 //! | [`dataplane`] | the client side of the messages in `policy::wire` |
 //! | [`names`]     | host names in address lists, resolved |
 //! | [`settings`]  | the section `[control]` of the configuration |
+//! | [`tokens`]    | the tokens of the API on TCP |
 //! | [`address`]   | parsing of a single address |
 //! | [`rules`]     | offline checks of rules, before the dataplane gets them |
 //! | [`cli`]       | `knockctl` |
@@ -38,6 +39,7 @@ mod sample;
 mod server;
 pub mod settings;
 mod socket;
+pub mod tokens;
 
 /// The state of the control process's log.
 fn log_status() -> LogStatus {

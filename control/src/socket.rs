@@ -34,11 +34,12 @@ impl Drop for Removal {
 }
 
 /// Listens on `path`, and creates its directory. Waits if a process that exits still holds the socket. Members of `group` may
-/// connect; without it, those of the process's own group.
+/// connect; without it, those of the process's own group. `key` is the setting of the path, for messages.
 ///
 /// # Errors
 /// If another process listens there, if a file that is not a socket has the name, or if a system call fails.
 pub(crate) async fn bind(
+    key: &str,
     path: &Path,
     group: Option<Gid>,
     deadline: Deadline,
@@ -47,12 +48,12 @@ pub(crate) async fn bind(
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}, the directory of the socket", directory.display()))?;
     }
-    clear(path, deadline).await?;
+    clear(key, path, deadline).await?;
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let removal = Removal { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
     // The group is set before the mode, so that no other group can ever connect.
     if let Some(group) = group {
-        chown(path, None, Some(group.as_raw())).with_context(|| not_given(path, group))?;
+        chown(path, None, Some(group.as_raw())).with_context(|| not_given(key, path, group))?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))
         .with_context(|| format!("cannot set the mode of {}", path.display()))?;
@@ -61,9 +62,9 @@ pub(crate) async fn bind(
 
 /// The message for a group that cannot be set. Without CAP_CHOWN, a process can set only groups of which it is a member:
 /// chown(2).
-fn not_given(path: &Path, group: Gid) -> String {
+fn not_given(key: &str, path: &Path, group: Gid) -> String {
     format!(
-        "cannot give {} to the group {group}, as `socket-group` in [control] says: the process must be a member of it \
+        "cannot give {} to the group {group}, as `{key}-group` in [control] says: the process must be a member of it \
          (SupplementaryGroups= in knockplane-control.service, or usermod -a -G)",
         path.display()
     )
@@ -84,7 +85,7 @@ pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
 }
 
 /// Removes the socket of a process that was killed.
-async fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
+async fn clear(key: &str, path: &Path, deadline: Deadline) -> anyhow::Result<()> {
     let shown = path.display();
     loop {
         let metadata = match fs::symlink_metadata(path) {
@@ -92,7 +93,7 @@ async fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             other => other.with_context(|| format!("cannot look at {shown}"))?,
         };
         if !metadata.file_type().is_socket() {
-            bail!("{shown} exists and is not a socket: remove it, or set another `socket` in [control]");
+            bail!("{shown} exists and is not a socket: remove it, or set another `{key}` in [control]");
         }
         let holder = match UnixStream::connect(path).await {
             Ok(stream) => stream.peer_cred().ok().and_then(|peer| peer.pid()),
@@ -109,7 +110,7 @@ async fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             let holder = holder.map_or_else(String::new, |pid| format!(" ({})", predecessor::describe(Some(pid))));
             bail!(
                 "another control process answers on {shown}{holder}: stop it first (systemctl stop knockplane-control), or \
-                 set another `socket` in [control]"
+                 set another `{key}` in [control]"
             );
         }
         tokio::time::sleep(predecessor::RETRY).await;
@@ -124,7 +125,7 @@ mod tests {
     async fn the_directory_is_created_the_mode_is_set_and_the_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/knockplane/control.sock");
-        let (listener, removal) = bind(&path, None, Deadline::over()).await.unwrap();
+        let (listener, removal) = bind("socket", &path, None, Deadline::over()).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         drop((listener, removal));
         assert!(!path.exists());
@@ -136,15 +137,15 @@ mod tests {
         let path = dir.path().join("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        bind(&path, None, Deadline::over()).await.unwrap();
+        bind("socket", &path, None, Deadline::over()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_socket_that_answers_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let _bound = bind(&path, None, Deadline::over()).await.unwrap();
-        let error = bind(&path, None, Deadline::over()).await.unwrap_err().to_string();
+        let _bound = bind("socket", &path, None, Deadline::over()).await.unwrap();
+        let error = bind("socket", &path, None, Deadline::over()).await.unwrap_err().to_string();
         let told = format!("another control process answers on {} (process {} (", path.display(), std::process::id());
         assert!(error.contains(&told), "{error}");
         assert!(path.exists());
@@ -155,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        let error = bind(&path, None, Deadline::over()).await.unwrap_err().to_string();
+        let error = bind("socket", &path, None, Deadline::over()).await.unwrap_err().to_string();
         assert!(error.contains("not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -164,7 +165,7 @@ mod tests {
     async fn a_file_that_replaced_the_socket_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let bound = bind(&path, None, Deadline::over()).await.unwrap();
+        let bound = bind("socket", &path, None, Deadline::over()).await.unwrap();
         fs::rename(&path, dir.path().join("aside")).unwrap();
         fs::write(&path, "another").unwrap();
         drop(bound);

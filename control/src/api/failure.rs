@@ -1,120 +1,283 @@
-//! Failures of API requests: always a status and `{"error": "…"}`.
+//! Failures of API requests: always a status and `{"code": …, "message": …, "remedy": …}`.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use knockplane_limits::refusal::Refusal;
 use knockplane_policy::rsc::Problem;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::operator::Operator;
 use crate::dataplane::DataplaneError;
+use crate::tokens::{Role, TokenError};
 
 /// A failed request: its status and its body.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
-    body: Body,
+    body: ErrorBody<Vec<Problem>>,
+    /// The time after which a further request can succeed.
+    wait: Option<Duration>,
 }
 
-#[derive(Debug, Serialize)]
-struct Body {
-    /// The message.
-    error: String,
-    /// The remedy at the end of the message, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
+/// The body of a failed request.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Failure")]
+pub(crate) struct ErrorBody<P> {
+    /// The kind of failure.
+    pub(crate) code: ErrorCode,
+    /// The message. It ends with the remedy, if there is one.
+    pub(crate) message: String,
+    /// The remedy at the end of the message; `null` if there is none.
+    pub(crate) remedy: Option<String>,
     /// The problems of the rule file, if the request had one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    problems: Vec<Problem>,
+    pub(crate) problems: P,
+}
+
+macro_rules! codes {
+    ($($(#[doc = $about:literal])+ $variant:ident = $name:literal, $status:literal;)+) => {
+        /// The kinds of failure. Each has its status.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub(crate) enum ErrorCode {
+            $($(#[doc = $about])+ #[serde(rename = $name)] $variant,)+
+        }
+
+        impl ErrorCode {
+            /// Each code with its name, status and description.
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [(ErrorCode, &'static str, u16, &'static str)] =
+                &[$((ErrorCode::$variant, $name, $status, concat!($($about),+)),)+];
+
+            fn status(self) -> StatusCode {
+                let number: u16 = match self {
+                    $(ErrorCode::$variant => $status,)+
+                };
+                StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request is invalid: a path, a parameter or the body.
+    InvalidRequest = "invalid-request", 400;
+    /// The request has no token, or one that is unknown, revoked or expired.
+    Unauthenticated = "unauthenticated", 401;
+    /// The role of the token or of the socket does not include the request.
+    Forbidden = "forbidden", 403;
+    /// There is no such path or object.
+    NotFound = "not-found", 404;
+    /// The path has no such method.
+    MethodNotAllowed = "method-not-allowed", 405;
+    /// The request did not arrive in time.
+    SlowRequest = "slow-request", 408;
+    /// The request does not fit the present state; nothing changed.
+    Conflict = "conflict", 409;
+    /// The body is too long.
+    TooLong = "too-long", 413;
+    /// The body is not declared as JSON.
+    MediaType = "media-type", 415;
+    /// The body is JSON, but not of this request.
+    InvalidBody = "invalid-body", 422;
+    /// The rules are invalid; `problems` has each of them, and nothing changed.
+    InvalidRules = "invalid-rules", 422;
+    /// The dataplane refused the request; nothing changed.
+    Refused = "refused", 422;
+    /// Too many requests, or too many with an invalid token. `Retry-After` has the time to wait.
+    TooMany = "too-many-requests", 429;
+    /// The dataplane or the control process failed.
+    Failed = "failed", 500;
+    /// The dataplane has another version, or is another program.
+    BadGateway = "bad-gateway", 502;
+    /// The dataplane is not reachable, or there are too many connections.
+    Unavailable = "unavailable", 503;
+    /// The dataplane did not answer in time.
+    Timeout = "timeout", 504;
 }
 
 impl ApiError {
     /// 400: the request is invalid.
     pub fn bad_request(error: impl Into<String>) -> Self {
-        ApiError::new(StatusCode::BAD_REQUEST, error)
+        ApiError::new(ErrorCode::InvalidRequest, error)
+    }
+
+    /// 401: no valid token.
+    pub fn unauthenticated(error: &str) -> Self {
+        let remedy = "make a token with `knockctl token new`, and send it as `Authorization: Bearer TOKEN`";
+        ApiError::new(ErrorCode::Unauthenticated, error).with_remedy(remedy)
+    }
+
+    /// 403: another role is required.
+    pub fn forbidden(operator: Option<&Operator>, role: Option<Role>, required: Role) -> Self {
+        let role = role.map_or("no role", Role::name);
+        let (message, remedy) = match operator {
+            Some(operator @ Operator::Token(_)) => (
+                format!("the {operator} has the role `{role}`, and this request needs `{required}`"),
+                format!("use another token, or make one with `knockctl token new NAME --role {required}`"),
+            ),
+            _ => (
+                format!("this socket has the role `{role}`, and this request needs `{required}`"),
+                "use the socket of operators, `socket` in [control]".to_owned(),
+            ),
+        };
+        ApiError::new(ErrorCode::Forbidden, message).with_remedy(&remedy)
+    }
+
+    /// 403: only users of this host may do this.
+    pub fn only_at_the_socket() -> Self {
+        let message = "tokens are created, listed and revoked by users of the host, not with a token";
+        ApiError::new(ErrorCode::Forbidden, message).with_remedy("run `knockctl token` on the host, without --api")
     }
 
     /// 404: no such path.
     pub fn not_found(path: &str) -> Self {
-        ApiError::new(StatusCode::NOT_FOUND, format!("the API has no path {path}"))
+        let path: String = path.chars().take(200).collect();
+        ApiError::new(ErrorCode::NotFound, format!("the API has no path {path}"))
+            .with_remedy("/api/v1/openapi.json has all paths")
+    }
+
+    /// 405: the path has no such method.
+    pub fn method_not_allowed() -> Self {
+        ApiError::new(ErrorCode::MethodNotAllowed, "the path has no such method")
+            .with_remedy("/api/v1/openapi.json has the methods of all paths")
+    }
+
+    /// 409: the request does not fit the present state.
+    pub fn conflict(error: impl Into<String>) -> Self {
+        ApiError::new(ErrorCode::Conflict, error)
     }
 
     /// 422: the rules are not valid text.
     pub fn invalid_rules(problems: Vec<Problem>) -> Self {
         let count = problems.len();
         let error = format!("the rules have {count} problem{}; nothing changed", if count == 1 { "" } else { "s" });
-        ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, body: Body { error, remedy: None, problems } }
+        let mut failure = ApiError::new(ErrorCode::InvalidRules, error);
+        failure.body.problems = problems;
+        failure
     }
 
     /// 413: the body is longer than its path allows.
     pub fn too_long(longest: usize) -> Self {
-        let remedy = "only rules and entries may be long: split the file";
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request has more than {longest} bytes: {remedy}"))
+        ApiError::new(ErrorCode::TooLong, format!("the request has more than {longest} bytes"))
+            .with_remedy("only rules and entries may be long: split the file")
+    }
+
+    /// 429: too many requests.
+    pub fn too_many(error: &str, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + 1;
+        let mut failure = ApiError::new(ErrorCode::TooMany, error).with_remedy(&format!("try again in {seconds} s"));
+        failure.wait = Some(wait);
+        failure
     }
 
     /// 408 or 503: a limit on time, connections or memory.
     pub fn refused(refusal: Refusal) -> Self {
-        let status = match refusal {
-            Refusal::SlowRequest => StatusCode::REQUEST_TIMEOUT,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
+        let code = match refusal {
+            Refusal::SlowRequest => ErrorCode::SlowRequest,
+            _ => ErrorCode::Unavailable,
         };
-        ApiError::new(status, refusal.sentence())
+        ApiError::new(code, refusal.sentence())
     }
 
     /// 500: a defect of this process.
     pub fn internal(error: &dyn Display) -> Self {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("this is a defect of knockplane-control: {error}"))
+        ApiError::new(ErrorCode::Failed, format!("this is a defect of knockplane-control: {error}"))
     }
 
-    fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        ApiError { status, body: Body { error: error.into(), remedy: None, problems: Vec::new() } }
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let body = ErrorBody { code, message: message.into(), remedy: None, problems: Vec::new() };
+        ApiError { status: code.status(), body, wait: None }
+    }
+
+    /// Adds the remedy at the end of the message.
+    pub(super) fn with_remedy(mut self, remedy: &str) -> Self {
+        self.body.message = format!("{}: {remedy}", self.body.message);
+        self.body.remedy = Some(remedy.to_owned());
+        self
+    }
+
+    /// The failure to read a request.
+    fn unreadable(status: StatusCode, text: String) -> Self {
+        let code = match status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::MediaType,
+            StatusCode::UNPROCESSABLE_ENTITY => ErrorCode::InvalidBody,
+            StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLong,
+            _ => ErrorCode::InvalidRequest,
+        };
+        ApiError::new(code, text).with_remedy("/api/v1/openapi.json has the form of each request")
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        let ApiError { status, body, wait } = self;
+        let code = body.code;
+        let mut answer = (status, Json(body)).into_response();
+        if let Some(wait) = wait {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
+        if code == ErrorCode::Unauthenticated {
+            let scheme = HeaderValue::from_static("Bearer realm=\"knockplane\"");
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        answer
     }
 }
 
 impl From<DataplaneError> for ApiError {
-    /// 409 if the request does not fit the state of the dataplane, 422 if the dataplane refused, 500 if it failed, 413 if the
-    /// request is too long for it, otherwise a status of a gateway.
     fn from(error: DataplaneError) -> Self {
-        let status = match &error {
-            DataplaneError::Conflict(_) => StatusCode::CONFLICT,
-            DataplaneError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            DataplaneError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            DataplaneError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        let code = match &error {
+            DataplaneError::Conflict(_) => ErrorCode::Conflict,
+            DataplaneError::Refused(_) => ErrorCode::Refused,
+            DataplaneError::Failed(_) => ErrorCode::Failed,
+            DataplaneError::TooLong(_) => ErrorCode::TooLong,
             DataplaneError::Unreachable { .. } | DataplaneError::Lost(_) | DataplaneError::TurnedAway(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
+                ErrorCode::Unavailable
             }
-            DataplaneError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
-            DataplaneError::Version { .. } | DataplaneError::Garbage { .. } => StatusCode::BAD_GATEWAY,
+            DataplaneError::Silent(_) => ErrorCode::Timeout,
+            DataplaneError::Version { .. } | DataplaneError::Garbage { .. } => ErrorCode::BadGateway,
         };
-        let mut failure = ApiError::new(status, error.to_string());
+        let mut failure = ApiError::new(code, error.to_string());
         failure.body.remedy = error.remedy();
+        failure
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        let code = match &error {
+            TokenError::Conflict(_) => ErrorCode::Conflict,
+            TokenError::Missing(_) => ErrorCode::NotFound,
+            TokenError::Time => ErrorCode::InvalidRequest,
+            TokenError::Failed(_) => ErrorCode::Failed,
+        };
+        let message = error.to_string();
+        let remedy = message.rsplit_once(": ").map(|(_, remedy)| remedy.to_owned());
+        let mut failure = ApiError::new(code, message);
+        failure.body.remedy = remedy.filter(|_| code != ErrorCode::Failed);
         failure
     }
 }
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        ApiError::new(rejection.status(), rejection.body_text())
+        ApiError::unreadable(rejection.status(), rejection.body_text())
     }
 }
 
 impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
-        ApiError::new(rejection.status(), rejection.body_text())
+        ApiError::unreadable(rejection.status(), rejection.body_text())
     }
 }
 
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
-        ApiError::new(rejection.status(), rejection.body_text())
+        ApiError::unreadable(rejection.status(), rejection.body_text())
     }
 }

@@ -8,7 +8,10 @@ use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{
     DataplaneStatus, FastPathStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, WorkerStatus, as_text,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::tokens::{Role, TokenInfo, TokenName};
 
 /// Default number of list entries, or sources at doors, in an answer.
 pub const DEFAULT_LIMIT: usize = 1_000;
@@ -17,7 +20,7 @@ pub const DEFAULT_LIMIT: usize = 1_000;
 pub const DEFAULT_SOURCE_LIMIT: usize = 10;
 
 /// Rules to run, as text of a rule file or in parsed form.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
     /// Their origin for messages: a file name.
@@ -25,8 +28,9 @@ pub struct Apply {
     /// The text of a rule file. The request must contain exactly one of `text` and `rules`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// The rules in parsed form. Their ids are computed again from their content.
+    /// The rules in the form of `knockctl` of the same version. Their ids are computed again from their content.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub rules: Option<RuleSet>,
     /// The time within which they must be confirmed, in the syntax of RouterOS: `60s`. Otherwise they are rolled back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +53,7 @@ pub struct Apply {
 }
 
 /// Rules whose counters are set to zero.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResetCounters {
     /// The ids of the rules; all rules if there are none.
@@ -73,7 +77,7 @@ pub struct Applied {
 }
 
 /// A sample of live traffic to begin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginSample {
     /// Its time, in the syntax of RouterOS: `5s`.
@@ -83,14 +87,14 @@ pub struct BeginSample {
 }
 
 /// The answer to [`BeginSample`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SampleBegun {
     /// The id, which ends the sample.
     pub sample: u64,
 }
 
 /// The query of a reload, as the parameters of a URI.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ReloadQuery {
     /// The time within which the doors and `[policy]` must be confirmed, as in [`Apply`].
@@ -153,7 +157,7 @@ pub struct Workers {
 }
 
 /// The query for list entries, as the parameters of a URI.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ListQuery {
     /// Only this list.
@@ -182,7 +186,7 @@ pub struct ListQuery {
 }
 
 /// The query for doors and visitors.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DoorQuery {
     /// Only this door.
@@ -193,7 +197,7 @@ pub struct DoorQuery {
 }
 
 /// The query for connections, as the parameters of a URI.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionQuery {
     /// Only connections from this address, prefix or range.
@@ -215,7 +219,7 @@ pub struct Tracked {
 }
 
 /// The limit of the answer about one source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceLimit {
     /// Maximum number of each kind.
@@ -224,7 +228,7 @@ pub struct SourceLimit {
 }
 
 /// The duration of a watch of a source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchQuery {
     /// The time in the form of RouterOS, such as `30s`; at most an hour.
@@ -232,11 +236,12 @@ pub struct WatchQuery {
 }
 
 /// An entry for a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListAddition {
     /// The address, prefix or range.
     #[serde(with = "as_text")]
+    #[schemars(with = "String")]
     pub address: AddressSet,
     /// Timeout in the syntax of RouterOS: `10m`; `None` if the entry is static.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,7 +252,7 @@ pub struct ListAddition {
 }
 
 /// Entries for lists, all or none.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListImport {
     /// The entries.
@@ -255,7 +260,7 @@ pub struct ListImport {
 }
 
 /// The entries that a flush keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlushQuery {
     /// Whether static entries of operators remain.
@@ -268,6 +273,25 @@ pub struct FlushQuery {
 pub struct Flushed {
     /// Number of removed entries.
     pub removed: u64,
+}
+
+/// A token to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Its name: letters, digits, `-`, `_` and `.`, a letter first.
+    pub name: TokenName,
+    /// Its role.
+    pub role: Role,
+    /// The time for which it is valid, in the syntax of RouterOS: `90d`.
+    pub expires: String,
+}
+
+/// The tokens, without their secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenList {
+    /// The tokens, ordered by name.
+    pub tokens: Vec<TokenInfo>,
 }
 
 const fn default_limit() -> usize {

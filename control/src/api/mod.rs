@@ -1,79 +1,85 @@
-//! The HTTP API: paths and handlers.
+//! The HTTP API: routers and handlers.
 //!
-//! Two routers over one [`App`]. [`open`] is served on the TCP address: metrics and health, read-only, without addresses and
-//! rules. [`whole`] adds `/api/v1/…`, and is served only on the unix socket, whose file mode restricts the users that may change
-//! the firewall. Bodies, answers and failures are JSON, see [`messages`] and [`failure`].
+//! Two routers over one [`App`]. [`open`] is served on the TCP address for metrics: metrics and health, read-only, without addresses
+//! and rules. [`gated`] adds `/api/v1/…`, for the unix sockets, whose file modes restrict the users that may connect, and for the
+//! API on TCP, whose requests have tokens. [`routes`] has all paths of `/api/v1` with the role that each requires. Bodies and failures
+//! are JSON, see [`messages`] and [`failure`]; [`answer`] has the two forms of answers.
 //!
-//! | method, path | answer |
-//! |---|---|
-//! | GET `/healthz` | `ok` |
-//! | GET `/readyz` | `ready` with a line for each warning, or 503 and the reason |
-//! | GET `/metrics` | Prometheus text |
-//! | GET `/api/v1/status` | [`messages::Overview`] |
-//! | GET `/api/v1/workers` | [`messages::Workers`] |
-//! | POST `/api/v1/kernel`, with a [`KernelQuery`] | [`KernelVerdict`] |
-//! | GET `/api/v1/rules` | [`RunningRules`] |
-//! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`ListPage`] |
-//! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
-//! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
-//! | GET `/api/v1/sources/{address}?limit=` | [`SourceReport`] |
-//! | POST `/api/v1/sources/{address}/watch` | [`messages::WatchQuery`] → [`SourceReport`] |
-//! | POST `/api/v1/sample` | [`messages::BeginSample`] → [`messages::SampleBegun`] |
-//! | POST `/api/v1/sample/{id}/end` | [`TrafficSample`] |
-//! | POST `/api/v1/reload?confirm-within=` | [`Reloaded`] |
-//! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
-//! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
-//! | POST `/api/v1/rules/reset-counters` | [`messages::ResetCounters`] → 204 |
-//! | GET `/api/v1/history` | [`History`] |
-//! | GET `/api/v1/history/{number}` | [`RevisionRules`] |
-//! | POST `/api/v1/confirm` | [`messages::Confirmed`] |
-//! | POST `/api/v1/lists/{list}` | [`messages::ListAddition`] → [`Added`] |
-//! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
-//! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
+//! | file          | owns |
+//! |---------------|------|
+//! | `mod.rs`      | the shared state, and the handlers |
+//! | `routes.rs`   | the table of routes, and the router |
+//! | `gate.rs`     | who may send which request |
+//! | `operator.rs` | the operator of a request |
+//! | `answer.rs`   | documents and messages |
+//! | `messages.rs` | bodies of requests and answers |
+//! | `failure.rs`  | failures |
+//! | `tokens.rs`   | the handlers for tokens |
+//! | `openapi.rs`  | the document of the API |
 
+pub mod answer;
 pub mod failure;
+pub mod gate;
 pub mod messages;
+mod openapi;
+pub mod operator;
+mod routes;
+#[cfg(test)]
+mod sweep;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Extension, Json, Router};
+use axum::routing::get;
+use axum::{Json, Router};
 use knockplane_log::target;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
+use knockplane_policy::wire::history::ApplyNote;
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
-use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery, SourceReport};
+use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery};
 use knockplane_policy::wire::{
-    self, Added, ApplyRequest, DataplaneStatus, Doors, KernelQuery, KernelVerdict, ListPage, MAX_ANSWER_ENTRIES,
-    NewEntry, Reloaded, RunningRules,
+    self, ApplyRequest, DataplaneStatus, KernelQuery, KernelVerdict, MAX_ANSWER_ENTRIES, NewEntry, Reloaded,
 };
 use knockplane_policy::word::Word as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use self::answer::Form;
 use self::failure::ApiError;
+use self::gate::Gate;
 use self::messages::{
     Applied, Apply, BeginSample, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery,
     Flushed, ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit,
     Tracked, Unresolved, WatchQuery, Workers,
 };
+use self::operator::Operator;
+use self::routes::WorkLimits;
 use crate::dataplane::{Dataplane, DataplaneError};
+use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
+use crate::json::connections::ConnectionsJson;
+use crate::json::doors::DoorsJson;
+use crate::json::history::{HistoryJson, RevisionExportJson};
+use crate::json::lists::ListsJson;
+use crate::json::rules::RulesJson;
+use crate::json::source::SourceJson;
+use crate::json::status::{StatusJson, WorkersJson};
 use crate::metrics::{self, Metrics};
 use crate::names::Resolver;
-use crate::server::ConnectionSlot;
-use crate::server::body::{self, Bodies};
+use crate::server::body::Bodies;
 use crate::server::latest::Latest;
-use crate::{address, log_status, ready, rules};
+use crate::server::tls::Certificates;
+use crate::tokens::{Role, Tokens};
+use crate::{address, json, log_status, ready, rules};
 
 /// The state that the handlers share.
 #[derive(Debug)]
@@ -88,11 +94,25 @@ pub struct App {
     page: Latest<Bytes>,
     /// The answer for concurrent requests for readiness.
     ready: Latest<Result<String, String>>,
+    /// The tokens of the API on TCP; `None` if it is off.
+    pub tokens: Option<Arc<Tokens>>,
+    /// Its certificate; `None` without TLS.
+    pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 /// Limit on concurrent requests of operators to the dataplane; others wait. The dataplane accepts 32 connections of one user, and
 /// metrics, health and the watch need one each.
 const MAX_TURNS: usize = 16;
+
+/// The same limit for the API on TCP, which does not make operators at the unix socket wait.
+const MAX_API_TURNS: usize = 8;
+
+/// The same limit for the read-only socket.
+const MAX_READER_TURNS: usize = 4;
+
+/// The longest body of rules and list entries over TCP, and the memory of all bodies: an operator with more uses the unix socket.
+const API_BODY: usize = 16 << 20;
+const API_BODIES: usize = 32 << 20;
 
 /// Time limit of a readiness probe: a common timeout of probes is one second.
 const READY_WITHIN: Duration = Duration::from_millis(800);
@@ -100,50 +120,27 @@ const READY_WITHIN: Duration = Duration::from_millis(800);
 /// Time limit of the dataplane for metrics. The default timeout of Prometheus is 10 s, or a shorter scrape interval.
 const METRICS_WITHIN: Duration = Duration::from_secs(3);
 
-/// The connection of a request; `None` in tests of a router without a server.
-type Peer = Option<Extension<Arc<ConnectionSlot>>>;
-
-/// The user of the operator's process, if known.
-fn uid(peer: Peer) -> Option<u32> {
-    peer.and_then(|Extension(connection)| connection.uid())
-}
-
 /// The router for metrics and health.
 pub fn open(app: Arc<App>) -> Router {
     open_routes().fallback(not_found).with_state(app)
 }
 
-/// The router for the whole API.
+/// The router for operators at the unix socket, with all rights.
 pub fn whole(app: Arc<App>) -> Router {
-    let turns = Arc::new(Semaphore::new(MAX_TURNS));
-    let bodies = Arc::new(Bodies::default());
-    Router::new()
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/workers", get(workers))
-        .route("/api/v1/rules", get(running_rules))
-        .route("/api/v1/rules/reset-counters", post(reset_counters))
-        .route("/api/v1/lists", get(lists).post(list_import))
-        .route("/api/v1/doors", get(doors))
-        .route("/api/v1/connections", get(connections))
-        .route("/api/v1/sources/{address}", get(source))
-        .route("/api/v1/sources/{address}/watch", post(watch_source))
-        .route("/api/v1/kernel", post(kernel))
-        .route("/api/v1/sample", post(begin_sample))
-        .route("/api/v1/sample/{id}/end", post(end_sample))
-        .route("/api/v1/reload", post(reload))
-        .route("/api/v1/apply", post(apply))
-        .route("/api/v1/confirm", post(confirm))
-        .route("/api/v1/history", get(history))
-        .route("/api/v1/history/{number}", get(revision))
-        .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
-        .route("/api/v1/lists/{list}/{address}", delete(list_remove))
-        // The last layer runs first: the body is read before the request waits for its turn.
-        .route_layer(from_fn_with_state(turns, in_turn))
-        .route_layer(from_fn_with_state(bodies, body::bounded))
-        .merge(open_routes())
-        .fallback(not_found)
-        .layer(DefaultBodyLimit::disable())
-        .with_state(app)
+    let limits = WorkLimits { turns: MAX_TURNS, bodies: Bodies::default() };
+    routes::router(app, Gate::Socket(Role::Administer), limits)
+}
+
+/// The router for the read-only socket.
+pub fn read_only(app: Arc<App>) -> Router {
+    let limits = WorkLimits { turns: MAX_READER_TURNS, bodies: Bodies::new(API_BODY, API_BODIES) };
+    routes::router(app, Gate::Socket(Role::Read), limits)
+}
+
+/// The router for the API on TCP.
+pub fn with_tokens(app: Arc<App>, tokens: Arc<Tokens>) -> Router {
+    let limits = WorkLimits { turns: MAX_API_TURNS, bodies: Bodies::new(API_BODY, API_BODIES) };
+    routes::router(app, Gate::tokens(tokens), limits)
 }
 
 /// The routes for metrics and health.
@@ -179,15 +176,17 @@ async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-async fn status(State(app): State<Arc<App>>) -> Result<Json<Overview>, ApiError> {
+async fn status(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
     let dataplane = app.ask(app.dataplane.status()).await?;
-    Ok(Json(Overview { dataplane, control: Control { log: log_status() } }))
+    let ready = ready::check(&dataplane);
+    let overview = Overview { dataplane, control: Control { log: log_status() } };
+    Ok(form.answer(overview, |overview| StatusJson::new(overview, ready)))
 }
 
-async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, ApiError> {
+async fn workers(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
     let status = app.ask(app.dataplane.status()).await?;
     let DataplaneStatus { uptime, workers, fast_path, .. } = status;
-    Ok(Json(Workers { uptime, workers, fast_path }))
+    Ok(form.answer(Workers { uptime, workers, fast_path }, WorkersJson::from))
 }
 
 async fn kernel(
@@ -198,34 +197,44 @@ async fn kernel(
     Ok(Json(app.ask(app.dataplane.kernel(query)).await?))
 }
 
-async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<RunningRules>, ApiError> {
-    Ok(Json(app.ask(app.dataplane.rules()).await?))
+async fn running_rules(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
+    let rules = app.ask(app.dataplane.rules()).await?;
+    if form == Form::Message {
+        return Ok(Json(rules).into_response());
+    }
+    let settings = app.ask(app.dataplane.status()).await?.settings;
+    // Behind the rules, so that it has their revision.
+    let history = app.ask(app.dataplane.history()).await?;
+    Ok(form.answer(rules, |rules| RulesJson::new(&rules, &history, &settings)))
 }
 
 async fn lists(
     State(app): State<Arc<App>>,
+    form: Form,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<ListPage>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(query) = query?;
     let limit = checked(query.limit)?;
     let query = wire::ListQuery { limit, ..asked(query).map_err(ApiError::bad_request)? };
-    Ok(Json(app.ask(app.dataplane.lists(query)).await?))
+    Ok(form.answer(app.ask(app.dataplane.lists(query)).await?, ListsJson::from))
 }
 
 async fn doors(
     State(app): State<Arc<App>>,
+    form: Form,
     query: Result<Query<DoorQuery>, QueryRejection>,
-) -> Result<Json<Doors>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(query) = query?;
     let limit = checked(query.limit)?;
-    Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
+    Ok(form.answer(app.ask(app.dataplane.doors(query.door, limit)).await?, DoorsJson::from))
 }
 
 /// Requests the table of connections from the dataplane part by part.
 async fn connections(
     State(app): State<Arc<App>>,
+    form: Form,
     query: Result<Query<ConnectionQuery>, QueryRejection>,
-) -> Result<Json<Tracked>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(ConnectionQuery { source, limit }) = query?;
     let limit = checked(limit)?;
     let source = source.map(|text| text.parse::<AddressSet>()).transpose().map_err(ApiError::bad_request)?;
@@ -240,44 +249,49 @@ async fn connections(
         next = part.next.filter(|next| *next > from);
     }
     connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
-    Ok(Json(Tracked { table, connections, truncated: next.is_some() }))
+    Ok(form.answer(Tracked { table, connections, truncated: next.is_some() }, ConnectionsJson::from))
 }
 
 async fn source(
     State(app): State<Arc<App>>,
+    form: Form,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<SourceLimit>, QueryRejection>,
-) -> Result<Json<SourceReport>, ApiError> {
+) -> Result<Response, ApiError> {
     let (Path(address), Query(SourceLimit { limit })) = (path?, query?);
     if limit > MAX_SOURCE_ITEMS {
         return Err(ApiError::bad_request(format!("`limit` is at most {MAX_SOURCE_ITEMS}")));
     }
     let address = address::single(&address).map_err(ApiError::bad_request)?;
-    Ok(Json(app.ask(app.dataplane.source(SourceQuery { address, limit, watch: None })).await?))
+    let source = app.ask(app.dataplane.source(SourceQuery { address, limit, watch: None })).await?;
+    Ok(form.answer(source, SourceJson::from))
 }
 
 async fn watch_source(
     State(app): State<Arc<App>>,
+    operator: Operator,
+    form: Form,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<WatchQuery>, JsonRejection>,
-) -> Result<Json<SourceReport>, ApiError> {
+) -> Result<Response, ApiError> {
     let (Path(address), Json(WatchQuery { time })) = (path?, body?);
     let address = address::single(&address).map_err(ApiError::bad_request)?;
     let watch = Some(rules::timeout(&time).map_err(ApiError::bad_request)?);
     let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };
     let source = app.ask(app.dataplane.source(query)).await?;
-    info!(target: target!("operator"), %address, time, "source watched");
-    Ok(Json(source))
+    info!(target: target!("operator"), %operator, %address, time, "source watched");
+    Ok(form.answer(source, SourceJson::from))
 }
 
 async fn begin_sample(
     State(app): State<Arc<App>>,
+    operator: Operator,
     body: Result<Json<BeginSample>, JsonRejection>,
 ) -> Result<Json<SampleBegun>, ApiError> {
     let Json(BeginSample { time, packets }) = body?;
     let query = SampleQuery { time: rules::timeout(&time).map_err(ApiError::bad_request)?, packets };
     let sample = app.ask(app.dataplane.begin_sample(query)).await?;
-    info!(target: target!("operator"), time, packets, "traffic sampled");
+    info!(target: target!("operator"), %operator, time, packets, "traffic sampled");
     Ok(Json(SampleBegun { sample }))
 }
 
@@ -321,16 +335,17 @@ fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
 
 async fn apply(
     State(app): State<Arc<App>>,
-    peer: Peer,
+    operator: Operator,
+    form: Form,
     body: Result<Json<Apply>, JsonRejection>,
-) -> Result<Json<Applied>, ApiError> {
+) -> Result<Response, ApiError> {
     let Json(Apply { source, text, rules, confirm_within, comment, based_on, origin, back_to, edit }) = body?;
     let confirm_within = confirmation_time(confirm_within)?;
-    let note = ApplyNote { uid: uid(peer), comment, back_to, edit };
+    let note = ApplyNote { comment, back_to, edit, ..operator.note() };
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
             app.metrics.apply_was_invalid();
-            warn!(target: target!("operator"), source, "rules refused: they cannot be read");
+            warn!(target: target!("operator"), %operator, source, "rules refused: they cannot be read");
         })?,
         (None, Some(mut rules)) => {
             rules.assign_ids();
@@ -340,8 +355,8 @@ async fn apply(
     };
     // In its own task: the result is logged and counted even if the client disconnects.
     let request = ApplyRequest { rules, source, names: Vec::new(), confirm_within, based_on, origin, note };
-    match tokio::spawn(hand_over(app, request)).await {
-        Ok(result) => Ok(Json(result?)),
+    match tokio::spawn(hand_over(app, operator, request)).await {
+        Ok(result) => Ok(form.answer(result?, |applied| AppliedJson::new(applied, None, confirm_within))),
         Err(error) => Err(ApiError::internal(&error)),
     }
 }
@@ -357,7 +372,7 @@ fn read(text: &str) -> Result<RuleSet, ApiError> {
 }
 
 /// Adds the addresses of host names, and sends the request to the dataplane.
-async fn hand_over(app: Arc<App>, mut request: ApplyRequest) -> Result<Applied, DataplaneError> {
+async fn hand_over(app: Arc<App>, operator: Operator, mut request: ApplyRequest) -> Result<Applied, DataplaneError> {
     let (rules, patterns) = (request.rules.rules.len(), request.rules.layer7.len());
     request.names = app.resolver.resolve_rules(&request.rules).await;
     let unresolved = request.names.iter().filter_map(Unresolved::of).collect();
@@ -365,9 +380,11 @@ async fn hand_over(app: Arc<App>, mut request: ApplyRequest) -> Result<Applied, 
     let result = app.timed(app.dataplane.apply(request)).await;
     match &result {
         Ok((generation, revision)) => {
-            info!(target: target!("operator"), generation, revision, origin, rules, source, "rules applied")
+            info!(target: target!("operator"), %operator, generation, revision, origin, rules, source, "rules applied")
         }
-        Err(error) => warn!(target: target!("operator"), origin, rules, source, "rules not applied: {error}"),
+        Err(error) => {
+            warn!(target: target!("operator"), %operator, origin, rules, source, "rules not applied: {error}")
+        }
     }
     let (generation, revision) = result?;
     Ok(Applied { generation, revision, rules, patterns, unresolved })
@@ -375,72 +392,79 @@ async fn hand_over(app: Arc<App>, mut request: ApplyRequest) -> Result<Applied, 
 
 async fn reset_counters(
     State(app): State<Arc<App>>,
+    operator: Operator,
     body: Result<Json<ResetCounters>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
     let Json(ResetCounters { rules }) = body?;
     let number = rules.len();
     app.ask(app.dataplane.reset_counters(rules)).await?;
-    info!(target: target!("operator"), rules = number, "counters of rules reset");
+    info!(target: target!("operator"), %operator, rules = number, "counters of rules reset");
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn confirm(State(app): State<Arc<App>>) -> Result<Json<Confirmed>, ApiError> {
+async fn confirm(State(app): State<Arc<App>>, operator: Operator, form: Form) -> Result<Response, ApiError> {
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
         let result = app.ask(app.dataplane.confirm()).await;
         match &result {
-            Ok(generation) => info!(target: target!("operator"), generation, "rules confirmed"),
-            Err(error) => warn!(target: target!("operator"), "rules not confirmed: {error}"),
+            Ok(generation) => info!(target: target!("operator"), %operator, generation, "rules confirmed"),
+            Err(error) => warn!(target: target!("operator"), %operator, "rules not confirmed: {error}"),
         }
         result
     });
     match asked.await {
-        Ok(result) => Ok(Json(Confirmed { generation: result? })),
+        Ok(result) => Ok(form.answer(Confirmed { generation: result? }, ConfirmedJson::from)),
         Err(error) => Err(ApiError::internal(&error)),
     }
 }
 
-async fn history(State(app): State<Arc<App>>) -> Result<Json<History>, ApiError> {
-    Ok(Json(app.ask(app.dataplane.history()).await?))
+async fn history(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
+    Ok(form.answer(app.ask(app.dataplane.history()).await?, HistoryJson::from))
 }
 
 async fn revision(
     State(app): State<Arc<App>>,
+    form: Form,
     path: Result<Path<u64>, PathRejection>,
-) -> Result<Json<RevisionRules>, ApiError> {
+) -> Result<Response, ApiError> {
     let Path(number) = path?;
-    Ok(Json(app.ask(app.dataplane.revision(number)).await?))
+    Ok(form.answer(app.ask(app.dataplane.revision(number)).await?, RevisionExportJson::from))
 }
 
 async fn reload(
     State(app): State<Arc<App>>,
-    peer: Peer,
+    operator: Operator,
+    form: Form,
     query: Result<Query<ReloadQuery>, QueryRejection>,
-) -> Result<Json<Reloaded>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(ReloadQuery { confirm_within }) = query?;
     let confirm_within = confirmation_time(confirm_within)?;
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
-        let result = app.timed(app.dataplane.reload(uid(peer), confirm_within)).await;
+        app.reload_certificates().await;
+        let token = operator.token().map(str::to_owned);
+        let result = app.timed(app.dataplane.reload(operator.uid(), token, confirm_within)).await;
         match &result {
             Ok(Reloaded { generation, doors, .. }) => {
-                info!(target: target!("operator"), generation, doors, "configuration reloaded")
+                info!(target: target!("operator"), %operator, generation, doors, "configuration reloaded")
             }
-            Err(error) => warn!(target: target!("operator"), "configuration not reloaded: {error}"),
+            Err(error) => warn!(target: target!("operator"), %operator, "configuration not reloaded: {error}"),
         }
         result
     });
     match asked.await {
-        Ok(result) => Ok(Json(result?)),
+        Ok(result) => Ok(form.answer(result?, |reloaded| ReloadedJson::new(reloaded, confirm_within))),
         Err(error) => Err(ApiError::internal(&error)),
     }
 }
 
 async fn list_add(
     State(app): State<Arc<App>>,
+    operator: Operator,
+    form: Form,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<ListAddition>, JsonRejection>,
-) -> Result<Json<Added>, ApiError> {
+) -> Result<Response, ApiError> {
     let (Path(list), Json(ListAddition { address, timeout, comment })) = (path?, body?);
     let timeout = match timeout {
         Some(text) => Some(rules::timeout(&text).map_err(ApiError::bad_request)?),
@@ -448,40 +472,54 @@ async fn list_add(
     };
     let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
     let added = app.ask(app.dataplane.list_add(vec![entry])).await?;
-    info!(target: target!("operator"), list, %address, ?timeout, "entry added");
-    Ok(Json(added))
+    info!(target: target!("operator"), %operator, list, %address, ?timeout, "entry added");
+    Ok(form.answer(added, |added| AddedJson {
+        list,
+        address: address.to_string(),
+        timeout_seconds: timeout.map(json::seconds),
+        unused_lists: added.unused,
+    }))
 }
 
 async fn list_import(
     State(app): State<Arc<App>>,
+    operator: Operator,
+    form: Form,
     body: Result<Json<ListImport>, JsonRejection>,
-) -> Result<Json<Added>, ApiError> {
+) -> Result<Response, ApiError> {
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
     let added = app.ask(app.dataplane.list_add(entries)).await?;
-    info!(target: target!("operator"), entries = count, left = added.left, "entries added");
-    Ok(Json(added))
+    info!(target: target!("operator"), %operator, entries = count, left = added.left, "entries added");
+    Ok(form.answer(added, |wire::Added { left, unused }| ImportedJson {
+        entries: count,
+        unchanged: left,
+        unused_lists: unused,
+    }))
 }
 
 async fn list_flush(
     State(app): State<Arc<App>>,
+    operator: Operator,
+    form: Form,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<FlushQuery>, QueryRejection>,
-) -> Result<Json<Flushed>, ApiError> {
+) -> Result<Response, ApiError> {
     let (Path(list), Query(FlushQuery { dynamic })) = (path?, query?);
     let removed = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await?;
-    info!(target: target!("operator"), list, dynamic, removed, "list flushed");
-    Ok(Json(Flushed { removed }))
+    info!(target: target!("operator"), %operator, list, dynamic, removed, "list flushed");
+    Ok(form.answer(Flushed { removed }, |Flushed { removed }| FlushedJson { list, removed }))
 }
 
 async fn list_remove(
     State(app): State<Arc<App>>,
+    operator: Operator,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let Path((list, address)) = path?;
     let address: AddressSet = address.parse().map_err(ApiError::bad_request)?;
     app.ask(app.dataplane.list_remove(list.clone(), address.clone())).await?;
-    info!(target: target!("operator"), list, %address, "entry removed");
+    info!(target: target!("operator"), %operator, list, %address, "entry removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -489,10 +527,29 @@ async fn not_found(uri: Uri) -> ApiError {
     ApiError::not_found(uri.path())
 }
 
+async fn method_not_allowed() -> ApiError {
+    ApiError::method_not_allowed()
+}
+
 impl App {
     /// The state for this dataplane.
     pub fn new(dataplane: Dataplane, resolver: Resolver, metrics: Metrics) -> Self {
-        App { dataplane, resolver, metrics, page: Latest::default(), ready: Latest::default() }
+        App {
+            dataplane,
+            resolver,
+            metrics,
+            page: Latest::default(),
+            ready: Latest::default(),
+            tokens: None,
+            certificates: None,
+        }
+    }
+
+    /// Reads the files of the certificate again, if there is one and they have changed.
+    async fn reload_certificates(&self) {
+        if let Some(certificates) = self.certificates.clone() {
+            let _ = tokio::task::spawn_blocking(move || certificates.reload()).await;
+        }
     }
 
     /// Counts a request that had no answer within this time.
@@ -637,7 +694,8 @@ mod tests {
             let (status, body) = get_of(whole(app()), &format!("/api/v1/{path}")).await;
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-            assert!(body["error"].as_str().unwrap().contains("systemctl start"), "{body}");
+            assert!(body["message"].as_str().unwrap().contains("systemctl start"), "{body}");
+            assert!(body["code"] == "unavailable" && body["remedy"].is_string(), "{body}");
         }
     }
 
@@ -688,7 +746,7 @@ mod tests {
             let (status, answer) = send(whole(app()), method, path, body).await;
             assert_eq!(status, expected, "{path} {body}: {answer}");
             let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-            assert!(answer["error"].is_string(), "{answer}");
+            assert!(answer["message"].is_string() && answer["code"].is_string(), "{answer}");
         }
     }
 

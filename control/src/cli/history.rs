@@ -153,7 +153,7 @@ fn text(history: &History) -> String {
     let mut table = Columns::new(&[
         ("REVISION", Right),
         ("TIME", Left),
-        ("USER", Right),
+        ("USER OR TOKEN", Left),
         ("ORIGIN", Left),
         ("RULES", Right),
         ("CHANGES", Left),
@@ -164,7 +164,7 @@ fn text(history: &History) -> String {
         table.row([
             revision.number.to_string(),
             time(revision),
-            revision.note.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
+            operator(revision),
             origin(revision),
             revision.rules.to_string(),
             changes(&revision.changes),
@@ -174,6 +174,12 @@ fn text(history: &History) -> String {
     }
     let damage = history.damage.iter().map(|damage| wrapped(&format!("warning: {}", printable(damage)), "  "));
     table.text() + &damage.collect::<String>()
+}
+
+/// The user id, or the name of the API token; names of tokens do not begin with a digit.
+fn operator(Revision { note, .. }: &Revision) -> String {
+    let user = || note.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
+    note.token.clone().unwrap_or_else(user)
 }
 
 /// The time of a revision, to the second, in UTC.

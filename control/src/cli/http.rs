@@ -1,4 +1,4 @@
-//! One HTTP request over the unix socket of the control process, and its errors as messages for operators.
+//! One HTTP request to the control process, over its unix socket or its API on TCP, and its errors as messages for operators.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,10 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use knockplane_policy::wire::MAX_LINE;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::api::{Api, ApiStream};
+use crate::api::answer::MESSAGES;
 use crate::dataplane::DataplaneError;
 use crate::socket;
 
@@ -52,19 +55,32 @@ pub(super) struct ErrorMessage {
     pub(super) sentence: String,
     /// The remedy at the end of the sentence, if there is one.
     pub(super) remedy: Option<String>,
-    /// The socket of the request.
-    pub(super) socket: Option<PathBuf>,
+    /// The socket or the URL of the request.
+    pub(super) place: Option<String>,
 }
 
 /// A client of the control process.
 #[derive(Debug)]
 pub(super) struct Client {
-    socket: PathBuf,
+    server: Server,
+}
+
+/// The listener of the control process.
+#[derive(Debug)]
+enum Server {
+    Socket(PathBuf),
+    Api(Box<Api>),
 }
 
 impl Client {
+    /// A client of the unix socket.
     pub(super) fn new(socket: PathBuf) -> Self {
-        Client { socket }
+        Client { server: Server::Socket(socket) }
+    }
+
+    /// A client of the API on TCP.
+    pub(super) fn of_api(api: Api) -> Self {
+        Client { server: Server::Api(Box::new(api)) }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Bytes, ControlError> {
@@ -77,31 +93,47 @@ impl Client {
         if length > MAX_LINE {
             // A client that is still sending when it is refused cannot read the reason.
             let error = DataplaneError::TooLong(length);
-            let reason = ErrorMessage { sentence: error.to_string(), remedy: error.remedy(), socket: None };
+            let reason = ErrorMessage { sentence: error.to_string(), remedy: error.remedy(), place: None };
             return Err(ControlError::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason));
         }
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "knockplane")
+            .header(header::HOST, self.host())
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, MESSAGES)
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| self.stranger(&error))?;
         match tokio::time::timeout(ANSWER_WITHIN, self.converse(request)).await {
             Ok(answer) => answer,
             Err(_) => Err(ControlError::Unreachable(self.reason(
-                format!(
-                    "knockplane-control at {} did not answer within {} s; ",
-                    self.socket.display(),
-                    ANSWER_WITHIN.as_secs()
-                ),
+                format!("knockplane-control at {} did not answer within {} s; ", self.place(), ANSWER_WITHIN.as_secs()),
                 "see its log",
             ))),
         }
     }
 
-    async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
-        let stream = socket::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+    async fn converse(&self, mut request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
+        match &self.server {
+            Server::Socket(path) => {
+                let stream = socket::connect(path).await.map_err(|error| self.unreachable(&error))?;
+                self.exchange(stream, request).await
+            }
+            Server::Api(api) => {
+                request.headers_mut().insert(header::AUTHORIZATION, api.authorization());
+                let stream = api.connect().await.map_err(|error| self.unreachable(&error))?;
+                match stream {
+                    ApiStream::Plain(stream) => self.exchange(stream, request).await,
+                    ApiStream::Secure(stream) => self.exchange(stream, request).await,
+                }
+            }
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, ControlError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.stranger(&error))?;
         let connection = tokio::spawn(connection);
@@ -114,11 +146,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: &io::Error) -> ControlError {
-        let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => "run knockctl as root or as a member of the socket's group",
+        let remedy = match (&self.server, error.kind()) {
+            (Server::Api(_), io::ErrorKind::InvalidData) => "name the authority of its certificate with --ca",
+            (Server::Api(_), _) => "set `listen` in [control.api] there, or correct --api",
+            (_, io::ErrorKind::PermissionDenied) => "run knockctl as root or as a member of the socket's group",
             _ => "start it with `systemctl start knockplane-control`, or name its socket with --socket",
         };
-        let sentence = format!("cannot reach knockplane-control at {} ({error}): ", self.socket.display());
+        let sentence = format!("cannot reach knockplane-control at {} ({error}): ", self.place());
         ControlError::Unreachable(self.reason(sentence, remedy))
     }
 
@@ -130,7 +164,7 @@ impl Client {
                 format!(
                     "knockplane-control at {} ended the connection before it answered ({error}): it has too many \
                      connections, or stops; ",
-                    self.socket.display()
+                    self.place()
                 ),
                 "try again, and see its log",
             )),
@@ -139,13 +173,32 @@ impl Client {
 
     fn stranger(&self, error: &dyn std::fmt::Display) -> ControlError {
         let sentence =
-            format!("what listens on {} does not answer as knockplane-control does ({error}): ", self.socket.display());
-        ControlError::Stranger(self.reason(sentence, "name its socket with --socket"))
+            format!("what listens on {} does not answer as knockplane-control does ({error}): ", self.place());
+        let remedy = match &self.server {
+            Server::Socket(_) => "name its socket with --socket",
+            Server::Api(_) => "correct --api",
+        };
+        ControlError::Stranger(self.reason(sentence, remedy))
+    }
+
+    /// The socket or the URL.
+    fn place(&self) -> String {
+        match &self.server {
+            Server::Socket(path) => path.display().to_string(),
+            Server::Api(api) => api.url().to_owned(),
+        }
+    }
+
+    fn host(&self) -> &str {
+        match &self.server {
+            Server::Socket(_) => "knockplane",
+            Server::Api(api) => api.authority(),
+        }
     }
 
     /// A sentence about the socket, with its remedy.
     fn reason(&self, sentence: String, remedy: &str) -> ErrorMessage {
-        ErrorMessage { sentence: sentence + remedy, remedy: Some(remedy.to_owned()), socket: Some(self.socket.clone()) }
+        ErrorMessage { sentence: sentence + remedy, remedy: Some(remedy.to_owned()), place: Some(self.place()) }
     }
 }
 
@@ -153,12 +206,12 @@ impl Client {
 fn reason(status: StatusCode, body: &[u8]) -> ErrorMessage {
     #[derive(Deserialize)]
     struct Body {
-        error: String,
+        message: String,
         #[serde(default)]
         remedy: Option<String>,
     }
     match serde_json::from_slice::<Body>(body) {
-        Ok(Body { error, remedy }) => ErrorMessage { sentence: error, remedy, socket: None },
+        Ok(Body { message, remedy }) => ErrorMessage { sentence: message, remedy, place: None },
         Err(_) if body.is_empty() => ErrorMessage { sentence: status.to_string(), ..ErrorMessage::default() },
         Err(_) => ErrorMessage { sentence: String::from_utf8_lossy(body).trim().to_owned(), ..ErrorMessage::default() },
     }
@@ -190,7 +243,7 @@ mod tests {
     #[test]
     fn the_reason_is_the_apis_sentence_or_the_plain_text() {
         let sentence = |status, body: &[u8]| reason(status, body).sentence;
-        assert_eq!(sentence(StatusCode::CONFLICT, br#"{"error":"no"}"#), "no");
+        assert_eq!(sentence(StatusCode::CONFLICT, br#"{"code":"conflict","message":"no","remedy":null}"#), "no");
         assert_eq!(sentence(StatusCode::SERVICE_UNAVAILABLE, b"no worker runs\n"), "no worker runs");
         assert_eq!(sentence(StatusCode::NOT_FOUND, b""), "404 Not Found");
     }

@@ -34,9 +34,12 @@
 //! | `list/`      | shows and changes list entries |
 //! | `table.rs`   | the format of tables, numbers and untrusted text |
 //! | `watch.rs`   | repeats a `show` command |
+//! | `token.rs`   | creates, shows and revokes tokens |
+//! | `api.rs`     | the API on TCP as the way to the control process |
 //! | `http.rs`    | one request to the control process |
 //! | `output.rs`  | standard output and standard error |
 
+mod api;
 mod apply;
 mod bench;
 mod capture;
@@ -65,6 +68,7 @@ mod source;
 mod sources;
 mod table;
 mod test;
+mod token;
 mod undo;
 mod watch;
 
@@ -115,6 +119,8 @@ struct Cli {
     /// Unix socket of the control process
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
+    #[command(flatten)]
+    api: api::Arguments,
     /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -212,6 +218,9 @@ enum Command {
     /// Show and change address lists
     #[command(subcommand)]
     List(list::Command),
+    /// Create, show and revoke tokens for the API on TCP
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 #[derive(Debug, Args)]
@@ -324,8 +333,8 @@ impl From<ControlError> for Failed {
             ControlError::Refused(StatusCode::CONFLICT, _) => Exit::Conflict,
             ControlError::Refused(..) | ControlError::Stranger(_) => Exit::Runtime,
         };
-        let ErrorMessage { sentence, remedy, socket } = error.reason();
-        Failed { remedy, ..Failed::new(exit, sentence) }.at(socket.map(|socket| socket.display().to_string()))
+        let ErrorMessage { sentence, remedy, place } = error.reason();
+        Failed { remedy, ..Failed::new(exit, sentence) }.at(place)
     }
 }
 
@@ -399,8 +408,11 @@ fn color() -> bool {
 
 /// Runs the command, and returns the text for standard output.
 async fn run(cli: Cli) -> Result<String, Failed> {
-    let Cli { socket, json, command } = cli;
-    let client = Client::new(socket);
+    let Cli { socket, api, json, command } = cli;
+    let client = match api.read()? {
+        Some(api) => Client::of_api(api),
+        None => Client::new(socket),
+    };
     match command {
         Command::Check(command) => check::run(&command, json),
         Command::Plan(command) => plan::run(&client, &command, json).await,
@@ -426,6 +438,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
             watch::watch(period, json, async || show_once(&client, &what, json).await).await
         }
         Command::List(command) => list::run(&client, command, json).await,
+        Command::Token(command) => token::run(&client, command, json).await,
     }
 }
 

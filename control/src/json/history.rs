@@ -1,8 +1,9 @@
 //! Revisions: the rule sets that have run.
 
+use knockplane_policy::rsc;
 use knockplane_policy::rule::RuleChangeCounts;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::history::{ApplyNote, History, Revision, RevisionOrigin};
+use knockplane_policy::wire::history::{ApplyNote, History, Revision, RevisionOrigin, RevisionRules};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -31,6 +32,8 @@ pub(crate) struct RevisionJson {
     pub(crate) edit: Option<String>,
     /// The user id of the operator's process; `null` if none is known.
     pub(crate) uid: Option<u32>,
+    /// The name of the API token of the request; `null` if it had none.
+    pub(crate) token: Option<String>,
     /// The operator's comment.
     pub(crate) comment: String,
     /// The origin of the rules.
@@ -48,7 +51,7 @@ pub(crate) struct RevisionJson {
 impl From<Revision> for RevisionJson {
     fn from(revision: Revision) -> Self {
         let Revision { number, time, origin, note, source, rules, changes, confirm_within, has_rules } = revision;
-        let ApplyNote { uid, comment, back_to, edit } = note;
+        let ApplyNote { uid, token, comment, back_to, edit } = note;
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         RevisionJson {
             revision: number,
@@ -57,6 +60,7 @@ impl From<Revision> for RevisionJson {
             back_to,
             edit: (!edit.is_empty()).then_some(edit),
             uid,
+            token,
             comment,
             source,
             rules,
@@ -70,6 +74,21 @@ impl From<Revision> for RevisionJson {
 impl From<History> for HistoryJson {
     fn from(History { revisions, damage }: History) -> Self {
         HistoryJson { revisions: revisions.into_iter().map(RevisionJson::from).collect(), damage }
+    }
+}
+
+/// A revision with its rules.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RevisionExportJson {
+    #[serde(flatten)]
+    pub(crate) revision: RevisionJson,
+    /// The rules as RouterOS exports them, without those of doors; `null` if its language has no form for them.
+    pub(crate) export: Option<String>,
+}
+
+impl From<RevisionRules> for RevisionExportJson {
+    fn from(RevisionRules { revision, rules }: RevisionRules) -> Self {
+        RevisionExportJson { revision: revision.into(), export: rsc::export(&rules).ok() }
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `rules.rs`   | rules, with and without counters |
 //! | `source.rs`  | one source |
 //! | `status.rs`  | the dataplane, its interfaces and workers |
+//! | `tokens.rs`  | tokens of the API |
 //! | `schema.rs`  | the schemas, and the test that they are those in `docs/schema/` |
 
 pub(crate) mod changes;
@@ -30,6 +31,7 @@ pub(crate) mod rules;
 pub(crate) mod schema;
 pub(crate) mod source;
 pub(crate) mod status;
+pub(crate) mod tokens;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -8,7 +8,9 @@ use std::{env, fs};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
-use super::{Document, ErrorDocument, changes, connections, doctor, doors, history, lists, rules, source, status};
+use super::{
+    Document, ErrorDocument, changes, connections, doctor, doors, history, lists, rules, source, status, tokens,
+};
 use crate::cli;
 
 /// The schema with definitions that are named after the objects of the contract: without the suffix of the types.
@@ -70,6 +72,9 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("show-status", of::<status::StatusJson>("knockctl --json show status")),
         ("show-workers", of::<status::WorkersJson>("knockctl --json show workers")),
         ("test", of::<cli::Reports>("knockctl --json test")),
+        ("token-list", of::<tokens::TokensJson>("knockctl --json token list")),
+        ("token-new", of::<tokens::NewTokenJson>("knockctl --json token new")),
+        ("token-revoke", of::<tokens::TokenRevokedJson>("knockctl --json token revoke")),
     ]);
     let mut failure = without_suffix(schema_for!(ErrorDocument));
     failure.insert("title".to_owned(), "knockctl --json, when a command fails without an answer".into());

@@ -49,7 +49,10 @@ pub struct Metrics {
     last_reload_successful: IntGauge,
     apply_duration: Histogram,
     failures: IntCounterVec,
-    listeners: [(&'static str, Arc<Refusals>); 2],
+    listeners: [(&'static str, Arc<Refusals>); 4],
+    api_refused: IntCounterVec,
+    /// Changed certificate files of the API that were not valid.
+    certificate_failures: Arc<AtomicU64>,
     /// Start of the process, since the Unix epoch.
     started: Duration,
     /// The time of the last answer of the dataplane.
@@ -62,6 +65,35 @@ pub const METRICS_LISTENER: &str = "metrics";
 /// The listener for operators, as a label.
 pub const OPERATORS_LISTENER: &str = "operators";
 
+/// The listener of the API on TCP, as a label.
+pub const API_LISTENER: &str = "api";
+
+/// The read-only socket, as a label.
+pub const READERS_LISTENER: &str = "readers";
+
+/// The reasons for which the API refuses a request, before it is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRefusal {
+    /// The request has no valid token.
+    Authentication,
+    /// The role does not include the request.
+    Role,
+    /// Too many requests.
+    Rate,
+}
+
+impl ApiRefusal {
+    const ALL: [ApiRefusal; 3] = [ApiRefusal::Authentication, ApiRefusal::Role, ApiRefusal::Rate];
+
+    const fn name(self) -> &'static str {
+        match self {
+            ApiRefusal::Authentication => "authentication",
+            ApiRefusal::Role => "role",
+            ApiRefusal::Rate => "rate",
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let apply = HistogramOpts::new(
@@ -69,6 +101,8 @@ impl Default for Metrics {
             "Time from the request of a rule set to its application or refusal.",
         );
         let failures = Opts::new("dataplane_request_failures_total", "Requests that the dataplane did not answer.");
+        let refused =
+            Opts::new("control_api_requests_refused_total", "Requests that the API refused before it handled them.");
         let metrics = Metrics {
             reloads_invalid: AtomicU64::new(0),
             last_reload_successful: sheet::valid(IntGauge::new(
@@ -77,13 +111,19 @@ impl Default for Metrics {
             )),
             apply_duration: sheet::valid(Histogram::with_opts(apply.buckets(APPLY_BUCKETS.to_vec()))),
             failures: sheet::valid(IntCounterVec::new(failures, &["reason"])),
-            listeners: [METRICS_LISTENER, OPERATORS_LISTENER].map(|listener| (listener, Arc::default())),
+            listeners: [METRICS_LISTENER, OPERATORS_LISTENER, API_LISTENER, READERS_LISTENER]
+                .map(|listener| (listener, Arc::default())),
+            api_refused: sheet::valid(IntCounterVec::new(refused, &["reason"])),
+            certificate_failures: Arc::default(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             last_answer: Mutex::default(),
         };
         metrics.last_reload_successful.set(1);
         for kind in DataplaneError::FAILURES {
             metrics.failures.with_label_values(&[kind]);
+        }
+        for reason in ApiRefusal::ALL {
+            metrics.api_refused.with_label_values(&[reason.name()]);
         }
         metrics
     }
@@ -114,6 +154,16 @@ impl Metrics {
         *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// Counts a request that the API refused before it handled it.
+    pub fn api_refused(&self, reason: ApiRefusal) {
+        self.api_refused.with_label_values(&[reason.name()]).inc();
+    }
+
+    /// The counter of changed certificate files that were not valid.
+    pub(crate) fn certificate_failures(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.certificate_failures)
+    }
+
     /// The counters of a listener for connections that a limit refused or closed.
     pub(crate) fn refusals(&self, listener: &str) -> Arc<Refusals> {
         let counted = self.listeners.iter().find(|(name, _)| *name == listener);
@@ -131,6 +181,7 @@ impl Metrics {
         sheet.register(&self.last_reload_successful);
         sheet.register(&self.apply_duration);
         sheet.register(&self.failures);
+        sheet.register(&self.api_refused);
         let up = sheet.gauge("dataplane_up", "Whether the dataplane answered this scrape.", &[]);
         up.with_label_values::<&str>(&[]).set(flag(answer.is_some()));
         if let Some(last) = *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -172,6 +223,10 @@ impl Metrics {
                 refused.with_label_values(&[listener, refusal.name()]).inc_by(connections);
             }
         }
+        let help =
+            "Changes of the API's certificate files that were not valid, so that the old certificate remained in use.";
+        let failures = sheet.counter("control_api_certificate_failures_total", help, &[]);
+        failures.with_label_values::<&str>(&[]).inc_by(self.certificate_failures.load(Ordering::Relaxed));
         if let Some(answer) = answer {
             count_lost("dataplane", &answer.status.log);
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);

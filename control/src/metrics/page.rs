@@ -63,6 +63,14 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
                 "knockplane_dataplane_request_failures_total",
                 "rate(knockplane_dataplane_request_failures_total[5m]) > 0",
             ),
+            (
+                "knockplane_control_api_requests_refused_total",
+                "rate(knockplane_control_api_requests_refused_total{reason=\"authentication\"}[5m]) > 0",
+            ),
+            (
+                "knockplane_control_api_certificate_failures_total",
+                "increase(knockplane_control_api_certificate_failures_total[1h]) > 0",
+            ),
             ("knockplane_control_connections_refused_total", "rate(knockplane_control_connections_refused_total[5m])"),
             (
                 "knockplane_dataplane_connections_refused_total",

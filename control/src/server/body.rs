@@ -25,23 +25,40 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// together. It is the length of the longest body.
 const MEMORY: usize = MAX_LINE;
 
-/// The memory of all bodies.
-#[derive(Debug, Default)]
+/// The memory of all bodies of a router.
+#[derive(Debug)]
 pub(crate) struct Bodies {
+    /// Length limit of a body with rules or list entries.
+    longest: usize,
+    /// Limit of the memory of each class.
+    memory: usize,
     privileged: AtomicUsize,
     others: AtomicUsize,
+}
+
+impl Bodies {
+    pub(crate) const fn new(longest: usize, memory: usize) -> Self {
+        Bodies { longest, memory, privileged: AtomicUsize::new(0), others: AtomicUsize::new(0) }
+    }
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Bodies::new(MAX_LINE, MEMORY)
+    }
 }
 
 /// The memory of one body, released on drop.
 struct Held<'b> {
     pool: &'b AtomicUsize,
+    memory: usize,
     bytes: usize,
 }
 
 impl Held<'_> {
     fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.bytes += bytes;
-        match self.pool.fetch_add(bytes, Relaxed) + bytes > MEMORY {
+        match self.pool.fetch_add(bytes, Relaxed) + bytes > self.memory {
             true => Err(Refusal::Memory),
             false => Ok(()),
         }
@@ -55,9 +72,9 @@ impl Drop for Held<'_> {
 }
 
 /// Length limit in bytes for the body of a path: only rules and list entries may be long.
-fn longest(path: &str) -> usize {
+fn longest(path: &str, bodies: &Bodies) -> usize {
     match path {
-        "/api/v1/apply" | "/api/v1/lists" => MAX_LINE,
+        "/api/v1/apply" | "/api/v1/lists" => bodies.longest,
         _ => MAX_SHORT_LINE,
     }
 }
@@ -71,14 +88,14 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
     let place = parts.extensions.get::<Arc<ConnectionSlot>>().cloned();
     let privileged = place.as_ref().is_none_or(|place| place.is_privileged());
     let pool = if privileged { &bodies.privileged } else { &bodies.others };
-    let mut held = Held { pool, bytes: 0 };
+    let mut held = Held { pool, memory: bodies.memory, bytes: 0 };
     let note = |activity| {
         if let Some(place) = &place {
             place.set(activity);
         }
     };
     note(Activity::Transfer);
-    let longest = longest(parts.uri.path());
+    let longest = longest(parts.uri.path(), &bodies);
     let body = timeout(WITHIN, collect(body, longest, &mut held)).await.unwrap_or(Err(Refusal::SlowRequest));
     note(Activity::Work);
     match body {

@@ -1,4 +1,4 @@
-//! The connections of the two listeners: admission, time limits, and eviction when there is no room.
+//! The connections of the listeners: admission, time limits, and eviction when there is no room.
 //!
 //! - **A connection serves one request.** There is a time limit for its arrival, and one for reading the answer.
 //! - **The number of connections is limited**, in total and for each peer: an address (an IPv6 /64) over TCP, a user on the unix
@@ -12,15 +12,20 @@
 //! | `peer.rs`   | peers, and the limits on connections |
 //! | `body.rs`   | bodies of requests, in bounded memory and time |
 //! | `latest.rs` | one answer for all concurrent requests |
+//! | `rates.rs`  | limits on events in a time, for each address or token |
+//! | `tls.rs`    | certificates, read again when they change |
 
 pub(crate) mod body;
 pub(crate) mod latest;
 mod peer;
+pub(crate) mod rates;
+pub(crate) mod tls;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,10 +41,12 @@ use knockplane_limits::admission::{Activity, Admission, Admitted};
 use knockplane_limits::refusal::{Refusal, Refusals};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
 
 use self::peer::{Caller, PeerGroup};
 pub(crate) use self::peer::{Listen, Sizes};
+use self::tls::Certificates;
 use crate::api::failure::ApiError;
 
 /// Pause after accept() has failed.
@@ -79,6 +86,8 @@ pub(crate) struct Server {
     pub(crate) limits: knockplane_limits::admission::Limits,
     pub(crate) times: Times,
     pub(crate) refusals: Arc<Refusals>,
+    /// The certificate; `None` without TLS.
+    pub(crate) tls: Option<Arc<Certificates>>,
 }
 
 /// The connections of a listener.
@@ -158,8 +167,8 @@ impl Server {
             Err(refusal) => {
                 drop(locked);
                 tell(self.name, &self.refusals, refusal);
-                // Without a permit, the stream is dropped and thereby closed.
-                if let Ok(permit) = Arc::clone(told).try_acquire_owned() {
+                // Without a permit, the stream is dropped and thereby closed; over TLS, a handshake would cost more than it tells.
+                if let Some(permit) = Arc::clone(told).try_acquire_owned().ok().filter(|_| self.tls.is_none()) {
                     tokio::spawn(async move {
                         let _ = timeout(TELL_WITHIN, refuse(stream, refusal)).await;
                         drop(permit);
@@ -185,7 +194,11 @@ impl Server {
             refusals: Arc::clone(&self.refusals),
             listener: self.name,
         };
-        tokio::spawn(serve(stream, pages.clone(), Arc::new(place), self.times, ended));
+        let serving = Serving { pages: pages.clone(), place: Arc::new(place), times: self.times, ended };
+        match &self.tls {
+            None => tokio::spawn(serving.serve(stream)),
+            Some(certificates) => tokio::spawn(serving.secure(stream, certificates.acceptor())),
+        };
     }
 
     /// There are no descriptors or memory, or the peer has closed the connection.
@@ -201,7 +214,43 @@ impl Server {
     }
 }
 
-/// One connection, from its first byte to its end.
+/// What serves one connection.
+struct Serving {
+    pages: Router,
+    place: Arc<ConnectionSlot>,
+    times: Times,
+    ended: oneshot::Receiver<Infallible>,
+}
+
+impl Serving {
+    /// Serves a connection with TLS. The handshake has the time limit of a head.
+    async fn secure<S>(mut self, stream: S, acceptor: TlsAcceptor)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let secured = tokio::select! {
+            secured = timeout(self.times.head, acceptor.accept(stream)) => secured,
+            // The connection was evicted, which is counted at another place.
+            _ = &mut self.ended => return,
+        };
+        match secured {
+            Ok(Ok(stream)) => self.serve(stream).await,
+            // As other errors of a connection.
+            Ok(Err(error)) => debug!(listener = self.place.listener, "no TLS connection: {error}"),
+            Err(_) => self.place.refuse(Refusal::SlowRequest),
+        }
+    }
+
+    /// Serves a connection, from its first byte to its end.
+    async fn serve<S>(self, stream: S)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let Serving { pages, place, times, ended } = self;
+        serve(stream, pages, place, times, ended).await;
+    }
+}
+
 async fn serve<S>(
     stream: S,
     pages: Router,
@@ -290,6 +339,15 @@ impl ConnectionSlot {
         match self.peer {
             PeerGroup::User(uid) => Some(uid),
             PeerGroup::Loopback | PeerGroup::Network(_) => None,
+        }
+    }
+
+    /// The address of a peer over TCP, as peers are counted: of IPv6 that of the /64, of loopback always the same.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self.peer {
+            PeerGroup::User(_) => None,
+            PeerGroup::Loopback => Some(Ipv4Addr::LOCALHOST.into()),
+            PeerGroup::Network(address) => Some(address),
         }
     }
 

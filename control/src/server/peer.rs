@@ -17,6 +17,12 @@ const METRICS: usize = 256;
 /// Limit on connections of operators.
 const OPERATORS: usize = 128;
 
+/// Limit on connections of the API on TCP.
+const API: usize = 128;
+
+/// Limit on connections of the read-only socket.
+const READERS: usize = 64;
+
 /// Descriptors reserved for listeners, the event loop, the log and files.
 const OTHER_DESCRIPTORS: u64 = 32;
 
@@ -86,11 +92,13 @@ impl Listen for UnixListener {
 pub(crate) struct Sizes {
     pub(crate) metrics: Limits,
     pub(crate) operators: Limits,
+    pub(crate) api: Limits,
+    pub(crate) readers: Limits,
 }
 
 impl Sizes {
-    /// The limits for this number of descriptors: each connection needs one, and a connection of an operator needs a second one
-    /// for its request to the dataplane.
+    /// The limits for this number of descriptors: each connection needs one, and a connection of an operator or of the API needs a
+    /// second one for its request to the dataplane. So a connection for metrics counts once, and the others twice.
     pub(crate) fn within(descriptors: u64) -> Self {
         let room = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX);
         let limits = |total: usize| {
@@ -98,12 +106,20 @@ impl Sizes {
             let total = total.max(4);
             Limits { total, per_peer: (total / 4).max(2), reserved: total / 4 }
         };
-        Sizes { metrics: limits(METRICS.min(room / 2)), operators: limits(OPERATORS.min(room / 4)) }
+        Sizes {
+            metrics: limits(METRICS.min(room / 7 * 2)),
+            operators: limits(OPERATORS.min(room / 7)),
+            api: limits(API.min(room / 7)),
+            readers: limits(READERS.min(room / 14)),
+        }
     }
 
     /// Whether a higher limit on descriptors would allow more connections.
     pub(crate) fn are_reduced(&self) -> bool {
-        self.metrics.total < METRICS || self.operators.total < OPERATORS
+        self.metrics.total < METRICS
+            || self.operators.total < OPERATORS
+            || self.api.total < API
+            || self.readers.total < READERS
     }
 }
 
@@ -134,12 +150,13 @@ mod tests {
     #[test]
     fn connections_fit_the_descriptors() {
         for descriptors in [0, 40, 64, 100, 256, 1_024, u64::MAX] {
-            let Sizes { metrics, operators } = Sizes::within(descriptors);
-            for limits in [metrics, operators] {
+            let Sizes { metrics, operators, api, readers } = Sizes::within(descriptors);
+            for limits in [metrics, operators, api, readers] {
                 assert!(limits.per_peer + limits.reserved <= limits.total && limits.reserved > 0, "{limits:?}");
             }
-            let taken = (metrics.total + 2 * operators.total) as u64 + OTHER_DESCRIPTORS;
-            assert!(taken <= descriptors.max(48), "{descriptors}: {taken}");
+            let with_requests = operators.total + api.total + readers.total;
+            let taken = (metrics.total + 2 * with_requests) as u64 + OTHER_DESCRIPTORS;
+            assert!(taken <= descriptors.max(64), "{descriptors}: {taken}");
         }
         assert!(Sizes::within(256).are_reduced() && !Sizes::within(1_024).are_reduced());
     }

@@ -17,7 +17,7 @@ async fn served(times: Times, pages: Router) -> (std::net::SocketAddr, Arc<Refus
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let refusals = Arc::<Refusals>::default();
-    let server = Server { name: "test", limits: LIMITS, times, refusals: Arc::clone(&refusals) };
+    let server = Server { name: "test", limits: LIMITS, times, refusals: Arc::clone(&refusals), tls: None };
     tokio::spawn(server.run(listener, pages, pending()));
     (address, refusals)
 }
@@ -121,7 +121,7 @@ async fn a_stop_waits_only_for_running_requests() {
     };
     let pages = Router::new().route("/", get(work));
     let slow = Times { head: PATIENCE * 10, answer: PATIENCE * 10 };
-    let server = Server { name: "test", limits: LIMITS, times: slow, refusals: Arc::default() };
+    let server = Server { name: "test", limits: LIMITS, times: slow, refusals: Arc::default(), tls: None };
     let (stop, stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(server.run(listener, pages, async {
         let _ = stopped.await;

@@ -4,6 +4,7 @@
 //! socket is configured once; the dataplane checks the rest. All problems are reported, not only the first. Commands
 //! that evaluate packets offline read the section `[policy]`, see [`policy`].
 
+pub mod api;
 pub mod policy;
 
 use std::fmt;
@@ -16,6 +17,8 @@ use nix::unistd::{Gid, Group};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use self::api::ApiSettings;
+
 /// Default of `--config`.
 pub const DEFAULT_FILE: &str = "/etc/knockplane/knockplane.toml";
 
@@ -26,7 +29,7 @@ pub const DEFAULT_SOCKET: &str = "/run/knockplane/control.sock";
 pub const DEFAULT_DATAPLANE_SOCKET: &str = "/run/knockplane/dataplane.sock";
 
 /// Keys of `[control]`.
-const KEYS: [&str; 4] = ["listen", "name-servers", "socket", "socket-group"];
+const KEYS: [&str; 7] = ["api", "listen", "name-servers", "read-socket", "read-socket-group", "socket", "socket-group"];
 
 /// The settings of the control process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,12 @@ pub struct ControlSettings {
     pub socket: PathBuf,
     /// The group whose members may connect to the socket; `None` is the group of the process.
     pub socket_group: Option<Gid>,
+    /// Unix socket for requests that change nothing, and the group whose members may connect to it.
+    pub read_socket: Option<PathBuf>,
+    /// The group whose members may connect to the read-only socket; `None` is the group of the process.
+    pub read_socket_group: Option<Gid>,
+    /// The API on TCP; `None` if it is off.
+    pub api: Option<ApiSettings>,
     /// Name servers for host names in address lists; if empty, those of the system.
     pub name_servers: Vec<SocketAddr>,
     /// Unix socket of the dataplane.
@@ -49,6 +58,9 @@ impl Default for ControlSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 9479)),
             socket: DEFAULT_SOCKET.into(),
             socket_group: None,
+            read_socket: None,
+            read_socket_group: None,
+            api: None,
             name_servers: Vec::new(),
             dataplane_socket: DEFAULT_DATAPLANE_SOCKET.into(),
         }
@@ -136,9 +148,24 @@ impl SettingsReader<'_> {
                         format_args!("`socket` is an absolute path in quotes, as \"{DEFAULT_SOCKET}\""),
                     ),
                 },
-                "socket-group" => match group(value.get_ref()) {
+                "socket-group" => match group("socket-group", value.get_ref()) {
                     Ok(group) => settings.socket_group = Some(group),
                     Err(problem) => self.problem(value.span(), problem),
+                },
+                "read-socket" => match value.get_ref().as_str() {
+                    Some(path) if path.starts_with('/') => settings.read_socket = Some(path.into()),
+                    _ => self.problem(
+                        value.span(),
+                        "`read-socket` is an absolute path in quotes, as \"/run/knockplane/read.sock\"",
+                    ),
+                },
+                "read-socket-group" => match group("read-socket-group", value.get_ref()) {
+                    Ok(group) => settings.read_socket_group = Some(group),
+                    Err(problem) => self.problem(value.span(), problem),
+                },
+                "api" => match value.get_ref() {
+                    DeValue::Table(table) => settings.api = self.api(table),
+                    _ => self.problem(value.span(), "`api` is a section: write `[control.api]`"),
                 },
                 "name-servers" => match name_servers(value.get_ref()) {
                     Some(servers) => settings.name_servers = servers,
@@ -148,8 +175,21 @@ impl SettingsReader<'_> {
                          \"[2001:db8::53]:5353\"]",
                     ),
                 },
-                unknown => self.problem(key.span(), unknown_key(unknown)),
+                unknown => self.problem(key.span(), unknown_key("control", &KEYS, unknown)),
             }
+        }
+        let span = |name: &str| entry(section, name).map_or(0..0, |(_, value)| value.span());
+        match &settings.read_socket {
+            Some(path) if *path == settings.socket => {
+                self.problem(span("read-socket"), "`read-socket` is the path of `socket`: choose another one");
+            }
+            None if settings.read_socket_group.is_some() => {
+                self.problem(
+                    span("read-socket-group"),
+                    "`read-socket-group` has no effect without `read-socket`: write both",
+                );
+            }
+            _ => {}
         }
     }
 
@@ -171,36 +211,39 @@ impl SettingsReader<'_> {
 ///
 /// # Errors
 /// The problem and its remedy.
-fn group(value: &DeValue<'_>) -> Result<Gid, String> {
+fn group(key: &str, value: &DeValue<'_>) -> Result<Gid, String> {
     if let Some(number) = value.as_integer() {
         let number = u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|number| *number != u32::MAX);
-        return number.map(Gid::from_raw).ok_or_else(|| "`socket-group` is not the number of a group".to_owned());
+        return number.map(Gid::from_raw).ok_or_else(|| format!("`{key}` is not the number of a group"));
     }
-    let form = "`socket-group` is the name of a group in quotes, as \"knockplane\", or its number";
-    let name = value.as_str().filter(|name| !name.is_empty()).ok_or(form)?;
+    let form = || format!("`{key}` is the name of a group in quotes, as \"knockplane\", or its number");
+    let name = value.as_str().filter(|name| !name.is_empty()).ok_or_else(form)?;
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid),
-        Ok(None) => Err(format!("`socket-group`: there is no group `{name}`: create it (groupadd --system {name})")),
-        Err(error) => Err(format!("`socket-group`: cannot look up the group `{name}`: {error}")),
+        Ok(None) => Err(format!("`{key}`: there is no group `{name}`: create it (groupadd --system {name})")),
+        Err(error) => Err(format!("`{key}`: cannot look up the group `{name}`: {error}")),
     }
 }
 
-/// The message for an unknown key of `[control]`.
-fn unknown_key(key: &str) -> String {
+/// The message for an unknown key of a section.
+fn unknown_key(section: &str, keys: &[&str], key: &str) -> String {
     if key == "dataplane-socket" {
         return "the socket of the dataplane is configured once for both processes: write `socket` in [dataplane]"
             .to_owned();
     }
-    let similar = KEYS
+    let similar = keys
         .iter()
         .map(|known| (strsim::damerau_levenshtein(key, known), known))
         .filter(|(distance, known)| *distance <= known.len() / 2)
         .min();
     let remedy = match similar {
         Some((_, known)) => format!("did you mean `{known}`?"),
-        None => format!("remove it; the keys are {}", KEYS.map(|known| format!("`{known}`")).join(", ")),
+        None => format!(
+            "remove it; the keys are {}",
+            keys.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ")
+        ),
     };
-    format!("[control] has no key `{key}`: {remedy}")
+    format!("[{section}] has no key `{key}`: {remedy}")
 }
 
 /// Parses addresses of name servers; the default port is 53. `None` if the value is anything else.
@@ -239,6 +282,28 @@ mod tests {
     }
 
     #[test]
+    fn the_default_file_has_each_key_and_the_defaults() {
+        let text = include_str!("../../../configs/default.toml");
+        let read = ControlSettings::parse(text, Path::new("/etc/knockplane/knockplane.toml"));
+        assert_eq!(read, Ok(ControlSettings::default()));
+        let (_, control) = text.split_once("\n[control]\n").unwrap();
+        let (control, api) = control.split_once("\n[control.api]\n").unwrap();
+        for (section, keys) in [(control, &KEYS[1..]), (api, &api::KEYS[..])] {
+            for key in keys {
+                assert!(
+                    section.contains(&format!("\n{key} = ")) || section.contains(&format!("\n# {key} = ")),
+                    "{key}"
+                );
+            }
+        }
+        // The examples in comments are valid.
+        let shown = api.replace("\n# listen =", "\nlisten =").replace("\n# certificate =", "\ncertificate =");
+        let shown = shown.replace("\n# key =", "\nkey =").replace("\n# client-ca =", "\nclient-ca =");
+        let read = parse(&format!("[control.api]\n{shown}")).unwrap().api.unwrap();
+        assert!(read.tls.is_some_and(|tls| tls.client_ca.is_some()) && read.tokens.is_absolute());
+    }
+
+    #[test]
     fn only_the_section_of_the_control_process_is_read() {
         let text = r#"
             workers = 3
@@ -254,6 +319,9 @@ mod tests {
             listen: "[::1]:80".parse().unwrap(),
             socket: "/tmp/c.sock".into(),
             socket_group: None,
+            read_socket: None,
+            read_socket_group: None,
+            api: None,
             name_servers: ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|server| server.parse().unwrap()).into(),
             dataplane_socket: "/tmp/d.sock".into(),
         };
@@ -303,8 +371,8 @@ mod tests {
                 "knockplane.toml:2: `listen` is an address and a port in quotes, as \"127.0.0.1:9479\"",
                 "knockplane.toml:4: [control] has no key `lisen`: did you mean `listen`?",
                 "knockplane.toml:5: `socket` is an absolute path in quotes, as \"/run/knockplane/control.sock\"",
-                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `listen`, `name-servers`, `socket`, \
-                 `socket-group`",
+                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `api`, `listen`, `name-servers`, \
+                 `read-socket`, `read-socket-group`, `socket`, `socket-group`",
             ]
             .map(str::to_owned)
             .to_vec()

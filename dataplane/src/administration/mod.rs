@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use knockplane_engine::pipeline::history::History;
 use knockplane_engine::state::lists::ListId;
-use knockplane_policy::wire::history::RevisionOrigin;
+use knockplane_policy::wire::history::{ApplyNote, RevisionOrigin};
 use knockplane_policy::wire::{KernelQuery, Request, Response, VERSION};
 
 pub(crate) use self::confirmation::Unconfirmed;
@@ -196,8 +196,9 @@ impl Administration {
                 let confirmed = self.confirm();
                 self.settled(or_error(confirmed.map(|generation| Response::Confirmed { generation })))
             }
-            Request::Reload { uid, confirm_within } => {
-                let reloaded = self.reload(uid, confirm_within);
+            Request::Reload { uid, token, confirm_within } => {
+                let operator = ApplyNote { uid, token, ..ApplyNote::default() };
+                let reloaded = self.reload(operator, confirm_within);
                 self.settled(self.applied(reloaded.map(Response::Reloaded)))
             }
             Request::History => Response::History(self.rules.history.overview()),

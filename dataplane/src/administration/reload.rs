@@ -21,11 +21,11 @@ use crate::config::Config;
 use crate::history::RevisionCause;
 
 impl Administration {
-    /// Reads the file again. Its settings are rolled back unless they are confirmed within a time. The answer and the
+    /// Reads the file again. `note` has the operator. Its settings are rolled back unless they are confirmed within a time. The answer and the
     /// log contain the keys that need a restart.
     pub(super) fn reload(
         &mut self,
-        uid: Option<u32>,
+        note: ApplyNote,
         confirm_within: Option<Duration>,
     ) -> Result<Reloaded, RequestError> {
         self.require_confirmed("reload")?;
@@ -62,14 +62,14 @@ impl Administration {
         }
         let generation = self.swap(table, running.source.clone());
         self.published.differs_from_file.store(false, Relaxed);
-        let note = ApplyNote { uid, ..ApplyNote::default() };
+        let token = note.token.clone();
         self.add_revision(RevisionCause { origin: RevisionOrigin::Reload, note, confirm_within });
         self.forget_steps(&before.doors);
         if confirm_within.is_none() {
             self.forget_grants(&before.doors);
         }
         let (generation, doors) = (generation?, self.rules.config.settings.doors.len());
-        tracing::info!(target: target!("operator"), generation, doors, file = %file.display(), "reload");
+        tracing::info!(target: target!("operator"), generation, doors, token, file = %file.display(), "reload");
         if !waiting.is_empty() {
             tracing::warn!(target: target!("operator"), keys = waiting.join(", "), "changes of these keys take effect at a restart");
         }

@@ -96,6 +96,7 @@ impl Administration {
             generation = running.number + 1,
             rules = table.rules().rules.len(),
             source = new.source,
+            token = note.token.as_deref(),
             "apply"
         );
         self.lists.names.take_for(names, &new.rules, self.shared.clock.now());

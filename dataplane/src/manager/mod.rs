@@ -115,7 +115,11 @@ impl Manager {
                     let job = if supervisor.must_roll_back() {
                         own(JobTask::RollBack)
                     } else if hangup.swap(false, Relaxed) {
-                        own(JobTask::Request(Box::new(Request::Reload { uid: None, confirm_within: None })))
+                        own(JobTask::Request(Box::new(Request::Reload {
+                            uid: None,
+                            token: None,
+                            confirm_within: None,
+                        })))
                     } else {
                         connections.next_job()
                     };

@@ -28,6 +28,7 @@
 //! | `reload.rs`    | reloads that an operator must confirm, and their rollback |
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
+//! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
 //! | `jobs.rs`      | answers during large changes |
@@ -42,6 +43,7 @@
 //! | `random.rs`    | pseudo-random numbers |
 
 mod answers;
+mod api;
 mod confirm;
 mod differential;
 mod doctor;

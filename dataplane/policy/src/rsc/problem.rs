@@ -14,6 +14,7 @@ const MOST_PROBLEMS: usize = 10_000;
 
 /// A problem of a rule file. A file with any problem must be refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The bytes of the file.
     pub span: Range<usize>,

@@ -41,6 +41,7 @@ pub struct FastPathStatus {
 
 /// What the kernel does now with frames like a given one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum KernelVerdict {
     /// The fast path is off.
@@ -55,6 +56,7 @@ pub enum KernelVerdict {
 
 /// A frame, for [`Request::Kernel`](super::Request::Kernel).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelQuery {
     /// The side of its arrival.
     pub side: Side,

@@ -58,6 +58,9 @@ pub struct ApplyNote {
     /// The user id of the operator's process, as the control process found it at its socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The name of the API token of the request; `None` for a request without a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Free text, at most [`MAX_APPLY_COMMENT`] bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
@@ -111,6 +114,9 @@ impl fmt::Display for Revision {
         }
         if let Some(uid) = self.note.uid {
             write!(f, " by user {uid}")?;
+        }
+        if let Some(token) = &self.note.token {
+            write!(f, " by token {token}")?;
         }
         write!(f, ": {}; rules +{added} -{removed} ~{changed}", self.what())?;
         if self.note.comment.is_empty() { Ok(()) } else { write!(f, "; {}", self.note.comment) }
@@ -184,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_change_of_an_earlier_revision_is_refused_with_the_changes_since() {
-        let note = ApplyNote { edit: "rule add".to_owned(), uid: Some(7), comment: "a\nb".to_owned(), back_to: None };
+        let note =
+            ApplyNote { edit: "rule add".to_owned(), uid: Some(7), comment: "a\nb".to_owned(), ..ApplyNote::default() };
         let revisions = (2..=30).map(|number| revision(number, note.clone())).collect();
         let history = History { revisions, damage: None };
         assert_eq!(history.check_base(30), Ok(()));

@@ -65,12 +65,14 @@ pub struct After {
 
 /// An entry that an operator adds to a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEntry {
     /// The list.
     pub list: String,
     /// The address.
     #[serde(with = "as_text")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub address: AddressSet,
     /// The timeout. Without a timeout the entry is static: no packet changes it, and it survives a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,7 +46,7 @@ pub use self::status::{
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// The first line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,6 +69,9 @@ pub enum Request {
         /// The user id of the operator's process, as in [`ApplyNote`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<u32>,
+        /// The name of the operator's API token, as in [`ApplyNote`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
         /// As in [`Request::Apply`], for the doors and `[policy]`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         confirm_within: Option<Duration>,

@@ -27,6 +27,7 @@ pub struct SampleQuery {
 
 /// A sample of the packets that rules evaluate, without later fragments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TrafficSample {
     /// The packets, in the order of their arrival.
     pub packets: Vec<SampledPacket>,
@@ -36,6 +37,7 @@ pub struct TrafficSample {
 
 /// A packet of a sample, without its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SampledPacket {
     /// Time since the arrival.
     pub age: Duration,

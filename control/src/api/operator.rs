@@ -1,0 +1,69 @@
+//! The operator of a request, and the rights of the request.
+
+use std::convert::Infallible;
+use std::fmt;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use knockplane_policy::wire::history::ApplyNote;
+
+use crate::tokens::{Role, TokenName};
+
+/// The operator of a request, for history and log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// A user of this host, at a unix socket.
+    User(u32),
+    /// The holder of a token.
+    Token(TokenName),
+    /// No server has accepted the request: a test of a router.
+    Unknown,
+}
+
+impl Operator {
+    /// The user id, if the operator is a user of this host.
+    pub const fn uid(&self) -> Option<u32> {
+        match self {
+            Operator::User(uid) => Some(*uid),
+            Operator::Token(_) | Operator::Unknown => None,
+        }
+    }
+
+    /// The name of the token, if the operator has one.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Operator::Token(name) => Some(name.as_str()),
+            Operator::User(_) | Operator::Unknown => None,
+        }
+    }
+
+    /// A note for the history with this operator alone.
+    pub fn note(&self) -> ApplyNote {
+        ApplyNote { uid: self.uid(), token: self.token().map(str::to_owned), ..ApplyNote::default() }
+    }
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Operator::User(uid) => write!(f, "user {uid}"),
+            Operator::Token(name) => write!(f, "token {name}"),
+            Operator::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// The operator and the role of a request that was let in.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) operator: Operator,
+    pub(super) role: Role,
+}
+
+impl<S: Sync> FromRequestParts<S> for Operator {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Access>().map_or(Operator::Unknown, |access| access.operator.clone()))
+    }
+}

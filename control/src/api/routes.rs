@@ -1,0 +1,225 @@
+//! The table of the routes: method, path, role, handler, and what the API document says about them. The router and the document
+//! are both made from it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{self, MethodRouter};
+use knockplane_policy::wire::sample::TrafficSample;
+use knockplane_policy::wire::{KernelQuery, KernelVerdict};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use tokio::sync::Semaphore;
+
+use super::gate::{self, Gate, Guard, Required};
+use super::messages::{
+    Apply, BeginSample, ConnectionQuery, CreateToken, DoorQuery, FlushQuery, ListAddition, ListImport, ListQuery,
+    ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
+};
+use super::{App, openapi, tokens};
+use crate::json::Document;
+use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
+use crate::json::connections::ConnectionsJson;
+use crate::json::doors::DoorsJson;
+use crate::json::history::{HistoryJson, RevisionExportJson};
+use crate::json::lists::ListsJson;
+use crate::json::rules::RulesJson;
+use crate::json::source::SourceJson;
+use crate::json::status::{StatusJson, WorkersJson};
+use crate::json::tokens::{NewTokenJson, TokensJson};
+use crate::server::body::{self, Bodies};
+use crate::tokens::Role::{self, Administer, Operate, Read};
+
+/// Makes the schema of a type.
+pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// A route.
+pub(super) struct Endpoint {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) role: Role,
+    /// A sentence for the document.
+    pub(super) about: &'static str,
+    handler: MethodRouter<Arc<App>>,
+    /// The parameters of the query, as an object.
+    pub(super) query: Option<SchemaOf>,
+    pub(super) body: Option<SchemaOf>,
+    /// The answer; `None` if it has no body, with the status 204.
+    pub(super) answer: Option<SchemaOf>,
+}
+
+impl Endpoint {
+    fn new<H, T>(method: Method, path: &'static str, role: Role, handler: H, about: &'static str) -> Self
+    where
+        H: Handler<T, Arc<App>>,
+        T: 'static,
+    {
+        let handler = match method {
+            Method::POST => routing::post(handler),
+            Method::DELETE => routing::delete(handler),
+            _ => routing::get(handler),
+        };
+        Endpoint { method, path, role, about, handler, query: None, body: None, answer: None }
+    }
+
+    fn get<H: Handler<T, Arc<App>>, T: 'static>(
+        path: &'static str,
+        role: Role,
+        handler: H,
+        about: &'static str,
+    ) -> Self {
+        Endpoint::new(Method::GET, path, role, handler, about)
+    }
+
+    fn post<H: Handler<T, Arc<App>>, T: 'static>(
+        path: &'static str,
+        role: Role,
+        handler: H,
+        about: &'static str,
+    ) -> Self {
+        Endpoint::new(Method::POST, path, role, handler, about)
+    }
+
+    fn delete<H: Handler<T, Arc<App>>, T: 'static>(
+        path: &'static str,
+        role: Role,
+        handler: H,
+        about: &'static str,
+    ) -> Self {
+        Endpoint::new(Method::DELETE, path, role, handler, about)
+    }
+
+    /// The parameters of its query.
+    fn query<T: JsonSchema>(self) -> Self {
+        Endpoint { query: Some(T::json_schema), ..self }
+    }
+
+    /// The body of its requests.
+    fn takes<T: JsonSchema>(self) -> Self {
+        Endpoint { body: Some(SchemaGenerator::subschema_for::<T>), ..self }
+    }
+
+    /// Its answer is a message.
+    fn answers<T: JsonSchema>(self) -> Self {
+        Endpoint { answer: Some(SchemaGenerator::subschema_for::<T>), ..self }
+    }
+
+    /// Its answer is a document of `knockctl --json`.
+    fn shows<T: JsonSchema>(self) -> Self {
+        Endpoint { answer: Some(<Document<T>>::json_schema), ..self }
+    }
+}
+
+/// All routes of `/api/v1`.
+pub(super) fn table() -> Vec<Endpoint> {
+    type E = Endpoint;
+    vec![
+        E::get("/api/v1/status", Read, super::status, "The state of both processes.").shows::<StatusJson>(),
+        E::get("/api/v1/workers", Read, super::workers, "The workers, with their counters.").shows::<WorkersJson>(),
+        E::get("/api/v1/rules", Read, super::running_rules, "The running rules, with counters.").shows::<RulesJson>(),
+        E::post("/api/v1/rules/reset-counters", Operate, super::reset_counters, "Sets counters of rules to zero.")
+            .takes::<ResetCounters>(),
+        E::get("/api/v1/lists", Read, super::lists, "Address lists with their entries.")
+            .query::<ListQuery>()
+            .shows::<ListsJson>(),
+        E::post("/api/v1/lists", Operate, super::list_import, "Adds entries to lists, all or none.")
+            .takes::<ListImport>()
+            .shows::<ImportedJson>(),
+        E::post("/api/v1/lists/{list}", Operate, super::list_add, "Adds an entry to a list.")
+            .takes::<ListAddition>()
+            .shows::<AddedJson>(),
+        E::delete(
+            "/api/v1/lists/{list}",
+            Operate,
+            super::list_flush,
+            "Removes the entries of a list, except those of rules.",
+        )
+        .query::<FlushQuery>()
+        .shows::<FlushedJson>(),
+        E::delete("/api/v1/lists/{list}/{address}", Operate, super::list_remove, "Removes an entry from a list."),
+        E::get("/api/v1/doors", Read, super::doors, "Doors, and the sources at them.")
+            .query::<DoorQuery>()
+            .shows::<DoorsJson>(),
+        E::get("/api/v1/connections", Read, super::connections, "Tracked connections.")
+            .query::<ConnectionQuery>()
+            .shows::<ConnectionsJson>(),
+        E::get("/api/v1/sources/{address}", Read, super::source, "The state of one source.")
+            .query::<SourceLimit>()
+            .shows::<SourceJson>(),
+        E::post(
+            "/api/v1/sources/{address}/watch",
+            Operate,
+            super::watch_source,
+            "Counts all dropped packets of a source.",
+        )
+        .takes::<WatchQuery>()
+        .shows::<SourceJson>(),
+        E::post("/api/v1/kernel", Read, super::kernel, "What the kernel does with frames like this one.")
+            .takes::<KernelQuery>()
+            .answers::<KernelVerdict>(),
+        E::post("/api/v1/sample", Read, super::begin_sample, "Begins a sample of live traffic.")
+            .takes::<BeginSample>()
+            .answers::<SampleBegun>(),
+        E::post(
+            "/api/v1/sample/{id}/end",
+            Read,
+            super::end_sample,
+            "Ends a sample, and returns the headers of its packets.",
+        )
+        .answers::<TrafficSample>(),
+        E::post("/api/v1/apply", Administer, super::apply, "Replaces the running rules, all or nothing.")
+            .takes::<Apply>()
+            .shows::<AppliedJson>(),
+        E::post("/api/v1/reload", Administer, super::reload, "Reads the configuration file again.")
+            .query::<ReloadQuery>()
+            .shows::<ReloadedJson>(),
+        E::post("/api/v1/confirm", Operate, super::confirm, "Confirms an apply or a reload that waits for it.")
+            .shows::<ConfirmedJson>(),
+        E::get("/api/v1/history", Read, super::history, "The rule sets that have run.").shows::<HistoryJson>(),
+        E::get("/api/v1/history/{number}", Read, super::revision, "A rule set that has run, as RouterOS exports it.")
+            .shows::<RevisionExportJson>(),
+        E::get("/api/v1/tokens", Administer, tokens::list, "The tokens, without secrets; at a unix socket only.")
+            .shows::<TokensJson>(),
+        E::post("/api/v1/tokens", Administer, tokens::create, "Creates a token; at a unix socket only.")
+            .takes::<CreateToken>()
+            .shows::<NewTokenJson>(),
+        E::delete("/api/v1/tokens/{name}", Administer, tokens::revoke, "Revokes a token; at a unix socket only."),
+        E::get("/api/v1/openapi.json", Read, openapi::page, "This document.").answers::<serde_json::Value>(),
+    ]
+}
+
+/// The limits of a listener on the work of its requests.
+#[derive(Debug)]
+pub(super) struct WorkLimits {
+    /// Requests to the dataplane at once.
+    pub(super) turns: usize,
+    pub(super) bodies: Bodies,
+}
+
+/// The router of all routes behind a gate.
+pub(super) fn router(app: Arc<App>, gate: Gate, limits: WorkLimits) -> Router {
+    let turns = Arc::new(Semaphore::new(limits.turns));
+    let bodies = Arc::new(limits.bodies);
+    let guard = Guard { gate: Arc::new(gate), app: Arc::clone(&app) };
+    let mut router = Router::new();
+    for Endpoint { path, role, handler, .. } in table() {
+        let required = Required { role, app: Arc::clone(&app) };
+        // The last layer runs first: a request without the role sends no body, and the body is read before the request waits for
+        // its turn.
+        let handler = handler
+            .route_layer(from_fn_with_state(Arc::clone(&turns), super::in_turn))
+            .route_layer(from_fn_with_state(Arc::clone(&bodies), body::bounded))
+            .route_layer(from_fn_with_state(required, gate::require));
+        router = router.route(path, handler);
+    }
+    router
+        .merge(super::open_routes())
+        .fallback(super::not_found)
+        .method_not_allowed_fallback(super::method_not_allowed)
+        .layer(from_fn_with_state(guard, gate::admit))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
