@@ -109,10 +109,6 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
 impl TokenGate {
     fn authenticate(&self, headers: &HeaderMap, address: IpAddr, metrics: &Metrics) -> Result<ValidToken, ApiError> {
         let now = Instant::now();
-        if let Some(wait) = self.failures.wait(&address, now) {
-            metrics.api_refused(ApiRefusal::Rate);
-            return Err(ApiError::too_many("too many requests with an invalid token came from this address", wait));
-        }
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token =
             token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -121,6 +117,11 @@ impl TokenGate {
             Some((_, token)) => self.tokens.check(token.trim()).map_err(Some),
         };
         let valid = checked.map_err(|refusal| {
+            // A valid token is not affected: other clients may have the same address.
+            if let Some(wait) = self.failures.wait(&address, now) {
+                metrics.api_refused(ApiRefusal::Rate);
+                return ApiError::too_many("too many requests with an invalid token came from this address", wait);
+            }
             self.failures.count(address, now);
             metrics.api_refused(ApiRefusal::Authentication);
             let (reason, error) = match refusal {
