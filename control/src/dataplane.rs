@@ -13,6 +13,7 @@ use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::history::{History, RevisionRules};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
+use knockplane_policy::wire::trace::{TraceBegun, TraceQuery, TracedPackets};
 use knockplane_policy::wire::{
     Added, ApplyRequest, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE,
     MetricsReport, NameAnswer, NameState, NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
@@ -224,6 +225,30 @@ impl Dataplane {
         }
     }
 
+    /// Begins a trace of packets.
+    pub async fn begin_trace(&self, query: TraceQuery) -> Result<TraceBegun, DataplaneError> {
+        match self.ask(&Request::BeginTrace(query)).await? {
+            Response::TraceBegun(begun) => Ok(begun),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The packets of a trace since the last read.
+    pub async fn read_trace(&self, trace: u64) -> Result<TracedPackets, DataplaneError> {
+        match self.ask(&Request::ReadTrace(trace)).await? {
+            Response::Traced(packets) => Ok(packets),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends a trace of packets.
+    pub async fn end_trace(&self, trace: u64) -> Result<(), DataplaneError> {
+        match self.ask(&Request::EndTrace(trace)).await? {
+            Response::Done => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// A part of its connections.
     pub async fn connections(&self, query: ConnectionQuery) -> Result<ConnectionPage, DataplaneError> {
         match self.ask(&Request::Connections(query)).await? {
@@ -370,6 +395,9 @@ impl Dataplane {
             | Request::Source(_)
             | Request::BeginSample(_)
             | Request::EndSample(_)
+            | Request::BeginTrace(_)
+            | Request::ReadTrace(_)
+            | Request::EndTrace(_)
             | Request::Connections(_)
             | Request::Kernel(_)
             | Request::Metrics => self.answer_within,
@@ -426,6 +454,8 @@ impl Dataplane {
             Response::Source(_) => "source",
             Response::SampleBegun { .. } => "sample-begun",
             Response::Sample(_) => "sample",
+            Response::TraceBegun(_) => "trace-begun",
+            Response::Traced(_) => "traced",
             Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
             Response::Kernel(_) => "kernel",

@@ -80,6 +80,7 @@ fn fast_path() -> FastPathStatus {
     FastPathStatus {
         on: true,
         reason: None,
+        traced: false,
         flows: Some([1_204, 12]),
         capacity: [131_072, 131_072],
         stored: 41_007,

@@ -58,6 +58,8 @@ pub(crate) struct WorkerCounters {
     heartbeat: Cell,
     /// The generation of rules that the worker runs.
     pub(crate) generation: Cell,
+    /// The id of the trace to which the worker adds packets; 0 for none.
+    pub(crate) trace: Cell,
     /// Nanoseconds.
     pub(crate) busy: Cell,
     /// Nanoseconds.
@@ -93,6 +95,7 @@ impl Default for WorkerCounters {
             lost: Cell::default(),
             heartbeat: Cell::default(),
             generation: Cell::default(),
+            trace: Cell::default(),
             busy: Cell::default(),
             asleep: Cell::default(),
             kernel: array::from_fn(|_| array::from_fn(|_| Cell::default())),

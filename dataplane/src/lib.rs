@@ -33,6 +33,7 @@ mod static_entries;
 mod stored_counters;
 mod stored_rules;
 mod stored_settings;
+mod trace;
 mod traffic_sample;
 mod worker;
 

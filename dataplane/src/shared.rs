@@ -11,6 +11,7 @@ use knockplane_engine::state::events::logged::LoggedPackets;
 use crate::clock::Clock;
 use crate::fast_path::SharedFastPath;
 use crate::generation::Generation;
+use crate::trace::PacketTrace;
 use crate::traffic_sample::TrafficSample;
 
 /// Maximum number of logged packets that wait for the manager. Further ones are counted as lost.
@@ -34,5 +35,7 @@ pub(crate) struct Shared {
     pub(crate) fast_path: SharedFastPath,
     /// The sample of traffic that an operator asked for.
     pub(crate) sample: ArcSwapOption<TrafficSample>,
+    /// The trace that an operator reads.
+    pub(crate) trace: ArcSwapOption<PacketTrace>,
     pub(crate) stop: AtomicBool,
 }

@@ -241,6 +241,7 @@ pub(crate) fn start(mut config: Config, state_dir: StateDir, deadline: Deadline)
         resets: ArrayQueue::new(ROOM_FOR_RESETS),
         fast_path,
         sample: ArcSwapOption::empty(),
+        trace: ArcSwapOption::empty(),
         stop: AtomicBool::new(false),
     });
     let cores = configured::cores(&config).map_err(|finding| StartError::Configuration(anyhow!("{finding}")))?;

@@ -23,7 +23,7 @@ use crate::generation::Generation;
 use crate::idle::{Idle, Waker};
 use crate::reorder::ReorderBuffer;
 use crate::shared::Shared;
-use crate::traffic_sample::TrafficSample;
+use crate::trace::Observers;
 
 /// The interval at which a worker under load reads the kernel's counters and renews its heartbeat, and the longest
 /// sleep.
@@ -49,8 +49,8 @@ pub(crate) struct Worker {
     idle: Idle,
     /// `None` with one queue: the worker then decides frames in the order of their arrival.
     reorder_buffer: Option<ReorderBuffer>,
-    /// The sample of traffic to which the worker adds packets.
-    sample: Option<Arc<TrafficSample>>,
+    /// The sample and the trace to which the worker adds packets.
+    observers: Option<Observers>,
 }
 
 impl Worker {
@@ -76,7 +76,7 @@ impl Worker {
             carrier,
             idle,
             reorder_buffer,
-            sample: None,
+            observers: None,
         }
     }
 
@@ -147,11 +147,18 @@ impl Worker {
             }
             let frames = self.rings.frames();
             self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
+            // The only memory that the worker reads for a sample and a trace while there are none.
+            let mut observers = self.observers.as_mut();
             match &mut self.reorder_buffer {
                 Some(buffer) if shared.stamped.load(Relaxed) => {
                     let arrivals = self.rings.arrivals();
                     let arrived = |index: usize| arrival(arrivals[index], now);
-                    self.decider.decide_arrived(side, &frames, arrived, context);
+                    match observers.as_mut().and_then(|observers| observers.tracer(generation.number)) {
+                        None => self.decider.decide_arrived(side, &frames, arrived, context),
+                        Some(mut tracer) => {
+                            self.decider.decide_observed(side, &frames, (arrived, true), context, &mut tracer)
+                        }
+                    };
                     for index in bits(self.decider.out_of_order()) {
                         let Some(pending) = self.decider.pending(index) else { continue };
                         let (frame, arrived) = (frames[index], arrived(index));
@@ -161,25 +168,33 @@ impl Worker {
                     }
                 }
                 _ => {
-                    self.decider.decide(side, &frames, now, context);
+                    match observers.as_mut().and_then(|observers| observers.tracer(generation.number)) {
+                        None => self.decider.decide(side, &frames, now, context),
+                        Some(mut tracer) => {
+                            self.decider.decide_observed(side, &frames, (|_| now, false), context, &mut tracer)
+                        }
+                    };
                 }
             }
             let decisions = self.decider.decisions();
-            if let Some(sample) = &self.sample {
-                sample.add(side, &frames, decisions, now);
-            }
+            // Flows that a trace shows stay with the workers.
+            let decided = |observers: &&mut Observers| observers.decided(side, &frames, decisions, now);
+            let stay = observers.as_ref().map_or(0, decided);
             // Every frame leaves the batch here: to the ring of the other side, as a reply to the ring of its own side,
             // or to the free frames. Without a link on the other side nothing is forwarded: the kernel would accept the
             // frames and drop them without counting.
             let reply = self.decider.answered();
             let accepted = forwarded(decisions) & !reply;
             let link = shared.links[side.opposite().index()].load(Relaxed);
-            self.carrier.collect(side, &frames, &self.decider, if link { accepted } else { 0 });
+            self.carrier.collect(side, &frames, &self.decider, if link { accepted & !stay } else { 0 });
             let wanted = Dispositions { forward: if link { accepted } else { 0 }, reply };
             let settled = self.rings.settle(wanted, |index| self.decider.reply(index));
             let not_sent =
                 Decision { verdict: Verdict::Drop, reason: if link { Reason::TxFull } else { Reason::LinkDown } };
             self.counters.settled(decisions, accepted & !settled.forwarded, not_sent);
+            if let Some(observers) = observers {
+                observers.settled((accepted & !settled.forwarded, not_sent), now);
+            }
             self.counters.sent[side.index()].add(settled.replied.count_ones() as usize, settled.replied_bytes);
             let sent = settled.forwarded.count_ones() as usize;
             self.counters.sent[side.opposite().index()].add(sent, settled.forwarded_bytes);
@@ -203,7 +218,9 @@ impl Worker {
             self.counters.note_kernel(side, &self.rings.statistics(side));
         }
         self.send_resets();
-        self.sample = self.shared.sample.load_full().filter(|sample| now < sample.until);
+        let wanted = (self.shared.sample.load_full(), self.shared.trace.load_full());
+        self.observers = Observers::of(wanted, self.observers.take(), now);
+        self.counters.trace.publish(self.observers.as_ref().map_or(0, Observers::trace_id));
         self.counters.lost.set(self.rings.lost() as u64);
         self.counters.beat(now);
     }

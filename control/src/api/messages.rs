@@ -93,6 +93,18 @@ pub struct SampleBegun {
     pub sample: u64,
 }
 
+/// A trace of packets to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BeginTrace {
+    /// The packets that it shows, in the words of `knockctl trace`.
+    pub filter: String,
+    /// Its time, in the syntax of RouterOS: `30s`.
+    pub time: String,
+    /// Maximum number of packets in a second.
+    pub rate: u32,
+}
+
 /// The query of a reload, as the parameters of a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -15,6 +15,7 @@
 //! | `messages.rs` | bodies of requests and answers |
 //! | `failure.rs`  | failures |
 //! | `tokens.rs`   | the handlers for tokens |
+//! | `trace.rs`    | the handlers for traces of packets |
 //! | `openapi.rs`  | the document of the API |
 
 pub mod answer;
@@ -27,6 +28,7 @@ mod routes;
 #[cfg(test)]
 mod sweep;
 mod tokens;
+mod trace;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

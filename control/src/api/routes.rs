@@ -10,16 +10,17 @@ use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodRouter};
 use knockplane_policy::wire::sample::TrafficSample;
+use knockplane_policy::wire::trace::{TraceBegun, TracedPackets};
 use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tokio::sync::Semaphore;
 
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
-    Apply, BeginSample, ConnectionQuery, CreateToken, DoorQuery, FlushQuery, ListAddition, ListImport, ListQuery,
-    ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
+    Apply, BeginSample, BeginTrace, ConnectionQuery, CreateToken, DoorQuery, FlushQuery, ListAddition, ListImport,
+    ListQuery, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
 };
-use super::{App, openapi, tokens};
+use super::{App, openapi, tokens, trace};
 use crate::json::Document;
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
 use crate::json::connections::ConnectionsJson;
@@ -170,6 +171,17 @@ pub(super) fn table() -> Vec<Endpoint> {
             "Ends a sample, and returns the headers of its packets.",
         )
         .answers::<TrafficSample>(),
+        E::post("/api/v1/trace", Operate, trace::begin, "Begins a trace of packets, one at a time.")
+            .takes::<BeginTrace>()
+            .answers::<TraceBegun>(),
+        E::post(
+            "/api/v1/trace/{id}/read",
+            Operate,
+            trace::read,
+            "The packets of a trace since the last read; a trace that is not read for two seconds ends.",
+        )
+        .answers::<TracedPackets>(),
+        E::delete("/api/v1/trace/{id}", Operate, trace::end, "Ends a trace."),
         E::post("/api/v1/apply", Administer, super::apply, "Replaces the running rules, all or nothing.")
             .takes::<Apply>()
             .shows::<AppliedJson>(),

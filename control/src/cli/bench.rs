@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use knockplane_engine::headers;
 use knockplane_policy::door::KnockStep;
+use knockplane_policy::eval::recorded::Record;
 use knockplane_policy::eval::{Evaluation, Evaluator, Explanation, ListedAddress, RuleOutcome, Tried};
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side, Vlan};
@@ -329,11 +330,16 @@ impl<'r> Bench<'r> {
             let Some(index) = rule else { return reason };
             format!("{}: {reason}", self.named(index))
         });
+        self.explained(&packet, explanation, workers_decide)
+    }
+
+    /// An explanation in words.
+    fn explained(&self, packet: &Packet<'_>, explanation: Explanation, workers_decide: Option<String>) -> Explained {
         let Evaluation { verdict, reason, matched, replies, logged, .. } = explanation.evaluation;
         let last = matched.last().filter(|_| reason == Reason::Rule);
         let decided_by = last.and_then(|last| explanation.tried.iter().rposition(|tried| tried.rule == *last));
         Explained {
-            packet: Some(packet::summary(&packet)),
+            packet: Some(packet::summary(packet)),
             from: packet.side,
             chain: Some(explanation.chain.name()),
             rules: explanation.tried.into_iter().map(|tried| self.step(tried)).collect(),
@@ -345,6 +351,15 @@ impl<'r> Bench<'r> {
             workers_decide,
             kernel: None,
         }
+    }
+
+    /// Explains a decision that a worker made, for a new bench. Also returns the number of rules of which the record has
+    /// another outcome than its facts explain. `None` if the frame cannot be read.
+    pub(super) fn explain_recorded(&mut self, frame: &[u8], from: Side, record: &Record) -> Option<(Explained, usize)> {
+        let packet = read(frame, &|_| from).ok()?;
+        let explanation = self.evaluator.explain_recorded(&packet, self.now, record);
+        let contradicted = explanation.contradicted;
+        Some((self.explained(&packet, explanation, None), contradicted))
     }
 
     /// The entries of all lists.
@@ -369,6 +384,14 @@ impl<'r> Bench<'r> {
             RuleOutcome::Missed { matcher, observed, .. } => {
                 let matcher = rule.matchers.get(matcher).map(wording::matcher).unwrap_or_default();
                 ("missed", Some(if observed.is_empty() { matcher } else { format!("{matcher}, but {observed}") }))
+            }
+            RuleOutcome::Unexplained { matcher } => {
+                let matcher = matcher.and_then(|matcher| rule.matchers.get(matcher)).map(wording::matcher);
+                let because = match matcher {
+                    Some(matcher) => format!("{matcher}, by state that only the dataplane has"),
+                    None => "the worker saw other state than the trace shows".to_owned(),
+                };
+                ("missed", Some(because))
             }
             RuleOutcome::OtherFamily => (OTHER_FAMILY, None),
             RuleOutcome::NotForFragments => {

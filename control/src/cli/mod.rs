@@ -17,6 +17,7 @@
 //! | `reload.rs`  | reloads the configuration |
 //! | `explain.rs` | the reasons for the verdict of a packet |
 //! | `rule/`      | edits of the running rules |
+//! | `trace/`     | live packets with the rules that they met |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
 //! | `bench.rs`   | evaluates rules on frames, with its own clock |
@@ -69,6 +70,7 @@ mod sources;
 mod table;
 mod test;
 mod token;
+mod trace;
 mod undo;
 mod watch;
 
@@ -100,6 +102,8 @@ pub(crate) use self::plan::Plan;
 pub(crate) use self::replay::ReplayReport;
 #[cfg(test)]
 pub(crate) use self::test::Reports;
+#[cfg(test)]
+pub(crate) use self::trace::TracedJson;
 use crate::api::messages::{DEFAULT_LIMIT, ListQuery, Overview, Workers};
 use crate::json::{Document, ErrorDocument, ErrorJson, Version};
 use crate::settings::DEFAULT_SOCKET;
@@ -158,6 +162,13 @@ enum Command {
     /// Lists with the origin of its entries, doors with progress and grants, ignored knocks with reason and time left, quota,
     /// connections, and its last dropped packets by reason.
     ExplainSource(source::ExplainSource),
+    /// Show live packets as they arrive, each with its verdict and the rules that it met
+    ///
+    /// The verdict, its reason and the rules that matched are those of the worker that decided. The reasons why the other rules did
+    /// not match follow from the packet and from the facts that the worker recorded. While a trace runs, the flows and
+    /// strangers that it shows are not carried and dropped by the kernel, so that no packet is missed. It ends after --count
+    /// packets, after the time, or by Ctrl-C. Ends with 6 while another trace runs.
+    Trace(trace::Command),
     /// Run a capture through a rule file, with the time stamps of the capture; needs no daemon
     Replay(replay::Replay),
     /// Run tests of rules: packets with their expected results; needs no daemon
@@ -427,6 +438,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Confirm => confirm::run(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,
+        Command::Trace(command) => trace::run(&client, &command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
         Command::Reload(command) => reload::run(&client, &command, json).await,

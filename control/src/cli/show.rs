@@ -282,8 +282,9 @@ fn fast_path(fast_path: &FastPathStatus) -> String {
     };
     let reason = reason.map_or_else(String::new, |reason| format!("; not in both directions: {reason}"));
     let dropped = grouped(fast_path.dropped);
+    let traced = if fast_path.traced { "; not the flows and strangers that a trace shows" } else { "" };
     format!(
-        "on, {v4} flows of IPv4 and {v6} of IPv6; carried {carried} frames{lost}{reason}; dropped {dropped} of strangers"
+        "on, {v4} flows of IPv4 and {v6} of IPv6; carried {carried} frames{lost}{reason}; dropped {dropped} of strangers{traced}"
     )
 }
 

@@ -71,6 +71,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("show-rules", of::<rules::RulesJson>("knockctl --json show rules")),
         ("show-status", of::<status::StatusJson>("knockctl --json show status")),
         ("show-workers", of::<status::WorkersJson>("knockctl --json show workers")),
+        ("trace", of::<cli::TracedJson>("a line of knockctl --json trace")),
         ("test", of::<cli::Reports>("knockctl --json test")),
         ("token-list", of::<tokens::TokensJson>("knockctl --json token list")),
         ("token-new", of::<tokens::NewTokenJson>("knockctl --json token new")),

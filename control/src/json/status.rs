@@ -154,6 +154,8 @@ pub(crate) struct FastPathJson {
     pub(crate) on: bool,
     /// The reason that it carries none, or none in one direction; `null` if it carries flows in both.
     pub(crate) reason: Option<String>,
+    /// Whether a trace runs: workers then decide about the flows and strangers that it shows.
+    pub(crate) traced: bool,
     /// Flows that it carries now; `null` without a fast path.
     pub(crate) flows: Option<FamiliesJson>,
     /// The maximum number of flows.
@@ -195,6 +197,7 @@ impl From<FastPathStatus> for FastPathJson {
         let FastPathStatus {
             on,
             reason,
+            traced,
             flows,
             capacity,
             stored,
@@ -210,6 +213,7 @@ impl From<FastPathStatus> for FastPathJson {
         FastPathJson {
             on,
             reason,
+            traced,
             flows: flows.map(FamiliesJson::from),
             capacity: capacity.into(),
             stored,

@@ -195,6 +195,11 @@ fn traffic(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], f
 
 fn fast_path(sheet: &Sheet, fast_path: &FastPathStatus) {
     sheet.flag("fast_path_on", "Whether the kernel's fast path carries flows.", fast_path.on);
+    sheet.flag(
+        "fast_path_traced",
+        "Whether a trace of packets runs, whose flows and strangers stay with the workers.",
+        fast_path.traced,
+    );
     let flows = sheet.counter(
         "fast_path_flows_total",
         "Flows for the kernel to carry, by whether the table had room.",

@@ -170,6 +170,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
         "Fast path",
         &[
             ("knockplane_fast_path_on", "knockplane_fast_path_on == 0"),
+            ("knockplane_fast_path_traced", "knockplane_fast_path_traced == 1"),
             ("knockplane_fast_path_flows_total", "rate(knockplane_fast_path_flows_total{result=\"full\"}[5m]) > 0"),
             ("knockplane_fast_path_lost_frames_total", "rate(knockplane_fast_path_lost_frames_total[5m]) > 0"),
             ("knockplane_fast_path_misses_total", "sum by (cause) (rate(knockplane_fast_path_misses_total[1m]))"),

@@ -23,6 +23,7 @@
 //! | [`exit`]   | the exit codes of all programs |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
+//! | [`trace`]  | the filter of a live trace, and the facts in it |
 //! | [`word`]   | words of the language, and sets of them |
 
 pub mod carried;
@@ -46,5 +47,6 @@ pub mod settings;
 pub mod strangers;
 mod sync;
 pub mod time;
+pub mod trace;
 pub mod wire;
 pub mod word;

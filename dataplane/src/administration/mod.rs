@@ -15,6 +15,7 @@
 //! | `connections.rs` | answers to control about connections |
 //! | `source/`        | answers to control about one source |
 //! | `sample.rs`      | answers to control about samples of traffic |
+//! | `trace.rs`       | answers to control about traces of packets |
 //! | `published.rs`   | the part that the manager reads while a job runs |
 //!
 //! A panic of this thread ends the process, like a panic of any other thread.
@@ -28,6 +29,7 @@ mod reload;
 mod rules;
 mod sample;
 mod source;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -44,6 +46,7 @@ pub(crate) use self::lists::ListAdministration;
 pub(crate) use self::published::Published;
 pub(crate) use self::rules::RuleAdministration;
 use self::source::WatchedSource;
+use self::trace::TraceReader;
 use crate::counters::WorkerCounters;
 use crate::history::RevisionCause;
 use crate::idle::Waker;
@@ -112,6 +115,7 @@ pub(crate) struct Administration {
     watch: WatchedSource,
     /// The number of samples of traffic since start.
     samples: u64,
+    trace_reader: TraceReader,
 }
 
 impl Administration {
@@ -124,8 +128,17 @@ impl Administration {
         lists: ListAdministration,
     ) -> Self {
         let watch = WatchedSource::default();
-        let mut administration =
-            Administration { shared, journal, published, workers, rules, lists, watch, samples: 0 };
+        let mut administration = Administration {
+            shared,
+            journal,
+            published,
+            workers,
+            rules,
+            lists,
+            watch,
+            samples: 0,
+            trace_reader: TraceReader::default(),
+        };
         administration.publish();
         administration.add_revision(RevisionCause::of(RevisionOrigin::Start));
         administration
@@ -146,6 +159,7 @@ impl Administration {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.lists.keep_house(&self.shared);
+            self.end_silent_trace();
         }
     }
 
@@ -179,6 +193,12 @@ impl Administration {
                 or_error(self.begin_sample(query).map(|sample| Response::SampleBegun { sample }))
             }
             Request::EndSample(id) => or_error(self.end_sample(id).map(Response::Sample)),
+            Request::BeginTrace(query) => or_error(self.begin_trace(&query).map(Response::TraceBegun)),
+            Request::ReadTrace(id) => or_error(self.read_trace(id).map(Response::Traced)),
+            Request::EndTrace(id) => {
+                self.end_trace(id);
+                Response::Done
+            }
             Request::Connections(query) => Response::Connections(self.connections(&query)),
             Request::Kernel(KernelQuery { side, frame }) => {
                 Response::Kernel(self.shared.fast_path.verdict(side, &frame, self.shared.clock.now()))

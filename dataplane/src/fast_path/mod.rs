@@ -63,6 +63,8 @@ pub(crate) struct FastPathSwitch {
     drops: Mutex<(u64, Time)>,
     /// The source of which every frame goes up.
     watched: Mutex<Option<IpAddr>>,
+    /// The strangers whose frames go up because a trace shows them.
+    traced: Mutex<Option<TracedStrangers>>,
     /// Verdicts that were written.
     pub(crate) written: AtomicU64,
     /// Verdicts that found no place in the table.
@@ -84,6 +86,17 @@ impl Causes {
     fn is_on(&self) -> bool {
         !self.hangs && self.failure.is_none()
     }
+}
+
+/// The strangers whose frames go up because a trace shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TracedStrangers {
+    /// None: the trace shows no dropped packets.
+    None,
+    /// Those between these addresses.
+    Between(Vec<(IpAddr, IpAddr)>),
+    /// All.
+    All,
 }
 
 /// The state for status and metrics.
@@ -108,6 +121,7 @@ impl FastPathSwitch {
             port_interval: AtomicU64::new(u64::MAX),
             drops: Mutex::default(),
             watched: Mutex::default(),
+            traced: Mutex::default(),
             written: AtomicU64::new(0),
             full: AtomicU64::new(0),
         }
@@ -212,7 +226,36 @@ impl FastPathSwitch {
         if let Some(source) = *self.watched.lock().unwrap_or_else(PoisonError::into_inner) {
             tables.strangers().networks().name(source, source);
         }
-        drops
+        match &*self.traced() {
+            None | Some(TracedStrangers::None) => drops,
+            Some(TracedStrangers::All) => false,
+            Some(TracedStrangers::Between(ranges)) => {
+                let networks = tables.strangers().networks();
+                ranges.iter().for_each(|(first, last)| networks.name(*first, *last));
+                drops
+            }
+        }
+    }
+
+    fn traced(&self) -> MutexGuard<'_, Option<TracedStrangers>> {
+        self.traced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a trace lets flows and strangers go up.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.tables.is_some() && self.traced().is_some()
+    }
+
+    /// Lets the frames of these strangers go up while a trace runs, or ends that. Returns when no frame passes by an earlier
+    /// verdict any more: workers decide about each flow again, and do not hand over those that a trace shows.
+    pub(crate) fn trace(
+        &self,
+        traced: Option<TracedStrangers>,
+        (table, strangers, lists): (&RuleTable, &GenerationStrangers, &Lists),
+    ) {
+        *self.traced() = traced;
+        self.change(table, strangers, lists, || {});
+        self.settle();
     }
 
     /// Lets every frame of this source go up, instead of those of the source before. Returns when none is dropped any more.

@@ -365,6 +365,8 @@ fn answers_are_those_of_the_openapi_document() {
             ("POST", "/api/v1/sources/{address}/watch", "192.0.2.7", Some(json!({ "time": "10s" }))),
             ("POST", "/api/v1/kernel", "", Some(json!({ "side": "outside", "frame": vec![0; 64] }))),
             ("POST", "/api/v1/sample", "", Some(sample)),
+            ("POST", "/api/v1/trace", "", Some(json!({ "filter": "dst-port 22", "time": "9s", "rate": 9 }))),
+            ("DELETE", "/api/v1/trace/{id}", "1", None),
             ("POST", "/api/v1/apply", "", Some(json!({ "source": "test", "text": QUICK, "confirm_within": "60s" }))),
             ("POST", "/api/v1/confirm", "", None),
             ("POST", "/api/v1/reload", "", None),
@@ -392,8 +394,8 @@ fn answers_are_those_of_the_openapi_document() {
             .values()
             .map(|methods| methods.as_object().expect("methods").len())
             .sum();
-        // The end of a sample needs its number; tokens are refused to tokens.
-        assert_eq!(documented, routes - 4, "each route has a case here");
+        // The end of a sample and the read of a trace need their numbers; tokens are refused to tokens.
+        assert_eq!(documented, routes - 5, "each route has a case here");
         // The documents of the command and of the API are the same.
         let shown = filter.ask(&["show", "rules"]).expect("rules");
         let (_, got) = ask("GET", "/api/v1/rules", None);

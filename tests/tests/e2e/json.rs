@@ -36,7 +36,7 @@ fn options() -> FilterOptions {
 }
 
 /// The document of a command, which must match this schema.
-fn document(schema: &str, output: &Output) -> Value {
+pub(crate) fn document(schema: &str, output: &Output) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema").join(schema).with_extension("json");
     let schema: Value = serde_json::from_slice(&fs::read(&file).expect("a schema")).expect("JSON");
     let document: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));

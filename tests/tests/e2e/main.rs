@@ -20,6 +20,7 @@
 //! | `log.rs`       | the log: lost lines cost nothing else, and no kind displaces another |
 //! | `names.rs`     | host names in address lists, with a real name server |
 //! | `fast_path.rs` | flows that the kernel carries |
+//! | `trace.rs`     | live packets with the rules that they met |
 //! | `revocations.rs` | no frame passes by a verdict of the kernel that has ended |
 //! | `drift.rs`     | changes of interfaces and host under a running filter; the balance of frames |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
@@ -78,5 +79,6 @@ mod scenario;
 mod sources;
 mod strangers;
 mod tags;
+mod trace;
 mod vlans;
 mod wire;

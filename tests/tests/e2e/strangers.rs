@@ -14,19 +14,19 @@ use crate::scenario::{CLIENT, QUICK, eventually, knock, listed, ping, with};
 const PORT: u16 = 5000;
 
 /// A port where no rule accepts anybody.
-const CLOSED: u16 = 4444;
+pub(crate) const CLOSED: u16 = 4444;
 
 /// A forged source that no other test uses.
-const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+pub(crate) const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 
 /// Frames to the server, with forged sources.
-struct Forger {
+pub(crate) struct Forger {
     end: End,
     mac: [u8; 6],
 }
 
 impl Forger {
-    fn new(topology: &Topology) -> Forger {
+    pub(crate) fn new(topology: &Topology) -> Forger {
         Forger { end: End::open(&topology.client).expect("the outside's end"), mac: mac_of(&topology.server) }
     }
 
@@ -35,7 +35,7 @@ impl Forger {
         PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], self.mac).ipv4(source.octets(), server.octets(), 64)
     }
 
-    fn udp(&self, source: Ipv4Addr, port: u16) {
+    pub(crate) fn udp(&self, source: Ipv4Addr, port: u16) {
         let mut frame = Vec::new();
         self.ip(source).udp(40_000, port).write(&mut frame, b"0123456789").expect("a frame");
         self.end.send(&frame).expect("sent");
@@ -53,7 +53,7 @@ fn crowd(number: u64) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + (number % 1024) as u32)
 }
 
-fn dropped(filter: &Filter<'_>) -> u64 {
+pub(crate) fn dropped(filter: &Filter<'_>) -> u64 {
     let status = filter.ask(&["show", "status"]).expect("the status");
     status["fast_path"]["dropped"].as_u64().expect("a count")
 }
@@ -66,7 +66,7 @@ fn matched_last(filter: &Filter<'_>) -> u64 {
 }
 
 /// Runs a test while strangers send to a closed port. Returns the number of their frames.
-fn amid_strangers(topology: &Topology, test: impl FnOnce()) -> u64 {
+pub(crate) fn amid_strangers(topology: &Topology, test: impl FnOnce()) -> u64 {
     let (ends, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {

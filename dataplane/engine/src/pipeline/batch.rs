@@ -17,6 +17,7 @@ use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::flow_decision::FlowDecision;
 use crate::pipeline::history::{History, HistoryCause, HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::local::WorkerLocal;
+use crate::pipeline::observer::{Observed, Observer, Unobserved};
 use crate::pipeline::prepare::{FrameGroup, GROUP, PreparedGroup, PreparedPacket};
 use crate::pipeline::reply::Reply;
 use crate::pipeline::run_cache::PacketRun;
@@ -86,7 +87,7 @@ impl Decider {
     /// [`BATCH`] frames.
     pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
         self.local.reorders = false;
-        self.decide_each(side, frames, |_| now, context)
+        self.decide_each(side, frames, |_| now, context, &mut Unobserved)
     }
 
     /// As [`Decider::decide`], with a time of arrival for each frame. Workers that share the queues of a side use it,
@@ -99,15 +100,31 @@ impl Decider {
         context: Context<'_>,
     ) -> &[Decision] {
         self.local.reorders = true;
-        self.decide_each(side, frames, arrived, context)
+        self.decide_each(side, frames, arrived, context, &mut Unobserved)
     }
 
-    fn decide_each(
+    /// As [`Decider::decide_arrived`] if `reorders`, else as [`Decider::decide`], with an observer.
+    #[cold]
+    #[inline(never)]
+    pub fn decide_observed(
+        &mut self,
+        side: Side,
+        frames: &[&[u8]],
+        (arrived, reorders): (impl Fn(usize) -> Time, bool),
+        context: Context<'_>,
+        observer: &mut impl Observer,
+    ) -> &[Decision] {
+        self.local.reorders = reorders;
+        self.decide_each(side, frames, arrived, context, observer)
+    }
+
+    fn decide_each<O: Observer>(
         &mut self,
         side: Side,
         frames: &[&[u8]],
         arrived: impl Fn(usize) -> Time,
         context: Context<'_>,
+        observer: &mut O,
     ) -> &[Decision] {
         let mut decided = 0;
         (self.out_of_order, self.answered, self.evaluated, self.non_ip) = (0, 0, 0, 0);
@@ -129,6 +146,9 @@ impl Decider {
                     Ok(packet) => {
                         let now = arrived(decided);
                         if let Some(run) = run.as_mut().filter(|run| run.contains(packet, now)) {
+                            if O::OBSERVES {
+                                observer.repeated(decided, packet);
+                            }
                             run.repeat()
                         } else {
                             if let Some(ended) = &run {
@@ -137,6 +157,10 @@ impl Decider {
                             let effects = FirstEvaluation::new(reply);
                             let (prepared, local) = (self.prepared.packet(index), &mut self.local);
                             let mut evaluation = RuleEvaluation::new(packet, now, prepared, context, local, effects);
+                            let lists = (O::OBSERVES && observer.wants(packet)).then(|| {
+                                evaluation.facts.local.door_results.clear();
+                                evaluation.facts.lists_of_both()
+                            });
                             let decision = evaluation.decide();
                             if evaluation.has_pending_steps() {
                                 *pending = evaluation.pending_steps();
@@ -146,6 +170,20 @@ impl Decider {
                             self.evaluated |= 1 << decided;
                             self.answered |= u64::from(evaluation.effects.answered) << decided;
                             let matches = &evaluation.effects.matches;
+                            if let Some(lists) = lists {
+                                let facts = &evaluation.facts;
+                                let observed = Observed {
+                                    arrived: now,
+                                    decision,
+                                    rules: matches.rules(),
+                                    last: matches.last_of_more(),
+                                    state: facts.seen.map(|seen| seen.state),
+                                    lists,
+                                    knocks: facts.local.door_results.all(),
+                                    answered: evaluation.effects.answered,
+                                };
+                                observer.decided(decided, packet, &observed);
+                            }
                             if keeps_flow_decisions {
                                 *flow_decision = FlowDecision::of(&evaluation.facts, decision, matches, dependencies);
                             }
@@ -164,6 +202,9 @@ impl Decider {
                         self.non_ip |= 1 << decided;
                         let decision = non_ip::decide(*reason, side, frame, now, context);
                         non_ip::record(&mut self.local.history, side, frame, decision, now);
+                        if O::OBSERVES {
+                            observer.unseen(decided, side, frame, decision, now());
+                        }
                         decision
                     }
                 };

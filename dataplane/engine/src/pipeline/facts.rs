@@ -18,7 +18,7 @@ use crate::state::connections::{
 use crate::state::doors::Visitor;
 use crate::state::key::AddressKey;
 use crate::state::layer7::PatternSet;
-use crate::state::list_set::{CoarseListSet, ListId};
+use crate::state::list_set::{CoarseListSet, ListId, ListSet};
 use crate::state::lists::{AddressHash, Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::HeaderView;
@@ -169,6 +169,11 @@ impl<'a> PacketFacts<'a> {
         let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now, hash };
         let entries = TableEntries { table: table.number(), entries: table.entries() };
         self.local.lookup_cache.look_up(&state.lists, entries, query)
+    }
+
+    /// The lists of the source and of the destination now.
+    pub(super) fn lists_of_both(&mut self) -> [ListSet; 2] {
+        [self.membership_of_source().lists, self.membership_of_destination().lists]
     }
 
     /// The lookups of source and destination that the rules needed.

@@ -5,6 +5,7 @@ use knockplane_policy::eval::limits::Random;
 
 use crate::pipeline::history::HistoryWriter;
 use crate::pipeline::lookup_cache::LookupCache;
+use crate::pipeline::observer::DoorResults;
 use crate::table::{Candidates, Span};
 
 /// The memory. It is allocated once: a reset for each packet would cost as much as a decision.
@@ -18,6 +19,7 @@ pub(super) struct WorkerLocal {
     pub(super) candidates: Candidates,
     pub(super) jumps: JumpStack,
     pub(super) random: Random,
+    pub(super) door_results: DoorResults,
 }
 
 impl WorkerLocal {
@@ -30,6 +32,7 @@ impl WorkerLocal {
             candidates: Candidates::default(),
             jumps: JumpStack::default(),
             random,
+            door_results: DoorResults::default(),
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | `facts`           | a packet, and everything that was looked up about it |
 //! | [`dependencies`]  | the facts that a decision depended on |
 //! | [`flow_decision`] | decisions that hold for the further packets of a flow, for the kernel's fast path |
+//! | [`observer`]      | the facts of decisions, for a trace of live packets |
 //! | `local`           | memory of one worker that evaluations use |
 //! | `lookup_cache`    | lookups of addresses in the lists, cached by each worker |
 //! | [`counters`]      | packets and bytes of each rule |
@@ -39,6 +40,7 @@ pub mod history;
 mod local;
 mod lookup_cache;
 mod non_ip;
+pub mod observer;
 mod prepare;
 pub mod reply;
 pub mod reset;

@@ -27,6 +27,11 @@ impl ListSet {
         self.0[list.index() / 64] >> (list.index() % 64) & 1 == 1
     }
 
+    /// The lists in the set.
+    pub fn lists(&self) -> impl Iterator<Item = ListId> {
+        (0..=u8::MAX).map(ListId).filter(|list| self.contains(*list))
+    }
+
     /// Removes the list from the set.
     pub(crate) const fn remove(&mut self, list: ListId) {
         self.0[list.index() / 64] &= !(1 << (list.index() % 64));

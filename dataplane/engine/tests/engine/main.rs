@@ -15,6 +15,7 @@
 //! | [`reference`] | the engine decides as the reference evaluator `policy::eval` does, for any rules and packets |
 //! | [`dependencies`] | a decision records its dependencies, so that a cache can repeat it |
 //! | [`flood`]     | which sources are admitted while a flood of first knocks fills the lists |
+//! | [`observed`]  | decisions with an observer, and their explanation from its records |
 //! | [`sources`]   | the state of one source, and the record of its drops |
 //! | [`vlans`]     | no state of one VLAN or PPPoE session counts in another |
 //! | [`forged`]    | idle sessions outlive forged segments |
@@ -35,6 +36,7 @@ mod fuzz;
 mod headers;
 mod lists;
 mod neighbours;
+mod observed;
 mod peers;
 mod pppoe;
 mod re_evaluation;

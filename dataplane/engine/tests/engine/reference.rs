@@ -426,7 +426,7 @@ pub(crate) fn pause() -> impl Strategy<Value = Duration> {
     select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos)
 }
 
-fn turns() -> impl Strategy<Value = Vec<Turn>> {
+pub(crate) fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let side = prop_oneof![3 => Just(Side::Outside), 1 => Just(Side::Inside)];
     let any = (pause(), side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat()));
     let turns = prop_oneof![4 => any.prop_map(|turn| vec![turn]), 1 => conversation()];

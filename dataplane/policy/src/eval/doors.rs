@@ -149,6 +149,9 @@ impl RuleEvaluation<'_, '_> {
     /// Whether the list contains the address, by an entry of a rule or the file, or by an entry of a door that counts
     /// for the address `other`.
     pub(super) fn is_listed(&self, list: &str, address: IpAddr, other: IpAddr) -> bool {
+        if self.record.as_ref().is_some_and(|record| record.lists(address == self.packet.source).contains(list)) {
+            return true;
+        }
         let evaluator = &self.evaluator;
         let to = progress::tag(evaluator.secret, other);
         let vlan = evaluator.settings.vlans.of_lists(self.vlan);
@@ -160,6 +163,9 @@ impl RuleEvaluation<'_, '_> {
     pub(super) fn knock(&mut self, name: &str) -> Option<String> {
         let settings = self.evaluator.settings;
         let door = settings.doors.iter().find(|door| door.name == name)?;
+        if let Some(record) = &mut self.record {
+            return record.knock(door);
+        }
         let (secret, now) = (self.evaluator.secret, self.now);
         let fits = StepSet::of(&door.knock, self.packet);
         if self.evaluator.doors.ignore(&settings.port_budget, secret, (self.vlan, self.packet), now) {

@@ -30,6 +30,7 @@
 //! | [`replies`]    | the replies of `reject` and `tarpit` |
 //! | `log`          | log lines of rules |
 //! | `observed`     | the values that a false matcher observed, for explanations |
+//! | [`recorded`]   | explanations of decisions that a worker made |
 
 pub mod address;
 pub mod clock;
@@ -43,6 +44,7 @@ pub mod lists;
 pub mod log;
 mod matchers;
 mod observed;
+pub mod recorded;
 pub mod replies;
 mod rule_evaluation;
 #[cfg(test)]
@@ -59,6 +61,7 @@ use self::connection::PrefixConnections;
 use self::doors::Doors;
 use self::limits::{Bucket, MatcherState};
 pub use self::lists::{ListedAddress, PlainLists};
+use self::recorded::{Record, Replay};
 use self::rule_evaluation::RuleEvaluation;
 use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, TrackedPacket, Tracker};
 use crate::door;
@@ -136,6 +139,8 @@ pub struct Explanation {
     pub chain: BuiltinChain,
     /// Every rule that was evaluated, in order, those in `raw` first.
     pub tried: Vec<Tried>,
+    /// The number of rules of which the record of a worker has another outcome than its facts explain.
+    pub contradicted: usize,
 }
 
 /// A rule that was evaluated for a packet.
@@ -171,6 +176,11 @@ pub enum RuleOutcome {
         /// Why workers decide about each packet of a flow like this one, although the rule does not match. Its words follow
         /// the rule: "it reads `ttl` of each packet". `None` if the kernel can carry the flow.
         workers_decide: Option<String>,
+    },
+    /// The record of a worker says that the rule did not match, and state that the record does not have decided.
+    Unexplained {
+        /// The index of the matcher that can have been false; `None` if no matcher depends on such state.
+        matcher: Option<usize>,
     },
     /// All matchers were true.
     Matched {
@@ -234,12 +244,18 @@ impl<'r> Evaluator<'r> {
 
     /// Evaluates the rules for a packet, and changes state accordingly.
     pub fn evaluate(&mut self, packet: &Packet<'_>, now: Time) -> Evaluation {
-        self.run(packet, now, false).evaluation
+        self.run(packet, now, false, None).evaluation
     }
 
     /// As [`Evaluator::evaluate`], with every rule that was evaluated.
     pub fn explain(&mut self, packet: &Packet<'_>, now: Time) -> Explanation {
-        self.run(packet, now, true)
+        self.run(packet, now, true, None)
+    }
+
+    /// Explains a decision that a worker made: verdict, reason and the rules that matched are those of the record, and the
+    /// causes that other rules did not match follow from the packet and the recorded facts. For a new evaluator.
+    pub fn explain_recorded(&mut self, packet: &Packet<'_>, now: Time, record: &Record) -> Explanation {
+        self.run(packet, now, true, Some(Replay::of(record)))
     }
 
     /// The address lists.
@@ -276,7 +292,7 @@ impl<'r> Evaluator<'r> {
         self.tracker.known(now)
     }
 
-    fn run(&mut self, packet: &Packet<'_>, now: Time, explain: bool) -> Explanation {
+    fn run(&mut self, packet: &Packet<'_>, now: Time, explain: bool, record: Option<Replay<'_>>) -> Explanation {
         self.forget(now);
         let chain = self.settings.chain(packet);
         let (matched, replies, logged, doors) = Default::default();
@@ -295,12 +311,14 @@ impl<'r> Evaluator<'r> {
             logged,
             doors,
             tried,
+            record,
         };
         let (verdict, reason) = evaluation.decide(chain);
         evaluation.settle(verdict);
-        let RuleEvaluation { matched, replies, logged, doors, tried, .. } = evaluation;
+        let RuleEvaluation { matched, replies, logged, doors, tried, record, .. } = evaluation;
+        let contradicted = record.map_or(0, |record| record.contradicted);
         let evaluation = Evaluation { verdict, reason, matched, replies, logged, doors };
-        Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
+        Explanation { evaluation, chain, tried: tried.unwrap_or_default(), contradicted }
     }
 
     /// Removes expired state once a second, which is enough, because every lookup checks the expiry.
@@ -333,6 +351,9 @@ impl RuleEvaluation<'_, '_> {
     /// The verdict. A later fragment is forwarded only if its first fragment was.
     fn decide(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
         let (verdict, reason) = self.by_rules(chain);
+        if let Some(record) = &self.record {
+            return record.decision();
+        }
         let datagram = tracking::datagram(self.packet).map(|datagram| (self.packet.side, datagram));
         let datagrams = &mut self.evaluator.datagrams;
         match (self.packet.fragment(), datagram) {
@@ -367,10 +388,16 @@ impl RuleEvaluation<'_, '_> {
             return (Verdict::Drop, Reason::Rule);
         }
         let seen = match self.evaluator.tracks && !self.untracked {
+            _ if self.record.is_some() => {
+                TrackedPacket::alone(self.record.as_ref().map_or(ConnectionState::Untracked, Replay::state))
+            }
             true => self.evaluator.tracker.observe(self.packet, self.vlan, self.now),
             false => TrackedPacket::alone(ConnectionState::Untracked),
         };
         self.seen = Some(seen);
+        if self.record.as_ref().is_some_and(|record| record.decision().1 == Reason::Fasttracked) {
+            return (Verdict::Forward, Reason::Fasttracked);
+        }
         if seen.source.is_some() && self.flow().is_some_and(|flow| flow.fasttracked) {
             return (Verdict::Forward, Reason::Fasttracked);
         }

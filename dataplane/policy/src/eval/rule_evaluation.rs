@@ -1,10 +1,12 @@
 //! Evaluates the rules of the chains for one packet: rules in order, jumps, returns, and the action of each rule.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::lists::Added;
 use super::log::LoggedPacket;
 use super::matchers::MatcherId;
+use super::recorded::Replay;
 use super::tracking::TrackedPacket;
 use super::{Evaluator, Logged, MAX_JUMP_DEPTH, RuleOutcome, Tried, replies};
 use crate::door::DoorEvent;
@@ -30,6 +32,8 @@ pub(super) struct RuleEvaluation<'e, 'r> {
     pub(super) doors: Vec<DoorEvent>,
     /// The evaluated rules, for an explanation; `None` if no explanation is requested.
     pub(super) tried: Option<Vec<Tried>>,
+    /// The record of a worker that the evaluation follows.
+    pub(super) record: Option<Replay<'e>>,
 }
 
 /// The end of the evaluation of a chain.
@@ -56,6 +60,7 @@ impl RuleEvaluation<'_, '_> {
                 continue;
             }
             let missed = self.missed(index, rule);
+            let missed = self.corrected(index, missed);
             let matched = missed.is_none();
             // The position of this rule, before the rules that a jump adds.
             let place = self.tried.as_ref().map(Vec::len);
@@ -130,6 +135,10 @@ impl RuleEvaluation<'_, '_> {
         }
         let matcher = (0..rule.matchers.len()).find_map(|place| {
             let matcher = self.evaluator.orders[index][place];
+            let condition = &rule.matchers[matcher].condition;
+            if self.record.as_ref().is_some_and(|record| !record.decides(condition)) {
+                return None;
+            }
             (!self.holds(MatcherId { rule: index, matcher }, &rule.matchers[matcher])).then_some(matcher)
         })?;
         let (observed, workers_decide) = match self.tried {
@@ -146,7 +155,11 @@ impl RuleEvaluation<'_, '_> {
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => String::new(),
         };
         let vlan = self.evaluator.settings.vlans.of_lists(self.vlan);
-        match self.evaluator.lists.add_within(vlan, list, address, add.timeout, self.now) {
+        let added = self.evaluator.lists.add_within(vlan, list, address, add.timeout, self.now);
+        if let Some(record) = self.record.as_mut().filter(|_| add.timeout == ListTimeout::After(Duration::ZERO)) {
+            record.unlist(list, [address == self.packet.source, address == self.packet.destination]);
+        }
+        match added {
             Added::New => format!("added {address} to {list}{time}"),
             Added::Refreshed => format!("kept {address} in {list}{time}"),
             Added::Kept => format!("{address} is in {list} by a static entry or by a prefix"),
@@ -175,6 +188,8 @@ impl RuleEvaluation<'_, '_> {
     }
 
     fn reply(&mut self, place: Option<usize>, reply: Option<Vec<u8>>) {
+        let is_recorded = self.record.as_ref().map(Replay::is_answered);
+        let reply = reply.filter(|_| is_recorded != Some(false));
         let effect = if reply.is_some() { "answered the sender" } else { "sent no answer" };
         self.replies.extend(reply);
         self.record_effect(place, Some(effect.to_owned()));

@@ -17,6 +17,8 @@ pub struct FastPathStatus {
     pub reason: Option<String>,
     /// Flows that it carries now: IPv4, IPv6. `None` if they were not counted.
     pub flows: Option<[u64; 2]>,
+    /// Whether a trace runs: workers then decide about the flows and strangers that it shows.
+    pub traced: bool,
     /// The maximum number of flows: IPv4, IPv6.
     pub capacity: [u64; 2],
     /// Flows that were handed to the kernel; a flow can be handed over more than once.

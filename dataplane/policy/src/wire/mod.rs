@@ -25,6 +25,7 @@ pub mod sample;
 pub mod source;
 pub mod status;
 mod text;
+pub mod trace;
 
 pub use self::confirmation::{CONFIRM_WITHIN, PendingConfirmation, UnconfirmedChange, check_confirm_within};
 pub use self::doors::{DoorSummary, Doors, FailureCount, IgnoredSource, Visitor};

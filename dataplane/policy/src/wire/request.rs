@@ -12,6 +12,7 @@ use super::names::NameAnswer;
 use super::sample::SampleQuery;
 use super::source::SourceQuery;
 use super::text::as_text;
+use super::trace::TraceQuery;
 use crate::rule::{AddressSet, RuleId, RuleSet};
 
 /// A request.
@@ -39,6 +40,13 @@ pub enum Request {
     BeginSample(SampleQuery),
     /// Ends the sample with this id. Answered by [`Response::Sample`], or by [`Response::Conflict`] if there is none.
     EndSample(u64),
+    /// Begins a trace. Answered by [`Response::TraceBegun`], or by [`Response::Conflict`] while another trace runs.
+    BeginTrace(TraceQuery),
+    /// The packets of the trace with this id since the last read. Answered by [`Response::Traced`], or by
+    /// [`Response::Conflict`] if there is none.
+    ReadTrace(u64),
+    /// Ends the trace with this id, if it runs. Answered by [`Response::Done`].
+    EndTrace(u64),
     /// A part of the connection table. Answered by [`Response::Connections`].
     Connections(ConnectionQuery),
     /// Answered by [`Response::Metrics`].

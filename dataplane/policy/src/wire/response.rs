@@ -13,6 +13,7 @@ use super::rules::RunningRules;
 use super::sample::TrafficSample;
 use super::source::SourceReport;
 use super::status::DataplaneStatus;
+use super::trace::{TraceBegun, TracedPackets};
 
 /// A response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,10 @@ pub enum Response {
     },
     /// The answer to [`Request::EndSample`].
     Sample(TrafficSample),
+    /// The answer to [`Request::BeginTrace`].
+    TraceBegun(TraceBegun),
+    /// The answer to [`Request::ReadTrace`].
+    Traced(TracedPackets),
     /// The answer to [`Request::Connections`].
     Connections(ConnectionPage),
     /// The answer to [`Request::Metrics`].

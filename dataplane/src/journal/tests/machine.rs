@@ -111,6 +111,7 @@ impl Machine {
             links: [const { AtomicBool::new(true) }; 2],
             stamped: AtomicBool::new(false),
             sample: ArcSwapOption::empty(),
+            trace: ArcSwapOption::empty(),
             resets: ArrayQueue::new(1),
             fast_path: Arc::new(FastPathSwitch::off(String::new())),
             stop: AtomicBool::new(false),

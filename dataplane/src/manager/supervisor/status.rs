@@ -86,6 +86,7 @@ impl Supervisor {
         FastPathStatus {
             on: is_on,
             reason,
+            traced: fast_path.is_traced(),
             flows: None,
             capacity: fast_path.tables().map_or([0, 0], |tables| tables.capacity()),
             stored: fast_path.written.load(Relaxed),

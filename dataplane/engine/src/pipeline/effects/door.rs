@@ -218,6 +218,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         let facts = &mut *self.facts;
         let source = facts.packet.source;
         self.door.counts.count(source, what, self.door.opening.shape.steps);
+        facts.local.door_results.push(self.door.open, what);
         if let What::Failed(failure) = what
             && facts.local.history.has_room()
         {

@@ -70,6 +70,11 @@ impl Matches {
         &self.rules[..self.length]
     }
 
+    /// The last rule that matched, if [`Matches::rules`] does not contain all of them.
+    pub(in crate::pipeline) fn last_of_more(&self) -> Option<u32> {
+        (!self.is_complete).then_some(self.last)
+    }
+
     /// The cause of a drop for this reason.
     pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &RuleTable) -> HistoryCause {
         HistoryCause::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), self.last)) }
