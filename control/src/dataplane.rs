@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleId};
-use knockplane_policy::wire::connections::{ConnectionPage, ConnectionQuery};
+use knockplane_policy::wire::connection_filter::ConnectionFilter;
+use knockplane_policy::wire::connections::{ConnectionCounts, ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::history::{History, RevisionRules};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
+use knockplane_policy::wire::source_rates::SourceRates;
 use knockplane_policy::wire::trace::{TraceBegun, TraceQuery, TracedPackets};
 use knockplane_policy::wire::{
     Added, ApplyRequest, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE,
@@ -257,6 +259,30 @@ impl Dataplane {
         }
     }
 
+    /// Counts of a part of its connections.
+    pub async fn count_connections(&self, query: ConnectionQuery) -> Result<ConnectionCounts, DataplaneError> {
+        match self.ask(&Request::CountConnections(query)).await? {
+            Response::ConnectionCounts(counts) => Ok(counts),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends connections. Returns their number.
+    pub async fn end_connections(&self, filter: ConnectionFilter) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::EndConnections(filter)).await? {
+            Response::ConnectionsEnded { ended } => Ok(ended),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The busiest sources since the last such request.
+    pub async fn source_rates(&self, limit: usize) -> Result<SourceRates, DataplaneError> {
+        match self.ask(&Request::SourceRates { limit }).await? {
+            Response::SourceRates(rates) => Ok(rates),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// The counters.
     pub async fn metrics(&self) -> Result<MetricsReport, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -384,7 +410,8 @@ impl Dataplane {
             | Request::Reload { .. }
             | Request::ListAdd { .. }
             | Request::ListRemove { .. }
-            | Request::ListFlush { .. } => CHANGE_WITHIN,
+            | Request::ListFlush { .. }
+            | Request::EndConnections(_) => CHANGE_WITHIN,
             Request::Status
             | Request::Rules
             | Request::Lists(_)
@@ -399,6 +426,8 @@ impl Dataplane {
             | Request::ReadTrace(_)
             | Request::EndTrace(_)
             | Request::Connections(_)
+            | Request::CountConnections(_)
+            | Request::SourceRates { .. }
             | Request::Kernel(_)
             | Request::Metrics => self.answer_within,
         }
@@ -457,6 +486,9 @@ impl Dataplane {
             Response::TraceBegun(_) => "trace-begun",
             Response::Traced(_) => "traced",
             Response::Connections(_) => "connections",
+            Response::ConnectionCounts(_) => "connection-counts",
+            Response::ConnectionsEnded { .. } => "connections-ended",
+            Response::SourceRates(_) => "source-rates",
             Response::Metrics(_) => "metrics",
             Response::Kernel(_) => "kernel",
             Response::Applied { .. } => "applied",

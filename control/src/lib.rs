@@ -32,6 +32,7 @@ mod holder;
 mod json;
 pub mod metrics;
 pub mod names;
+mod problems;
 pub mod ready;
 pub mod rules;
 #[cfg(test)]

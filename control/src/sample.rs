@@ -13,6 +13,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::history::{ApplyNote, History, Revision, RevisionOrigin};
 use knockplane_policy::wire::offload::Offload;
+use knockplane_policy::wire::source_rates::{SourceRate, SourceRates};
 use knockplane_policy::wire::{
     Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
     FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
@@ -384,6 +385,21 @@ pub(crate) fn name_state() -> NameState {
         failure: Some("no answer within 5 s".into()),
         answer_age: Some(Duration::from_secs(120)),
     }
+}
+
+/// Two sources: one with a connection, and one whose packets are dropped.
+pub(crate) fn source_rates() -> SourceRates {
+    let source = |address: &str, connections, bytes, dropped| SourceRate {
+        address: address.parse().expect("an address"),
+        connections,
+        total_bytes: 10 * bytes,
+        bytes,
+        total_dropped: 3 * dropped,
+        dropped,
+        reason: (dropped > 0).then_some(Reason::ChainDefault),
+    };
+    let sources = vec![source("192.0.2.7", 2, 4_096, 0), source("2001:db8:1234:5678:9abc:def0:1234:5678", 0, 0, 7)];
+    SourceRates { interval: Some(Duration::from_secs(2)), sources, found: 5, is_partial: false }
 }
 
 fn rule_metrics(rules: &RunningRules) -> Vec<RuleMetrics> {

@@ -10,8 +10,10 @@
 
 mod filter;
 mod process;
+mod terminal;
 mod topology;
 
 pub use filter::{Filter, FilterOptions, Folder, binary};
 pub use process::{Output, Process, run};
+pub use terminal::{Terminal, key, masked};
 pub use topology::{CLIENT, CLIENT6, FAR, FAR6, Namespace, SERVER, SERVER6, Topology, VISITOR};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleId, RuleSet};
-use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
+use knockplane_policy::wire::connections::{Connection, ConnectionCount, ConnectionTableStatus};
 use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{
     DataplaneStatus, FastPathStatus, HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, WorkerStatus, as_text,
@@ -214,9 +214,37 @@ pub struct DoorQuery {
 pub struct ConnectionQuery {
     /// Only connections from this address, prefix or range.
     pub source: Option<String>,
+    /// Only these connections: the words of a filter with a blank between them.
+    #[serde(default)]
+    pub filter: String,
     /// Maximum number.
     #[serde(default = "default_limit")]
     pub limit: usize,
+}
+
+/// The connections that are counted or ended, as the parameters of a URI.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionWords {
+    /// The words of a filter with a blank between them.
+    #[serde(default)]
+    pub filter: String,
+}
+
+/// Connections, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionTotals {
+    /// Whether connections are tracked.
+    pub tracked: bool,
+    /// The counts, the largest first.
+    pub counts: Vec<ConnectionCount>,
+}
+
+/// The answer to the end of connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsEnded {
+    /// Number of ended connections.
+    pub ended: u64,
 }
 
 /// Connections that are tracked.
@@ -228,6 +256,14 @@ pub struct Tracked {
     pub connections: Vec<Connection>,
     /// Whether there are more.
     pub truncated: bool,
+}
+
+/// The limit of the answer about the busiest sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RatedSources {
+    /// Maximum number of sources by bytes, and by dropped packets.
+    pub limit: usize,
 }
 
 /// The limit of the answer about one source.

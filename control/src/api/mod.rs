@@ -9,6 +9,8 @@
 //! |---------------|------|
 //! | `mod.rs`      | the shared state, and the handlers |
 //! | `routes.rs`   | the table of routes, and the router |
+//! | `connections.rs` | the handlers for connections |
+//! | `counters.rs` | the handlers for live rates |
 //! | `gate.rs`     | who may send which request |
 //! | `operator.rs` | the operator of a request |
 //! | `answer.rs`   | documents and messages |
@@ -19,6 +21,8 @@
 //! | `openapi.rs`  | the document of the API |
 
 pub mod answer;
+mod connections;
+mod counters;
 pub mod failure;
 pub mod gate;
 pub mod messages;
@@ -60,15 +64,14 @@ use self::answer::Form;
 use self::failure::ApiError;
 use self::gate::Gate;
 use self::messages::{
-    Applied, Apply, BeginSample, Confirmed, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery,
-    Flushed, ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit,
-    Tracked, Unresolved, WatchQuery, Workers,
+    Applied, Apply, BeginSample, Confirmed, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
+    ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, Unresolved,
+    WatchQuery, Workers,
 };
 use self::operator::Operator;
 use self::routes::WorkLimits;
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
-use crate::json::connections::ConnectionsJson;
 use crate::json::doors::DoorsJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
 use crate::json::lists::ListsJson;
@@ -229,29 +232,6 @@ async fn doors(
     let Query(query) = query?;
     let limit = checked(query.limit)?;
     Ok(form.answer(app.ask(app.dataplane.doors(query.door, limit)).await?, DoorsJson::from))
-}
-
-/// Requests the table of connections from the dataplane part by part.
-async fn connections(
-    State(app): State<Arc<App>>,
-    form: Form,
-    query: Result<Query<ConnectionQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
-    let Query(ConnectionQuery { source, limit }) = query?;
-    let limit = checked(limit)?;
-    let source = source.map(|text| text.parse::<AddressSet>()).transpose().map_err(ApiError::bad_request)?;
-    let table = app.ask(app.dataplane.status()).await?.connections;
-    let (mut connections, mut next) = (Vec::new(), table.is_some().then_some(0));
-    while let Some(from) = next.filter(|_| connections.len() < limit) {
-        let wanted =
-            wire::connections::ConnectionQuery { source: source.clone(), from, limit: limit - connections.len() };
-        let part = app.ask(app.dataplane.connections(wanted)).await?;
-        connections.extend(part.connections);
-        // The loop ends for any answer of the dataplane.
-        next = part.next.filter(|next| *next > from);
-    }
-    connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
-    Ok(form.answer(Tracked { table, connections, truncated: next.is_some() }, ConnectionsJson::from))
 }
 
 async fn source(
@@ -725,6 +705,11 @@ mod tests {
             (Method::POST, "/api/v1/sources/192.0.2.1/watch", r#"{"time":"soon"}"#, StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/sources/192.0.2.1/watch", "{}", StatusCode::UNPROCESSABLE_ENTITY),
             (Method::GET, "/api/v1/nothing", "", StatusCode::NOT_FOUND),
+            (Method::GET, "/api/v1/connections?filter=port%3D0", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/connections/count?filter=state%3Dopen", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/sources?limit=1000000", "", StatusCode::BAD_REQUEST),
+            (Method::DELETE, "/api/v1/connections", "", StatusCode::BAD_REQUEST),
+            (Method::DELETE, "/api/v1/connections?filter=nobody", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/history/last", "", StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/apply", r#"{"source":"x"}"#, StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/apply", "not JSON", StatusCode::BAD_REQUEST),

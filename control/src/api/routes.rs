@@ -17,13 +17,13 @@ use tokio::sync::Semaphore;
 
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
-    Apply, BeginSample, BeginTrace, ConnectionQuery, CreateToken, DoorQuery, FlushQuery, ListAddition, ListImport,
-    ListQuery, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
+    Apply, BeginSample, BeginTrace, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery, FlushQuery, ListAddition,
+    ListImport, ListQuery, RatedSources, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
 };
-use super::{App, openapi, tokens, trace};
+use super::{App, connections, counters, openapi, tokens, trace};
 use crate::json::Document;
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
-use crate::json::connections::ConnectionsJson;
+use crate::json::connections::{ConnectionTotalsJson, ConnectionsJson, EndedJson};
 use crate::json::doors::DoorsJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
 use crate::json::lists::ListsJson;
@@ -31,6 +31,7 @@ use crate::json::rules::RulesJson;
 use crate::json::source::SourceJson;
 use crate::json::status::{StatusJson, WorkersJson};
 use crate::json::tokens::{NewTokenJson, TokensJson};
+use crate::json::top::{SourcesJson, TopJson};
 use crate::server::body::{self, Bodies};
 use crate::tokens::Role::{self, Administer, Operate, Read};
 
@@ -144,9 +145,25 @@ pub(super) fn table() -> Vec<Endpoint> {
         E::get("/api/v1/doors", Read, super::doors, "Doors, and the sources at them.")
             .query::<DoorQuery>()
             .shows::<DoorsJson>(),
-        E::get("/api/v1/connections", Read, super::connections, "Tracked connections.")
+        E::get("/api/v1/connections", Read, connections::list, "Tracked connections.")
             .query::<ConnectionQuery>()
             .shows::<ConnectionsJson>(),
+        E::delete(
+            "/api/v1/connections",
+            Operate,
+            connections::end,
+            "Ends the tracked connections of a filter, which must have a word.",
+        )
+        .query::<ConnectionWords>()
+        .shows::<EndedJson>(),
+        E::get("/api/v1/connections/count", Read, connections::count, "The numbers of tracked connections.")
+            .query::<ConnectionWords>()
+            .shows::<ConnectionTotalsJson>(),
+        E::get("/api/v1/counters", Read, counters::counters, "All counters of `knockctl top`, without rates.")
+            .shows::<TopJson>(),
+        E::get("/api/v1/sources", Read, counters::sources, "The busiest sources since the last such request.")
+            .query::<RatedSources>()
+            .shows::<SourcesJson>(),
         E::get("/api/v1/sources/{address}", Read, super::source, "The state of one source.")
             .query::<SourceLimit>()
             .shows::<SourceJson>(),

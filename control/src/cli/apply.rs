@@ -3,7 +3,6 @@
 //! The command asks for a confirmation if the new rules are empty or admit no traffic from outside: an operator who
 //! typed the wrong file name would lose access.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,11 +20,15 @@ use super::confirm::reminder;
 use super::http::Client;
 use super::output::complain;
 use super::plan::{self, Changes, Linted};
+use super::question::{self, Question};
 use super::table::{count, printable};
 use super::{Failed, as_json, change, decode, document};
-use crate::Exit;
 use crate::api::messages::{Applied, Apply, Unresolved};
 use crate::json::changes::AppliedJson;
+
+/// The question before an apply.
+pub(super) const APPLY: Question =
+    Question { words: "Apply them?", done: "applied", remains: "the old rules keep running" };
 
 /// Maximum number of lost ways in that a message names.
 const MOST_NAMED: usize = 5;
@@ -127,7 +130,7 @@ pub(super) async fn send(
     if let Some(running) = running.as_ref().filter(|_| !force)
         && let Some(loss) = loss(running, &rules, settings)
     {
-        confirm(&loss, "the old rules keep running")?;
+        question::ask(&loss, &APPLY)?;
     }
     let changes = running.map(|running| {
         let old = Linted::new(&running.source, &running.rules, settings);
@@ -206,22 +209,6 @@ fn named(ways: &[WayIn], running: &RunningRules) -> String {
         text += &format!("  and by {more} more\n");
     }
     text
-}
-
-/// Asks for a confirmation if standard input is a terminal.
-pub(super) fn confirm(loss: &str, remains: &str) -> Result<(), Failed> {
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let remedy = &format!("give `--force` if that is meant; {remains}");
-        let failed = Failed::new(Exit::Unconfirmed, format!("not applied: {loss}{remedy}"));
-        return Err(Failed { remedy: Some(remedy.clone()), ..failed });
-    }
-    complain(format_args!("{loss}Apply them? [y/N] "));
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    match read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
-        true => Ok(()),
-        false => Err(Failed::new(Exit::Unconfirmed, format!("not applied; {remains}"))),
-    }
 }
 
 #[cfg(test)]

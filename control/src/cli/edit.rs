@@ -16,6 +16,7 @@ use super::apply::{self, Applying, NewRules};
 use super::check::{self, How};
 use super::http::Client;
 use super::output::complain;
+use super::question;
 use super::table::printable;
 use super::{Failed, decode, export, history, plan, rule};
 use crate::Exit;
@@ -97,7 +98,7 @@ async fn apply_file(
     let rules = rule::with_file_lines(&running.rules, rules);
     complain(plan::of_running(client, &file.display().to_string(), &rules).await?);
     if !applying.force() {
-        apply::confirm("", "the old rules keep running")?;
+        question::ask("", &apply::APPLY)?;
     }
     let new = NewRules {
         based_on: Some(running.revision),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -60,16 +61,16 @@ pub(super) struct ErrorMessage {
 }
 
 /// A client of the control process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     server: Server,
 }
 
 /// The listener of the control process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Server {
     Socket(PathBuf),
-    Api(Box<Api>),
+    Api(Arc<Api>),
 }
 
 impl Client {
@@ -80,7 +81,7 @@ impl Client {
 
     /// A client of the API on TCP.
     pub(super) fn of_api(api: Api) -> Self {
-        Client { server: Server::Api(Box::new(api)) }
+        Client { server: Server::Api(Arc::new(api)) }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Bytes, ControlError> {

@@ -27,16 +27,20 @@
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the running rules, in the format of RouterOS's `print` |
-//! | `connections.rs` | tracked connections, as a table |
+//! | `completion.rs` | names for the completion of command lines in a shell |
+//! | `connections.rs` | tracked connections: as a table, counted, ended |
 //! | `doctor.rs`  | whether the dataplane can work on this host |
 //! | `doors.rs`   | the doors and the sources at them, as tables |
 //! | `source/`    | the state of one source |
-//! | `show.rs`    | lists, workers and status, as tables |
+//! | `show.rs`    | lists, workers and all figures of the status, as tables |
+//! | `status.rs`  | the status on one screen |
 //! | `list/`      | shows and changes list entries |
 //! | `table.rs`   | the format of tables, numbers and untrusted text |
+//! | `top/`       | live rates |
 //! | `watch.rs`   | repeats a `show` command |
 //! | `token.rs`   | creates, shows and revokes tokens |
 //! | `api.rs`     | the API on TCP as the way to the control process |
+//! | `question.rs` | a question before a change |
 //! | `http.rs`    | one request to the control process |
 //! | `output.rs`  | standard output and standard error |
 
@@ -45,6 +49,7 @@ mod apply;
 mod bench;
 mod capture;
 mod check;
+mod completion;
 mod confirm;
 mod connections;
 mod doctor;
@@ -61,15 +66,18 @@ mod output;
 mod packet;
 mod plan;
 mod print;
+mod question;
 mod reload;
 mod replay;
 mod rule;
 mod show;
 mod source;
 mod sources;
+mod status;
 mod table;
 mod test;
 mod token;
+mod top;
 mod trace;
 mod undo;
 mod watch;
@@ -90,6 +98,7 @@ use serde::de::DeserializeOwned;
 
 #[cfg(test)]
 pub(crate) use self::check::Checked;
+pub use self::completion::script as completion_script;
 #[cfg(test)]
 pub(crate) use self::explain::{All, Single};
 use self::http::{Client, ControlError, ErrorMessage};
@@ -226,12 +235,21 @@ enum Command {
     Import(import::Import),
     /// Show the running state
     Show(ShowArguments),
+    /// Show live rates by rule, list, door, worker, drop reason and source, and what the kernel and the workers decide
+    ///
+    /// Keys: 1 to 6 or Tab choose the view; p, b, t and n sort by packets/s, bytes/s, total and name, r reverses; / types a
+    /// filter; Space pauses; q or Ctrl-C ends. Without a terminal it prints tables, as with --batch, and with --json a line
+    /// for each answer.
+    Top(top::Top),
     /// Show and change address lists
     #[command(subcommand)]
     List(list::Command),
     /// Create, show and revoke tokens for the API on TCP
     #[command(subcommand)]
     Token(token::Command),
+    /// End tracked connections
+    #[command(subcommand)]
+    Connection(connections::Command),
 }
 
 #[derive(Debug, Args)]
@@ -263,13 +281,18 @@ enum Show {
     Connections(connections::ShowConnections),
     /// The workers with their counters
     Workers,
-    /// The state of the dataplane and its interfaces
-    Status,
+    /// Whether all is well, what to do if not, and the essential figures
+    Status {
+        /// Show all figures: counters of interfaces, every reason of drops, copy mode
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Args)]
 struct ShowLists {
     /// Only this list
+    #[arg(add = completion::lists())]
     list: Option<String>,
     /// Maximum number of addresses
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
@@ -279,6 +302,7 @@ struct ShowLists {
 #[derive(Debug, Args)]
 struct ShowDoors {
     /// Only this door
+    #[arg(add = completion::doors())]
     door: Option<String>,
     /// Maximum number of sources that knock, of sources that are admitted, and of sources that are ignored
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
@@ -375,6 +399,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
+    completion::complete_and_exit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_understood(error),
@@ -451,6 +476,8 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         }
         Command::List(command) => list::run(&client, command, json).await,
         Command::Token(command) => token::run(&client, command, json).await,
+        Command::Connection(command) => connections::change(&client, &command, json).await,
+        Command::Top(command) => top::run(&client, &command, json).await,
     }
 }
 
@@ -464,7 +491,7 @@ async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, F
             let workers: Workers = decode(&client.get("/api/v1/workers").await?)?;
             if json { document(json::status::WorkersJson::from(workers)) } else { Ok(show::workers(&workers)) }
         }
-        Show::Status => show_status(client, json).await,
+        Show::Status { all } => show_status(client, *all, json).await,
     }
 }
 
@@ -510,7 +537,7 @@ async fn show_doors(client: &Client, what: &ShowDoors, json: bool) -> Result<Str
     if json { document(json::doors::DoorsJson::from(doors)) } else { Ok(doors::doors(&doors)) }
 }
 
-async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
+async fn show_status(client: &Client, all: bool, json: bool) -> Result<String, Failed> {
     let status: Overview = decode(&client.get("/api/v1/status").await?)?;
     let ready = match client.get("/readyz").await {
         Ok(_) => Ok(()),
@@ -520,7 +547,7 @@ async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
     if json {
         return document(json::status::StatusJson::new(status, ready));
     }
-    Ok(show::status(&status, ready))
+    Ok(if all { show::status(&status, ready) } else { status::screen(&status, &ready) })
 }
 
 /// Text, escaped for a path or a query.

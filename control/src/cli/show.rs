@@ -1,4 +1,4 @@
-//! Lists, workers and status as tables for a terminal of a hundred columns.
+//! Lists, workers and all figures of the status as tables for a terminal of a hundred columns.
 
 use std::time::Duration;
 
@@ -187,7 +187,7 @@ fn worker_cells(worker: &WorkerStatus, uptime: Duration) -> [String; 7] {
     ]
 }
 
-/// The dataplane and its interfaces. `ready` has the reason if the dataplane is not ready.
+/// The dataplane and its interfaces, for `--all`. `ready` has the reason if the dataplane is not ready.
 pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
     let Overview { dataplane: status, control } = overview;
     let protect: Vec<_> = status.settings.protect.iter().map(ToString::to_string).collect();
@@ -262,7 +262,7 @@ fn confirmation(pending: &PendingConfirmation) -> String {
 }
 
 /// The occupancy of the table of connections.
-fn connections(table: Option<&ConnectionTableStatus>) -> String {
+pub(super) fn connections(table: Option<&ConnectionTableStatus>) -> String {
     let Some(ConnectionTableStatus { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
     let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
     format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
@@ -342,7 +342,7 @@ fn counter_table(interfaces: &[Interface]) -> String {
 }
 
 /// The state of the journal of grants.
-fn journal(journal: &JournalStatus) -> String {
+pub(super) fn journal(journal: &JournalStatus) -> String {
     let JournalStatus { bytes, waiting, problem, restore, .. } = journal;
     let state = match problem {
         Some(problem) => format!("events that are not on the disk: {}: {}", grouped(*waiting), printable(problem)),
@@ -356,7 +356,7 @@ fn journal(journal: &JournalStatus) -> String {
 }
 
 /// The state of the log of a process.
-fn log(log: &LogStatus) -> String {
+pub(super) fn log(log: &LogStatus) -> String {
     let lost: Vec<_> = log.lost.iter().filter(|lost| lost.lines > 0).collect();
     let mut text = match lost.iter().map(|lost| lost.lines).sum() {
         0 => "no line lost".to_owned(),

@@ -47,7 +47,12 @@ impl Columns {
 
     /// Adds a row.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| printable(&cell)).to_vec());
+        self.cells(cells.to_vec());
+    }
+
+    /// Adds a row with a cell for each column.
+    pub(super) fn cells(&mut self, cells: Vec<String>) {
+        self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
     /// The text, with a line end behind every line.

@@ -83,14 +83,19 @@ pub(super) async fn watch(
 /// An answer in the form for repeated output.
 fn shown(text: &str, json: bool) -> String {
     if json {
-        // The line breaks of a document are between its tokens: within a string, they are escaped.
-        return text.lines().map(str::trim_start).collect::<String>() + "\n";
+        return one_line(text);
     }
     if io::stdout().is_terminal() { format!("{CLEAR}{}\n\n{text}", now()) } else { format!("{}\n{text}\n", now()) }
 }
 
+/// A document in one line.
+pub(super) fn one_line(document: &str) -> String {
+    // The line breaks of a document are between its tokens: within a string, they are escaped.
+    document.lines().map(str::trim_start).collect::<String>() + "\n"
+}
+
 /// The wall clock, to the second.
-fn now() -> String {
+pub(super) fn now() -> String {
     Timestamp::now().strftime("%FT%TZ").to_string()
 }
 

@@ -23,6 +23,51 @@ pub(crate) struct ConnectionsJson {
     pub(crate) truncated: bool,
 }
 
+/// `connection remove`: no frame passes any more because it belongs to one of these connections.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct EndedJson {
+    /// The words of the filter.
+    pub(crate) filter: String,
+    /// Number of ended connections.
+    pub(crate) ended: u64,
+}
+
+/// Connections that are tracked, counted.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConnectionTotalsJson {
+    /// Whether connections are tracked.
+    pub(crate) tracked: bool,
+    /// The number of all of them.
+    pub(crate) total: u64,
+    /// Their numbers by protocol, state and door, the largest first.
+    pub(crate) counts: Vec<ConnectionCountJson>,
+}
+
+/// A number of connections.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConnectionCountJson {
+    /// The IP protocol, by name or number.
+    pub(crate) protocol: String,
+    /// The state of TCP, or that of tracking for other protocols.
+    pub(crate) state: String,
+    /// The door; `null` if they began through none.
+    pub(crate) door: Option<String>,
+    pub(crate) connections: u64,
+}
+
+impl From<messages::ConnectionTotals> for ConnectionTotalsJson {
+    fn from(messages::ConnectionTotals { tracked, counts }: messages::ConnectionTotals) -> Self {
+        let count = |wire::ConnectionCount { protocol, state, door, connections }: wire::ConnectionCount| {
+            ConnectionCountJson { protocol: protocol_name(protocol), state, door, connections }
+        };
+        ConnectionTotalsJson {
+            tracked,
+            total: counts.iter().map(|count| count.connections).sum(),
+            counts: counts.into_iter().map(count).collect(),
+        }
+    }
+}
+
 /// The occupancy of the table of connections.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Table")]

@@ -18,6 +18,7 @@
 //! | `source.rs`  | one source |
 //! | `status.rs`  | the dataplane, its interfaces and workers |
 //! | `tokens.rs`  | tokens of the API |
+//! | `top.rs`     | live rates |
 //! | `schema.rs`  | the schemas, and the test that they are those in `docs/schema/` |
 
 pub(crate) mod changes;
@@ -32,6 +33,7 @@ pub(crate) mod schema;
 pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod tokens;
+pub(crate) mod top;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

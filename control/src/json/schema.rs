@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
 use super::{
-    Document, ErrorDocument, changes, connections, doctor, doors, history, lists, rules, source, status, tokens,
+    Document, ErrorDocument, changes, connections, doctor, doors, history, lists, rules, source, status, tokens, top,
 };
 use crate::cli;
 
@@ -71,6 +71,9 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("show-rules", of::<rules::RulesJson>("knockctl --json show rules")),
         ("show-status", of::<status::StatusJson>("knockctl --json show status")),
         ("show-workers", of::<status::WorkersJson>("knockctl --json show workers")),
+        ("top", of::<top::TopJson>("knockctl --json top")),
+        ("connection-remove", of::<connections::EndedJson>("knockctl --json connection remove")),
+        ("show-connections-count", of::<connections::ConnectionTotalsJson>("knockctl --json show connections --count")),
         ("trace", of::<cli::TracedJson>("a line of knockctl --json trace")),
         ("test", of::<cli::Reports>("knockctl --json test")),
         ("token-list", of::<tokens::TokensJson>("knockctl --json token list")),

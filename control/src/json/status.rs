@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::connections::ConnectionTableJson;
 use super::{SidesJson, seconds};
 use crate::api::messages;
+use crate::problems::{Problem, problems};
 use crate::ready;
 
 /// The state of both processes.
@@ -33,6 +34,8 @@ pub(crate) struct StatusJson {
     pub(crate) not_ready_because: Option<String>,
     /// Conditions that need an operator, although the dataplane decides packets.
     pub(crate) warnings: Vec<String>,
+    /// What is not well, and what to do; the most severe first. Empty if all is well.
+    pub(crate) problems: Vec<Problem>,
     /// Rule sets applied since the start, counted from 1.
     pub(crate) generation: u64,
     /// Time since the generation began to run.
@@ -378,7 +381,7 @@ impl StatusJson {
     /// The state of both processes. `ready` contains the reason if the dataplane is not ready.
     pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> StatusJson {
         let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
-        let warnings = ready::warnings(&dataplane);
+        let (warnings, problems) = (ready::warnings(&dataplane), problems(&dataplane, &control));
         let wire::DataplaneStatus {
             version,
             pid,
@@ -411,6 +414,7 @@ impl StatusJson {
             ready: ready.is_ok(),
             not_ready_because: ready.err(),
             warnings,
+            problems,
             generation,
             generation_age_seconds: seconds(generation_age),
             confirmation: confirmation.map(ConfirmationJson::from),

@@ -14,6 +14,7 @@
 //! | `doors.rs`       | answers to control about doors |
 //! | `connections.rs` | answers to control about connections |
 //! | `source/`        | answers to control about one source |
+//! | `source_rates.rs` | the busiest sources between two looks |
 //! | `sample.rs`      | answers to control about samples of traffic |
 //! | `trace.rs`       | answers to control about traces of packets |
 //! | `published.rs`   | the part that the manager reads while a job runs |
@@ -29,6 +30,7 @@ mod reload;
 mod rules;
 mod sample;
 mod source;
+mod source_rates;
 mod trace;
 
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub(crate) use self::lists::ListAdministration;
 pub(crate) use self::published::Published;
 pub(crate) use self::rules::RuleAdministration;
 use self::source::WatchedSource;
+use self::source_rates::SourceLook;
 use self::trace::TraceReader;
 use crate::counters::WorkerCounters;
 use crate::history::RevisionCause;
@@ -113,6 +116,7 @@ pub(crate) struct Administration {
     pub(crate) rules: RuleAdministration,
     pub(crate) lists: ListAdministration,
     watch: WatchedSource,
+    look: SourceLook,
     /// The number of samples of traffic since start.
     samples: u64,
     trace_reader: TraceReader,
@@ -127,7 +131,6 @@ impl Administration {
         rules: RuleAdministration,
         lists: ListAdministration,
     ) -> Self {
-        let watch = WatchedSource::default();
         let mut administration = Administration {
             shared,
             journal,
@@ -135,7 +138,8 @@ impl Administration {
             workers,
             rules,
             lists,
-            watch,
+            watch: WatchedSource::default(),
+            look: SourceLook::default(),
             samples: 0,
             trace_reader: TraceReader::default(),
         };
@@ -200,6 +204,12 @@ impl Administration {
                 Response::Done
             }
             Request::Connections(query) => Response::Connections(self.connections(&query)),
+            Request::CountConnections(query) => Response::ConnectionCounts(self.count_connections(&query)),
+            Request::EndConnections(filter) => {
+                let ended = self.end_connections(&filter);
+                self.settled(Response::ConnectionsEnded { ended })
+            }
+            Request::SourceRates { limit } => Response::SourceRates(self.source_rates(limit)),
             Request::Kernel(KernelQuery { side, frame }) => {
                 Response::Kernel(self.shared.fast_path.verdict(side, &frame, self.shared.clock.now()))
             }

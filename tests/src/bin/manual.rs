@@ -72,8 +72,15 @@ fn completions(folder: &Path, mut command: Command) -> anyhow::Result<()> {
             Shell::Zsh => format!("_{name}"),
             _ => format!("{name}.fish"),
         };
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command, &name, &mut text);
+        // The script of knockctl asks it for words, so that it completes the names of the running filter.
+        let text = match name.as_str() {
+            "knockctl" => knockplane_control::cli::completion_script(&shell.to_string())?,
+            _ => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut command, &name, &mut text);
+                text
+            }
+        };
         fs::write(folder.join(file), text)?;
     }
     Ok(())

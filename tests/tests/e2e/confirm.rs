@@ -88,7 +88,7 @@ fn confirmed_rules_remain() {
         let labels = ["generation=\"2\"", "back_to=\"1\""];
         let left = filter.metric("knockplane_config_confirmation_left_seconds", &labels).expect("a metric");
         assert!(left <= 20.0, "{left}");
-        assert!(filter.knockctl(&["show", "status"]).expect("knockctl").stdout.contains("is rolled back in"));
+        assert!(filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout.contains("is rolled back in"));
 
         for change in
             [&["apply", file][..], &["apply", "--confirm", "1m", file], &["reload"], &["reload", "--confirm", "1m"]]

@@ -327,7 +327,7 @@ fn generic_xdp_is_reported_with_its_cost_and_refused_where_native_is_required() 
     assert_eq!((&interfaces[0]["xdp_mode"], &interfaces[1]["xdp_mode"]), (&"generic".into(), &"native".into()));
     assert!(interfaces[0]["cost"].as_str().is_some_and(|cost| cost.starts_with("generic XDP: ")), "{interfaces}");
     assert!(interfaces[1]["cost"].as_str().is_some_and(|cost| cost.starts_with("copy mode: ")), "{interfaces}");
-    let text = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+    let text = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
     assert!(text.contains("cost: generic XDP: ") && text.contains("cost: copy mode: "), "{text}");
     let labels = ["side=\"outside\"", "mode=\"generic\"", "zero_copy=\"false\""];
     assert_eq!(filter.metric("knockplane_xdp_mode_info", &labels).expect("a series"), 1.0);

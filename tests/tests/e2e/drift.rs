@@ -49,7 +49,7 @@ fn assert_reported(filter: &Filter<'_>, side: &str, kind: &str, remedy: &str) {
     assert_eq!(gauge(filter, side, kind), 1.0, "{kind} of {side}");
     let unready = filter.http("/readyz").expect_err("it is not ready").to_string();
     assert!(unready.contains("503") && unready.contains(&reported[0].1), "{unready}");
-    let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+    let status = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
     assert!(status.contains(&format!("drift       {side}, {kind}: ")), "{status}");
     assert!(logged(filter, &format!("ERROR {}", reported[0].1)) >= 1, "{}", filter.log());
 }
@@ -412,7 +412,7 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         forty_flows(topology);
         assert_reported(filter, "outside", "no-socket", "frames arrive on queues of outside that no worker serves");
         assert_balanced(topology, filter);
-        let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        let status = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
         assert!(status.contains("NO SOCKET  TAILS  PAST XDP"), "{status}");
 
         let fewer = topology.client.run("ethtool -L eth0 rx 2 tx 2").expect("ethtool");

@@ -82,6 +82,8 @@ fn an_installation_is_complete_and_its_removal_leaves_nothing() {
             "sbin/knockplane-control",
             "share/man/man1/knockctl.1",
             "share/man/man1/knockctl-show-rules.1",
+            "share/man/man1/knockctl-top.1",
+            "share/man/man1/knockctl-connection-remove.1",
             "share/man/man1/knocker.1",
             "share/man/man8/knockplane-dataplane.8",
             "share/man/man8/knockplane-control.8",

@@ -30,6 +30,9 @@
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
 //! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
+//! | `connections.rs` | connections: filtered, counted and ended; completion in a shell |
+//! | `top.rs`       | `knockctl top` in a terminal, and without one |
+//! | `screens.rs`   | the screens in docs/screens.md |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
 //! | `jobs.rs`      | answers during large changes |
@@ -46,6 +49,7 @@
 mod answers;
 mod api;
 mod confirm;
+mod connections;
 mod differential;
 mod doctor;
 mod doors;
@@ -76,9 +80,11 @@ mod reload;
 mod restart;
 mod revocations;
 mod scenario;
+mod screens;
 mod sources;
 mod strangers;
 mod tags;
+mod top;
 mod trace;
 mod vlans;
 mod wire;

@@ -33,7 +33,7 @@ fn a_sender_without_checksums_is_reported_with_the_remedy() {
             (Some(2), Some(0))
         );
         let remedy = "`ethtool -K INTERFACE tx off tso off gso off`";
-        let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        let status = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
         let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(status.contains("warning 2 packets have no checksum") && status.contains(remedy), "{status}");
         let ready = filter.http("/readyz").expect("it is ready all the same");

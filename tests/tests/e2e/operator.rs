@@ -288,7 +288,7 @@ fn show_prints_the_running_state() {
         let before = dropped(&status);
         knock(topology, "99:tcp");
         eventually("the drop is told", || dropped(&filter.ask(&["show", "status"]).expect("status")) > before);
-        let shown = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        let shown = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
         assert!(shown.contains("DROPPED  REASON") && shown.lines().any(|line| line.ends_with("  rule")), "{shown}");
         for part in ["\"outside\"", "\"inside\"", "native", "rules.rsc", "closed"] {
             assert!(text.contains(part), "{part} in {text}");
@@ -337,7 +337,7 @@ fn a_full_table_of_connections_is_logged_shown_and_warned_of() {
         assert_eq!((full["connections"].as_array().map(Vec::len), &full["truncated"]), (Some(5), &true.into()));
         assert!(shown(&[])["connections"].as_array().is_some_and(|all| all.len() <= 32), "{full}");
         assert!(filter.http("/readyz").expect("ready").starts_with("ready\nwarning: the table of connections is full"));
-        let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        let status = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
         assert!(status.contains("room for 16; ") && status.contains("\nwarning     the table of"), "{status}");
         let said = |log: &str| log.matches("the table of connections is full").count();
         eventually("the log says so", || said(&filter.log()) >= 1);

@@ -61,7 +61,7 @@ fn doors(filter: &Filter<'_>) -> Vec<String> {
 
 /// Whether the dataplane tells that the file has other doors or another `[policy]` than those that run.
 fn differs_from_file(filter: &Filter<'_>) -> bool {
-    let text = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+    let text = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let status = filter.ask(&["show", "status"]).expect("the status");
     let warnings = status["warnings"].as_array().expect("warnings");
@@ -85,7 +85,7 @@ fn confirmed_settings_remain() {
 
         let pending = confirmation(filter);
         assert_eq!((&pending["change"], &pending["back_to_generation"]), (&"reload".into(), &1.into()), "{pending}");
-        let shown = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        let shown = filter.knockctl(&["show", "status", "--all"]).expect("knockctl").stdout;
         assert!(shown.contains("to the doors and [policy] of generation 1"), "{shown}");
         let file = filter.path("rules.rsc").display().to_string();
         for change in [

@@ -171,7 +171,7 @@ fn damaged_static_entries_leave_the_others_and_a_warning() {
         filter.restart_dataplane().expect("started");
         assert!(ping(topology, ""), "the damaged record only adds, so the entry before it is in force");
         let told = format!("{} is damaged at byte {first}", path.display());
-        let shown = knockctl(filter, &["show", "status"]).stdout;
+        let shown = knockctl(filter, &["show", "status", "--all"]).stdout;
         assert!(shown.contains("warning") && shown.contains(&told), "{told}: {shown}");
         assert!(filter.http("/readyz").expect("ready").contains(&told));
         assert!(filter.log().contains(&told), "{}", filter.log());

@@ -18,7 +18,7 @@ use knockplane_policy::wire::{self, After, MAX_ANSWER_ENTRIES};
 use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
-use super::{Failed, as_json, decode, document, encoded, input, parse_timeout, show};
+use super::{Failed, as_json, completion, decode, document, encoded, input, parse_timeout, show};
 use crate::api::messages::{self, DEFAULT_LIMIT, ListAddition, ListImport, ListQuery};
 use crate::json::changes::{AddedJson, FlushedJson, ImportedJson, RemovedJson};
 use crate::json::lists::ListsJson;
@@ -35,6 +35,7 @@ pub(super) enum Command {
     /// With --timeout a restart keeps an address until its timeout ends, without the comment, and removes a prefix or range.
     Add {
         /// Name of the list
+        #[arg(add = completion::lists())]
         list: String,
         /// Address, prefix or range of IPv4 addresses
         address: AddressSet,
@@ -48,6 +49,7 @@ pub(super) enum Command {
     /// Remove an entry from a list
     Remove {
         /// Name of the list
+        #[arg(add = completion::lists())]
         list: String,
         /// The address, prefix or range, as `list show` prints it
         address: AddressSet,
@@ -55,6 +57,7 @@ pub(super) enum Command {
     /// Remove all entries from a list, except those of the rules
     Flush {
         /// Name of the list
+        #[arg(add = completion::lists())]
         list: String,
         /// Keep static entries
         #[arg(long)]
@@ -74,6 +77,7 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// Only this list
+    #[arg(add = completion::lists())]
     list: Option<String>,
     /// Only entries that share an address with this address, prefix or range
     #[arg(long, value_name = "PREFIX")]

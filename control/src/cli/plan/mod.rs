@@ -22,6 +22,7 @@ use clap::Args;
 use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::connection_filter::ConnectionFilter;
 use knockplane_policy::wire::{ListEntry, ListPage, MAX_ANSWER_ENTRIES};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -142,7 +143,7 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         broken = (verdicts.packets == 0).then(no_traffic);
         plan.live = Some(verdicts);
     } else if let Some(lists) = &compared.lists {
-        let tracked = connections::tracked(client, None, command.known).await?;
+        let tracked = connections::tracked(client, &ConnectionFilter::default(), command.known).await?;
         plan.known = Some(compared.on_known(lists, &tracked, command.known));
     }
     plan.would_change = plan.changes_something();
@@ -161,7 +162,7 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
 pub(super) async fn of_running(client: &Client, new_name: &str, new: &RuleSet) -> Result<String, Failed> {
     let Running { source: origin, rules: old, settings, lists } = sources::running(client).await?;
     let (old_name, new_name, new) = (format!("the running rules, from {origin}"), new_name.to_owned(), new.clone());
-    let tracked = connections::tracked(client, None, DEFAULT_LIMIT).await?;
+    let tracked = connections::tracked(client, &ConnectionFilter::default(), DEFAULT_LIMIT).await?;
     let compared = Compared { old_name, old, new_name, new, settings, lists: Some(lists) };
     let mut plan = Plan::new(&compared);
     plan.known = compared.lists.as_ref().map(|lists| compared.on_known(lists, &tracked, DEFAULT_LIMIT));
@@ -241,7 +242,7 @@ impl Compared {
     /// The comparison for a sample of live traffic.
     async fn on_live(&self, client: &Client, time: Duration, command: &Command) -> Result<LiveVerdicts, Failed> {
         self.note_unknown_lists();
-        let tracked = connections::tracked(client, None, MAX_ANSWER_ENTRIES).await?;
+        let tracked = connections::tracked(client, &ConnectionFilter::default(), MAX_ANSWER_ENTRIES).await?;
         let sample = live::sample(client, time, command.live_packets).await?;
         let (rules, begin) = (self.for_benches(), live::begin(&sample));
         let benches = self.benches(&rules, begin, &command.given)?;

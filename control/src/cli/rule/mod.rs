@@ -24,7 +24,7 @@ pub(super) use self::rewrite::{edited, with_file_lines};
 use self::select::{Menu, Selection};
 use super::apply::{self, Applying, NewRules};
 use super::http::Client;
-use super::{Failed, as_json, decode, document, history};
+use super::{Failed, as_json, completion, decode, document, history};
 use crate::Exit;
 use crate::api::messages::ResetCounters;
 use crate::json::changes::CountersResetJson;
@@ -37,6 +37,7 @@ pub(super) enum Command {
     /// Set the counters of rules in `show rules` to zero; no rule changes, and metrics continue
     ResetCounters {
         /// Numbers or ids, separated by commas; without them, all rules, also those of doors
+        #[arg(add = completion::rules())]
         rules: Option<String>,
         #[command(flatten)]
         menu: InMenu,
@@ -54,7 +55,7 @@ pub(super) enum EditCommand {
     /// `knockctl rule add chain=input action=accept src-address-list=secured place-before=3 comment="ssh for the office"`
     Add {
         /// Properties of RouterOS: chain=input action=accept …; `place-before=RULE` names a rule as other commands do
-        #[arg(required = true, value_name = "PROPERTY")]
+        #[arg(required = true, value_name = "PROPERTY", add = completion::properties())]
         properties: Vec<String>,
         #[command(flatten)]
         editing: Editing,
@@ -64,7 +65,7 @@ pub(super) enum EditCommand {
         #[command(flatten)]
         rules: Rules,
         /// Properties of RouterOS: action=drop dst-port=22 …
-        #[arg(required = true, value_name = "PROPERTY")]
+        #[arg(required = true, value_name = "PROPERTY", add = completion::properties())]
         properties: Vec<String>,
         #[command(flatten)]
         editing: Editing,
@@ -81,6 +82,7 @@ pub(super) enum EditCommand {
         #[command(flatten)]
         rules: Rules,
         /// The rule before which they are placed
+        #[arg(add = completion::rules())]
         destination: Option<String>,
         #[command(flatten)]
         editing: Editing,
@@ -114,6 +116,7 @@ pub(super) enum EditCommand {
 #[derive(Debug, Args)]
 pub(super) struct Rules {
     /// Numbers as `show rules` prints them, or ids as `show rules --stats` does, separated by commas; or `[find …]`
+    #[arg(add = completion::rules())]
     rules: String,
 }
 

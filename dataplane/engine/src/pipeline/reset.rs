@@ -161,7 +161,8 @@ mod tests {
             sees(&syn, false, at(0));
             sees(&segment(true, "SA", (500, 101), b""), true, at(0));
             sees(&segment(false, "A", (101, 501), b"hello"), false, at(0));
-            sees(&segment(true, "A", (501, 106), b"hello there"), true, at(0));
+            let seen = sees(&segment(true, "A", (501, 106), b"hello there"), true, at(0));
+            flows.fasttrack(&seen.flow.expect("a connection").key, at(0));
             let found = || flows.of(ends[0], 1, at(1)).oldest[0];
             assert!(found().wants_reset && found().door == Some(ListId(3)));
             let cut = |flow: &ConnectionInfo, now| {
@@ -182,6 +183,7 @@ mod tests {
             let late = segment(false, "A", (106, 512), b"still here");
             let seen = sees(&late, false, at(3));
             assert_eq!((seen.state, seen.flow.and_then(|flow| flow.door)), (ConnectionState::Invalid, Some(ListId(3))));
+            assert!(seen.flow.is_some_and(|flow| !flow.fasttracked), "rules decide about its packets");
             assert_eq!(flows.of(ends[0], 1, at(3)).oldest[0].state, ConnectionState::Invalid);
             let again = flows.of(ends[0], 1, at(3)).oldest[0];
             assert_eq!(cut(&again, at(3)).len(), 4 - 1 - 1 + 1, "both ends, again");

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::text::perhaps_as_text;
+use super::connection_filter::ConnectionFilter;
 use crate::eval::tracking::TcpState;
 use crate::packet::{Side, Vlan};
-use crate::rule::{AddressSet, ConnectionState};
+use crate::rule::ConnectionState;
 
 /// Maximum number of connections in one answer: about 400 KB. The next request continues after them.
 pub const MAX_CONNECTIONS: usize = 1_000;
@@ -48,14 +48,36 @@ impl ConnectionTableStatus {
 /// A query for connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionQuery {
-    /// Only connections that an address of this set began.
-    #[serde(default, with = "perhaps_as_text")]
-    pub source: Option<AddressSet>,
+    /// Only these connections.
+    #[serde(default)]
+    pub filter: ConnectionFilter,
     /// The start of the search: [`ConnectionPage::next`] of the previous answer, 0 for the first request.
     #[serde(default)]
     pub from: u64,
     /// Maximum number of connections, at most [`MAX_CONNECTIONS`].
     pub limit: usize,
+}
+
+/// Connections with the same state and door, in a part of the connection table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionCount {
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The shown state: [`state_word`](super::connection_filter::state_word).
+    pub state: String,
+    /// The door through which they began.
+    pub door: Option<String>,
+    /// Their number.
+    pub connections: u64,
+}
+
+/// Counts of a part of the connection table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionCounts {
+    /// The counts, in no order.
+    pub counts: Vec<ConnectionCount>,
+    /// As in [`ConnectionPage`].
+    pub next: Option<u64>,
 }
 
 /// A part of the connection table, in no order.

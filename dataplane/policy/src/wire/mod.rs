@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 pub mod confirmation;
+pub mod connection_filter;
 pub mod connections;
 pub mod doors;
 pub mod fast_path;
@@ -23,6 +24,7 @@ mod response;
 pub mod rules;
 pub mod sample;
 pub mod source;
+pub mod source_rates;
 pub mod status;
 mod text;
 pub mod trace;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::connection_filter::ConnectionFilter;
 use super::connections::ConnectionQuery;
 use super::fast_path::KernelQuery;
 use super::history::{ApplyNote, RevisionOrigin};
@@ -49,6 +50,17 @@ pub enum Request {
     EndTrace(u64),
     /// A part of the connection table. Answered by [`Response::Connections`].
     Connections(ConnectionQuery),
+    /// Counts of a part of the connection table. `limit` is not used. Answered by [`Response::ConnectionCounts`].
+    CountConnections(ConnectionQuery),
+    /// Ends these connections. No frame passes any more because it belongs to one of them. Answered by
+    /// [`Response::ConnectionsEnded`].
+    EndConnections(ConnectionFilter),
+    /// The busiest sources: at most `limit` by bytes, and as many by dropped packets. Answered by
+    /// [`Response::SourceRates`].
+    SourceRates {
+        /// At most [`MAX_RATED_SOURCES`](super::source_rates::MAX_RATED_SOURCES).
+        limit: usize,
+    },
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// What the kernel does now with frames like this one. Answered by [`Response::Kernel`].

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::connections::ConnectionPage;
+use super::connections::{ConnectionCounts, ConnectionPage};
 use super::doors::Doors;
 use super::fast_path::KernelVerdict;
 use super::history::{History, RevisionRules};
@@ -12,6 +12,7 @@ use super::names::NameState;
 use super::rules::RunningRules;
 use super::sample::TrafficSample;
 use super::source::SourceReport;
+use super::source_rates::SourceRates;
 use super::status::DataplaneStatus;
 use super::trace::{TraceBegun, TracedPackets};
 
@@ -44,6 +45,15 @@ pub enum Response {
     Traced(TracedPackets),
     /// The answer to [`Request::Connections`].
     Connections(ConnectionPage),
+    /// The answer to [`Request::CountConnections`].
+    ConnectionCounts(ConnectionCounts),
+    /// The answer to [`Request::EndConnections`].
+    ConnectionsEnded {
+        /// Number of ended connections.
+        ended: u64,
+    },
+    /// The answer to [`Request::SourceRates`].
+    SourceRates(SourceRates),
     /// The answer to [`Request::Metrics`].
     Metrics(Box<MetricsReport>),
     /// The answer to [`Request::Kernel`].

@@ -7,7 +7,7 @@ echo 1 >"$device/remove"
 sleep 3
 equal removed-ping no "$(yes_or_no ping_passes)"
 if kill -0 "$dataplane" 2>/dev/null; then
-    ready=$(knockctl show status 2>/dev/null | sed -n 's/^ready *//p')
+    ready=$(knockctl show status --all 2>/dev/null | sed -n 's/^ready *//p')
     case $ready in no*) result PASS removed "$ready" ;; *) result FAIL removed "ready is: $ready" ;; esac
 else
     result PASS removed "the dataplane ended: $(tail -n 1 /tmp/dataplane.log | cut -c 1-120)"

@@ -39,7 +39,7 @@ accounted() {
 # Waits for a problem of outside in `show status`.
 drift() {
     for _ in $(seq 20); do
-        knockctl show status | grep -q "^drift  *outside, $1" && return 0
+        knockctl show status --all | grep -q "^drift  *outside, $1" && return 0
         sleep 0.5
     done
     return 1

@@ -85,7 +85,7 @@ const HAS_PROTOCOL: u64 = 1 << 8;
 const HAS_PORT: u64 = 1 << 9;
 
 /// The cause of the refusal of packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HistoryCause {
     /// A packet was dropped.
     Dropped {
@@ -194,6 +194,15 @@ impl History {
         read_set(set, source, &mut records);
         let horizon = Time::from_nanos(set[0].0[HORIZON].load(Acquire) & !CURSOR);
         SourceHistory { records, complete_since: horizon.max(Time::from_nanos(self.left_out.load(Acquire))) }
+    }
+
+    /// Visits all records with their sources, without those that were written during a watch.
+    pub fn visit(&self, mut visit: impl FnMut(IpAddr, HistoryRecord)) {
+        for set in &self.sets {
+            let (tags, lines) = set.split_first().expect("a set has a first line");
+            let used = tags.0.iter().zip(lines).filter(|(tag, _)| tag.load(Acquire) != 0);
+            used.filter_map(|(_, line)| line.read()).for_each(|(source, record)| visit(source, record));
+        }
     }
 
     /// Makes the worker write all events of this source until `until`. Replaces the previous watch. The caller passes a

@@ -150,6 +150,18 @@ fn all_events_of_the_watched_source_are_written_during_a_flood() {
     assert_eq!(history.watched(2, stranger(5)).records.len(), 1);
 }
 
+#[test]
+fn a_visit_finds_every_record_with_its_source() {
+    let mut writer = HistoryWriter::new(7);
+    for (number, port) in [(1, 22), (2, 23), (2, 24)] {
+        note(&mut writer, stranger(number), dropped(u32::from(port)), port, at(1));
+    }
+    let mut visited = Vec::new();
+    writer.history().visit(|source, record| visited.push((source, record.packet.port)));
+    visited.sort_unstable();
+    assert_eq!(visited, [(stranger(1), Some(22)), (stranger(2), Some(23)), (stranger(2), Some(24))]);
+}
+
 /// Checks that all words of a record that a reader receives belong to one event.
 #[test]
 fn readers_never_see_a_partly_written_record() {

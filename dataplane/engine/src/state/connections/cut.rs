@@ -1,4 +1,4 @@
-//! Connections that a door cuts. The pipeline writes the resets to both ends.
+//! Connections that a door cuts, or that an operator ends. The pipeline writes the resets to both ends.
 //!
 //! A cut connection stays closed. Its packets are `invalid` and still belong to the door, so that the door's rule drops
 //! them, even if a door is open later.
@@ -28,6 +28,17 @@ pub struct CutConnection {
     pub(crate) to_originator: [u32; 2],
     /// The sequence numbers at which the responder may accept a reset.
     pub(crate) to_responder: [u32; 2],
+}
+
+/// The end of a connection by an operator.
+#[derive(Clone, Copy, Debug)]
+pub enum EndedConnection {
+    /// The table has no such connection any more, or it was cut already.
+    Before,
+    /// The connection is not TCP, or both sides had closed it, and was removed: its next packet is that of a new one.
+    Removed,
+    /// The connection is TCP, and was cut.
+    Cut(CutConnection),
 }
 
 /// Minimum time between two resets to the same end.
@@ -69,5 +80,22 @@ impl ConnectionTable {
         let (originator, responder) = (key.ends[flags.originator()], key.ends[1 - flags.originator()]);
         let (to_originator, to_responder) = (tcp.reset_numbers(true), tcp.reset_numbers(false));
         Some(CutConnection { link, side: flags.side(), originator, responder, to_originator, to_responder })
+    }
+
+    /// Ends a connection. No packet belongs to it after this call, and no verdict about it counts, except in programs that
+    /// run at this moment.
+    pub fn end(&self, ended: &ConnectionInfo, now: Time, tracking: &Tracking) -> EndedConnection {
+        if let Some(cut) = self.cut(ended, now, tracking) {
+            return EndedConnection::Cut(cut);
+        }
+        let key = self.hashed(ended.key);
+        let set = self.set_of(&key).lock();
+        match set.find(&key, now) {
+            Some(place) if set.begun(place).serial == ended.serial && !set.slot(place).flags().is_cut() => {
+                set.remove(place);
+                EndedConnection::Removed
+            }
+            _ => EndedConnection::Before,
+        }
     }
 }

@@ -88,6 +88,11 @@ fn keep(kept: &mut Vec<ConnectionInfo>, flow: ConnectionInfo, most: usize, order
 }
 
 impl ConnectionInfo {
+    /// The serial number: later connections have higher numbers.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
     pub(super) fn of(set: &LockedSet<'_>, place: usize, now: Time) -> ConnectionInfo {
         let slot = set.slot(place);
         let (key, flags) = (slot.key(), slot.flags());

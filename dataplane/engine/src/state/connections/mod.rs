@@ -33,7 +33,7 @@ use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 pub(crate) use self::carried::DecidedConnection;
-pub use self::cut::CutConnection;
+pub use self::cut::{CutConnection, EndedConnection};
 pub use self::info::{AddressConnections, ConnectionInfo};
 use self::key::EndIndex;
 pub(crate) use self::key::{HashedKey, PackedKey, PreparedConnection};

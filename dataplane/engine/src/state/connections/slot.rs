@@ -147,8 +147,9 @@ impl Flags {
         self.contains(Flags::CUT)
     }
 
+    /// Packets of a connection that is cut do not bypass the rules.
     pub(super) const fn with_cut(self) -> Flags {
-        self.with(Flags::CUT)
+        Flags(self.0 & !Flags::FASTTRACKED).with(Flags::CUT)
     }
 
     /// The open list of the door whose rule accepted the first packet.

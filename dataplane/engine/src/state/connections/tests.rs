@@ -205,3 +205,21 @@ fn verdicts_end_when_a_connection_is_assigned_to_a_door() {
     flows.set_door(&packet, &key, ListId(3), at(2));
     assert_ne!(records[verdict.record as usize].epoch(), verdict.epoch);
 }
+
+#[test]
+fn an_ended_connection_has_no_packet_any_more_and_another_one_stays() {
+    let flows = ConnectionTable::new(1000, [1, 2]);
+    for number in 0..2 {
+        sees(&flows, number, false, at(0));
+        assert_eq!(sees(&flows, number, true, at(0)), ConnectionState::Established);
+    }
+    let [ended] = flows.of(client(0), 9, at(0)).oldest[..] else { panic!("one connection") };
+    let end = || flows.end(&ended, at(1), &Tracking::default());
+    assert!(matches!(end(), EndedConnection::Removed));
+    assert!(matches!(end(), EndedConnection::Before));
+    assert_eq!(sees(&flows, 1, false, at(1)), ConnectionState::Established);
+    assert_eq!(sees(&flows, 0, false, at(1)), ConnectionState::New);
+    // Another connection with the same ends is not the ended one.
+    assert!(matches!(end(), EndedConnection::Before));
+    assert_eq!(sees(&flows, 0, true, at(1)), ConnectionState::Established);
+}
