@@ -186,6 +186,23 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    /// Waits until the terminal is restored: the parser reads the last output of a program a moment after its end.
+    ///
+    /// # Errors
+    /// If it is not restored in time, with the screen.
+    pub fn wait_until_restored(&self) -> anyhow::Result<()> {
+        let patience = Instant::now() + PATIENCE;
+        while !self.is_restored()? {
+            if Instant::now() > patience {
+                bail!("the terminal is not restored:\n{}", self.screen());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
         // The program may have ended already.

@@ -169,7 +169,7 @@ fn rates_of_a_known_flow_are_on_the_screen_and_keys_choose_what_is_shown() {
             assert!(!top.is_restored().expect("a terminal"), "while it runs");
             top.send("q").expect("sent");
             assert!(top.wait().expect("it ends").success());
-            assert!(top.is_restored().expect("a terminal"), "{}", top.screen());
+            top.wait_until_restored().expect("restored");
         });
     });
 }
@@ -180,13 +180,14 @@ fn it_ends_with_a_restored_terminal_by_ctrl_c_and_by_signals() {
         let mut top = on_screen(filter, &["top"]);
         top.wait_for("the screen", |screen| screen.contains("q quit")).expect("drawn");
         top.send(key::CTRL_C).expect("sent");
-        assert!(top.wait().expect("it ends").success() && top.is_restored().expect("a terminal"));
+        assert!(top.wait().expect("it ends").success());
+        top.wait_until_restored().expect("restored");
         for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
             let mut top = on_screen(filter, &["top", "--view", "workers"]);
             top.wait_for("the view", |screen| screen.contains("[4 workers]")).expect("drawn");
             kill_process(Pid::from_raw(top.id() as i32).expect("an id"), signal).expect("sent");
             assert!(top.wait().expect("it ends").success(), "{signal:?}");
-            assert!(top.is_restored().expect("a terminal"), "{signal:?}");
+            top.wait_until_restored().unwrap_or_else(|error| panic!("{signal:?}: {error}"));
         }
     });
 }
