@@ -208,7 +208,8 @@ fn fast_path(sheet: &Sheet, fast_path: &FastPathStatus) {
     );
     let configured = "Whether the configuration asks for the kernel's fast path (`fast-path = \"auto\"`).";
     sheet.flag("fast_path_configured", configured, fast_path.configured);
-    let present = sheet.gauge("fast_path_flows", "Flows that the kernel carries now.", &["family"]);
+    let present =
+        sheet.gauge("fast_path_flows", "Flows that the kernel carries now; an estimate for large tables.", &["family"]);
     let capacity =
         sheet.gauge("fast_path_capacity_flows", "Flows that the kernel can carry; 0 without a fast path.", &["family"]);
     let flows = fast_path.flows.unwrap_or_default();

@@ -182,7 +182,7 @@ impl Supervisor {
 
     pub(in crate::manager) fn metrics(&mut self) -> MetricsReport {
         let mut status = self.status_without_memory();
-        status.fast_path.flows = self.shared.fast_path.flows(self.shared.clock.now());
+        status.fast_path.flows = self.shared.fast_path.flows_in_sample(self.shared.clock.now());
         let ledger = self.published.ledger();
         let generation = self.shared.generation.load_full();
         let totals = ledger.book.totals(&generation);
