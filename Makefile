@@ -21,7 +21,7 @@ test:
 build:
 	cargo build --locked --release --workspace
 
-# Programs, systemd units, man pages, completions and the example of the configuration. Run `make build` first; its
+# Programs, systemd units, man pages, completions, the example of the configuration, and files for Prometheus and Grafana. Run `make build` first; its
 # programs are in BIN_DIR. Programs are stripped unless STRIP is empty. DESTDIR precedes every path, for packages.
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -46,6 +46,8 @@ install:
 	    sed 's|/usr/sbin/|$(SBINDIR)/|; s|/usr/share/doc/knockplane|$(DOCDIR)|' "$$unit" \
 	        > '$(DESTDIR)$(UNITDIR)'/"$${unit##*/}" && chmod 644 '$(DESTDIR)$(UNITDIR)'/"$${unit##*/}" || exit 1; done
 	install -m 644 README.md CHANGELOG.md configs/default.toml configs/two-ports.rsc '$(DESTDIR)$(DOCDIR)'
+	for tool in prometheus grafana; do install -d '$(DESTDIR)$(DOCDIR)'/$$tool && \
+	    install -m 644 configs/$$tool/* '$(DESTDIR)$(DOCDIR)'/$$tool || exit 1; done
 	install -d '$(DESTDIR)$(DOCDIR)'/docs && install -m 644 docs/*.md '$(DESTDIR)$(DOCDIR)'/docs
 	install -d '$(DESTDIR)$(DOCDIR)'/docs/schema && install -m 644 docs/schema/*.json '$(DESTDIR)$(DOCDIR)'/docs/schema
 	@# The pages and completions go where man and the shells look.

@@ -116,8 +116,9 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
     };
     let dataplane = Dataplane::new(&settings.dataplane_socket);
     let mut signals = Signals::new()?;
-    let resolver = Resolver::new(settings.name_servers.clone());
-    let mut app = App::new(dataplane.clone(), resolver.clone(), Metrics::default());
+    let metrics = Metrics::default();
+    let resolver = Resolver::new(settings.name_servers.clone(), metrics.resolver.clone());
+    let mut app = App::new(dataplane.clone(), resolver.clone(), metrics);
     let api = match &settings.api {
         Some(api) => Some((ApiListener::start(api, &mut app, deadline).await?, api)),
         None => None,

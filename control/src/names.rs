@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::dataplane::Dataplane;
+use crate::metrics::resolver::ResolverMetrics;
 
 /// Pause between two requests for the names of the running rules.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ pub struct Resolver {
     /// The name servers to query. If empty, the resolver reads `/etc/hosts`, and then queries the servers in
     /// `/etc/resolv.conf`.
     servers: Vec<SocketAddr>,
+    metrics: ResolverMetrics,
 }
 
 /// The outcome of one attempt to resolve a name.
@@ -68,9 +70,9 @@ struct Attempt {
 }
 
 impl Resolver {
-    /// Creates a resolver that queries these name servers, or those of the system if there are none.
-    pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Resolver { servers }
+    /// Creates a resolver that queries these name servers, or those of the system if there are none, and counts its attempts.
+    pub(crate) fn new(servers: Vec<SocketAddr>, metrics: ResolverMetrics) -> Self {
+        Resolver { servers, metrics }
     }
 
     /// Resolves the host names of rules that are about to be applied, within [`RESOLVE_RULES_WITHIN`]. There is one answer
@@ -82,6 +84,12 @@ impl Resolver {
     }
 
     async fn resolve(&self, names: BTreeSet<HostName>, limit: Duration) -> Vec<Attempt> {
+        let attempts = self.attempts(names, limit).await;
+        attempts.iter().for_each(|attempt| self.metrics.ended(attempt.ttl.is_some()));
+        attempts
+    }
+
+    async fn attempts(&self, names: BTreeSet<HostName>, limit: Duration) -> Vec<Attempt> {
         if names.is_empty() {
             return Vec::new();
         }
@@ -96,11 +104,14 @@ impl Resolver {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         for name in names.iter().cloned() {
-            let (resolver, turns) = (Arc::clone(&resolver), Arc::clone(&turns));
+            let (resolver, turns, metrics) = (Arc::clone(&resolver), Arc::clone(&turns), self.metrics.clone());
             tasks.spawn(async move {
                 // The semaphore is never closed, so this cannot fail.
                 let _turn = turns.acquire().await;
-                attempt(&resolver, name).await
+                let began = Instant::now();
+                let attempt = attempt(&resolver, name).await;
+                metrics.took(began.elapsed());
+                attempt
             });
         }
         collect(tasks, names, limit).await

@@ -11,15 +11,16 @@ use knockplane_policy::rule::{
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
+use knockplane_policy::wire::grants::{DoorGrants, GrantChange, GrantChangeCount};
 use knockplane_policy::wire::history::{ApplyNote, History, Revision, RevisionOrigin};
 use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::source_rates::{SourceRate, SourceRates};
 use knockplane_policy::wire::{
-    Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FastPathMisses, FastPathStatus,
-    FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry, ListOverview,
-    ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused, PendingConfirmation,
-    ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules, StoredCountersStatus, TableMemory,
-    UnconfirmedChange, Visitor, WorkerMetrics, WorkerStatus,
+    Counter, DataplaneStatus, DoorSummary, Doors, DriftKind, DropCount, EventReader, FailureCount, FastPathMisses,
+    FastPathStatus, FrameCount, HostName, IgnoredSource, Interface, InterfaceCounters, JournalStatus, ListEntry,
+    ListOverview, ListPage, ListSummary, LogStatus, LostLines, MetricsReport, NameState, PeersRefused,
+    PendingConfirmation, ProcessUsage, Repairs, RestoreReport, RingDrops, RuleMetrics, RunningRules,
+    StoredCountersStatus, TableMemory, UnconfirmedChange, Visitor, WorkerMetrics, WorkerStatus,
 };
 use knockplane_policy::word::Word;
 
@@ -79,6 +80,7 @@ fn confirmation() -> PendingConfirmation {
 /// A fast path that carries flows.
 fn fast_path() -> FastPathStatus {
     FastPathStatus {
+        configured: true,
         on: true,
         reason: None,
         traced: false,
@@ -363,16 +365,26 @@ pub(crate) fn metrics() -> MetricsReport {
         lists: list_summaries(),
         names: vec![name_state()],
         doors: doors().doors,
+        grants: vec![door_grants("ssh", [12, 1, 9, 0, 1, 1, 0]), door_grants("office", [0; GrantChange::ALL.len()])],
         list_capacity: 1 << 20,
         connections: 21,
         connections_refused: 4,
         applied: 3,
         refused: 1,
         events_lost: 2,
+        event_readers: [("log", 1, 300), ("journal", 0, 0)]
+            .map(|(reader, gaps, missed)| EventReader { reader: reader.into(), gaps, missed })
+            .into(),
+        clock_steps: 1,
         peers_refused: [("evicted", 3), ("idle", 0)]
             .map(|(reason, connections)| PeersRefused { reason: reason.into(), connections })
             .into(),
     }
+}
+
+fn door_grants(door: &str, times: [u64; GrantChange::ALL.len()]) -> DoorGrants {
+    let changes = GrantChange::ALL.iter().zip(times).map(|(change, times)| GrantChangeCount { change: *change, times });
+    DoorGrants { door: door.into(), changes: changes.collect() }
 }
 
 /// A host name whose last answer is two minutes old, and whose name server has failed since.

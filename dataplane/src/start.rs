@@ -42,7 +42,7 @@ use crate::idle::Idle;
 use crate::journal::{self, Journal, JournalWriter, StoredGrants};
 use crate::manager::{
     DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
-    WorkerHandle,
+    WallClockWatch, WorkerHandle,
 };
 use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::ResolvedNames;
@@ -341,6 +341,8 @@ pub(crate) fn start(mut config: Config, state_dir: StateDir, deadline: Deadline)
         counter_store,
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
+        wall_clock: WallClockWatch::default(),
+        fast_path_configured: config.fast_path_flows.is_some(),
         cut_next: 0,
     };
     // Nothing waits for the history.

@@ -16,12 +16,14 @@
 //! | `answer.rs`   | documents and messages |
 //! | `messages.rs` | bodies of requests and answers |
 //! | `failure.rs`  | failures |
+//! | `counted.rs`  | counts of requests |
 //! | `tokens.rs`   | the handlers for tokens |
 //! | `trace.rs`    | the handlers for traces of packets |
 //! | `openapi.rs`  | the document of the API |
 
 pub mod answer;
 mod connections;
+mod counted;
 mod counters;
 pub mod failure;
 pub mod gate;
@@ -41,7 +43,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -61,6 +63,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::answer::Form;
+use self::counted::counted;
 use self::failure::ApiError;
 use self::gate::Gate;
 use self::messages::{
@@ -127,7 +130,8 @@ const METRICS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The router for metrics and health.
 pub fn open(app: Arc<App>) -> Router {
-    open_routes().fallback(not_found).with_state(app)
+    let counted = from_fn_with_state(Arc::clone(&app), counted);
+    open_routes().fallback(not_found).layer(counted).with_state(app)
 }
 
 /// The router for operators at the unix socket, with all rights.

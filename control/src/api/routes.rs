@@ -15,6 +15,7 @@ use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tokio::sync::Semaphore;
 
+use super::counted::counted;
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
     Apply, BeginSample, BeginTrace, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery, FlushQuery, ListAddition,
@@ -250,5 +251,6 @@ pub(super) fn router(app: Arc<App>, gate: Gate, limits: WorkLimits) -> Router {
         .method_not_allowed_fallback(super::method_not_allowed)
         .layer(from_fn_with_state(guard, gate::admit))
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(Arc::clone(&app), counted))
         .with_state(app)
 }

@@ -196,8 +196,9 @@ impl From<[u64; 2]> for FamiliesJson {
 
 impl From<FastPathStatus> for FastPathJson {
     fn from(fast_path: FastPathStatus) -> Self {
-        // The metrics have the frames by reason.
+        // The metrics have the frames by reason. `reason` tells whether the configuration turns it off.
         let FastPathStatus {
+            configured: _,
             on,
             reason,
             traced,

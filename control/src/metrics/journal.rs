@@ -21,6 +21,12 @@ pub(super) fn fill_counters(sheet: &Sheet, counters: &StoredCountersStatus) {
     );
 }
 
+/// Adds the family of the file of static entries.
+pub(super) fn fill_static_entries(sheet: &Sheet, is_damaged: bool) {
+    let help = "Whether the start found damage in the file of static entries that lost entries.";
+    sheet.flag("static_entries_damaged", help, is_damaged);
+}
+
 /// Adds the journal's families.
 pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
     let JournalStatus { bytes, waiting, failures, problem, delay_ms, restore } = journal;
@@ -38,6 +44,11 @@ pub(super) fn fill(sheet: &Sheet, journal: &JournalStatus) {
     );
     sheet.count("journal_failures_total", "Attempts to write the file of grants that failed.", *failures);
     sheet.flag("journal_damaged", "Whether the start found damage in the file of grants.", restore.damage.is_some());
+    sheet.flag(
+        "journal_clock_set_back",
+        "Whether the wall clock was set back while the machine was off, so that the start restored no grant.",
+        restore.clock_was_set_back,
+    );
     let entries = sheet.gauge(
         "journal_entries",
         "Entries in the file of grants at the start, by what became of them.",

@@ -9,18 +9,28 @@
 //! | `mod.rs`       | the numbers of the control process, and rendering |
 //! | `packets.rs`   | the numbers of the dataplane: workers, rings, rules, lists, doors |
 //! | `names.rs`     | host names in address lists |
+//! | `resolver.rs`  | attempts to resolve host names |
+//! | `requests.rs`  | requests to the control process |
+//! | `journal.rs`   | the files that the dataplane writes |
+//! | `events.rs`    | events of the lists: grants, and readers that missed events |
 //! | `usage.rs`     | resources of the two processes |
 //! | `sheet.rs`     | a thin layer over the library |
 //! | `page.rs`      | `docs/metrics.md`, generated from all families |
+//! | `files.rs`     | tests of `configs/prometheus`, `configs/grafana` and `docs/alerts.md` |
 //!
 //! The dataplane chooses the rules that have series, so that no counter decreases during its lifetime: the control process keeps
 //! no state between scrapes.
 
+mod events;
+#[cfg(test)]
+mod files;
 mod journal;
 mod names;
 mod packets;
 #[cfg(test)]
 mod page;
+pub(crate) mod requests;
+pub(crate) mod resolver;
 mod sheet;
 mod usage;
 
@@ -33,6 +43,8 @@ use knockplane_limits::usage as resources;
 use knockplane_policy::wire::{self, LostLines};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 
+use self::requests::RequestMetrics;
+use self::resolver::ResolverMetrics;
 use self::sheet::{Sheet, flag};
 use crate::dataplane::DataplaneError;
 
@@ -53,6 +65,8 @@ pub struct Metrics {
     api_refused: IntCounterVec,
     /// Changed certificate files of the API that were not valid.
     certificate_failures: Arc<AtomicU64>,
+    pub(crate) requests: RequestMetrics,
+    pub(crate) resolver: ResolverMetrics,
     /// Start of the process, since the Unix epoch.
     started: Duration,
     /// The time of the last answer of the dataplane.
@@ -115,6 +129,8 @@ impl Default for Metrics {
                 .map(|listener| (listener, Arc::default())),
             api_refused: sheet::valid(IntCounterVec::new(refused, &["reason"])),
             certificate_failures: Arc::default(),
+            requests: RequestMetrics::default(),
+            resolver: ResolverMetrics::default(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             last_answer: Mutex::default(),
         };
@@ -182,6 +198,10 @@ impl Metrics {
         sheet.register(&self.apply_duration);
         sheet.register(&self.failures);
         sheet.register(&self.api_refused);
+        self.requests.register(&sheet);
+        self.resolver.register(&sheet);
+        let help = "Wall clock of the host at the scrape, in Unix time.";
+        sheet.value("wall_clock_timestamp_seconds", help, now.as_secs_f64());
         let up = sheet.gauge("dataplane_up", "Whether the dataplane answered this scrape.", &[]);
         up.with_label_values::<&str>(&[]).set(flag(answer.is_some()));
         if let Some(last) = *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -206,12 +226,14 @@ impl Metrics {
             "Log lines that were not written, because of a full queue, a failed write or a limit.",
             &["process", "kind"],
         );
-        let count_lost = |process: &str, log: &wire::LogStatus| {
+        let written = sheet.gauge("log_ok", "Whether the log of the process is written.", &["process"]);
+        let note_log = |process: &str, log: &wire::LogStatus| {
+            written.with_label_values(&[process]).set(flag(log.problem.is_none()));
             for LostLines { kind, lines } in &log.lost {
                 lost.with_label_values(&[process, kind]).inc_by(*lines);
             }
         };
-        count_lost("control", log);
+        note_log("control", log);
         reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
         let refused = sheet.counter(
             "control_connections_refused_total",
@@ -228,14 +250,16 @@ impl Metrics {
         let failures = sheet.counter("control_api_certificate_failures_total", help, &[]);
         failures.with_label_values::<&str>(&[]).inc_by(self.certificate_failures.load(Ordering::Relaxed));
         if let Some(answer) = answer {
-            count_lost("dataplane", &answer.status.log);
+            note_log("dataplane", &answer.status.log);
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);
             reloads.with_label_values(&["applied"]).inc_by(answer.applied);
             reloads.with_label_values(&["refused"]).inc_by(answer.refused);
             packets::fill(&sheet, answer, now);
             names::fill(&sheet, &answer.names);
+            events::fill(&sheet, answer);
             journal::fill(&sheet, &answer.status.journal);
             journal::fill_counters(&sheet, &answer.status.stored_counters);
+            journal::fill_static_entries(&sheet, answer.status.static_entries_damage.is_some());
         }
         sheet
     }
@@ -288,6 +312,9 @@ mod tests {
         metrics.request_failed(&DataplaneError::Silent(Duration::from_secs(5)));
         let text = metrics.render(None, &sample::log(0), at(1_000));
         has(&text, "knockplane_dataplane_up 0");
+        has(&text, "knockplane_control_requests_total{class=\"change\",status=\"5xx\"} 0");
+        has(&text, "knockplane_control_request_duration_seconds_count{class=\"read\"} 0");
+        has(&text, "knockplane_resolver_attempts_total{result=\"failed\"} 0");
         has(&text, "knockplane_config_reloads_total{result=\"invalid\"} 1");
         has(&text, "knockplane_config_last_reload_successful 0");
         has(&text, "knockplane_dataplane_request_failures_total{reason=\"silent\"} 1");
@@ -349,6 +376,22 @@ mod tests {
             "knockplane_xdp_mode_info{mode=\"native\",side=\"inside\",zero_copy=\"false\"} 1",
             "knockplane_interface_up{interface=\"kp-out\",side=\"outside\"} 1",
             "knockplane_events_lost_total 2",
+            "knockplane_event_reader_gaps_total{reader=\"journal\"} 0",
+            "knockplane_event_reader_missed_total{reader=\"log\"} 300",
+            "knockplane_door_grants_total{change=\"granted\",door=\"ssh\"} 12",
+            "knockplane_door_grants_ended_total{cause=\"expired\",door=\"ssh\"} 9",
+            "knockplane_door_grants_ended_total{cause=\"operator\",door=\"office\"} 0",
+            "knockplane_wall_clock_steps_total 1",
+            "knockplane_wall_clock_timestamp_seconds 1000",
+            "knockplane_config_confirmation_pending 1",
+            "knockplane_config_differs_from_file 0",
+            "knockplane_connections_capacity 100000",
+            "knockplane_fast_path_configured 1",
+            "knockplane_fast_path_flows{family=\"ipv4\"} 1204",
+            "knockplane_fast_path_capacity_flows{family=\"ipv6\"} 131072",
+            "knockplane_static_entries_damaged 0",
+            "knockplane_journal_clock_set_back 0",
+            "knockplane_log_ok{process=\"dataplane\"} 1",
             "knockplane_log_lines_lost_total{kind=\"packet\",process=\"dataplane\"} 4310",
             "knockplane_log_lines_lost_total{kind=\"door\",process=\"control\"} 0",
             "knockplane_dataplane_connections_refused_total{reason=\"evicted\"} 3",

@@ -26,7 +26,7 @@ pub(super) fn fill(sheet: &Sheet, answer: &MetricsReport, now: Duration) {
     traffic(sheet, &answer.status.workers, &answer.workers, &answer.status.fast_path);
     fast_path(sheet, &answer.status.fast_path);
     rings(sheet, &answer.status.workers, &answer.workers);
-    time(sheet, &answer.status.workers, &answer.workers, now);
+    time(sheet, answer, now);
     rules(sheet, answer);
     chain_defaults(sheet, &answer.chain_defaults);
     lists(sheet, &answer.lists, answer.list_capacity);
@@ -57,6 +57,12 @@ fn process(sheet: &Sheet, answer: &MetricsReport) {
         let labels = [pending.generation, pending.back_to].map(|generation| generation.to_string());
         left.with_label_values(&labels).set(pending.time_left.as_secs_f64());
     }
+    let pending = "Whether an apply or a reload waits for its confirmation.";
+    sheet.flag("config_confirmation_pending", pending, status.confirmation.is_some());
+    let differs = "Whether the running doors and `[policy]` are those before a reload that was not confirmed.";
+    sheet.flag("config_differs_from_file", differs, status.settings_differ_from_file);
+    let steps = "Times that the wall clock of the host was set, by half a second or more.";
+    sheet.count("wall_clock_steps_total", steps, answer.clock_steps);
     sheet.value("rules", "Running rules.", status.rules as f64);
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
     let refused = sheet.counter(
@@ -200,6 +206,17 @@ fn fast_path(sheet: &Sheet, fast_path: &FastPathStatus) {
         "Whether a trace of packets runs, whose flows and strangers stay with the workers.",
         fast_path.traced,
     );
+    let configured = "Whether the configuration asks for the kernel's fast path (`fast-path = \"auto\"`).";
+    sheet.flag("fast_path_configured", configured, fast_path.configured);
+    let present =
+        sheet.gauge("fast_path_flows", "Flows that the kernel carries now; an estimate for large tables.", &["family"]);
+    let capacity =
+        sheet.gauge("fast_path_capacity_flows", "Flows that the kernel can carry; 0 without a fast path.", &["family"]);
+    let flows = fast_path.flows.unwrap_or_default();
+    for (family, (number, room)) in ["ipv4", "ipv6"].into_iter().zip(flows.into_iter().zip(fast_path.capacity)) {
+        present.with_label_values(&[family]).set(number as f64);
+        capacity.with_label_values(&[family]).set(room as f64);
+    }
     let flows = sheet.counter(
         "fast_path_flows_total",
         "Flows for the kernel to carry, by whether the table had room.",
@@ -247,16 +264,15 @@ fn rings(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics]) {
     }
 }
 
-fn time(sheet: &Sheet, workers: &[WorkerStatus], counted: &[WorkerMetrics], now: Duration) {
+fn time(sheet: &Sheet, answer: &MetricsReport, now: Duration) {
+    let MetricsReport { workers: counted, started, status, .. } = answer;
     let heartbeat = sheet.gauge(
         "worker_heartbeat_timestamp_seconds",
-        "Time of the worker's last heartbeat, in Unix time.",
+        "Time of the worker's last heartbeat, in Unix time; before the first one, the start of the dataplane.",
         &["worker"],
     );
-    for worker in workers {
-        // A worker that has just started has no series yet.
-        let Some(age) = worker.heartbeat_age else { continue };
-        let last = now.saturating_sub(age);
+    for worker in &status.workers {
+        let last = worker.heartbeat_age.map_or(*started, |age| now.saturating_sub(age));
         heartbeat.with_label_values(&[worker.worker.to_string()]).set(last.as_secs_f64());
     }
     let spent = sheet.seconds("worker_seconds_total", "Time of the worker, by its activity.", &["worker", "state"]);
@@ -325,6 +341,9 @@ fn connections(sheet: &Sheet, answer: &MetricsReport) {
     }
     let known = "Tracked connections; 0 if no rule needs them.";
     sheet.value("connections", known, answer.connections as f64);
+    let capacity = answer.status.connections.as_ref().map_or(0, |table| table.capacity);
+    let room = "Connections that can be tracked at once; 0 if no rule needs them.";
+    sheet.value("connections_capacity", room, capacity as f64);
     let refused = "Packets that were invalid because there was no room for their connection.";
     let family = sheet.counter("connections_refused_packets_total", refused, &[]);
     family.with_label_values::<&str>(&[]).inc_by(answer.connections_refused);

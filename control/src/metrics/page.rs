@@ -22,14 +22,12 @@ const INTRODUCTION: &str = "\
 The control process serves metrics at `/metrics` of `listen` in `[control]`, in the Prometheus text format. A scrape causes one
 request to the dataplane. This page is generated from the code, and a test compares it.
 
-    scrape_configs:
-      - job_name: knockplane
-        static_configs: [{ targets: [\"127.0.0.1:9479\"] }]
+`configs/prometheus` has a scrape configuration, recording rules and alerts ([alerts.md](alerts.md)), and `configs/grafana` two dashboards.
 
 - **If the dataplane does not answer** within 3 s, `knockplane_dataplane_up` is 0 and its metrics are absent.
   `knockplane_dataplane_answer_age_seconds` is the time since its last answer.
 - **Counters do not decrease** during the life of the counting process, also if rules, lists or doors are applied, reloaded, removed
-  or added again. The dataplane counts everything except the following metrics: `process_…`, `knockplane_control_…`, `knockplane_dataplane_request_failures_total`,
+  or added again. The dataplane counts everything except the following metrics: `process_…`, `knockplane_control_…`, `knockplane_resolver_…`, `knockplane_dataplane_request_failures_total`,
   `knockplane_config_apply_duration_seconds`, and the series `result=\"invalid\"` and `process=\"control\"`. The
   control process counts these, and they start at zero when it starts. `knockplane_dataplane_start_time_seconds` and
   `process_start_time_seconds` are the start times of the two processes. The counters of rules and of chain defaults continue at a restart of the dataplane: after
@@ -46,12 +44,18 @@ request to the dataplane. This page is generated from the code, and a test compa
 - **`rules` in `[metrics]` of the configuration selects the rules with series**: all, or those with these chains or comments; at
   most 1,000. The last rule of each chain always has series, for at most 256 chains. The packets of the other rules are in
   `knockplane_rule_overflow_packets_total`, and stay there if a rule gets its own series later.
+- **The number of series is bounded.** Lists have at most 256 names since start, and with them the doors. Rules with more than 1,000
+  host names are refused. All other labels are closed sets, and their series exist from the first scrape.
+- **Grants** (`knockplane_door_grants…`) are counted from the events of the lists. Events that the log missed and that later ones
+  overwrote are not counted; `knockplane_event_reader_missed_total{reader=\"log\"}` is at least their number. Grants that a start
+  restores are in `knockplane_journal_entries`.
+- **Frames of the kernel's fast path** have `worker=\"kernel\"` in `knockplane_packets_total`, `knockplane_rx_…` and `knockplane_tx_…`.
 - **Labels have no addresses, ports or users**, but they have host names of address lists. Comments of rules are truncated to 80
   characters; `comments = false` in `[metrics]` omits them. Every client that can scrape can read them.
 ";
 
 /// Metrics by subject, each with an example of a query.
-const GROUPS: [(&str, &[(&str, &str)]); 10] = [
+const GROUPS: [(&str, &[(&str, &str)]); 11] = [
     (
         "The two processes",
         &[
@@ -71,12 +75,23 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
                 "knockplane_control_api_certificate_failures_total",
                 "increase(knockplane_control_api_certificate_failures_total[1h]) > 0",
             ),
+            (
+                "knockplane_control_requests_total",
+                "sum by (class) (rate(knockplane_control_requests_total{status=\"5xx\"}[5m])) > 0",
+            ),
+            (
+                "knockplane_control_request_duration_seconds",
+                "histogram_quantile(0.9, sum by (class, le) (rate(knockplane_control_request_duration_seconds_bucket[5m])))",
+            ),
             ("knockplane_control_connections_refused_total", "rate(knockplane_control_connections_refused_total[5m])"),
             (
                 "knockplane_dataplane_connections_refused_total",
                 "rate(knockplane_dataplane_connections_refused_total[5m])",
             ),
             ("knockplane_log_lines_lost_total", "increase(knockplane_log_lines_lost_total{kind=\"door\"}[5m]) > 0"),
+            ("knockplane_log_ok", "knockplane_log_ok == 0"),
+            ("knockplane_wall_clock_timestamp_seconds", "abs(knockplane_wall_clock_timestamp_seconds - time()) > 30"),
+            ("knockplane_wall_clock_steps_total", "increase(knockplane_wall_clock_steps_total[1h]) > 0"),
             ("knockplane_events_lost_total", "increase(knockplane_events_lost_total[5m]) > 0"),
             (
                 "knockplane_dataplane_process_cpu_seconds_total",
@@ -120,6 +135,8 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
                 "histogram_quantile(0.9, rate(knockplane_config_apply_duration_seconds_bucket[1h]))",
             ),
             ("knockplane_config_confirmation_left_seconds", "knockplane_config_confirmation_left_seconds < 30"),
+            ("knockplane_config_confirmation_pending", "knockplane_config_confirmation_pending == 1"),
+            ("knockplane_config_differs_from_file", "knockplane_config_differs_from_file == 1"),
             ("knockplane_rules", "knockplane_rules"),
         ],
     ),
@@ -160,6 +177,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
                 "increase(knockplane_packets_without_checksum_total[10m]) > 0",
             ),
             ("knockplane_connections", "knockplane_connections"),
+            ("knockplane_connections_capacity", "knockplane_connections / (knockplane_connections_capacity > 0) > 0.9"),
             (
                 "knockplane_connections_refused_packets_total",
                 "rate(knockplane_connections_refused_packets_total[5m]) > 0",
@@ -171,13 +189,22 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
         &[
             ("knockplane_fast_path_on", "knockplane_fast_path_on == 0"),
             ("knockplane_fast_path_traced", "knockplane_fast_path_traced == 1"),
+            (
+                "knockplane_fast_path_configured",
+                "knockplane_fast_path_configured == 1 and knockplane_fast_path_on == 0",
+            ),
+            (
+                "knockplane_fast_path_flows",
+                "knockplane_fast_path_flows / (knockplane_fast_path_capacity_flows > 0) > 0.9",
+            ),
+            ("knockplane_fast_path_capacity_flows", "knockplane_fast_path_capacity_flows"),
             ("knockplane_fast_path_flows_total", "rate(knockplane_fast_path_flows_total{result=\"full\"}[5m]) > 0"),
             ("knockplane_fast_path_lost_frames_total", "rate(knockplane_fast_path_lost_frames_total[5m]) > 0"),
             ("knockplane_fast_path_misses_total", "sum by (cause) (rate(knockplane_fast_path_misses_total[1m]))"),
         ],
     ),
     (
-        "Journal",
+        "State files",
         &[
             ("knockplane_journal_ok", "knockplane_journal_ok == 0"),
             ("knockplane_journal_bytes", "knockplane_journal_bytes"),
@@ -186,6 +213,8 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
             ("knockplane_journal_failures_total", "increase(knockplane_journal_failures_total[5m]) > 0"),
             ("knockplane_journal_damaged", "knockplane_journal_damaged == 1"),
             ("knockplane_journal_entries", "knockplane_journal_entries{result!=\"restored\"} > 0"),
+            ("knockplane_journal_clock_set_back", "knockplane_journal_clock_set_back == 1"),
+            ("knockplane_static_entries_damaged", "knockplane_static_entries_damaged == 1"),
             ("knockplane_stored_counters_ok", "knockplane_stored_counters_ok == 0"),
             (
                 "knockplane_stored_counters_failures_total",
@@ -222,6 +251,14 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
             ("knockplane_address_list_evictions_total", "rate(knockplane_address_list_evictions_total[5m]) > 0"),
             ("knockplane_list_name_resolved", "knockplane_list_name_resolved == 0"),
             ("knockplane_list_name_addresses", "knockplane_list_name_addresses"),
+            (
+                "knockplane_resolver_attempts_total",
+                "increase(knockplane_resolver_attempts_total{result=\"failed\"}[5m]) > 0",
+            ),
+            (
+                "knockplane_resolver_attempt_duration_seconds",
+                "histogram_quantile(0.9, rate(knockplane_resolver_attempt_duration_seconds_bucket[5m]))",
+            ),
             ("knockplane_address_list_refusals_total", "rate(knockplane_address_list_refusals_total[5m]) > 0"),
         ],
     ),
@@ -234,6 +271,21 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
             ("knockplane_door_opened_total", "increase(knockplane_door_opened_total[1h])"),
             ("knockplane_door_closed_total", "increase(knockplane_door_closed_total[1h])"),
             ("knockplane_door_failed_total", "sum by (door, reason) (rate(knockplane_door_failed_total[5m]))"),
+        ],
+    ),
+    (
+        "Events of grants",
+        &[
+            (
+                "knockplane_door_grants_total",
+                "sum by (door) (increase(knockplane_door_grants_total{change=\"granted\"}[1h]))",
+            ),
+            (
+                "knockplane_door_grants_ended_total",
+                "increase(knockplane_door_grants_ended_total{cause=\"evicted\"}[1h]) > 0",
+            ),
+            ("knockplane_event_reader_gaps_total", "increase(knockplane_event_reader_gaps_total[5m]) > 0"),
+            ("knockplane_event_reader_missed_total", "increase(knockplane_event_reader_missed_total[5m])"),
         ],
     ),
     (
@@ -251,7 +303,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 10] = [
 ];
 
 /// All families of a complete scrape, by name.
-fn families() -> BTreeMap<String, MetricFamily> {
+pub(super) fn families() -> BTreeMap<String, MetricFamily> {
     let metrics = Metrics::default();
     metrics.answered();
     let sheet = metrics.sheet(Some(&sample::metrics()), &sample::log(0), UNIX_EPOCH + Duration::from_secs(1_000));

@@ -36,7 +36,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use knockplane_policy::wire::{JournalStatus, RestoreReport};
+use knockplane_policy::event::Gap;
+use knockplane_policy::wire::{EventReader, JournalStatus, RestoreReport};
 
 use self::operator::OperatorEntries;
 use self::record::Mark;
@@ -98,6 +99,8 @@ struct State {
     began: Option<Instant>,
     /// The duration of the last attempt.
     took: Duration,
+    /// The number of gaps in the events since the start, and of events in them.
+    missed: (u64, u64),
 }
 
 impl Journal {
@@ -133,6 +136,19 @@ impl Journal {
             delay_ms: delay.as_millis() as u64,
             restore: self.restore.clone(),
         }
+    }
+
+    /// Counts events that the writer was too slow to read. It reads their changes from the lists.
+    fn note_gap(&self, gap: Gap) {
+        let missed = &mut self.lock().missed;
+        missed.0 += 1;
+        missed.1 += gap.last - gap.first + 1;
+    }
+
+    /// The gaps since the start.
+    pub(crate) fn gaps(&self) -> EventReader {
+        let (gaps, missed) = self.lock().missed;
+        EventReader { reader: "journal".to_owned(), gaps, missed }
     }
 
     /// Waits until the changes up to an event are on the disk, or the disk has refused them. Returns whether they are.

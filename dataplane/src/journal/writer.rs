@@ -187,7 +187,10 @@ impl JournalWriter {
         while self.cursor.last() < last {
             match lists.receive(&mut self.cursor) {
                 Some(Received::Event(_, event)) => builder.push(&event.entry, event.kind.is_end()),
-                Some(Received::Gap(_)) => return None,
+                Some(Received::Gap(gap)) => {
+                    self.journal.note_gap(gap);
+                    return None;
+                }
                 None => break,
             }
         }

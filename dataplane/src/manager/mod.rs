@@ -29,7 +29,8 @@ use self::connection::Asked;
 use self::connections::ClientConnections;
 use self::jobs::Jobs;
 pub(crate) use self::supervisor::{
-    DriftState, EventLog, HeartbeatWatch, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch, WorkerHandle,
+    DriftState, EventLog, HeartbeatWatch, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch, WallClockWatch,
+    WorkerHandle,
 };
 use crate::administration::{Administration, Job, JobTask};
 use crate::control_socket::Listener;

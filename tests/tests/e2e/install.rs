@@ -91,6 +91,8 @@ fn an_installation_is_complete_and_its_removal_leaves_nothing() {
             "share/zsh/site-functions/_knockctl",
             "share/fish/vendor_completions.d/knockctl.fish",
             "share/doc/knockplane/default.toml",
+            "share/doc/knockplane/grafana/operator.json",
+            "share/doc/knockplane/prometheus/alerts.rules.yml",
             "share/doc/knockplane/docs/schema/error.json",
         ] {
             assert!(at(path).is_file(), "{path} of {prefix}");

@@ -37,6 +37,8 @@
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
 //! | `jobs.rs`      | answers during large changes |
 //! | `json.rs`      | the output of `knockctl --json`, checked with its schemas; repeated output |
+//! | `alerts.rs`    | the rules and dashboards of `configs`, in a real Prometheus that scrapes a filter |
+//! | `prometheus.rs` | this Prometheus |
 //! | `metrics.rs`   | scrapes over applies, reloads and restarts, and with a hanging dataplane |
 //! | `limits.rs`    | peers of the listeners that send nothing, send slowly, request too much, or do not read |
 //! | `differential/` | the differential test against the kernel's nftables |
@@ -46,6 +48,7 @@
 //! | `tags.rs`      | hosts in VLANs or in a PPPoE session |
 //! | `random.rs`    | pseudo-random numbers |
 
+mod alerts;
 mod answers;
 mod api;
 mod confirm;
@@ -75,6 +78,7 @@ mod offload;
 mod one_nic;
 mod operator;
 mod processes;
+mod prometheus;
 mod random;
 mod reload;
 mod restart;

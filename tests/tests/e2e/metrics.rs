@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread;
+use std::time::Instant;
 
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,6 +36,7 @@ fn is_of_the_dataplane(series: &str) -> bool {
     name.ends_with("_total")
         && !name.starts_with("process_")
         && !name.starts_with("knockplane_control_")
+        && !name.starts_with("knockplane_resolver_")
         && name != "knockplane_dataplane_request_failures_total"
         && !series.contains("result=\"invalid\"")
         && !series.contains("process=\"control\"")
@@ -220,6 +222,34 @@ fn with_a_hanging_dataplane_health_and_metrics_report_it_and_commands_end() {
         kill_process(pid, Signal::CONT).expect("continued");
         eventually("ready again", || filter.http("/readyz").is_ok());
         assert_eq!(scrape(filter)["knockplane_dataplane_up"], 1.0);
+    });
+}
+
+#[test]
+fn a_scrape_with_ten_thousand_rules_has_the_series_of_a_thousand() {
+    let rules: String = (1..10_000)
+        .map(|number| {
+            format!("add chain=input action=passthrough protocol=tcp dst-port={number} comment=\"rule {number}\"\n")
+        })
+        .collect();
+    let rules = format!("/ip firewall filter\n{rules}add chain=input action=drop\n");
+    with(&FilterOptions::from_rules(&rules), |topology, filter| {
+        traffic(topology);
+        let times: Vec<_> = (0..20)
+            .map(|_| {
+                let begin = Instant::now();
+                let text = filter.http("/metrics").expect("metrics");
+                (begin.elapsed(), text.len())
+            })
+            .collect();
+        let mut sorted: Vec<_> = times.iter().map(|(time, _)| *time).collect();
+        sorted.sort();
+        let (median, longest, bytes) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1], times[0].1);
+        println!("a scrape with 10,000 rules: median {median:?}, longest {longest:?}, {bytes} bytes");
+        let now = scrape(filter);
+        assert_eq!(now["knockplane_rules"], 10_000.0);
+        let series = now.keys().filter(|series| series.starts_with("knockplane_rule_packets_total{")).count();
+        assert_eq!((series, now["knockplane_rules_without_series"]), (1_001, 8_999.0));
     });
 }
 

@@ -11,6 +11,9 @@ use crate::packet::Side;
 /// The kernel's fast path. Counters are those since start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FastPathStatus {
+    /// Whether the configuration asks for it (`fast-path = "auto"`).
+    #[serde(default)]
+    pub configured: bool,
     /// Whether the kernel carries flows now.
     pub on: bool,
     /// The reason that it carries none, or none in one direction; `None` if it carries flows in both.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::doors::DoorSummary;
+use super::grants::DoorGrants;
 use super::lists::ListSummary;
 use super::names::NameState;
 use super::rules::Counter;
@@ -41,6 +42,9 @@ pub struct MetricsReport {
     pub names: Vec<NameState>,
     /// As in [`Doors`](super::Doors).
     pub doors: Vec<DoorSummary>,
+    /// The changes of grants, for each of these doors.
+    #[serde(default)]
+    pub grants: Vec<DoorGrants>,
     /// Capacity of all lists together, in entries.
     pub list_capacity: u64,
     /// Known connections.
@@ -53,10 +57,27 @@ pub struct MetricsReport {
     pub refused: u64,
     /// Events for the manager that found no room in its queue.
     pub events_lost: u64,
+    /// Events of the lists that their readers missed.
+    #[serde(default)]
+    pub event_readers: Vec<EventReader>,
+    /// Times since start that the wall clock was set.
+    #[serde(default)]
+    pub clock_steps: u64,
     /// Connections to the dataplane's socket that a limit refused or closed since start, by reason; all reasons are
     /// present.
     #[serde(default)]
     pub peers_refused: Vec<PeersRefused>,
+}
+
+/// The gaps of a reader of events: it was too slow, and others overwrote the events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventReader {
+    /// `log` or `journal`.
+    pub reader: String,
+    /// Number of gaps since start.
+    pub gaps: u64,
+    /// Number of missed events since start.
+    pub missed: u64,
 }
 
 /// Connections that a limit refused or closed for one reason.

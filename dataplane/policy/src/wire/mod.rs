@@ -12,6 +12,7 @@ pub mod connection_filter;
 pub mod connections;
 pub mod doors;
 pub mod fast_path;
+pub mod grants;
 pub mod history;
 pub mod interface;
 mod line;
@@ -36,7 +37,8 @@ pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repair
 pub use self::line::{MAX_ANSWER_ENTRIES, MAX_LINE, MAX_SHORT_LINE, longest_line};
 pub use self::lists::{After, ListEntry, ListOverview, ListPage, ListQuery, ListSummary, NewEntry};
 pub use self::metrics::{
-    FrameCount, MAX_COMMENT, MetricsReport, PeersRefused, ProcessUsage, RingDrops, RuleMetrics, WorkerMetrics,
+    EventReader, FrameCount, MAX_COMMENT, MetricsReport, PeersRefused, ProcessUsage, RingDrops, RuleMetrics,
+    WorkerMetrics,
 };
 pub use self::names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
 pub use self::request::{ApplyRequest, Request};

@@ -164,6 +164,20 @@ fn a_verdict_ends_with_each_of_its_conditions() {
 }
 
 #[test]
+fn a_sample_of_the_table_stands_for_all_flows() {
+    Lab::run(|lab| {
+        for (host, port) in (1..=50).flat_map(|host| (1..=10).map(move |port| (host, port))) {
+            lab.write(Side::Outside, &udp4([192, 0, 2, host], SERVER, [port, 53]), &lab.verdict());
+        }
+        let now = Time::from_nanos(1_000);
+        let exact = lab.fast_path.flows(now)[0];
+        assert_eq!(lab.fast_path.flows_in_sample(now, 1024), [exact, 0], "the sample is the whole table");
+        let estimate = lab.fast_path.flows_in_sample(now, 256)[0];
+        assert!(exact > 300 && (exact / 2..exact * 2).contains(&estimate), "{estimate} of {exact}");
+    });
+}
+
+#[test]
 fn the_flows_of_one_host_do_not_displace_those_of_others() {
     Lab::run(|lab| {
         let of_others: Vec<_> = (0..64).map(|host| udp4([192, 0, 2, host], SERVER, [1000, 53])).collect();

@@ -19,10 +19,11 @@ use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::event::{Event, EventKind, Gap, Origin};
 use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::wire::EventReader;
 
 use super::Supervisor;
 use super::event_names::{EventNames, Generations, rule_at};
-use super::grants::log_grant;
+use super::grants::{GrantCounts, log_grant};
 use crate::shared::EVENT_QUEUE;
 
 /// Maximum number of lines about packets in a tick, 640 a second: a limit for readers and disks.
@@ -45,6 +46,9 @@ pub(crate) struct EventLog {
     /// The number of lines about lists in this tick.
     list_lines: usize,
     lost: u64,
+    grants: GrantCounts,
+    /// The number of gaps since start, and of events in them.
+    missed: (u64, u64),
 }
 
 /// Events that the log missed because it was too slow.
@@ -64,12 +68,25 @@ impl EventLog {
             next_recovery: Time::default(),
             list_lines: 0,
             lost: 0,
+            grants: GrantCounts::default(),
+            missed: (0, 0),
         }
     }
 
     /// The number of events since start that should have a line in the log and have none.
     pub(crate) const fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// The changes of grants since start.
+    pub(super) const fn grants(&self) -> &GrantCounts {
+        &self.grants
+    }
+
+    /// The gaps since start.
+    pub(super) fn gaps(&self) -> EventReader {
+        let (gaps, missed) = self.missed;
+        EventReader { reader: "log".to_owned(), gaps, missed }
     }
 
     /// Logs the events since the last call, up to the event of this number.
@@ -81,7 +98,11 @@ impl EventLog {
                     self.read = event.at;
                     self.log(&names.event(number, &event), names);
                 }
-                Some(Received::Gap(gap)) => self.gaps.push(MissedEvents { gap, after: self.read }),
+                Some(Received::Gap(gap)) => {
+                    self.missed.0 += 1;
+                    self.missed.1 += gap.last - gap.first + 1;
+                    self.gaps.push(MissedEvents { gap, after: self.read });
+                }
                 None => break,
             }
         }
@@ -115,8 +136,9 @@ impl EventLog {
         knockplane_log::omit(LogKind::List, None, events);
     }
 
-    /// Logs the line of an event, if it has one. The line contains the cause of an operator's change.
+    /// Counts the change of a grant, and logs the line of an event, if it has one. The line contains the cause of an operator's change.
     fn log(&mut self, event: &Event, names: &EventNames<'_>) {
+        self.grants.note(event);
         if log_grant(event, names) {
             return;
         }

@@ -1,10 +1,41 @@
-//! The log lines about doors: one for each opening and each closing, with the same fields in the same order.
+//! Events of grants: the log lines, one for each opening and each closing, with the same fields in the same order, and
+//! the counts for metrics.
+
+use std::collections::HashMap;
 
 use knockplane_log::target;
 use knockplane_policy::event::{Event, EventKind, Origin};
 use knockplane_policy::time::format_duration;
+use knockplane_policy::wire::grants::{DoorGrants, GrantChange, GrantChangeCount};
+use knockplane_policy::word::Word as _;
 
 use super::event_names::EventNames;
+
+/// The changes of grants since start, by door. A door that is removed keeps its counts. The doors are bounded by the
+/// names of lists, of which there are at most [`MAX_LISTS`](knockplane_engine::state::lists::MAX_LISTS) since start.
+#[derive(Debug, Default)]
+pub(super) struct GrantCounts(HashMap<String, HashMap<GrantChange, u64>>);
+
+impl GrantCounts {
+    /// Counts an event, if it changes a grant of a configured door.
+    pub(super) fn note(&mut self, event: &Event) {
+        let (Some(door), Some(change)) = (&event.door, GrantChange::of(event.kind, event.origin)) else { return };
+        if !self.0.contains_key(door) {
+            self.0.insert(door.clone(), HashMap::new());
+        }
+        if let Some(counts) = self.0.get_mut(door) {
+            *counts.entry(change).or_default() += 1;
+        }
+    }
+
+    /// The counts of a door.
+    pub(super) fn of(&self, door: &str) -> DoorGrants {
+        let counts = self.0.get(door);
+        let times = |change| counts.and_then(|counts| counts.get(&change)).copied().unwrap_or_default();
+        let changes = GrantChange::ALL.iter().map(|change| GrantChangeCount { change: *change, times: times(*change) });
+        DoorGrants { door: door.to_owned(), changes: changes.collect() }
+    }
+}
 
 /// Logs the line of an event of a door's open list, unless the log excludes the door. False if there is no such event:
 /// the list belongs to no door, or a rule added the address.

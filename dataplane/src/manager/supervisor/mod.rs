@@ -9,6 +9,7 @@ mod heartbeat;
 mod offload;
 mod status;
 mod tracked;
+mod wall_clock;
 
 use std::process;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::offload::OffloadWatch;
 pub(crate) use self::tracked::TableWatch;
+pub(crate) use self::wall_clock::WallClockWatch;
 use crate::administration::Published;
-use crate::clock;
 use crate::counters::WorkerCounters;
 use crate::idle::Waker;
 use crate::journal::Journal;
@@ -87,6 +88,9 @@ pub(crate) struct Supervisor {
     pub(crate) counter_store: Arc<CounterStore>,
     pub(crate) table_watch: TableWatch,
     pub(crate) offload_watch: OffloadWatch,
+    pub(crate) wall_clock: WallClockWatch,
+    /// Whether the configuration asks for the fast path.
+    pub(crate) fast_path_configured: bool,
     /// The slot at which the search for connections to cut continues.
     pub(crate) cut_next: u64,
 }
@@ -94,7 +98,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(super) fn keep_house(&mut self) -> anyhow::Result<()> {
         let now = self.shared.clock.now();
-        self.shared.wall.store(clock::wall(), Relaxed);
+        self.watch_wall_clock();
         let ticks_in_half_a_second = 5;
         let lists = &self.shared.state.lists;
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;

@@ -84,6 +84,7 @@ impl Supervisor {
         let frames = self.kernel_frames();
         let [outside, inside] = Side::ALL.map(|side| self.drift.misses(side));
         FastPathStatus {
+            configured: self.fast_path_configured,
             on: is_on,
             reason,
             traced: fast_path.is_traced(),
@@ -180,7 +181,8 @@ impl Supervisor {
     }
 
     pub(in crate::manager) fn metrics(&mut self) -> MetricsReport {
-        let status = self.status_without_memory();
+        let mut status = self.status_without_memory();
+        status.fast_path.flows = self.shared.fast_path.flows_in_sample(self.shared.clock.now());
         let ledger = self.published.ledger();
         let generation = self.shared.generation.load_full();
         let totals = ledger.book.totals(&generation);
@@ -206,6 +208,7 @@ impl Supervisor {
             rules_without_series: (generation.rules().rules.len() - rules.len()) as u64,
             rules,
             rule_overflow,
+            grants: doors.iter().map(|door| self.event_log.grants().of(&door.door)).collect(),
             doors,
             lists,
             names: overview.names(&self.shared),
@@ -215,6 +218,8 @@ impl Supervisor {
             applied: self.published.applied.load(Relaxed),
             refused: self.published.refused.load(Relaxed),
             events_lost: self.event_log.lost() + self.shared.logged.lost(),
+            event_readers: vec![self.event_log.gaps(), self.journal.gaps()],
+            clock_steps: self.wall_clock.steps(),
             peers_refused: (self.refusals.counts())
                 .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
                 .collect(),
