@@ -7,6 +7,7 @@
 //! | file           | owns |
 //! |----------------|------|
 //! | `mod.rs`       | the numbers of the control process, and rendering |
+//! | `events.rs`    | streams of events, and the audit file |
 //! | `packets.rs`   | the numbers of the dataplane: workers, rings, rules, lists, doors |
 //! | `names.rs`     | host names in address lists |
 //! | `usage.rs`     | resources of the two processes |
@@ -16,6 +17,7 @@
 //! The dataplane chooses the rules that have series, so that no counter decreases during its lifetime: the control process keeps
 //! no state between scrapes.
 
+mod events;
 mod journal;
 mod names;
 mod packets;
@@ -33,6 +35,7 @@ use knockplane_limits::usage as resources;
 use knockplane_policy::wire::{self, LostLines};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 
+pub use self::events::EventNumbers;
 use self::sheet::{Sheet, flag};
 use crate::dataplane::DataplaneError;
 
@@ -171,11 +174,23 @@ impl Metrics {
     }
 
     /// The text of one scrape, from the answer of the dataplane if there is one, and the state of the control process's log.
-    pub fn render(&self, answer: Option<&wire::MetricsReport>, log: &wire::LogStatus, now: SystemTime) -> String {
-        self.sheet(answer, log, now).text()
+    pub fn render(
+        &self,
+        answer: Option<&wire::MetricsReport>,
+        log: &wire::LogStatus,
+        events: &EventNumbers,
+        now: SystemTime,
+    ) -> String {
+        self.sheet(answer, log, events, now).text()
     }
 
-    fn sheet(&self, answer: Option<&wire::MetricsReport>, log: &wire::LogStatus, now: SystemTime) -> Sheet {
+    fn sheet(
+        &self,
+        answer: Option<&wire::MetricsReport>,
+        log: &wire::LogStatus,
+        events: &EventNumbers,
+        now: SystemTime,
+    ) -> Sheet {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sheet = Sheet::default();
         sheet.register(&self.last_reload_successful);
@@ -212,6 +227,7 @@ impl Metrics {
             }
         };
         count_lost("control", log);
+        events::fill(&sheet, events);
         reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
         let refused = sheet.counter(
             "control_connections_refused_total",
@@ -277,8 +293,8 @@ mod tests {
     #[test]
     fn promtool_accepts_a_full_scrape_and_one_without_the_dataplane() {
         let metrics = Metrics::default();
-        promtool(&metrics.render(Some(&sample::metrics()), &sample::log(0), at(1_000)));
-        promtool(&metrics.render(None, &sample::log(0), at(1_000)));
+        promtool(&metrics.render(Some(&sample::metrics()), &sample::log(0), &EventNumbers::default(), at(1_000)));
+        promtool(&metrics.render(None, &sample::log(0), &EventNumbers::default(), at(1_000)));
     }
 
     #[test]
@@ -286,7 +302,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.apply_was_invalid();
         metrics.request_failed(&DataplaneError::Silent(Duration::from_secs(5)));
-        let text = metrics.render(None, &sample::log(0), at(1_000));
+        let text = metrics.render(None, &sample::log(0), &EventNumbers::default(), at(1_000));
         has(&text, "knockplane_dataplane_up 0");
         has(&text, "knockplane_config_reloads_total{result=\"invalid\"} 1");
         has(&text, "knockplane_config_last_reload_successful 0");
@@ -303,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_full_scrape_has_the_numbers_of_the_dataplane() {
-        let text = Metrics::default().render(Some(&sample::metrics()), &sample::log(0), at(1_000));
+        let text =
+            Metrics::default().render(Some(&sample::metrics()), &sample::log(0), &EventNumbers::default(), at(1_000));
         for line in [
             "knockplane_dataplane_up 1",
             "knockplane_rx_packets_total{side=\"outside\",worker=\"0\"} 1234567",
@@ -370,11 +387,11 @@ mod tests {
     #[test]
     fn labels_have_no_addresses_and_no_text_of_users_but_comments_of_rules() {
         let mut answer = sample::metrics();
-        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), &EventNumbers::default(), at(1_000));
         assert!(!text.contains("192.0.2") && !text.contains("the office") && !text.contains("rules.rsc"), "{text}");
         assert_eq!(text.matches("first knock").count(), 1, "{text}");
         answer.rules[0].comment = "say \"hi\" \\ \n\u{1b}[2J é".to_owned();
-        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), &EventNumbers::default(), at(1_000));
         assert!(text.contains(r#"comment="say \"hi\" \\ \\n\\u{1b}[2J é","#), "{text}");
         promtool(&text);
     }
@@ -383,7 +400,7 @@ mod tests {
     fn the_age_of_the_last_answer_is_a_metric() {
         let metrics = Metrics::default();
         let age = |metrics: &Metrics| {
-            let text = metrics.render(None, &sample::log(0), at(1_000));
+            let text = metrics.render(None, &sample::log(0), &EventNumbers::default(), at(1_000));
             let line = text.lines().find_map(|line| line.strip_prefix("knockplane_dataplane_answer_age_seconds "));
             line.and_then(|age| age.parse::<f64>().ok())
         };

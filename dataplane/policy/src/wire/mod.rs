@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub mod confirmation;
 pub mod connections;
 pub mod doors;
+pub mod events;
 pub mod fast_path;
 pub mod history;
 pub mod interface;
@@ -47,7 +48,7 @@ pub use self::status::{
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The first line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
