@@ -23,7 +23,9 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::api::{self, App};
+use crate::audit::{self, AuditState};
 use crate::dataplane::{self, Dataplane};
+use crate::events::follow;
 use crate::holder;
 use crate::metrics::{API_LISTENER, METRICS_LISTENER, Metrics, OPERATORS_LISTENER, READERS_LISTENER};
 use crate::names::{self, Resolver};
@@ -36,6 +38,9 @@ use crate::tokens::Tokens;
 
 /// Time limit for running requests after a signal. The dataplane completes an apply that takes longer.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Time limit for the last lines of the audit file.
+const AUDIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Connections that the kernel queues until they are accepted; at most `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -118,7 +123,8 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Metrics::default();
     let resolver = Resolver::new(settings.name_servers.clone(), metrics.resolver.clone());
-    let mut app = App::new(dataplane.clone(), resolver.clone(), metrics);
+    let audit = settings.audit.as_ref().map_or_else(AuditState::default, |_| AuditState::on());
+    let mut app = App::new(dataplane.clone(), resolver.clone(), metrics).with_audit(audit);
     let api = match &settings.api {
         Some(api) => Some((ApiListener::start(api, &mut app, deadline).await?, api)),
         None => None,
@@ -141,6 +147,9 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
 
     tokio::spawn(names::watch(dataplane.clone(), resolver));
     tokio::spawn(dataplane::watch(dataplane));
+    tokio::spawn(follow::follow(app.events.clone()));
+    let audit =
+        settings.audit.clone().map(|audit| tokio::spawn(audit::run(audit, app.events.clone(), app.audit.clone())));
     let (stop, stopped) = watch::channel(false);
     let server = |name, limits, times| Server { name, limits, times, refusals: app.metrics.refusals(name), tls: None };
     let operators = server(OPERATORS_LISTENER, sizes.operators, Times::OPERATORS);
@@ -170,8 +179,14 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
         signal = signals.next() => info!(signal, "stopping"),
     }
     let _ = stop.send(true);
+    // Streams end. The audit file gets the changes of requests that are still running at its next start.
+    app.events.close();
     if tokio::time::timeout(STOP_WITHIN, servers).await.is_err() {
         warn!("stopped with requests unanswered after {} s", STOP_WITHIN.as_secs());
+    }
+    if let Some(audit) = audit {
+        // A disk that hangs does not delay the end.
+        let _ = tokio::time::timeout(AUDIT_WITHIN, audit).await;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The client side of [`knockplane_policy::wire`]: one connection for each request and its answer.
+//! The client side of [`knockplane_policy::wire`]: one connection for each request and its answer, and one that repeats the
+//! request for events.
 //!
 //! A connection for each request costs a few microseconds and keeps no state: a late answer cannot be mistaken for that of
 //! another request, a slow apply delays no scrape, and a restart of the dataplane needs no reconnect. [`watch`] sends a request
@@ -11,6 +12,7 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleId};
 use knockplane_policy::wire::connection_filter::ConnectionFilter;
 use knockplane_policy::wire::connections::{ConnectionCounts, ConnectionPage, ConnectionQuery};
+use knockplane_policy::wire::events::{EventBatch, EventQuery};
 use knockplane_policy::wire::history::{History, RevisionRules};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
@@ -429,7 +431,8 @@ impl Dataplane {
             | Request::CountConnections(_)
             | Request::SourceRates { .. }
             | Request::Kernel(_)
-            | Request::Metrics => self.answer_within,
+            | Request::Metrics
+            | Request::Events(_) => self.answer_within,
         }
     }
 
@@ -440,6 +443,19 @@ impl Dataplane {
     }
 
     async fn converse(&self, line: &[u8]) -> Result<Response, DataplaneError> {
+        let mut connection = self.connect().await?;
+        match connection.stream.get_mut().write_all(line).await {
+            Ok(()) => self.read(&mut connection.stream).await,
+            // The dataplane may have sent the reason before it ended the connection.
+            Err(error) => self.read(&mut connection.stream).await.map_err(|_| DataplaneError::Lost(error)),
+        }
+    }
+
+    /// Opens a connection for several requests, for a reader of events.
+    ///
+    /// # Errors
+    /// See [`DataplaneError`].
+    pub(crate) async fn connect(&self) -> Result<DataplaneConnection, DataplaneError> {
         let stream = socket::connect(&self.socket)
             .await
             .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
@@ -450,13 +466,9 @@ impl Dataplane {
         if greeting.knockplane != VERSION {
             return Err(DataplaneError::Version { theirs: greeting.knockplane, version: greeting.version });
         }
-        if let Some(reason) = greeting.refused {
-            return Err(DataplaneError::TurnedAway(reason));
-        }
-        match stream.get_mut().write_all(line).await {
-            Ok(()) => self.read(&mut stream).await,
-            // The dataplane may have sent the reason before it ended the connection.
-            Err(error) => self.read(&mut stream).await.map_err(|_| DataplaneError::Lost(error)),
+        match greeting.refused {
+            Some(reason) => Err(DataplaneError::TurnedAway(reason)),
+            None => Ok(DataplaneConnection { dataplane: self.clone(), stream }),
         }
     }
 
@@ -490,6 +502,7 @@ impl Dataplane {
             Response::ConnectionsEnded { .. } => "connections-ended",
             Response::SourceRates(_) => "source-rates",
             Response::Metrics(_) => "metrics",
+            Response::Events(_) => "events",
             Response::Kernel(_) => "kernel",
             Response::Applied { .. } => "applied",
             Response::Confirmed { .. } => "confirmed",
@@ -508,6 +521,35 @@ impl Dataplane {
 
     fn garbage(&self, reason: &dyn std::fmt::Display) -> DataplaneError {
         DataplaneError::Garbage { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+/// A connection for several requests, one after the other.
+#[derive(Debug)]
+pub(crate) struct DataplaneConnection {
+    dataplane: Dataplane,
+    stream: BufReader<UnixStream>,
+}
+
+impl DataplaneConnection {
+    /// The events after a position.
+    ///
+    /// # Errors
+    /// See [`DataplaneError`]. The connection cannot be used after an error.
+    pub(crate) async fn events(&mut self, query: EventQuery) -> Result<EventBatch, DataplaneError> {
+        let DataplaneConnection { dataplane, stream } = self;
+        let line = dataplane.line(&Request::Events(query))?;
+        let within = dataplane.answer_within;
+        let asked = async {
+            stream.get_mut().write_all(&line).await.map_err(DataplaneError::Lost)?;
+            dataplane.read(stream).await
+        };
+        match timeout(within, asked).await.map_err(|_| DataplaneError::Silent(within))?? {
+            Response::Events(batch) => Ok(*batch),
+            Response::Failed { error } => Err(DataplaneError::Failed(error)),
+            Response::Refused { error } => Err(DataplaneError::Refused(error)),
+            other => Err(dataplane.unexpected(&other)),
+        }
     }
 }
 
@@ -548,7 +590,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":7,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":8,\"version\":\"0.1.0\"}\n";
 
     /// A peer that sends these bytes to one client. With `stay`, it then keeps the connection open.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -629,7 +671,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_has_a_reason() {
-        let says = &["{\"knockplane\":7,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":8,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane refused the connection: too many connections: try again");

@@ -10,6 +10,8 @@
 //! | [`ready`]     | whether the dataplane decides packets now |
 //! | [`metrics`]   | the metrics for Prometheus |
 //! | [`dataplane`] | the client side of the messages in `policy::wire` |
+//! | [`events`]    | the events of the dataplane and of operators, for streams and the audit file |
+//! | `audit`       | the audit file |
 //! | [`names`]     | host names in address lists, resolved |
 //! | [`settings`]  | the section `[control]` of the configuration |
 //! | [`tokens`]    | the tokens of the API on TCP |
@@ -25,9 +27,11 @@ use knockplane_policy::wire::{LogStatus, LostLines};
 
 pub mod address;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod daemon;
 pub mod dataplane;
+pub mod events;
 mod holder;
 mod json;
 pub mod metrics;

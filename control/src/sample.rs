@@ -149,7 +149,7 @@ pub(crate) fn log(packet_lines: u64) -> LogStatus {
 }
 
 pub(crate) fn overview() -> Overview {
-    Overview { dataplane: status(), control: Control { log: log(0) } }
+    Overview { dataplane: status(), control: Control { log: log(0), audit: None, event_streams: 0 } }
 }
 
 fn interface(side: Side, name: &str) -> Interface {

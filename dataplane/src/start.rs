@@ -20,6 +20,7 @@ use knockplane_engine::table::RuleTable;
 use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::packet::Side;
+use knockplane_policy::time::Time;
 use knockplane_policy::wire::RestoreReport;
 use knockplane_ring::{
     Buffers, CopyReason, Device, FastPath, IngressDrop, LinkReader, LoadedProgram, Memory, OffloadState, RingSettings,
@@ -41,8 +42,8 @@ use crate::huge_pages;
 use crate::idle::Idle;
 use crate::journal::{self, Journal, JournalWriter, StoredGrants};
 use crate::manager::{
-    DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
-    WallClockWatch, WorkerHandle,
+    DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, PacketFeed, Port, ROOM_FOR_RESETS, Supervisor,
+    TableWatch, WallClockWatch, WorkerHandle,
 };
 use crate::memory::{self, ConnectionMemory, MemoryError};
 use crate::names::ResolvedNames;
@@ -337,6 +338,9 @@ pub(crate) fn start(mut config: Config, state_dir: StateDir, deadline: Deadline)
         arrived: Vec::new(),
         // The restored entries are no news.
         event_log: EventLog::after(restored_events),
+        packet_feed: PacketFeed::default(),
+        restored_events,
+        next_recovery: Time::default(),
         journal: Arc::clone(&journal),
         counter_store,
         table_watch: TableWatch::default(),

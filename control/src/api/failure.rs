@@ -184,6 +184,11 @@ impl ApiError {
         ApiError::new(code, refusal.sentence())
     }
 
+    /// 503: a limit of this process.
+    pub fn unavailable(error: impl Into<String>) -> Self {
+        ApiError::new(ErrorCode::Unavailable, error)
+    }
+
     /// 500: a defect of this process.
     pub fn internal(error: &dyn Display) -> Self {
         ApiError::new(ErrorCode::Failed, format!("this is a defect of knockplane-control: {error}"))

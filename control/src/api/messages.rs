@@ -11,6 +11,7 @@ use knockplane_policy::wire::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditStatus;
 use crate::tokens::{Role, TokenInfo, TokenName};
 
 /// Default number of list entries, or sources at doors, in an answer.
@@ -155,6 +156,12 @@ pub struct Overview {
 pub struct Control {
     /// The state of its log.
     pub log: LogStatus,
+    /// The state of the audit file; `None` if there is none.
+    #[serde(default)]
+    pub audit: Option<AuditStatus>,
+    /// The number of streams of events.
+    #[serde(default)]
+    pub event_streams: usize,
 }
 
 /// The workers now.

@@ -17,6 +17,7 @@
 //! | `messages.rs` | bodies of requests and answers |
 //! | `failure.rs`  | failures |
 //! | `counted.rs`  | counts of requests |
+//! | `events.rs`   | the stream of events |
 //! | `tokens.rs`   | the handlers for tokens |
 //! | `trace.rs`    | the handlers for traces of packets |
 //! | `openapi.rs`  | the document of the API |
@@ -25,6 +26,7 @@ pub mod answer;
 mod connections;
 mod counted;
 mod counters;
+mod events;
 pub mod failure;
 pub mod gate;
 pub mod messages;
@@ -48,10 +50,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use knockplane_log::target;
+use knockplane_policy::event::EventId;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::history::ApplyNote;
+use knockplane_policy::wire::history::{ApplyNote, RevisionOrigin};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery};
 use knockplane_policy::wire::{
@@ -73,7 +76,10 @@ use self::messages::{
 };
 use self::operator::Operator;
 use self::routes::WorkLimits;
+use crate::audit::AuditState;
 use crate::dataplane::{Dataplane, DataplaneError};
+use crate::events::Events;
+use crate::events::change::{OperatorAction, OperatorChange};
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
 use crate::json::doors::DoorsJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
@@ -81,7 +87,7 @@ use crate::json::lists::ListsJson;
 use crate::json::rules::RulesJson;
 use crate::json::source::SourceJson;
 use crate::json::status::{StatusJson, WorkersJson};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, EventNumbers, Metrics};
 use crate::names::Resolver;
 use crate::server::body::Bodies;
 use crate::server::latest::Latest;
@@ -98,6 +104,10 @@ pub struct App {
     resolver: Resolver,
     /// The counters of the control process.
     pub metrics: Metrics,
+    /// The events of the dataplane and of operators.
+    pub events: Events,
+    /// The state of the audit file.
+    pub audit: AuditState,
     /// The page for concurrent requests for metrics.
     page: Latest<Bytes>,
     /// The answer for concurrent requests for readiness.
@@ -175,7 +185,8 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<String, (StatusCode, Stri
 
 async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
     let page = |answer: Option<&wire::MetricsReport>| {
-        Bytes::from(app.metrics.render(answer, &log_status(), SystemTime::now()))
+        let events = EventNumbers { streams: app.events.streams(), gaps: app.events.gaps(), audit: app.audit.status() };
+        Bytes::from(app.metrics.render(answer, &log_status(), &events, SystemTime::now()))
     };
     let asked = app.page.get(async || page(app.ask(app.dataplane.metrics()).await.ok().as_ref()));
     let text = timeout(METRICS_WITHIN, asked).await.unwrap_or_else(|_| {
@@ -188,7 +199,10 @@ async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
 async fn status(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
     let dataplane = app.ask(app.dataplane.status()).await?;
     let ready = ready::check(&dataplane);
-    let overview = Overview { dataplane, control: Control { log: log_status() } };
+    let overview = Overview {
+        dataplane,
+        control: Control { log: log_status(), audit: app.audit.status(), event_streams: app.events.streams() },
+    };
     Ok(form.answer(overview, |overview| StatusJson::new(overview, ready)))
 }
 
@@ -363,17 +377,39 @@ async fn hand_over(app: Arc<App>, operator: Operator, mut request: ApplyRequest)
     request.names = app.resolver.resolve_rules(&request.rules).await;
     let unresolved = request.names.iter().filter_map(Unresolved::of).collect();
     let (source, origin) = (request.source.clone(), request.origin.name());
+    let change = change_of(&request, &operator);
     let result = app.timed(app.dataplane.apply(request)).await;
+    let (generation, revision) = result.as_ref().map(|(generation, revision)| (*generation, *revision)).ok().unzip();
+    let id = app.events.record(OperatorChange { generation, revision, ..change.ended(&result) });
     match &result {
         Ok((generation, revision)) => {
-            info!(target: target!("operator"), %operator, generation, revision, origin, rules, source, "rules applied")
+            info!(target: target!("operator"), %operator, generation, revision, origin, rules, source, %id, "rules applied")
         }
         Err(error) => {
-            warn!(target: target!("operator"), %operator, origin, rules, source, "rules not applied: {error}")
+            warn!(target: target!("operator"), %operator, origin, rules, source, %id, "rules not applied: {error}")
         }
     }
     let (generation, revision) = result?;
     Ok(Applied { generation, revision, rules, patterns, unresolved })
+}
+
+/// The change by an operator that an apply makes.
+fn change_of(request: &ApplyRequest, operator: &Operator) -> OperatorChange {
+    let action = match request.origin {
+        RevisionOrigin::Rollback => OperatorAction::Rollback,
+        RevisionOrigin::Edit => OperatorAction::Edit,
+        RevisionOrigin::Undo => OperatorAction::Undo,
+        RevisionOrigin::Redo => OperatorAction::Redo,
+        _ => OperatorAction::Apply,
+    };
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    OperatorChange {
+        rules_source: text(&request.source),
+        edit: text(&request.note.edit),
+        comment: text(&request.note.comment),
+        confirm_within_seconds: request.confirm_within.map(json::seconds),
+        ..OperatorChange::of(action, operator.recorded())
+    }
 }
 
 async fn reset_counters(
@@ -383,8 +419,10 @@ async fn reset_counters(
 ) -> Result<StatusCode, ApiError> {
     let Json(ResetCounters { rules }) = body?;
     let number = rules.len();
-    app.ask(app.dataplane.reset_counters(rules)).await?;
-    info!(target: target!("operator"), %operator, rules = number, "counters of rules reset");
+    let change = OperatorChange::of(OperatorAction::ResetCounters, operator.recorded());
+    let change = OperatorChange { number: Some(number as u64), ..change };
+    let ((), id) = app.change(change, app.dataplane.reset_counters(rules)).await?;
+    info!(target: target!("operator"), %operator, rules = number, %id, "counters of rules reset");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -392,9 +430,12 @@ async fn confirm(State(app): State<Arc<App>>, operator: Operator, form: Form) ->
     // In its own task, as an apply.
     let asked = tokio::spawn(async move {
         let result = app.ask(app.dataplane.confirm()).await;
+        let change = OperatorChange::of(OperatorAction::Confirm, operator.recorded());
+        let generation = result.as_ref().ok().copied();
+        let id = app.events.record(OperatorChange { generation, ..change.ended(&result) });
         match &result {
-            Ok(generation) => info!(target: target!("operator"), %operator, generation, "rules confirmed"),
-            Err(error) => warn!(target: target!("operator"), %operator, "rules not confirmed: {error}"),
+            Ok(generation) => info!(target: target!("operator"), %operator, generation, %id, "rules confirmed"),
+            Err(error) => warn!(target: target!("operator"), %operator, %id, "rules not confirmed: {error}"),
         }
         result
     });
@@ -430,11 +471,17 @@ async fn reload(
         app.reload_certificates().await;
         let token = operator.token().map(str::to_owned);
         let result = app.timed(app.dataplane.reload(operator.uid(), token, confirm_within)).await;
+        let change = OperatorChange::of(OperatorAction::Reload, operator.recorded()).ended(&result);
+        let id = app.events.record(OperatorChange {
+            generation: result.as_ref().ok().map(|reloaded| reloaded.generation),
+            confirm_within_seconds: confirm_within.map(json::seconds),
+            ..change
+        });
         match &result {
             Ok(Reloaded { generation, doors, .. }) => {
-                info!(target: target!("operator"), %operator, generation, doors, "configuration reloaded")
+                info!(target: target!("operator"), %operator, generation, doors, %id, "configuration reloaded")
             }
-            Err(error) => warn!(target: target!("operator"), %operator, "configuration not reloaded: {error}"),
+            Err(error) => warn!(target: target!("operator"), %operator, %id, "configuration not reloaded: {error}"),
         }
         result
     });
@@ -457,8 +504,12 @@ async fn list_add(
         None => None,
     };
     let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
-    let added = app.ask(app.dataplane.list_add(vec![entry])).await?;
-    info!(target: target!("operator"), %operator, list, %address, ?timeout, "entry added");
+    let change = OperatorChange {
+        timeout_seconds: timeout.map(json::seconds),
+        ..OperatorChange::at(OperatorAction::ListAdd, operator.recorded(), &list, Some(&address))
+    };
+    let (added, id) = app.change(change, app.dataplane.list_add(vec![entry])).await?;
+    info!(target: target!("operator"), %operator, list, %address, ?timeout, %id, "entry added");
     Ok(form.answer(added, |added| AddedJson {
         list,
         address: address.to_string(),
@@ -475,8 +526,10 @@ async fn list_import(
 ) -> Result<Response, ApiError> {
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
-    let added = app.ask(app.dataplane.list_add(entries)).await?;
-    info!(target: target!("operator"), %operator, entries = count, left = added.left, "entries added");
+    let change = OperatorChange::of(OperatorAction::ListImport, operator.recorded());
+    let change = OperatorChange { number: Some(count as u64), ..change };
+    let (added, id) = app.change(change, app.dataplane.list_add(entries)).await?;
+    info!(target: target!("operator"), %operator, entries = count, left = added.left, %id, "entries added");
     Ok(form.answer(added, |wire::Added { left, unused }| ImportedJson {
         entries: count,
         unchanged: left,
@@ -492,8 +545,11 @@ async fn list_flush(
     query: Result<Query<FlushQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let (Path(list), Query(FlushQuery { dynamic })) = (path?, query?);
-    let removed = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await?;
-    info!(target: target!("operator"), %operator, list, dynamic, removed, "list flushed");
+    let result = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await;
+    let change = OperatorChange::at(OperatorAction::ListFlush, operator.recorded(), &list, None);
+    let id = app.events.record(OperatorChange { number: result.as_ref().ok().copied(), ..change.ended(&result) });
+    let removed = result?;
+    info!(target: target!("operator"), %operator, list, dynamic, removed, %id, "list flushed");
     Ok(form.answer(Flushed { removed }, |Flushed { removed }| FlushedJson { list, removed }))
 }
 
@@ -504,8 +560,9 @@ async fn list_remove(
 ) -> Result<StatusCode, ApiError> {
     let Path((list, address)) = path?;
     let address: AddressSet = address.parse().map_err(ApiError::bad_request)?;
-    app.ask(app.dataplane.list_remove(list.clone(), address.clone())).await?;
-    info!(target: target!("operator"), %operator, list, %address, "entry removed");
+    let change = OperatorChange::at(OperatorAction::ListRemove, operator.recorded(), &list, Some(&address));
+    let ((), id) = app.change(change, app.dataplane.list_remove(list.clone(), address.clone())).await?;
+    info!(target: target!("operator"), %operator, list, %address, %id, "entry removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -520,15 +577,23 @@ async fn method_not_allowed() -> ApiError {
 impl App {
     /// The state for this dataplane.
     pub fn new(dataplane: Dataplane, resolver: Resolver, metrics: Metrics) -> Self {
+        let events = Events::new(dataplane.clone());
         App {
             dataplane,
             resolver,
             metrics,
+            events,
+            audit: AuditState::default(),
             page: Latest::default(),
             ready: Latest::default(),
             tokens: None,
             certificates: None,
         }
+    }
+
+    /// The same with an audit file.
+    pub fn with_audit(self, audit: AuditState) -> Self {
+        App { audit, ..self }
     }
 
     /// Reads the files of the certificate again, if there is one and they have changed.
@@ -555,6 +620,17 @@ impl App {
             Err(error) => self.metrics.request_failed(error),
         }
         result
+    }
+
+    /// As [`App::ask`], for a change by an operator, which is recorded with its outcome. Returns its id as well.
+    async fn change<T>(
+        &self,
+        change: OperatorChange,
+        answer: impl Future<Output = Result<T, DataplaneError>>,
+    ) -> Result<(T, EventId), DataplaneError> {
+        let result = self.ask(answer).await;
+        let id = self.events.record(change.ended(&result));
+        Ok((result?, id))
     }
 
     /// As [`App::ask`], for rules or a configuration to apply: also measures the time.
@@ -642,7 +718,7 @@ mod tests {
         assert!(began.elapsed() < METRICS_WITHIN, "{:?}", began.elapsed());
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(reason.starts_with("the dataplane did not answer within 0.8 s"), "{reason}");
-        let text = app.metrics.render(None, &log_status(), SystemTime::now());
+        let text = app.metrics.render(None, &log_status(), &EventNumbers::default(), SystemTime::now());
         assert!(text.contains("failures_total{reason=\"silent\"} 1\n"), "{text}");
     }
 
@@ -749,7 +825,7 @@ mod tests {
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["problems"][0]["line"], 2, "{answer}");
-        let text = app.metrics.render(None, &log_status(), SystemTime::now());
+        let text = app.metrics.render(None, &log_status(), &EventNumbers::default(), SystemTime::now());
         assert!(text.contains("reloads_total{result=\"invalid\"} 1\n"), "{text}");
     }
 }

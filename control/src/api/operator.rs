@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use knockplane_policy::wire::history::ApplyNote;
 
+use crate::events::change::RecordedOperator;
 use crate::tokens::{Role, TokenName};
 
 /// The operator of a request, for history and log.
@@ -35,6 +36,11 @@ impl Operator {
             Operator::Token(name) => Some(name.as_str()),
             Operator::User(_) | Operator::Unknown => None,
         }
+    }
+
+    /// The operator in the stream of events and in the audit file.
+    pub(crate) fn recorded(&self) -> RecordedOperator {
+        RecordedOperator { uid: self.uid(), token: self.token().map(str::to_owned) }
     }
 
     /// A note for the history with this operator alone.

@@ -22,10 +22,12 @@ use super::messages::{
     ListImport, ListQuery, RatedSources, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
 };
 use super::{App, connections, counters, openapi, tokens, trace};
+use crate::events::filter::EventsQuery;
 use crate::json::Document;
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
 use crate::json::connections::{ConnectionTotalsJson, ConnectionsJson, EndedJson};
 use crate::json::doors::DoorsJson;
+use crate::json::events::EventJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
 use crate::json::lists::ListsJson;
 use crate::json::rules::RulesJson;
@@ -208,6 +210,14 @@ pub(super) fn table() -> Vec<Endpoint> {
             .shows::<ReloadedJson>(),
         E::post("/api/v1/confirm", Operate, super::confirm, "Confirms an apply or a reload that waits for it.")
             .shows::<ConfirmedJson>(),
+        E::get(
+            "/api/v1/events",
+            Read,
+            super::events::events,
+            "Events as they happen, as server-sent events: each `data` is this.",
+        )
+        .query::<EventsQuery>()
+        .shows::<EventJson>(),
         E::get("/api/v1/history", Read, super::history, "The rule sets that have run.").shows::<HistoryJson>(),
         E::get("/api/v1/history/{number}", Read, super::revision, "A rule set that has run, as RouterOS exports it.")
             .shows::<RevisionExportJson>(),

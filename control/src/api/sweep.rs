@@ -148,7 +148,7 @@ async fn without_a_valid_token_a_request_learns_nothing() {
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(answer.headers()[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() <= 61);
     assert_eq!(api.asked.load(Relaxed), 0);
-    let text = api.app.metrics.render(None, &log_status(), SystemTime::now());
+    let text = api.app.metrics.render(None, &log_status(), &EventNumbers::default(), SystemTime::now());
     assert!(text.contains("control_api_requests_refused_total{reason=\"authentication\"} 10\n"), "{text}");
 }
 

@@ -15,6 +15,7 @@ use super::answer::Form;
 use super::failure::ApiError;
 use super::messages::{CreateToken, TokenList};
 use super::operator::Operator;
+use crate::events::change::{OperatorAction, OperatorChange};
 use crate::json::tokens::{NewTokenJson, TokensJson};
 use crate::rules;
 use crate::tokens::Tokens;
@@ -44,9 +45,12 @@ pub(super) async fn create(
     let tokens = tokens(&app, &operator)?;
     let Json(CreateToken { name, role, expires }) = body?;
     let valid_for = rules::timeout(&expires).map_err(ApiError::bad_request)?;
-    let made = on_disk(move || tokens.create(name, role, valid_for)).await??;
+    let change = change(OperatorAction::TokenCreate, &operator, name.to_string());
+    let made = on_disk(move || tokens.create(name, role, valid_for)).await?;
+    let id = app.events.record(change.ended(&made));
+    let made = made?;
     let info = &made.info;
-    info!(target: target!("operator"), %operator, token = %info.name, role = %info.role, expires, "token created");
+    info!(target: target!("operator"), %operator, token = %info.name, role = %info.role, expires, %id, "token created");
     Ok(form.answer(made, NewTokenJson::from))
 }
 
@@ -58,9 +62,16 @@ pub(super) async fn revoke(
     let tokens = tokens(&app, &operator)?;
     let Path(name) = path?;
     let of = name.clone();
-    on_disk(move || tokens.revoke(&of)).await??;
-    info!(target: target!("operator"), %operator, token = name, "token revoked");
+    let revoked = on_disk(move || tokens.revoke(&of)).await?;
+    let id = app.events.record(change(OperatorAction::TokenRevoke, &operator, name.clone()).ended(&revoked));
+    revoked?;
+    info!(target: target!("operator"), %operator, token = name, %id, "token revoked");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The change of a token, for the audit file.
+fn change(action: OperatorAction, operator: &Operator, token: String) -> OperatorChange {
+    OperatorChange { subject: Some(token), ..OperatorChange::of(action, operator.recorded()) }
 }
 
 /// Runs a change that waits for the disk, and ends also if the client disconnects.

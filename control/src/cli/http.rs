@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use knockplane_policy::wire::MAX_LINE;
@@ -114,7 +114,34 @@ impl Client {
         }
     }
 
-    async fn converse(&self, mut request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
+    /// Sends a request whose answer is a stream without an end. Returns its body.
+    pub(super) async fn stream(&self, path: &str) -> Result<Incoming, ControlError> {
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, self.host())
+            .header(header::ACCEPT, "text/event-stream")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.stranger(&error))?;
+        let opened = tokio::time::timeout(ANSWER_WITHIN, self.open(request)).await;
+        let (status, body, _) = opened.map_err(|_| self.ended("does not answer"))??;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| self.stranger(&*error))?.to_bytes();
+        Err(ControlError::Refused(status, reason(status, &body)))
+    }
+
+    /// The error for a stream that the control process has ended.
+    pub(super) fn ended(&self, how: &str) -> ControlError {
+        let sentence = format!("knockplane-control at {} {how}; ", self.place());
+        ControlError::Unreachable(self.reason(sentence, "see its log"))
+    }
+
+    /// Sends a request. Returns the status and the body of the answer, and the task of the connection, which ends with the body.
+    async fn open(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Incoming, tokio::task::AbortHandle), ControlError> {
         match &self.server {
             Server::Socket(path) => {
                 let stream = socket::connect(path).await.map_err(|error| self.unreachable(&error))?;
@@ -131,7 +158,19 @@ impl Client {
         }
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, ControlError>
+    async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ControlError> {
+        let (status, body, connection) = self.open(request).await?;
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| self.stranger(&*error))?.to_bytes();
+        connection.abort();
+        if status.is_success() { Ok(body) } else { Err(ControlError::Refused(status, reason(status, &body))) }
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Incoming, tokio::task::AbortHandle), ControlError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -139,11 +178,7 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.stranger(&error))?;
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| self.stranger(&*error))?.to_bytes();
-        connection.abort();
-        if status.is_success() { Ok(body) } else { Err(ControlError::Refused(status, reason(status, &body))) }
+        Ok((answer.status(), answer.into_body(), connection.abort_handle()))
     }
 
     fn unreachable(&self, error: &io::Error) -> ControlError {

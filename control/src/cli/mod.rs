@@ -35,6 +35,7 @@
 //! | `show.rs`    | lists, workers and all figures of the status, as tables |
 //! | `status.rs`  | the status on one screen |
 //! | `list/`      | shows and changes list entries |
+//! | `monitor/`   | the stream of events |
 //! | `table.rs`   | the format of tables, numbers and untrusted text |
 //! | `top/`       | live rates |
 //! | `watch.rs`   | repeats a `show` command |
@@ -62,6 +63,7 @@ mod http;
 mod import;
 mod input;
 mod list;
+mod monitor;
 mod output;
 mod packet;
 mod plan;
@@ -224,6 +226,13 @@ enum Command {
     ///
     /// Ends with 6 while an apply or another reload waits for its confirmation.
     Reload(reload::Reload),
+    /// Show events as they happen: grants, changes of lists and by operators, logged packets
+    ///
+    /// One line for each event, until Ctrl-C. Each has an id, which is also in the log and in the audit file; --since continues
+    /// after it, also over restarts of either process. If events are missed, because the reader is slow or the id is too old,
+    /// the stream has a `gap` with their numbers, and then the changes that the lists still have. Logged packets are omitted under
+    /// load; `omitted` has their number by rule. With --json, each line is a document. Ends with 2 if a filter is invalid.
+    Monitor(monitor::Monitor),
     /// Examine this host, and with --config a start with that file: findings, reasons and remedies
     ///
     /// Needs no daemon, and does not affect a running one. Exit codes: 0 no problem, 1 the filter works, with warnings, 3 it
@@ -467,6 +476,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
         Command::Reload(command) => reload::run(&client, &command, json).await,
+        Command::Monitor(command) => monitor::run(&client, &command, json).await,
         Command::Doctor(command) => doctor::run(&command, json),
         Command::Export(command) => export::run(&client, &command, json).await,
         Command::Import(command) => import::run(&command, json),

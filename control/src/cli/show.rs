@@ -16,6 +16,7 @@ use super::Failed;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, printable, wrapped};
 use crate::api::messages::{Overview, Workers};
+use crate::audit::AuditStatus;
 use crate::{Exit, ready};
 
 /// Checks that the requested list exists.
@@ -214,7 +215,8 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
     ];
-    let text: String = lines.iter().map(|(name, value)| named(name, value)).collect();
+    let audit = control.audit.as_ref().map(|audit| ("audit", audit_file(audit)));
+    let text: String = lines.iter().chain(&audit).map(|(name, value)| named(name, value)).collect();
     let pending: String = status.confirmation.iter().map(|pending| named("confirm", &confirmation(pending))).collect();
     let warnings: String = ready::warnings(status).iter().map(|warning| named("warning", warning)).collect();
     format!(
@@ -224,6 +226,14 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         counter_table(&status.interfaces),
         drop_table(&status.drops)
     )
+}
+
+/// The audit file.
+fn audit_file(AuditStatus { lines, problem, .. }: &AuditStatus) -> String {
+    match problem {
+        Some(problem) => format!("not written: {}; its lines follow when it can be written", printable(problem)),
+        None => format!("{} lines written since the control process started", grouped(*lines)),
+    }
 }
 
 /// A name with its value.

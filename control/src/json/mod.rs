@@ -12,6 +12,7 @@
 //! | `connections.rs` | connections that are tracked |
 //! | `doctor.rs`  | findings about the host |
 //! | `doors.rs`   | doors and the sources at them |
+//! | `events.rs`  | events |
 //! | `history.rs` | revisions and their differences |
 //! | `lists.rs`   | address lists and their entries |
 //! | `rules.rs`   | rules, with and without counters |
@@ -25,6 +26,7 @@ pub(crate) mod changes;
 pub(crate) mod connections;
 pub(crate) mod doctor;
 pub(crate) mod doors;
+pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod lists;
 pub(crate) mod rules;

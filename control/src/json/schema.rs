@@ -9,7 +9,8 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
 use super::{
-    Document, ErrorDocument, changes, connections, doctor, doors, history, lists, rules, source, status, tokens, top,
+    Document, ErrorDocument, changes, connections, doctor, doors, events, history, lists, rules, source, status,
+    tokens, top,
 };
 use crate::cli;
 
@@ -52,6 +53,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("confirm", of::<changes::ConfirmedJson>("knockctl --json confirm")),
         ("check", of::<cli::Checked>("knockctl --json check")),
         ("doctor", of::<doctor::DoctorJson>("knockctl --json doctor")),
+        ("event", of::<events::EventJson>("a line of knockctl --json monitor")),
         ("explain", of::<cli::Single>("knockctl --json explain PACKET")),
         ("explain-pcap", of::<cli::All>("knockctl --json explain --pcap FILE")),
         ("explain-source", of::<source::SourceJson>("knockctl --json explain-source")),

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::connections::ConnectionTableJson;
 use super::{SidesJson, seconds};
 use crate::api::messages;
+use crate::audit::AuditStatus;
 use crate::problems::{Problem, problems};
 use crate::ready;
 
@@ -237,6 +238,10 @@ impl From<FastPathStatus> for FastPathJson {
 pub(crate) struct ControlJson {
     /// The log of the control process.
     pub(crate) log: LogStatus,
+    /// The audit file; `null` if there is none.
+    pub(crate) audit: Option<AuditStatus>,
+    /// The number of streams of events, such as `monitor`.
+    pub(crate) event_streams: usize,
 }
 
 /// An interface.
@@ -381,8 +386,9 @@ impl From<messages::Workers> for WorkersJson {
 impl StatusJson {
     /// The state of both processes. `ready` contains the reason if the dataplane is not ready.
     pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> StatusJson {
-        let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
-        let (warnings, problems) = (ready::warnings(&dataplane), problems(&dataplane, &control));
+        let messages::Overview { dataplane, control } = overview;
+        let messages::Control { log: own_log, audit, event_streams } = control;
+        let (warnings, problems) = (ready::warnings(&dataplane), problems(&dataplane, &own_log));
         let wire::DataplaneStatus {
             version,
             pid,
@@ -433,7 +439,7 @@ impl StatusJson {
             log,
             journal,
             stored_counters,
-            control: ControlJson { log: control },
+            control: ControlJson { log: own_log, audit, event_streams },
         }
     }
 }

@@ -126,6 +126,44 @@ fn changes_say_what_they_did() {
 }
 
 #[test]
+fn events_of_all_kinds_match_their_schema() {
+    use knockplane_policy::event::{BehindEvent, EventId, StartId};
+    use knockplane_policy::wire::events::PublishedEvent;
+
+    use crate::events::change::{OperatorAction, OperatorChange, RecordedOperator};
+    use crate::events::{EventBody, LoggedRule, MissedNumbers};
+
+    let page = include_str!("../../../docs/events.md");
+    let event = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let event = serde_json::from_str(event).expect("an event");
+    let start = StartId(0x9f3c_0000_dead_beef);
+    let gap = MissedNumbers { start, first: 3, last: None, found: 0, operator_changes: 0 };
+    let change = OperatorChange {
+        list: Some("staff".into()),
+        address: Some("192.0.2.0/24".parse().unwrap()),
+        error: Some("no".into()),
+        ..OperatorChange::of(OperatorAction::ListAdd, RecordedOperator { uid: Some(1000), token: None })
+    };
+    let rule = LoggedRule { id: Some(knockplane_policy::rule::RuleId("0a1b2c3d".into())), number: None };
+    let bodies = [
+        EventBody::Entry(Box::new(PublishedEvent { event, rule_number: None })),
+        EventBody::Gap(gap),
+        EventBody::Start { start, restored: 4, is_new: true },
+        EventBody::Operator(Box::new(change)),
+        EventBody::Packet { rule, before: 0, total: 7, line: None },
+    ];
+    let id = EventId { start, number: 42, behind: Some(BehindEvent::Packet(7)) };
+    let documents =
+        bodies.iter().map(|body| events::EventJson::new(Some(id), 1_800_000_000_000_000_001, body).unwrap());
+    let documents: Vec<String> = documents.map(|event| printed("event", event)).collect();
+    insta::assert_snapshot!(documents.join("\n"));
+    for document in documents {
+        let read: Document<events::EventJson> = serde_json::from_str(&document).unwrap();
+        assert!(read.content.id.as_deref() == Some("9f3c0000deadbeef-42.p7"), "{document}");
+    }
+}
+
+#[test]
 fn points_in_time_are_rfc_3339() {
     assert_eq!(rfc_3339(Time::from_nanos(1_700_000_000_000_000_007)), "2023-11-14T22:13:20.000000007Z");
     assert_eq!(rfc_3339(Time::from_nanos(0)), "1970-01-01T00:00:00.000000000Z");

@@ -7,6 +7,7 @@
 //! | file           | owns |
 //! |----------------|------|
 //! | `mod.rs`       | the numbers of the control process, and rendering |
+//! | `streams.rs`   | streams of events, and the audit file |
 //! | `packets.rs`   | the numbers of the dataplane: workers, rings, rules, lists, doors |
 //! | `names.rs`     | host names in address lists |
 //! | `resolver.rs`  | attempts to resolve host names |
@@ -32,6 +33,7 @@ mod page;
 pub(crate) mod requests;
 pub(crate) mod resolver;
 mod sheet;
+mod streams;
 mod usage;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +48,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 use self::requests::RequestMetrics;
 use self::resolver::ResolverMetrics;
 use self::sheet::{Sheet, flag};
+pub use self::streams::EventNumbers;
 use crate::dataplane::DataplaneError;
 
 /// Content type of the rendered text.
@@ -187,11 +190,23 @@ impl Metrics {
     }
 
     /// The text of one scrape, from the answer of the dataplane if there is one, and the state of the control process's log.
-    pub fn render(&self, answer: Option<&wire::MetricsReport>, log: &wire::LogStatus, now: SystemTime) -> String {
-        self.sheet(answer, log, now).text()
+    pub fn render(
+        &self,
+        answer: Option<&wire::MetricsReport>,
+        log: &wire::LogStatus,
+        events: &EventNumbers,
+        now: SystemTime,
+    ) -> String {
+        self.sheet(answer, log, events, now).text()
     }
 
-    fn sheet(&self, answer: Option<&wire::MetricsReport>, log: &wire::LogStatus, now: SystemTime) -> Sheet {
+    fn sheet(
+        &self,
+        answer: Option<&wire::MetricsReport>,
+        log: &wire::LogStatus,
+        events: &EventNumbers,
+        now: SystemTime,
+    ) -> Sheet {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sheet = Sheet::default();
         sheet.register(&self.last_reload_successful);
@@ -234,6 +249,7 @@ impl Metrics {
             }
         };
         note_log("control", log);
+        streams::fill(&sheet, events);
         reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
         let refused = sheet.counter(
             "control_connections_refused_total",
@@ -301,8 +317,8 @@ mod tests {
     #[test]
     fn promtool_accepts_a_full_scrape_and_one_without_the_dataplane() {
         let metrics = Metrics::default();
-        promtool(&metrics.render(Some(&sample::metrics()), &sample::log(0), at(1_000)));
-        promtool(&metrics.render(None, &sample::log(0), at(1_000)));
+        promtool(&metrics.render(Some(&sample::metrics()), &sample::log(0), &EventNumbers::default(), at(1_000)));
+        promtool(&metrics.render(None, &sample::log(0), &EventNumbers::default(), at(1_000)));
     }
 
     #[test]
@@ -310,7 +326,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.apply_was_invalid();
         metrics.request_failed(&DataplaneError::Silent(Duration::from_secs(5)));
-        let text = metrics.render(None, &sample::log(0), at(1_000));
+        let text = metrics.render(None, &sample::log(0), &EventNumbers::default(), at(1_000));
         has(&text, "knockplane_dataplane_up 0");
         has(&text, "knockplane_control_requests_total{class=\"change\",status=\"5xx\"} 0");
         has(&text, "knockplane_control_request_duration_seconds_count{class=\"read\"} 0");
@@ -330,7 +346,8 @@ mod tests {
 
     #[test]
     fn a_full_scrape_has_the_numbers_of_the_dataplane() {
-        let text = Metrics::default().render(Some(&sample::metrics()), &sample::log(0), at(1_000));
+        let text =
+            Metrics::default().render(Some(&sample::metrics()), &sample::log(0), &EventNumbers::default(), at(1_000));
         for line in [
             "knockplane_dataplane_up 1",
             "knockplane_rx_packets_total{side=\"outside\",worker=\"0\"} 1234567",
@@ -413,11 +430,11 @@ mod tests {
     #[test]
     fn labels_have_no_addresses_and_no_text_of_users_but_comments_of_rules() {
         let mut answer = sample::metrics();
-        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), &EventNumbers::default(), at(1_000));
         assert!(!text.contains("192.0.2") && !text.contains("the office") && !text.contains("rules.rsc"), "{text}");
         assert_eq!(text.matches("first knock").count(), 1, "{text}");
         answer.rules[0].comment = "say \"hi\" \\ \n\u{1b}[2J é".to_owned();
-        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), &EventNumbers::default(), at(1_000));
         assert!(text.contains(r#"comment="say \"hi\" \\ \\n\\u{1b}[2J é","#), "{text}");
         promtool(&text);
     }
@@ -426,7 +443,7 @@ mod tests {
     fn the_age_of_the_last_answer_is_a_metric() {
         let metrics = Metrics::default();
         let age = |metrics: &Metrics| {
-            let text = metrics.render(None, &sample::log(0), at(1_000));
+            let text = metrics.render(None, &sample::log(0), &EventNumbers::default(), at(1_000));
             let line = text.lines().find_map(|line| line.strip_prefix("knockplane_dataplane_answer_age_seconds "));
             line.and_then(|age| age.parse::<f64>().ok())
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::Metrics;
+use super::{EventNumbers, Metrics};
 use crate::sample;
 
 /// The introduction, which no description of a metric contains.
@@ -55,7 +55,7 @@ request to the dataplane. This page is generated from the code, and a test compa
 ";
 
 /// Metrics by subject, each with an example of a query.
-const GROUPS: [(&str, &[(&str, &str)]); 11] = [
+const GROUPS: [(&str, &[(&str, &str)]); 12] = [
     (
         "The two processes",
         &[
@@ -138,6 +138,16 @@ const GROUPS: [(&str, &[(&str, &str)]); 11] = [
             ("knockplane_config_confirmation_pending", "knockplane_config_confirmation_pending == 1"),
             ("knockplane_config_differs_from_file", "knockplane_config_differs_from_file == 1"),
             ("knockplane_rules", "knockplane_rules"),
+        ],
+    ),
+    (
+        "Events and the audit file",
+        &[
+            ("knockplane_event_streams", "knockplane_event_streams"),
+            ("knockplane_event_gaps_total", "increase(knockplane_event_gaps_total[1h]) > 0"),
+            ("knockplane_audit_ok", "knockplane_audit_ok == 0"),
+            ("knockplane_audit_lines_total", "increase(knockplane_audit_lines_total[1d])"),
+            ("knockplane_audit_failures_total", "increase(knockplane_audit_failures_total[1h]) > 0"),
         ],
     ),
     (
@@ -306,7 +316,12 @@ const GROUPS: [(&str, &[(&str, &str)]); 11] = [
 pub(super) fn families() -> BTreeMap<String, MetricFamily> {
     let metrics = Metrics::default();
     metrics.answered();
-    let sheet = metrics.sheet(Some(&sample::metrics()), &sample::log(0), UNIX_EPOCH + Duration::from_secs(1_000));
+    let sheet = metrics.sheet(
+        Some(&sample::metrics()),
+        &sample::log(0),
+        &EventNumbers { audit: Some(Default::default()), ..EventNumbers::default() },
+        UNIX_EPOCH + Duration::from_secs(1_000),
+    );
     sheet.families().into_iter().map(|family| (family.name().to_owned(), family)).collect()
 }
 

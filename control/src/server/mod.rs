@@ -26,6 +26,7 @@ use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,9 @@ pub(crate) struct ConnectionSlot {
     table: Arc<Mutex<ListenerConnections>>,
     refusals: Arc<Refusals>,
     listener: &'static str,
+    is_stream: AtomicBool,
+    /// The number of reads of a stream.
+    reads: AtomicU64,
 }
 
 /// The state of a connection.
@@ -123,6 +127,8 @@ enum Phase {
     Head,
     Work,
     Answer,
+    /// The answer is a stream without an end.
+    Stream,
 }
 
 impl Server {
@@ -193,6 +199,8 @@ impl Server {
             table: Arc::clone(table),
             refusals: Arc::clone(&self.refusals),
             listener: self.name,
+            is_stream: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
         };
         let serving = Serving { pages: pages.clone(), place: Arc::new(place), times: self.times, ended };
         match &self.tls {
@@ -273,8 +281,10 @@ async fn serve<S>(
             let answer = pages.call(request);
             async move {
                 let answer = answer.await;
-                place.set(Activity::Transfer);
-                phase.send_replace(Phase::Answer);
+                // A stream is never evicted. Its number is limited elsewhere.
+                let is_stream = place.is_stream.load(Relaxed);
+                place.set(if is_stream { Activity::Work } else { Activity::Transfer });
+                phase.send_replace(if is_stream { Phase::Stream } else { Phase::Answer });
                 answer
             }
         })
@@ -293,14 +303,14 @@ async fn serve<S>(
         },
         // The connection was evicted, which is counted at another place.
         _ = ended => return,
-        refusal = times.exceeded(phases) => refusal,
+        refusal = times.exceeded(phases, &place) => refusal,
     };
     place.refuse(refusal);
 }
 
 impl Times {
     /// Waits until the connection exceeds its time limit.
-    async fn exceeded(self, mut phases: watch::Receiver<Phase>) -> Refusal {
+    async fn exceeded(self, mut phases: watch::Receiver<Phase>, place: &ConnectionSlot) -> Refusal {
         let arrived = async { phases.wait_for(|phase| *phase != Phase::Head).await.is_ok() };
         match timeout(self.head, arrived).await {
             Err(_) => return Refusal::SlowRequest,
@@ -308,10 +318,18 @@ impl Times {
             Ok(false) => pending().await,
             Ok(true) => {}
         }
-        let answered = phases.wait_for(|phase| *phase == Phase::Answer).await.is_ok();
-        match answered {
-            true => sleep(self.answer).await,
-            false => pending().await,
+        let answered = phases.wait_for(|phase| matches!(phase, Phase::Answer | Phase::Stream)).await;
+        match answered.map(|phase| *phase) {
+            Ok(Phase::Stream) => {
+                // A stream is read again at least for each comment, unless its peer does not read.
+                let mut before = None;
+                while before != Some(place.reads.load(Relaxed)) {
+                    before = Some(place.reads.load(Relaxed));
+                    sleep(self.answer).await;
+                }
+            }
+            Ok(_) => sleep(self.answer).await,
+            Err(_) => pending().await,
         }
         Refusal::SlowReader
     }
@@ -354,6 +372,16 @@ impl ConnectionSlot {
     /// Whether room is reserved for the peer of the connection.
     pub(crate) fn is_privileged(&self) -> bool {
         self.privileged
+    }
+
+    /// Marks the answer as a stream, which has no time limit as long as the peer reads.
+    pub(crate) fn begin_stream(&self) {
+        self.is_stream.store(true, Relaxed);
+    }
+
+    /// Notes that the stream was read, so that its peer has taken what was sent before, except for the buffers.
+    pub(crate) fn note_read(&self) {
+        self.reads.fetch_add(1, Relaxed);
     }
 
     /// Records the new state of the connection.

@@ -1,4 +1,7 @@
+use axum::Extension;
+use axum::body::{Body, Bytes};
 use axum::routing::get;
+use futures_util::stream::poll_fn;
 use knockplane_limits::admission::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,4 +135,29 @@ async fn a_stop_waits_only_for_running_requests() {
     drop(stop);
     timeout(PATIENCE, served).await.unwrap().unwrap();
     assert!(asked.await.unwrap().ends_with("here"));
+}
+
+#[tokio::test]
+async fn a_stream_has_no_time_limit_while_its_peer_reads() {
+    let endless = |Extension(slot): Extension<Arc<ConnectionSlot>>| async move {
+        slot.begin_stream();
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        let piece = Bytes::from(vec![b'x'; 64 << 10]);
+        Body::from_stream(poll_fn(move |context| {
+            slot.note_read();
+            ticks.poll_tick(context).map(|_| Some(Ok::<_, Infallible>(piece.clone())))
+        }))
+    };
+    let times = Times { head: PATIENCE, answer: Duration::from_secs(1) };
+    let (address, refusals) = served(times, Router::new().route("/", get(endless))).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let (began, mut room) = (Instant::now(), vec![0; 64 << 10]);
+    while began.elapsed() < 3 * times.answer {
+        let length = timeout(PATIENCE, stream.read(&mut room)).await.unwrap().unwrap();
+        assert!(length > 0, "the stream goes on");
+    }
+    assert_eq!(count(&refusals, Refusal::SlowReader), 0);
+    // Now the peer does not read any more.
+    eventually(&refusals, Refusal::SlowReader, 1).await;
 }

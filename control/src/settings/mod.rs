@@ -5,6 +5,7 @@
 //! that evaluate packets offline read the section `[policy]`, see [`policy`].
 
 pub mod api;
+mod audit;
 pub mod policy;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::api::ApiSettings;
+use crate::audit::AuditSettings;
 
 /// Default of `--config`.
 pub const DEFAULT_FILE: &str = "/etc/knockplane/knockplane.toml";
@@ -29,7 +31,19 @@ pub const DEFAULT_SOCKET: &str = "/run/knockplane/control.sock";
 pub const DEFAULT_DATAPLANE_SOCKET: &str = "/run/knockplane/dataplane.sock";
 
 /// Keys of `[control]`.
-const KEYS: [&str; 7] = ["api", "listen", "name-servers", "read-socket", "read-socket-group", "socket", "socket-group"];
+const KEYS: [&str; 11] = [
+    "api",
+    "audit",
+    "audit-file-bytes",
+    "audit-files",
+    "audit-lists",
+    "listen",
+    "name-servers",
+    "read-socket",
+    "read-socket-group",
+    "socket",
+    "socket-group",
+];
 
 /// The settings of the control process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +62,8 @@ pub struct ControlSettings {
     pub api: Option<ApiSettings>,
     /// Name servers for host names in address lists; if empty, those of the system.
     pub name_servers: Vec<SocketAddr>,
+    /// The audit file; `None` if there is none.
+    pub audit: Option<AuditSettings>,
     /// Unix socket of the dataplane.
     pub dataplane_socket: PathBuf,
 }
@@ -62,6 +78,7 @@ impl Default for ControlSettings {
             read_socket_group: None,
             api: None,
             name_servers: Vec::new(),
+            audit: None,
             dataplane_socket: DEFAULT_DATAPLANE_SOCKET.into(),
         }
     }
@@ -93,7 +110,10 @@ impl ControlSettings {
         let mut settings = ControlSettings::default();
         if let Some((_, section)) = entry(root.get_ref(), "control") {
             match section.get_ref() {
-                DeValue::Table(table) => reader.control(table, &mut settings),
+                DeValue::Table(table) => {
+                    reader.control(table, &mut settings);
+                    settings.audit = audit::read(&mut reader, table);
+                }
                 _ => reader.problem(section.span(), "`control` is a section: write `[control]`"),
             }
         }
@@ -175,6 +195,8 @@ impl SettingsReader<'_> {
                          \"[2001:db8::53]:5353\"]",
                     ),
                 },
+                // See `audit`.
+                "audit" | "audit-file-bytes" | "audit-files" | "audit-lists" => {}
                 unknown => self.problem(key.span(), unknown_key("control", &KEYS, unknown)),
             }
         }
@@ -322,6 +344,7 @@ mod tests {
             read_socket: None,
             read_socket_group: None,
             api: None,
+            audit: None,
             name_servers: ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|server| server.parse().unwrap()).into(),
             dataplane_socket: "/tmp/d.sock".into(),
         };
@@ -371,8 +394,8 @@ mod tests {
                 "knockplane.toml:2: `listen` is an address and a port in quotes, as \"127.0.0.1:9479\"",
                 "knockplane.toml:4: [control] has no key `lisen`: did you mean `listen`?",
                 "knockplane.toml:5: `socket` is an absolute path in quotes, as \"/run/knockplane/control.sock\"",
-                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `api`, `listen`, `name-servers`, \
-                 `read-socket`, `read-socket-group`, `socket`, `socket-group`",
+                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `api`, `audit`, `audit-file-bytes`, \
+                 `audit-files`, `audit-lists`, `listen`, `name-servers`, `read-socket`, `read-socket-group`, `socket`, `socket-group`",
             ]
             .map(str::to_owned)
             .to_vec()

@@ -1,4 +1,4 @@
-//! The log of both processes: lines on standard error. No thread of the process waits for their output.
+//! The log of both processes: lines on standard error, or to journald. No thread of the process waits for their output.
 //!
 //! The thread that logs a line formats it and puts it in a bounded queue. One thread writes the queue to standard
 //! error. A stalled or missing reader, a full disk and a closed descriptor have no other effect than lost log lines.
@@ -79,17 +79,23 @@ pub enum Format {
     Text,
     /// One JSON object per line.
     Json,
+    /// To journald itself, with a field for each value.
+    Journald,
 }
 
 /// Starts the log, which writes tracing's events as lines to standard error. `RUST_LOG` filters them; the default is
 /// `info`.
 ///
 /// # Errors
-/// If the writer thread cannot be started, or the log was started before.
+/// If the writer thread cannot be started, if the log was started before, or if journald does not listen.
 pub fn start(format: Format) -> io::Result<()> {
+    let output = match format {
+        Format::Journald => Output::journald()?,
+        Format::Text | Format::Json => Output::standard_error(),
+    };
     let queue = Arc::new(LineQueue::default());
     // The writer starts first, because only it writes queued lines.
-    let writer = Writer::new(Arc::clone(&queue), Output::standard_error(), report);
+    let writer = Writer::new(Arc::clone(&queue), output, report);
     thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
     _ = FORMAT.set(format);
     LOG.set(Arc::clone(&queue)).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
@@ -97,13 +103,13 @@ pub fn start(format: Format) -> io::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(format == Format::Text && io::stderr().is_terminal())
         // By default, the library prints its own errors to standard error, and panics if that fails.
         .log_internal_errors(false)
         .with_writer(Lines(queue));
     match format {
         Format::Text => subscriber.try_init(),
-        Format::Json => subscriber.json().try_init(),
+        Format::Json | Format::Journald => subscriber.json().try_init(),
     }
     .map_err(io::Error::other)
 }
@@ -122,9 +128,9 @@ pub fn packet(rule: &RuleName, log: impl FnOnce()) {
     RULE.set(None);
 }
 
-/// Whether lines are JSON objects, in which every value has its own field.
-pub fn is_json() -> bool {
-    FORMAT.get() == Some(&Format::Json)
+/// Whether every value of a line has its own field, as in JSON.
+pub fn has_fields() -> bool {
+    FORMAT.get().is_some_and(|format| *format != Format::Text)
 }
 
 /// Counts lines that were not formatted as lost. Packet lines have a rule.

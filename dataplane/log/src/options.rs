@@ -5,7 +5,8 @@ use crate::{Format, start, write};
 /// The options of the log, the same for both processes.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct LogOptions {
-    /// Format of the log lines on standard error. RUST_LOG selects the lines, for example `debug`
+    /// Format of the log lines on standard error, or `journald` for fields of the journal. RUST_LOG selects the lines, for example
+    /// `debug`
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     log_format: Format,
 }

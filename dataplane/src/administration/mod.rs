@@ -34,11 +34,13 @@ mod source_rates;
 mod trace;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use knockplane_engine::pipeline::history::History;
 use knockplane_engine::state::lists::ListId;
+use knockplane_policy::wire::events::{OwnAction, OwnChange};
 use knockplane_policy::wire::history::{ApplyNote, RevisionOrigin};
 use knockplane_policy::wire::{KernelQuery, Request, Response, VERSION};
 
@@ -153,7 +155,12 @@ impl Administration {
         loop {
             match jobs.recv_timeout(HOUSEKEEPING) {
                 Ok(Job { connection, work }) => {
-                    let line = encode(&self.work(work));
+                    let own = own_action(connection, &work);
+                    let answer = self.work(work);
+                    if let Some(action) = own {
+                        self.note_own(action, &answer);
+                    }
+                    let line = encode(&answer);
                     self.publish();
                     // The process ends when the manager has ended.
                     let _ = answers.send(AnswerLine { connection, line });
@@ -165,6 +172,19 @@ impl Administration {
             self.lists.keep_house(&self.shared);
             self.end_silent_trace();
         }
+    }
+
+    /// Publishes a change that no connection requested.
+    fn note_own(&self, action: OwnAction, answer: &Response) {
+        let error = match answer {
+            Response::Failed { error } | Response::Conflict { error } | Response::Refused { error } => {
+                Some(error.clone())
+            }
+            _ => None,
+        };
+        let time_ns = self.shared.clock.now().as_nanos().saturating_add_signed(self.shared.wall.load(Relaxed));
+        let generation = self.shared.generation.load().number;
+        self.published.add_own(OwnChange { number: 0, time_ns, action, generation, error });
     }
 
     fn work(&mut self, work: JobTask) -> Response {
@@ -185,8 +205,8 @@ impl Administration {
 
     fn answer(&mut self, request: Request) -> Response {
         match request {
-            // The manager answers these two requests, because it has more recent data.
-            Request::Status | Request::Metrics => {
+            // The manager answers these requests, because it has more recent data.
+            Request::Status | Request::Metrics | Request::Events(_) => {
                 Response::Failed { error: "the manager answers this: this is a defect".to_owned() }
             }
             Request::Rules => Response::Rules(Box::new(self.rules())),
@@ -271,6 +291,15 @@ impl Administration {
     /// Publishes the present lists and host names for the manager.
     fn publish(&self) {
         self.published.lists.store(Arc::new(self.lists.published(self.shared.clock.now())));
+    }
+}
+
+/// The action of a job that no connection requested.
+fn own_action(connection: Option<u64>, work: &JobTask) -> Option<OwnAction> {
+    match (connection, work) {
+        (None, JobTask::RollBack) => Some(OwnAction::RolledBack),
+        (None, JobTask::Request(request)) if matches!(**request, Request::Reload { .. }) => Some(OwnAction::Reloaded),
+        _ => None,
     }
 }
 

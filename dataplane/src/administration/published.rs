@@ -1,12 +1,13 @@
 //! The part of the administration that the manager reads while a job runs, so that it never waits for a job.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NameState;
+use knockplane_policy::wire::events::OwnChange;
 
 use super::Unconfirmed;
 use crate::config::MetricsConfig;
@@ -25,7 +26,13 @@ pub(crate) struct Published {
     pub(crate) applied: AtomicU64,
     /// The number of rule sets and configurations that were refused since start.
     pub(crate) refused: AtomicU64,
+    /// The last changes that no connection requested.
+    own: Mutex<VecDeque<OwnChange>>,
 }
+
+/// Maximum number of kept changes that no connection requested. There is one after each signal of an operator, and after each
+/// time limit of a confirmation.
+const MAX_OWN_CHANGES: usize = 64;
 
 /// The counters of rules, and the rules that have series.
 pub(crate) struct Ledger {
@@ -58,7 +65,24 @@ impl Published {
             differs_from_file: AtomicBool::new(differs_from_file),
             applied: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            own: Mutex::default(),
         }
+    }
+
+    /// Adds a change that no connection requested. Its number is the next one.
+    pub(super) fn add_own(&self, change: OwnChange) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = own.back().map_or(0, |last| last.number) + 1;
+        if own.len() >= MAX_OWN_CHANGES {
+            own.pop_front();
+        }
+        own.push_back(OwnChange { number, ..change });
+    }
+
+    /// The changes after this number that no connection requested.
+    pub(crate) fn own_changes(&self, after: u64) -> Vec<OwnChange> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.iter().filter(|change| change.number > after).cloned().collect()
     }
 
     /// The counters of rules. The administration swaps a generation under this lock, so that the lock's holder sees a

@@ -393,7 +393,12 @@ fn greeting(refused: Option<String>) -> Greeting {
 fn is_long(request: &Request) -> bool {
     matches!(
         request,
-        Request::Rules | Request::Revision(_) | Request::Lists(_) | Request::Doors { .. } | Request::Metrics
+        Request::Rules
+            | Request::Revision(_)
+            | Request::Lists(_)
+            | Request::Doors { .. }
+            | Request::Metrics
+            | Request::Events(_)
     )
 }
 

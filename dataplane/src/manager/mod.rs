@@ -29,8 +29,8 @@ use self::connection::Asked;
 use self::connections::ClientConnections;
 use self::jobs::Jobs;
 pub(crate) use self::supervisor::{
-    DriftState, EventLog, HeartbeatWatch, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch, WallClockWatch,
-    WorkerHandle,
+    DriftState, EventLog, HeartbeatWatch, OffloadWatch, PacketFeed, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
+    WallClockWatch, WorkerHandle,
 };
 use crate::administration::{Administration, Job, JobTask};
 use crate::control_socket::Listener;
@@ -153,11 +153,12 @@ fn end(mut supervisor: Supervisor, jobs: Jobs, writers: &[JoinHandle<()>]) {
     }
 }
 
-/// Answers the status and the metrics, and passes all other requests to the administration.
+/// Answers the status, the metrics and readers of events, and passes all other requests to the administration.
 fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     match request {
         Request::Status => Asked::Answered(Response::Status(Box::new(supervisor.status())).into()),
         Request::Metrics => Asked::Answered(Response::Metrics(Box::new(supervisor.metrics())).into()),
+        Request::Events(query) => Asked::Answered(Response::Events(Box::new(supervisor.events(&query))).into()),
         request => Asked::Job(JobTask::Request(Box::new(request))),
     }
 }

@@ -3,18 +3,19 @@
 //! The tests are short, with a low rate. `make soak-log` runs them with the duration and the rate of the environment
 //! variables.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::env;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use knockplane_tests::{Filter, FilterOptions, Folder, Topology};
+use knockplane_tests::{Filter, FilterOptions, Folder, Topology, run};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -464,6 +465,8 @@ fn openings_and_closings_of_doors_have_the_same_fields_in_text_and_json() {
             line("opened", 2, "knock"),
             line("closed", 2, "knock"),
         ];
+        let without_id = |line: &str| line.split_once(" id=").map(|(line, _)| line.to_owned());
+        let lines: Vec<String> = lines.iter().filter_map(|line| without_id(line)).collect();
         assert!(lines.len() == 4 && lines.iter().zip(&expected).all(|(line, end)| line.ends_with(end)), "{lines:#?}");
         assert!(!text().contains("expired address="), "no second line of the list");
 
@@ -495,5 +498,72 @@ fn openings_and_closings_of_doors_have_the_same_fields_in_text_and_json() {
         let rules = shown["rules"].as_array().expect("rules");
         let last = rules.iter().rfind(|rule| rule["menu"] == "/ip firewall filter").expect("a rule");
         assert_eq!(fields["number"], last["number"], "as `show rules` counts");
+    });
+}
+
+/// The fields of a datagram in the journal's native protocol: a line for each field, or a name and a length before a value
+/// with line ends. Source: systemd, `docs/JOURNAL_NATIVE_PROTOCOL.md`.
+fn journal_fields(mut datagram: &[u8]) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    while let Some(end) = datagram.iter().position(|byte| *byte == b'\n') {
+        let line = String::from_utf8_lossy(&datagram[..end]).into_owned();
+        datagram = &datagram[end + 1..];
+        if let Some((name, value)) = line.split_once('=') {
+            fields.push((name.to_owned(), value.to_owned()));
+        } else {
+            let (length, rest) = datagram.split_first_chunk::<8>().expect("a length");
+            let (value, rest) = rest.split_at(u64::from_le_bytes(*length) as usize);
+            fields.push((line, String::from_utf8_lossy(value).into_owned()));
+            datagram = &rest[1..];
+        }
+    }
+    fields
+}
+
+#[test]
+fn journald_gets_a_field_for_each_value_and_its_absence_is_an_error() {
+    let folder = Folder::make(&format!("kp{}-journal", std::process::id())).expect("a folder");
+    let journal = UnixDatagram::bind(folder.0.join("socket")).expect("a socket");
+    journal.set_read_timeout(Some(PATIENCE)).expect("set");
+    // `ip netns exec` gives each process its own mounts.
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind {} /run/systemd/journal && \
+         exec \"$@\" --log-format journald",
+        folder.0.display()
+    );
+    with(&options(RULES), |topology, filter| {
+        filter.restart_by(&script, [Stdio::null(), Stdio::null()]).expect("started again");
+        let end = End::open(&topology.client).expect("an end");
+        knock(&end, 1);
+        filter.knockctl(&["list", "add", "noted", "192.0.2.1"]).expect("knockctl");
+        let (mut opened, mut added) = (None, None);
+        let mut room = vec![0; 64 << 10];
+        while opened.is_none() || added.is_none() {
+            let length = journal.recv(&mut room).expect("a line");
+            let fields: HashMap<String, String> = journal_fields(&room[..length]).into_iter().collect();
+            match fields["MESSAGE"].split_once(' ').expect("words").0 {
+                "door" => opened = Some(fields),
+                "entry" => added = Some(fields),
+                _ => {}
+            }
+        }
+        let (opened, added) = (opened.expect("a grant"), added.expect("a change"));
+        assert_eq!((&*opened["KNOCKPLANE_DOOR"], &*opened["KNOCKPLANE_REASON"]), ("ssh", "knock"), "{opened:?}");
+        assert_eq!((&*opened["PRIORITY"], &*opened["SYSLOG_IDENTIFIER"]), ("6", "knockplane-dataplane"), "{opened:?}");
+        assert!(opened["MESSAGE"].starts_with("door opened ") && opened["KNOCKPLANE_ID"].contains('-'), "{opened:?}");
+        assert_eq!((&*added["KNOCKPLANE_LIST"], &*added["SYSLOG_IDENTIFIER"]), ("noted", "knockplane-control"));
+        for program in ["knockplane-dataplane", "knockplane-control"] {
+            // Without journald, the reason is on standard error.
+            let line = format!(
+                "unshare -m sh -c 'mount -t tmpfs none /run && exec {} --log-format journald'",
+                knockplane_tests::binary(program).expect("built").display()
+            );
+            let refused = run(Command::new("sh").args(["-c", &line])).expect("started");
+            assert_eq!(refused.code, Some(1), "{refused:?}");
+            assert!(
+                refused.stderr.contains("journald does not listen") && refused.stderr.contains("text"),
+                "{refused:?}"
+            );
+        }
     });
 }

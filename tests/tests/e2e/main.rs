@@ -18,6 +18,7 @@
 //! | `doctor.rs`    | `knockctl doctor` and `--check` agree with a start |
 //! | `one_nic.rs`   | the arrangement of configs/one-nic |
 //! | `log.rs`       | the log: lost lines cost nothing else, and no kind displaces another |
+//! | `monitor.rs`   | the stream of events and the audit file |
 //! | `names.rs`     | host names in address lists, with a real name server |
 //! | `fast_path.rs` | flows that the kernel carries |
 //! | `trace.rs`     | live packets with the rules that they met |
@@ -72,6 +73,7 @@ mod limits;
 mod log;
 mod malformed;
 mod metrics;
+mod monitor;
 mod mtu;
 mod names;
 mod offload;

@@ -3,6 +3,8 @@
 //! A line that cannot be written is lost and counted, and the writer continues with the next one. If an error
 //! interrupted a line, the next write begins with a line end, so that no two lines are joined.
 
+mod journal;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,6 +34,8 @@ pub(crate) enum Output {
     StandardError(io::Stderr),
     #[cfg_attr(not(test), expect(dead_code, reason = "tests write to files and pipes"))]
     File(File),
+    /// journald, with the name of this program.
+    Journald(String),
     /// Standard error was closed when the process started: every line is lost.
     Closed,
 }
@@ -47,11 +51,21 @@ impl Output {
         if is_replacement(stderr.as_fd()) { Output::Closed } else { Output::StandardError(stderr) }
     }
 
+    /// journald.
+    ///
+    /// # Errors
+    /// If it does not listen, with a remedy.
+    pub(crate) fn journald() -> io::Result<Output> {
+        journal::check()?;
+        let program = std::env::current_exe()?;
+        Ok(Output::Journald(program.file_name().unwrap_or_default().to_string_lossy().into_owned()))
+    }
+
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Output::StandardError(stderr) => Some(stderr.as_fd()),
             Output::File(file) => Some(file.as_fd()),
-            Output::Closed => None,
+            Output::Journald(_) | Output::Closed => None,
         }
     }
 }
@@ -105,6 +119,9 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
 
     /// Writes the whole text. Returns the reason if that fails.
     fn write(&mut self, text: &[u8]) -> Option<String> {
+        if let Output::Journald(program) = &self.output {
+            return journal::send(program, text).err().map(|error| format!("journald: {error}"));
+        }
         if self.output.descriptor().is_none() {
             return Some("standard error was closed when the process started".to_owned());
         }

@@ -50,6 +50,11 @@ impl LoggedPacket {
         self.side
     }
 
+    /// The network of the frame.
+    pub fn network(&self) -> Vlan {
+        self.vlan
+    }
+
     /// The IP protocol's name or number.
     pub fn protocol(&self) -> String {
         protocol_name(self.protocol)

@@ -7,6 +7,8 @@
 //! Events of one start of the dataplane have the numbers 1, 2, 3, … without a gap, in the order of the changes of each
 //! entry. A reader that was too slow receives a [`Gap`] in place of the events that it missed.
 
+mod id;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -14,6 +16,7 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::id::{BehindEvent, EventId};
 use crate::packet::Vlan;
 use crate::rule::{AddressSet, RuleId};
 use crate::word::words;
@@ -183,6 +186,13 @@ pub struct Event {
     pub user: Option<String>,
     /// The entry after the change; for an entry that ended, before it.
     pub record: GrantRecord,
+}
+
+impl Event {
+    /// The id of the event.
+    pub const fn id(&self) -> EventId {
+        EventId::of(self.start, self.number)
+    }
 }
 
 /// Events that a reader did not receive because it was too slow: all numbers from the first to the last. The reader can

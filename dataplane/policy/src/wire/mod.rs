@@ -11,6 +11,7 @@ pub mod confirmation;
 pub mod connection_filter;
 pub mod connections;
 pub mod doors;
+pub mod events;
 pub mod fast_path;
 pub mod grants;
 pub mod history;
@@ -51,7 +52,7 @@ pub use self::status::{
 pub use self::text::as_text;
 
 /// Version of these messages. Both sides refuse any other version.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The first line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

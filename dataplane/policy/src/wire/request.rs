@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection_filter::ConnectionFilter;
 use super::connections::ConnectionQuery;
+use super::events::EventQuery;
 use super::fast_path::KernelQuery;
 use super::history::{ApplyNote, RevisionOrigin};
 use super::lists::{ListQuery, NewEntry};
@@ -63,6 +64,9 @@ pub enum Request {
     },
     /// Answered by [`Response::Metrics`].
     Metrics,
+    /// The events after a position, and logged packets. Answered by [`Response::Events`]. A reader repeats the request on one
+    /// connection.
+    Events(EventQuery),
     /// What the kernel does now with frames like this one. Answered by [`Response::Kernel`].
     Kernel(KernelQuery),
     /// Compiles this rule set while the workers run, and then replaces the running rules as a whole. Lists and the

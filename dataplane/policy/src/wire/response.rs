@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connections::{ConnectionCounts, ConnectionPage};
 use super::doors::Doors;
+use super::events::EventBatch;
 use super::fast_path::KernelVerdict;
 use super::history::{History, RevisionRules};
 use super::lists::ListPage;
@@ -56,6 +57,8 @@ pub enum Response {
     SourceRates(SourceRates),
     /// The answer to [`Request::Metrics`].
     Metrics(Box<MetricsReport>),
+    /// The answer to [`Request::Events`].
+    Events(Box<EventBatch>),
     /// The answer to [`Request::Kernel`].
     Kernel(KernelVerdict),
     /// The answer to [`Request::Apply`].

@@ -9,6 +9,7 @@ use knockplane_policy::event::{Destination, Event, GrantRecord};
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::events::PublishedEvent;
 
 use crate::generation::Generation;
 
@@ -43,10 +44,16 @@ pub(super) struct EventNames<'m> {
 impl EventNames<'_> {
     /// The event in the form for other processes.
     pub(super) fn event(&self, number: u64, event: &ListEvent) -> Event {
+        self.published(number, event).event
+    }
+
+    /// As [`EventNames::event`], with the number of the rule.
+    pub(super) fn published(&self, number: u64, event: &ListEvent) -> PublishedEvent {
         let ListEvent { kind, entry, cause, at } = *event;
         let rule = cause.and_then(|cause| cause.rule).and_then(|rule| self.generations.rule(rule));
+        let rule_number = rule.as_ref().map(|(_, number)| *number);
         let record = self.record(&entry);
-        Event {
+        let event = Event {
             number,
             start: self.lists.start_id(),
             time_ns: self.wall_ns(at),
@@ -58,7 +65,8 @@ impl EventNames<'_> {
             arrived: cause.and_then(|cause| cause.knock).map_or(Vlan::NONE, |knock| knock.vlan),
             user: None,
             record,
-        }
+        };
+        PublishedEvent { event, rule_number }
     }
 
     fn record(&self, entry: &EventEntry) -> GrantRecord {

@@ -16,7 +16,7 @@ use knockplane_engine::state::lists::{Changed, Lists};
 use knockplane_log::kind::LogKind;
 use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::LoggedPacket;
-use knockplane_policy::event::{Event, EventKind, Gap, Origin};
+use knockplane_policy::event::{Event, EventId, EventKind, Gap, Origin};
 use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
 use knockplane_policy::wire::EventReader;
@@ -24,6 +24,7 @@ use knockplane_policy::wire::EventReader;
 use super::Supervisor;
 use super::event_names::{EventNames, Generations, rule_at};
 use super::grants::{GrantCounts, log_grant};
+use super::packet_feed::LinePosition;
 use crate::shared::EVENT_QUEUE;
 
 /// Maximum number of lines about packets in a tick, 640 a second: a limit for readers and disks.
@@ -34,7 +35,7 @@ const MAX_PACKET_LINES: usize = 64;
 const MAX_LIST_LINES: usize = 256;
 
 /// The interval of reads of the lists for gaps: each reads all of their slots.
-const RECOVERY: Duration = Duration::from_secs(1);
+pub(super) const RECOVERY: Duration = Duration::from_secs(1);
 
 /// The progress of the log in the events.
 pub(crate) struct EventLog {
@@ -51,11 +52,11 @@ pub(crate) struct EventLog {
     missed: (u64, u64),
 }
 
-/// Events that the log missed because it was too slow.
-struct MissedEvents {
-    gap: Gap,
+/// Events that a reader missed because it was too slow.
+pub(super) struct MissedEvents {
+    pub(super) gap: Gap,
     /// The time of the last event before them.
-    after: Time,
+    pub(super) after: Time,
 }
 
 impl EventLog {
@@ -87,6 +88,11 @@ impl EventLog {
     pub(super) fn gaps(&self) -> EventReader {
         let (gaps, missed) = self.missed;
         EventReader { reader: "log".to_owned(), gaps, missed }
+    }
+
+    /// The number of the last event that the log has read or missed.
+    pub(super) const fn last(&self) -> u64 {
+        self.cursor.last()
     }
 
     /// Logs the events since the last call, up to the event of this number.
@@ -153,23 +159,23 @@ impl EventLog {
             self.count_lost(1);
             return;
         }
-        let record = &event.record;
+        let (id, record) = (event.id(), &event.record);
         let (address, list, level) = (record.addresses(), &*record.list, record.level);
         let (vlan, pppoe) = (record.network.tags(), record.network.session());
         if event.kind.is_end() {
-            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
+            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, %id, "{what}");
         } else {
             let left =
                 |expires_ns: u64| format_duration(Duration::from_nanos(expires_ns.saturating_sub(names.now_ns())));
             let time = record.expires_ns.map_or_else(|| "no timeout".to_owned(), left);
-            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "{what}");
+            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, %id, "{what}");
         }
     }
 }
 
 /// Events that replace missed events, from the changes in the lists since the event of this number; `None` if the lists
 /// do not have these changes any more. An entry that occurs twice is the same event.
-fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Vec<(u64, ListEvent)>> {
+pub(super) fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Vec<(u64, ListEvent)>> {
     let missed_with = |number: u64| gaps.iter().find(|missed| (missed.gap.first..=missed.gap.last).contains(&number));
     let mut found = Vec::new();
     lists.changes_since(since, |changed| {
@@ -184,15 +190,16 @@ fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Ve
     Some(found)
 }
 
-/// The event for an entry whose last event was missed. If the entry was added before the gap, the event in the gap was
-/// a refresh.
+/// The event for an entry whose last event was missed. If the entry was added before the time of the last event
+/// before the gap, the event in the gap was a refresh.
 fn event_of(changed: Changed, after: Time) -> ListEvent {
     match changed {
         Changed::Ended(_, event) => event,
         Changed::Entry(_, entry) => {
             let kind = match (entry.step, entry.peer_tag) {
                 (1.., _) => EventKind::Stepped,
-                _ if entry.since <= after => EventKind::Refreshed,
+                // Of several entries that were added at the time of the last event, some are new to the reader.
+                _ if entry.since < after => EventKind::Refreshed,
                 (0, 0) => EventKind::Listed,
                 _ => EventKind::Granted,
             };
@@ -224,78 +231,81 @@ impl Supervisor {
         if recovers {
             self.event_log.recover(lists, &names, now);
         }
-        self.log_packets(packets, &generations);
-        count_unlogged(&generations);
+        let position = LinePosition { after: self.event_log.last(), time_ns: names.now_ns() };
+        self.log_packets(packets, &generations, position);
+        self.count_unlogged(&generations);
     }
 
-    fn generations(&self) -> Generations {
+    pub(super) fn generations(&self) -> Generations {
         let ledger = self.published.ledger();
         Generations { current: self.shared.generation.load_full(), leaving: ledger.book.leaving().to_vec() }
     }
 
     /// Logs packets, and counts those above the limit by their rule.
-    fn log_packets(&self, packets: Vec<LoggedMatch>, generations: &Generations) {
+    fn log_packets(&mut self, packets: Vec<LoggedMatch>, generations: &Generations, position: LinePosition) {
         let mut beyond = HashMap::<RulePosition, u64>::new();
         for (number, LoggedMatch { rule, packet }) in packets.into_iter().enumerate() {
-            if number < MAX_PACKET_LINES {
-                match generations.rule(rule) {
-                    Some(rule) => log_packet(&rule, &packet),
-                    None => knockplane_log::omit(LogKind::Packet, None, 1),
-                }
-            } else {
-                *beyond.entry(rule).or_default() += 1;
+            match generations.rule(rule).filter(|_| number < MAX_PACKET_LINES) {
+                Some(rule) => self.log_packet(&rule, &packet, position),
+                None => *beyond.entry(rule).or_default() += 1,
             }
         }
         for (rule, packets) in beyond {
             self.shared.logged.count_lost(packets);
-            let rule = generations.rule(rule);
-            knockplane_log::omit(LogKind::Packet, rule.as_ref().map(name).as_ref(), packets);
+            self.omit_packets(generations.rule(rule).as_ref(), packets);
         }
     }
-}
 
-/// Counts packets without room in the queue as lines that are not logged, by their rule.
-fn count_unlogged(generations: &Generations) {
-    for generation in generations.iter() {
-        for counters in &generation.counters {
-            for (rule, packets) in counters.take_unlogged() {
-                let rule = rule_at(generation, rule).as_ref().map(name);
-                knockplane_log::omit(LogKind::Packet, rule.as_ref(), packets);
+    /// Counts packets without room in the queue as lines that are not logged, by their rule.
+    fn count_unlogged(&mut self, generations: &Generations) {
+        for generation in generations.iter() {
+            for counters in &generation.counters {
+                for (rule, packets) in counters.take_unlogged() {
+                    self.omit_packets(rule_at(generation, rule).as_ref(), packets);
+                }
             }
         }
+    }
+
+    /// Counts packets of a rule that have no line.
+    fn omit_packets(&mut self, rule: Option<&(Rule, RuleNumber)>, packets: u64) {
+        knockplane_log::omit(LogKind::Packet, rule.map(name).as_ref(), packets);
+        self.packet_feed.omit(rule.map(|(rule, number)| (&rule.id, *number)), packets);
+    }
+
+    /// Logs the line of a rule that logs. In JSON, the parts of the text about the packet also have fields of their own.
+    fn log_packet(&mut self, rule: &(Rule, RuleNumber), entry: &LoggedPacket, position: LinePosition) {
+        let (Rule { id: rule_id, chain, log, .. }, number) = rule;
+        let prefix = log.as_ref().map_or("", |log| &log.prefix);
+        let line = entry.line(prefix, chain);
+        let shown = self.packet_feed.add(&rule.0, *number, entry, line.clone(), position);
+        let id = EventId::packet(self.shared.state.lists.start_id(), position.after, shown);
+        knockplane_log::packet(&name(rule), || {
+            if !knockplane_log::has_fields() {
+                tracing::info!(target: target!("packet"), rule = %rule_id, %number, %id, "{line}");
+                return;
+            }
+            let ((source, source_port), (destination, destination_port)) = (entry.source(), entry.destination());
+            tracing::info!(
+                target: target!("packet"),
+                rule = %rule_id,
+                %number,
+                prefix,
+                chain,
+                side = %entry.side(),
+                protocol = entry.protocol(),
+                %source,
+                source_port,
+                %destination,
+                destination_port,
+                %id,
+                "{line}"
+            );
+        });
     }
 }
 
 /// The name of the rule in lines.
 fn name((rule, number): &(Rule, RuleNumber)) -> RuleName {
     RuleName { id: (&*rule.id.0).into(), number: number.to_string().into() }
-}
-
-/// Logs the line of a rule that logs. In JSON, the parts of the text about the packet also have fields of their own.
-fn log_packet(rule: &(Rule, RuleNumber), entry: &LoggedPacket) {
-    let (Rule { id, chain, log, .. }, number) = rule;
-    let prefix = log.as_ref().map_or("", |log| &log.prefix);
-    let text = || entry.line(prefix, chain);
-    knockplane_log::packet(&name(rule), || {
-        if !knockplane_log::is_json() {
-            tracing::info!(target: target!("packet"), rule = %id, %number, "{}", text());
-            return;
-        }
-        let ((source, source_port), (destination, destination_port)) = (entry.source(), entry.destination());
-        tracing::info!(
-            target: target!("packet"),
-            rule = %id,
-            %number,
-            prefix,
-            chain,
-            side = %entry.side(),
-            protocol = entry.protocol(),
-            %source,
-            source_port,
-            %destination,
-            destination_port,
-            "{}",
-            text()
-        );
-    });
 }

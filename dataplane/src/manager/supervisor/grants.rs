@@ -63,6 +63,18 @@ pub(super) fn log_grant(event: &Event, names: &EventNames<'_>) -> bool {
     let (vlan, pppoe) = (network.tags(), network.session());
     let (name, source, open_for) = (&door.name, record.addresses(), format_duration(door.open_for));
     let what = if opened { "door opened" } else { "door closed" };
-    tracing::info!(target: target!("door"), door = name, %source, %destination, vlan, pppoe, reason, open_for, "{what}");
+    let id = event.id();
+    tracing::info!(
+        target: target!("door"),
+        door = name,
+        %source,
+        %destination,
+        vlan,
+        pppoe,
+        reason,
+        open_for,
+        %id,
+        "{what}"
+    );
     true
 }

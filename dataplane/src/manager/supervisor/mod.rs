@@ -4,9 +4,11 @@ mod cut;
 mod drift;
 mod event_names;
 mod events;
+mod feed;
 mod grants;
 mod heartbeat;
 mod offload;
+mod packet_feed;
 mod status;
 mod tracked;
 mod wall_clock;
@@ -29,6 +31,7 @@ pub(crate) use self::events::EventLog;
 use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::offload::OffloadWatch;
+pub(crate) use self::packet_feed::PacketFeed;
 pub(crate) use self::tracked::TableWatch;
 pub(crate) use self::wall_clock::WallClockWatch;
 use crate::administration::Published;
@@ -84,6 +87,11 @@ pub(crate) struct Supervisor {
     /// The number of frames that had arrived on each core at the last check.
     pub(crate) arrived: Vec<u64>,
     pub(crate) event_log: EventLog,
+    pub(crate) packet_feed: PacketFeed,
+    /// The number of the last event of the restoration at the start.
+    pub(crate) restored_events: u64,
+    /// The time of the next read of the lists for a reader of events with a gap.
+    pub(crate) next_recovery: Time,
     pub(crate) journal: Arc<Journal>,
     pub(crate) counter_store: Arc<CounterStore>,
     pub(crate) table_watch: TableWatch,
