@@ -16,6 +16,7 @@ use super::failure::ApiError;
 use super::messages::{self, ConnectionTotals, ConnectionWords, ConnectionsEnded, Tracked};
 use super::operator::Operator;
 use super::{App, checked};
+use crate::events::change::{OperatorAction, OperatorChange};
 use crate::json::connections::{ConnectionTotalsJson, ConnectionsJson, EndedJson};
 
 /// Requests the table of connections from the dataplane part by part.
@@ -86,9 +87,15 @@ pub(super) async fn end(
     let words = filter.to_string();
     let asked = tokio::spawn(async move {
         let result = app.ask(app.dataplane.end_connections(filter.clone())).await;
+        let change = OperatorChange {
+            subject: Some(filter.to_string()),
+            number: result.as_ref().ok().copied(),
+            ..OperatorChange::of(OperatorAction::ConnectionRemove, operator.recorded())
+        };
+        let id = app.events.record(change.ended(&result));
         match &result {
-            Ok(ended) => info!(target: target!("operator"), %operator, %filter, ended, "connections ended"),
-            Err(error) => warn!(target: target!("operator"), %operator, %filter, "connections not ended: {error}"),
+            Ok(ended) => info!(target: target!("operator"), %operator, %filter, ended, %id, "connections ended"),
+            Err(error) => warn!(target: target!("operator"), %operator, %filter, %id, "connections not ended: {error}"),
         }
         result
     });

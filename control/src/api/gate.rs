@@ -16,10 +16,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Frame, SizeHint};
 use knockplane_log::target;
-use tracing::warn;
+use knockplane_policy::rule::AddressSet;
+use tracing::{info, warn};
 
 use super::failure::ApiError;
 use super::operator::{Access, Operator};
+use crate::events::change::{OperatorAction, OperatorChange};
 use crate::metrics::{ApiRefusal, Metrics};
 use crate::server::ConnectionSlot;
 use crate::server::rates::{Rate, Rates};
@@ -33,6 +35,9 @@ const MAX_ADDRESSES: usize = 1_024;
 
 /// Requests with one token. `knockctl` sends a request for each 10,000 entries of a list.
 const REQUESTS: Rate = Rate { events: 1_000, period: Duration::from_secs(10) };
+
+/// Events about a token that is used from an address: the first request, and the first one after this time.
+const SIGN_INS: Rate = Rate { events: 1, period: Duration::from_secs(12 * 60 * 60) };
 
 /// Lines of the log about refused requests.
 const LINES: Rate = Rate { events: 10, period: Duration::from_secs(10) };
@@ -52,6 +57,7 @@ pub struct TokenGate {
     tokens: Arc<Tokens>,
     failures: Rates<IpAddr>,
     requests: Rates<TokenName>,
+    sign_ins: Rates<(TokenName, IpAddr)>,
     lines: Rates<()>,
 }
 
@@ -62,6 +68,7 @@ impl Gate {
             tokens,
             failures: Rates::new(FAILURES, MAX_ADDRESSES),
             requests: Rates::new(REQUESTS, crate::tokens::MAX_TOKENS),
+            sign_ins: Rates::new(SIGN_INS, MAX_ADDRESSES),
             lines: Rates::new(LINES, 1),
         }))
     }
@@ -95,7 +102,16 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     // No log of a layer below can contain the token.
     request.headers_mut().remove(header::AUTHORIZATION);
     let ValidToken { name, role, .. } = valid.clone();
-    request.extensions_mut().insert(Access { operator: Operator::Token(name), role });
+    let operator = Operator::Token(name.clone());
+    if gate.is_sign_in(name, address) {
+        let change = OperatorChange {
+            address: Some(AddressSet::Prefix(address.into())),
+            ..OperatorChange::of(OperatorAction::SignIn, operator.recorded())
+        };
+        let id = guard.app.events.record(change);
+        info!(target: target!("operator"), %operator, %address, %role, %id, "signed in");
+    }
+    request.extensions_mut().insert(Access { operator, role });
     let answer = next.run(request).await;
     let (parts, body) = answer.into_parts();
     // Only a stream has no length.
@@ -107,6 +123,16 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
 }
 
 impl TokenGate {
+    /// Whether this is the first request with the token from the address for a long time.
+    fn is_sign_in(&self, name: TokenName, address: IpAddr) -> bool {
+        let (key, now) = ((name, address), Instant::now());
+        let is_first = self.sign_ins.wait(&key, now).is_none();
+        if is_first {
+            self.sign_ins.count(key, now);
+        }
+        is_first
+    }
+
     fn authenticate(&self, headers: &HeaderMap, address: IpAddr, metrics: &Metrics) -> Result<ValidToken, ApiError> {
         let now = Instant::now();
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

@@ -46,10 +46,14 @@ pub(crate) enum OperatorAction {
     ListRemove,
     /// All entries of a list were removed.
     ListFlush,
+    /// Connections were ended.
+    ConnectionRemove,
     /// A token was created.
     TokenCreate,
     /// A token was revoked.
     TokenRevoke,
+    /// The first request with a token from an address in 12 hours.
+    SignIn,
 }
 
 impl fmt::Display for OperatorAction {
@@ -85,13 +89,14 @@ pub(crate) struct OperatorChange {
     /// The time within which it must be confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) confirm_within_seconds: Option<f64>,
-    /// The token that was created or revoked.
+    /// The token that was created or revoked, or the filter of the connections that were ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<String>,
     /// The timeout of an entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeout_seconds: Option<f64>,
-    /// The number of entries that were added or removed, or of rules whose counters were reset; 0 for all rules.
+    /// The number of entries that were added or removed, of connections that were ended, or of rules whose counters were reset; 0
+    /// for all rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) number: Option<u64>,
     /// The list, which is beside this object in JSON.

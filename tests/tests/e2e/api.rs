@@ -423,3 +423,42 @@ fn valid(document: &Value, method: &str, path: &str, status: &str, answer: &Valu
         validator.iter_errors(answer).map(|error| format!("{error} at {}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{method} {path}: {errors:#?}\n{answer}");
 }
+
+#[test]
+fn the_audit_file_has_sign_ins_and_what_tokens_changed() {
+    let authority = Authority::new("kp-api-audit");
+    let file = authority.path("audit.jsonl");
+    let mut options = authority.options("");
+    options.sections.insert_str(0, &format!("audit = \"{}\"\n", file.display()));
+    with(&options, |topology, filter| {
+        let secret = authority.token(filter, "robot", "operate", "1d");
+        for arguments in
+            [&["show", "status"][..], &["show", "rules"], &["connection", "remove", "protocol=tcp", "--force"]]
+        {
+            authority.knockctl(topology, "robot", arguments);
+        }
+        let (status, _) = authority.request(topology, "kp_wrong", "GET", "/api/v1/status", None);
+        assert_eq!(status, 401);
+        let changes = || {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            assert!(!text.contains(&secret), "{text}");
+            let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+            lines.filter(|line| line["kind"] == "operator").collect::<Vec<_>>()
+        };
+        eventually("the last change is in the file", || {
+            changes().iter().any(|change| change["operator"]["action"] == "connection-remove")
+        });
+        let changes = changes();
+        let of =
+            |action: &str| changes.iter().filter(|change| change["operator"]["action"] == action).collect::<Vec<_>>();
+        let signed_in = of("sign-in");
+        assert_eq!(signed_in.len(), 1, "once for many requests, and not for a wrong token: {changes:?}");
+        assert_eq!(
+            (&signed_in[0]["operator"]["by"]["token"], &signed_in[0]["source"]),
+            (&json!("robot"), &json!("127.0.0.1"))
+        );
+        assert_eq!(of("token-create")[0]["operator"]["subject"], "robot");
+        let ended = &of("connection-remove")[0]["operator"];
+        assert_eq!((&ended["by"]["token"], &ended["subject"]), (&json!("robot"), &json!("protocol=tcp")));
+    });
+}
