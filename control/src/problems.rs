@@ -6,13 +6,12 @@
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::FULL_FOR;
-use knockplane_policy::wire::{
-    DataplaneStatus, Drift, LogStatus, PendingConfirmation, StoredCountersStatus, UnconfirmedChange,
-};
+use knockplane_policy::wire::{DataplaneStatus, Drift, PendingConfirmation, StoredCountersStatus, UnconfirmedChange};
 use knockplane_policy::word::Word as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::api::messages::Control;
 use crate::ready::HEARTBEAT_WITHIN;
 
 /// How severe a problem is. The most severe is first.
@@ -37,8 +36,8 @@ pub(crate) struct Problem {
     pub(crate) remedy: String,
 }
 
-/// All problems, the most severe first. `control` is the log of the control process.
-pub(crate) fn problems(status: &DataplaneStatus, control: &LogStatus) -> Vec<Problem> {
+/// All problems, the most severe first.
+pub(crate) fn problems(status: &DataplaneStatus, control: &Control) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |severity, problem: String, remedy: String| {
         let problem = Problem { severity, problem, remedy };
@@ -124,11 +123,15 @@ pub(crate) fn problems(status: &DataplaneStatus, control: &LogStatus) -> Vec<Pro
         let problem = "the doors and [policy] are those from before a reload that was not confirmed";
         add(Severity::Warning, problem.to_owned(), "`knockctl reload` takes those of the file".to_owned());
     }
-    for (process, log) in [("dataplane", &status.log), ("control process", control)] {
+    for (process, log) in [("dataplane", &status.log), ("control process", &control.log)] {
         if let Some(problem) = &log.problem {
             let problem = format!("log lines of the {process} are not written: {problem}");
             add(Severity::Warning, problem, "check the reader of its standard error, such as journald".to_owned());
         }
+    }
+    if let Some(problem) = control.audit.as_ref().and_then(|audit| audit.problem.as_ref()) {
+        let problem = format!("the audit file is not written: {problem}");
+        add(Severity::Warning, problem, "check the disk of `audit` in [control]; its lines wait meanwhile".to_owned());
     }
     problems.sort_by_key(|problem| problem.severity);
     problems
@@ -158,7 +161,7 @@ mod tests {
     use crate::sample;
 
     fn of(status: &DataplaneStatus) -> Vec<(Severity, String)> {
-        let problems = problems(status, &LogStatus::default());
+        let problems = problems(status, &Control::default());
         assert!(problems.iter().all(|problem| !problem.remedy.is_empty()), "{problems:?}");
         problems.into_iter().map(|problem| (problem.severity, problem.problem)).collect()
     }

@@ -152,7 +152,7 @@ pub struct Overview {
 }
 
 /// The state of the control process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Control {
     /// The state of its log.
     pub log: LogStatus,

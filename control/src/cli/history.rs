@@ -153,7 +153,7 @@ fn text(history: &History) -> String {
     let mut table = Columns::new(&[
         ("REVISION", Right),
         ("TIME", Left),
-        ("USER OR TOKEN", Left),
+        ("USER", Left),
         ("ORIGIN", Left),
         ("RULES", Right),
         ("CHANGES", Left),

@@ -25,7 +25,7 @@ const DROPS: usize = 3;
 
 /// The screen. `ready` has the reason if the dataplane is not ready.
 pub(super) fn screen(overview: &Overview, ready: &Result<(), String>) -> String {
-    let problems = problems(&overview.dataplane, &overview.control.log);
+    let problems = problems(&overview.dataplane, &overview.control);
     let mut lines = heading(&problems, ready);
     lines.push(String::new());
     let room = HEIGHT.saturating_sub(lines.len());

@@ -387,8 +387,8 @@ impl StatusJson {
     /// The state of both processes. `ready` contains the reason if the dataplane is not ready.
     pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> StatusJson {
         let messages::Overview { dataplane, control } = overview;
+        let (warnings, problems) = (ready::warnings(&dataplane), problems(&dataplane, &control));
         let messages::Control { log: own_log, audit, event_streams } = control;
-        let (warnings, problems) = (ready::warnings(&dataplane), problems(&dataplane, &own_log));
         let wire::DataplaneStatus {
             version,
             pid,
