@@ -270,6 +270,7 @@ pub struct Tracked {
 #[serde(deny_unknown_fields)]
 pub struct RatedSources {
     /// Maximum number of sources by bytes, and by dropped packets.
+    #[serde(default = "default_source_limit")]
     pub limit: usize,
 }
 
