@@ -6,7 +6,7 @@
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::FULL_FOR;
-use knockplane_policy::wire::{DataplaneStatus, Drift, PendingConfirmation, StoredCountersStatus, UnconfirmedChange};
+use knockplane_policy::wire::{DataplaneStatus, Drift, PendingConfirmation, UnconfirmedChange};
 use knockplane_policy::word::Word as _;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -101,9 +101,7 @@ pub(crate) fn problems(status: &DataplaneStatus, control: &Control) -> Vec<Probl
     if let Some(problem) = status.journal.warning() {
         add(Severity::Warning, problem, disk());
     }
-    let StoredCountersStatus { problem, damage, .. } = &status.stored_counters;
-    if let Some(problem) = problem {
-        let problem = format!("the counters of rules are not on the disk, and a restart would lose counts: {problem}");
+    if let Some(problem) = status.stored_counters.warning() {
         add(Severity::Warning, problem, disk());
     }
     let damages = [
@@ -112,7 +110,7 @@ pub(crate) fn problems(status: &DataplaneStatus, control: &Control) -> Vec<Probl
             "compare `knockctl list show --static` with your records, and add what is missing",
         ),
         (&status.journal.restore.damage, "sources whose grants are lost must knock again"),
-        (damage, "counters of rules began anew; nothing else is lost"),
+        (&status.stored_counters.damage, "counters of rules began anew; nothing else is lost"),
     ];
     for (damage, remedy) in damages {
         if let Some(damage) = damage {

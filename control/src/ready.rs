@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
+use knockplane_policy::wire::DataplaneStatus;
 use knockplane_policy::wire::connections::ConnectionTableStatus;
-use knockplane_policy::wire::{DataplaneStatus, StoredCountersStatus};
 
 /// Maximum age of a heartbeat. A worker with an older one hangs. Workers send heartbeats many times a second, also
 /// without packets. A much shorter time would report delays of a busy scheduler. A much longer one would delay the
@@ -49,18 +49,16 @@ pub fn check(status: &DataplaneStatus) -> Result<(), String> {
 /// Conditions that need an operator, although the dataplane decides packets.
 pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
-    let StoredCountersStatus { problem, damage, .. } = &status.stored_counters;
-    let uncounted = problem.as_ref().map(|problem| {
-        format!("the counters of rules are not on the disk, and a restart would lose counts: {problem}")
-    });
-    let damages =
-        [&status.static_entries_damage, &status.journal.restore.damage, damage].into_iter().flatten().cloned();
+    let damages = [&status.static_entries_damage, &status.journal.restore.damage, &status.stored_counters.damage]
+        .into_iter()
+        .flatten()
+        .cloned();
     let unconfirmed = status.settings_differ_from_file.then(|| {
         "the doors and [policy] are those from before a reload that was not confirmed, and not those of the configuration \
          file: `knockctl reload` takes the file's"
             .to_owned()
     });
-    let unwritten = status.journal.warning().into_iter().chain(uncounted);
+    let unwritten = status.journal.warning().into_iter().chain(status.stored_counters.warning());
     table.chain(status.offload.warnings()).chain(damages).chain(unwritten).chain(unconfirmed).collect()
 }
 
@@ -74,6 +72,8 @@ pub fn text(status: &DataplaneStatus) -> String {
 mod tests {
     use knockplane_policy::wire::offload::Offload;
     use knockplane_policy::wire::{Drift, DriftKind, JournalStatus};
+
+    use knockplane_policy::wire::StoredCountersStatus;
 
     use super::*;
     use crate::sample;

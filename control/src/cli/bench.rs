@@ -100,6 +100,25 @@ pub(super) struct Explained {
     pub(super) kernel: Option<KernelJson>,
 }
 
+impl Explained {
+    /// A frame that no rule was seen to evaluate.
+    pub(super) fn unseen(from: Side, verdict: Verdict, reason: Reason) -> Explained {
+        Explained {
+            packet: None,
+            from,
+            chain: None,
+            rules: Vec::new(),
+            logged: Vec::new(),
+            replies: Vec::new(),
+            verdict,
+            reason,
+            decided_by: None,
+            workers_decide: None,
+            kernel: None,
+        }
+    }
+}
+
 /// What the kernel's fast path does now with frames like the given one.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Kernel")]
@@ -310,19 +329,7 @@ impl<'r> Bench<'r> {
             Err(reason) => {
                 let from = from(None);
                 let (verdict, reason) = self.unseen(from, reason, frame);
-                return Explained {
-                    packet: None,
-                    from,
-                    chain: None,
-                    rules: Vec::new(),
-                    logged: Vec::new(),
-                    replies: Vec::new(),
-                    verdict,
-                    reason,
-                    decided_by: None,
-                    workers_decide: None,
-                    kernel: None,
-                };
+                return Explained::unseen(from, verdict, reason);
             }
         };
         let explanation = self.evaluator.explain(&packet, self.now);

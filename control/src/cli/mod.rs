@@ -38,6 +38,7 @@
 //! | `monitor/`   | the stream of events |
 //! | `table.rs`   | the format of tables, numbers and untrusted text |
 //! | `top/`       | live rates |
+//! | `signals.rs` | the signals that end a command that goes on |
 //! | `watch.rs`   | repeats a `show` command |
 //! | `token.rs`   | creates, shows and revokes tokens |
 //! | `api.rs`     | the API on TCP as the way to the control process |
@@ -73,6 +74,7 @@ mod reload;
 mod replay;
 mod rule;
 mod show;
+mod signals;
 mod source;
 mod sources;
 mod status;

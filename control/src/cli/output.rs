@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
+use super::Failed;
 use crate::Exit;
 
 /// Writes an answer to standard output. A reader that closed the pipe, as `head` does, is not a failure.
@@ -23,6 +24,15 @@ pub(super) fn answer(text: &str) -> Exit {
 pub(super) fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+}
+
+/// Writes a part of an answer that goes on. Returns whether the reader still reads.
+pub(super) fn write_part(text: &str) -> Result<bool, Failed> {
+    match write(text) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failed::new(Exit::Runtime, format!("cannot write the answer: {error}"))),
+    }
 }
 
 /// Writes to standard error. A failure is ignored: the exit code still has the result of the command.

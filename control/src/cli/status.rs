@@ -4,10 +4,9 @@
 
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::{DataplaneStatus, DropCount, FastPathStatus, Interface, TableMemory, WorkerStatus};
-use unicode_width::UnicodeWidthStr as _;
 
 use super::show;
-use super::table::{count, filled, grouped, printable};
+use super::table::{count, cut, filled, grouped, printable};
 use crate::api::messages::Overview;
 use crate::problems::{Problem, Severity, problems};
 
@@ -86,23 +85,7 @@ fn figures(overview: &Overview, ready: &Result<(), String>) -> Vec<String> {
         ("memory", status.memory.iter().map(memory).collect::<Vec<_>>().join(", ")),
         ("on exit", status.on_exit.clone()),
     ]);
-    figures.into_iter().map(|(name, value)| cut(&format!("{name:<12}{value}"))).collect()
-}
-
-/// A line, cut to the width: its last column is `~` if text is missing.
-fn cut(line: &str) -> String {
-    if line.width() <= WIDTH {
-        return line.to_owned();
-    }
-    let mut kept = String::new();
-    for letter in line.chars() {
-        kept.push(letter);
-        if kept.width() >= WIDTH {
-            kept.pop();
-            break;
-        }
-    }
-    kept + "~"
+    figures.into_iter().map(|(name, value)| cut(&format!("{name:<12}{value}"), WIDTH)).collect()
 }
 
 fn rules(status: &DataplaneStatus) -> String {
@@ -170,6 +153,8 @@ mod tests {
     use std::time::Duration;
 
     use knockplane_policy::wire::{Drift, DriftKind, JournalStatus};
+
+    use unicode_width::UnicodeWidthStr as _;
 
     use super::*;
     use crate::{ready, sample};

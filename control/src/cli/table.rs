@@ -8,7 +8,7 @@ use std::mem;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use knockplane_policy::rule::RuleNumber;
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// The maximum number of terminal columns in a line.
 pub(super) const WIDTH: usize = 100;
@@ -223,6 +223,21 @@ pub(super) fn named(number: RuleNumber, line: u32, comment: &str) -> String {
 /// The line of a rule; empty if the rule is in no file, as those of doors.
 pub(super) fn line(line: u32) -> String {
     if line == 0 { String::new() } else { line.to_string() }
+}
+
+/// The text, cut to a number of columns: its last one is `~` if text is missing.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for letter in text.chars() {
+        if kept.width() + letter.width().unwrap_or_default() >= width {
+            break;
+        }
+        kept.push(letter);
+    }
+    if width > 0 { kept + "~" } else { kept }
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Failed;
-use super::output::{complain, write};
+use super::output::{complain, write_part};
+use super::signals::EndSignals;
 use crate::{Exit, rules};
 
 /// The minimum time between answers: shorter times would only load the dataplane.
@@ -39,9 +39,7 @@ pub(super) async fn watch(
     json: bool,
     mut ask: impl AsyncFnMut() -> Result<String, Failed>,
 ) -> Result<String, Failed> {
-    let failed = |error: io::Error| Failed::new(Exit::Runtime, format!("signals cannot be handled: {error}"));
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut signals = EndSignals::new()?;
     let mut ticks = interval_at(Instant::now(), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The command does not wait for a daemon that does not answer the first request, because the name of the socket may
@@ -49,8 +47,7 @@ pub(super) async fn watch(
     let (mut has_answered, mut is_away) = (false, false);
     loop {
         let answered = tokio::select! {
-            _ = interrupted.recv() => return Ok(String::new()),
-            _ = terminated.recv() => return Ok(String::new()),
+            () = signals.received() => return Ok(String::new()),
             answered = async { ticks.tick().await; ask().await } => answered,
         };
         let text = match answered {
@@ -72,10 +69,8 @@ pub(super) async fn watch(
             }
             Err(error) => return Err(error),
         };
-        match write(&shown(&text, json)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(String::new()),
-            Err(error) => return Err(Failed::new(Exit::Runtime, format!("cannot write the answer: {error}"))),
+        if !write_part(&shown(&text, json))? {
+            return Ok(String::new());
         }
     }
 }

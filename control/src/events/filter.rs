@@ -36,18 +36,18 @@ enum WantedKind {
     Operator,
 }
 
-impl WantedKind {
-    /// The words of all kinds that can be wanted.
-    pub(super) fn words() -> Vec<&'static str> {
-        EventKind::ALL.iter().map(|kind| kind.name()).chain(["packet", "operator"]).collect()
-    }
+/// The words of all kinds that can be wanted.
+pub(crate) fn kind_words() -> Vec<&'static str> {
+    EventKind::ALL.iter().map(|kind| kind.name()).chain(["packet", "operator"]).collect()
+}
 
+impl WantedKind {
     fn read(word: &str) -> Result<WantedKind, String> {
         match word {
             "packet" => Ok(WantedKind::Packet),
             "operator" => Ok(WantedKind::Operator),
             _ => EventKind::from_name(word).map(WantedKind::Entry).ok_or_else(|| {
-                format!("`kind`: there is no kind `{word}` of events; the kinds are {}", WantedKind::words().join(", "))
+                format!("`kind`: there is no kind `{word}` of events; the kinds are {}", kind_words().join(", "))
             }),
         }
     }

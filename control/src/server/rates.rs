@@ -34,24 +34,22 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         Rates { rate, capacity, counted: Mutex::default() }
     }
 
-    /// The time until a key may have a further event; `None` if it may have one now.
-    pub(crate) fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counted { since, events } = *counted.get(key)?;
-        let left = self.rate.period.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero())?;
-        (events >= self.rate.events).then_some(left)
-    }
-
-    /// Counts an event.
-    pub(crate) fn count(&self, key: K, now: Instant) {
+    /// Counts an event of a key.
+    ///
+    /// # Errors
+    /// The time to wait, if the key has had all events of its period.
+    pub(crate) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let period = self.rate.period;
+        let Rate { events, period } = self.rate;
         if let Some(known) = counted.get_mut(&key) {
-            if now.saturating_duration_since(known.since) >= period {
+            let age = now.saturating_duration_since(known.since);
+            if age >= period {
                 *known = Counted { since: now, events: 0 };
+            } else if known.events >= events {
+                return Err(period - age);
             }
-            known.events = known.events.saturating_add(1);
-            return;
+            known.events += 1;
+            return Ok(());
         }
         if counted.len() >= self.capacity {
             counted.retain(|_, known| now.saturating_duration_since(known.since) < period);
@@ -63,6 +61,7 @@ impl<K: Clone + Eq + Hash> Rates<K> {
             }
         }
         counted.insert(key, Counted { since: now, events: 1 });
+        Ok(())
     }
 }
 
@@ -77,14 +76,12 @@ mod tests {
         let rates = Rates::new(RATE, 10);
         let begin = Instant::now();
         for second in 0..3 {
-            assert_eq!(rates.wait(&1, begin + Duration::from_secs(second)), None);
-            rates.count(1, begin + Duration::from_secs(second));
+            assert_eq!(rates.take(1, begin + Duration::from_secs(second)), Ok(()));
         }
-        assert_eq!(rates.wait(&1, begin + Duration::from_secs(10)), Some(Duration::from_secs(50)));
-        assert_eq!(rates.wait(&2, begin), None);
-        assert_eq!(rates.wait(&1, begin + RATE.period), None);
-        rates.count(1, begin + RATE.period);
-        assert_eq!(rates.wait(&1, begin + RATE.period), None, "a new period has begun");
+        assert_eq!(rates.take(1, begin + Duration::from_secs(10)), Err(Duration::from_secs(50)));
+        assert_eq!(rates.take(2, begin), Ok(()));
+        assert_eq!(rates.take(1, begin + RATE.period), Ok(()));
+        assert_eq!(rates.take(1, begin + RATE.period), Ok(()), "a new period has begun");
     }
 
     #[test]
@@ -92,7 +89,7 @@ mod tests {
         let rates = Rates::new(RATE, 10);
         let begin = Instant::now();
         for key in 0..1_000 {
-            rates.count(key, begin + Duration::from_millis(key));
+            rates.take(key, begin + Duration::from_millis(key)).unwrap();
         }
         let counted = rates.counted.lock().unwrap();
         assert_eq!(counted.len(), 10);

@@ -24,7 +24,7 @@ use crate::end::End;
 use crate::scenario::{PATIENCE, eventually, with};
 
 /// A door for any source, and a list of operators. All other packets are dropped.
-const DOOR: &str =
+pub(crate) const DOOR: &str =
     "[[door]]\nname = \"ssh\"\nknock = [\"udp/1001\", \"udp/1002\"]\nopens = [\"tcp/22\"]\nfor = \"1h\"\n";
 const RULES: &str = "/ip firewall filter\nadd chain=input src-address-list=staff\nadd chain=input action=drop\n";
 
@@ -32,8 +32,8 @@ const RULES: &str = "/ip firewall filter\nadd chain=input src-address-list=staff
 const WORKS: &str = "works";
 
 const STAFF: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const SCANNER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub(crate) const SCANNER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 /// Duration, frames per second, and whether times are measured.
 struct Load {
@@ -61,7 +61,7 @@ fn options(rules: &str) -> FilterOptions {
 }
 
 /// A frame that no network stack processes: only interfaces count it.
-fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
+pub(crate) fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
     let [client, nobody] = [1, 9].map(|last| [2, 0, 0, 0, 0, last]);
     let ip = PacketBuilder::ethernet2(client, nobody).ipv4(source.octets(), SERVER.octets(), 64);
     let mut frame = Vec::new();
@@ -74,11 +74,11 @@ fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
 }
 
 /// The source with this number, each with its own address.
-fn source(number: u32) -> Ipv4Addr {
+pub(crate) fn source(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 78, 0, 1)) + number)
 }
 
-fn knock(end: &End, number: u32) {
+pub(crate) fn knock(end: &End, number: u32) {
     for port in [1001, 1002] {
         end.send(&frame(source(number), port, false)).expect("sent");
     }

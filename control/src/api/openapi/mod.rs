@@ -70,7 +70,7 @@ pub(super) fn document() -> Value {
 }
 
 fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator, failure: &Schema) -> Value {
-    let Endpoint { method, path, role, about, query, body, answer, .. } = endpoint;
+    let Endpoint { method, path, role, about, query, body, answer, media_type, .. } = endpoint;
     let named = path.trim_start_matches("/api/v1/").replace(['/', '.'], "-").replace(['{', '}'], "");
     let mut operation = json!({
         "operationId": format!("{}-{named}", method.as_str().to_ascii_lowercase()),
@@ -99,7 +99,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator, failure: &Sch
         Some(answer) => {
             let schema = answer(generator);
             operation["responses"]["200"] =
-                json!({ "description": "The answer.", "content": { "application/json": { "schema": schema } } });
+                json!({ "description": "The answer.", "content": { *media_type: { "schema": schema } } });
         }
         None => operation["responses"]["204"] = json!({ "description": "Done." }),
     }

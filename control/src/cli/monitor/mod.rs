@@ -3,22 +3,20 @@
 
 mod text;
 
-use std::io;
 use std::time::Duration;
 
 use clap::Args;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use knockplane_policy::event::EventKind;
-use knockplane_policy::word::Word as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use super::http::{Client, ControlError};
-use super::output::{complain, write};
+use super::output::{complain, write_part};
+use super::signals::EndSignals;
 use super::{Failed, encoded};
 use crate::Exit;
+use crate::events::filter::kind_words;
 use crate::json::Document;
 use crate::json::events::EventJson;
 
@@ -54,7 +52,7 @@ pub(super) struct Monitor {
 }
 
 fn kind(text: &str) -> Result<String, String> {
-    let words: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).chain(["packet", "operator"]).collect();
+    let words = kind_words();
     if words.contains(&text) { Ok(text.to_owned()) } else { Err(format!("the kinds are {}", words.join(", "))) }
 }
 
@@ -87,12 +85,9 @@ impl Monitor {
 /// # Errors
 /// If a parameter is invalid, or if the control process cannot be reached at the beginning.
 pub(super) async fn run(client: &Client, command: &Monitor, json: bool) -> Result<String, Failed> {
-    let failed = |error: io::Error| Failed::new(Exit::Runtime, format!("signals cannot be handled: {error}"));
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut signals = EndSignals::new()?;
     tokio::select! {
-        _ = interrupted.recv() => Ok(String::new()),
-        _ = terminated.recv() => Ok(String::new()),
+        () = signals.received() => Ok(String::new()),
         ended = show(client, command, json) => ended,
     }
 }
@@ -157,10 +152,8 @@ async fn follow(client: &Client, mut body: Incoming, last: &mut Option<String>, 
             }
             let Some(event) = line.strip_prefix("data:") else { continue };
             let text = if json { format!("{}\n", event.trim()) } else { readable(event.trim())? };
-            match write(&text) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::Output),
-                Err(error) => return Err(Failed::new(Exit::Runtime, format!("cannot write the answer: {error}"))),
+            if !write_part(&text)? {
+                return Ok(End::Output);
             }
         }
     }

@@ -1,11 +1,9 @@
 //! `top` without a terminal: tables or JSON, one after the other, as `top -b` prints them.
 
-use std::io;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use knockplane_policy::time::format_duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::number::{meter, total};
@@ -13,7 +11,8 @@ use super::view::{Order, Rows, View};
 use super::{Top, read};
 use crate::Exit;
 use crate::cli::http::Client;
-use crate::cli::output::{complain, write};
+use crate::cli::output::{complain, write_part};
+use crate::cli::signals::EndSignals;
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, wrapped};
 use crate::cli::{Failed, document, watch};
@@ -24,9 +23,7 @@ use crate::json::top::{PathsJson, Reading, TopJson, TrafficJson};
 /// # Errors
 /// If the first request fails, a later one for another reason than that a daemon is away, or a write.
 pub(super) async fn run(client: &Client, command: &Top, json: bool) -> Result<String, Failed> {
-    let failed = |error: io::Error| Failed::new(Exit::Runtime, format!("signals cannot be handled: {error}"));
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut signals = EndSignals::new()?;
     let wants_sources = json || command.view.is_none_or(|view| view == View::Sources);
     let mut before: Option<Reading> = None;
     let mut is_away = false;
@@ -35,8 +32,7 @@ pub(super) async fn run(client: &Client, command: &Top, json: bool) -> Result<St
     let mut printed = 0;
     while command.count.is_none_or(|count| printed < count) {
         let answered = tokio::select! {
-            _ = interrupted.recv() => return Ok(String::new()),
-            _ = terminated.recv() => return Ok(String::new()),
+            () = signals.received() => return Ok(String::new()),
             answered = async { ticks.tick().await; read(client, wants_sources).await } => answered,
         };
         let text = match answered {
@@ -66,10 +62,8 @@ pub(super) async fn run(client: &Client, command: &Top, json: bool) -> Result<St
             Err(error) => return Err(error),
         };
         printed += 1;
-        match write(&text) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(String::new()),
-            Err(error) => return Err(Failed::new(Exit::Runtime, format!("cannot write the answer: {error}"))),
+        if !write_part(&text)? {
+            return Ok(String::new());
         }
     }
     Ok(String::new())

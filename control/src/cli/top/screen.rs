@@ -14,12 +14,13 @@
 use ratatui::Frame;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::batch::{heading, path_rows};
 use super::state::TopState;
 use super::view::{Order, Rows, View};
 use crate::cli::table::Align::{self, Left, Right};
+use crate::cli::table::cut;
 
 /// The number of lines below which the paths are left out.
 const WITH_PATHS: usize = 14;
@@ -175,21 +176,6 @@ fn table(columns: &[(&str, Align)], rows: &[Vec<String>], width: usize) -> Vec<S
     let titles = line(&mut columns.iter().map(|(title, _)| *title));
     let rows = rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
     [titles].into_iter().chain(rows).collect()
-}
-
-/// The text, cut to a number of columns: its last one is `~` if text is missing.
-fn cut(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut kept = String::new();
-    for letter in text.chars() {
-        if kept.width() + letter.width().unwrap_or_default() >= width {
-            break;
-        }
-        kept.push(letter);
-    }
-    if width > 0 { kept + "~" } else { kept }
 }
 
 /// The lines that fit. The last line, with the keys, stays.

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 
 use knockplane_policy::eval::recorded::Record;
-use knockplane_policy::packet::Side;
-use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{ConnectionState, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -96,7 +94,7 @@ impl RuleSets {
             _ => None,
         };
         let (mut explained, rules_contradicted) =
-            explained.unwrap_or_else(|| (unexplained(packet.side, packet.verdict, packet.reason), 0));
+            explained.unwrap_or_else(|| (Explained::unseen(packet.side, packet.verdict, packet.reason), 0));
         let rules_omitted = if all { 0 } else { omit(&mut explained) };
         let TracedFacts { state, lists: [source_lists, destination_lists], .. } =
             packet.facts.clone().unwrap_or_default();
@@ -117,23 +115,6 @@ impl RuleSets {
     }
 }
 
-/// A packet of which only the verdict is known.
-fn unexplained(from: Side, verdict: Verdict, reason: Reason) -> Explained {
-    Explained {
-        packet: None,
-        from,
-        chain: None,
-        rules: Vec::new(),
-        logged: Vec::new(),
-        replies: Vec::new(),
-        verdict,
-        reason,
-        decided_by: None,
-        workers_decide: None,
-        kernel: None,
-    }
-}
-
 /// Removes rules that did not match, except the last ones. Returns their number.
 fn omit(explained: &mut Explained) -> usize {
     let misses = explained.rules.iter().filter(|trial| trial.outcome != "matched").count();
@@ -141,21 +122,19 @@ fn omit(explained: &mut Explained) -> usize {
     if left == 0 {
         return 0;
     }
-    let (omitted, mut place) = (left, 0);
-    let mut decided_by = explained.decided_by;
+    let (omitted, decided_by) = (left, explained.decided_by);
     let mut kept = Vec::new();
     for (index, trial) in std::mem::take(&mut explained.rules).into_iter().enumerate() {
-        if explained.decided_by == Some(index) {
-            decided_by = Some(place);
-        }
         if left > 0 && trial.outcome != "matched" {
             left -= 1;
             continue;
         }
+        if decided_by == Some(index) {
+            explained.decided_by = Some(kept.len());
+        }
         kept.push(trial);
-        place += 1;
     }
-    (explained.rules, explained.decided_by) = (kept, decided_by);
+    explained.rules = kept;
     omitted
 }
 

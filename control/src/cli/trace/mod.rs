@@ -12,7 +12,6 @@
 mod explain;
 mod write;
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,14 +20,14 @@ use hyper::Method;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::trace::TraceFilter;
 use knockplane_policy::wire::trace::{TRACE_RATE, TRACE_TIME, TraceBegun, TracedPacket, TracedPackets};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::explain::RuleSets;
 #[cfg(test)]
 pub(crate) use self::explain::TracedJson;
 use self::write::CaptureFile;
 use super::http::Client;
-use super::output::{complain, write};
+use super::output::{complain, write_part};
+use super::signals::EndSignals;
 use super::table::count;
 use super::{Failed, as_json, decode};
 use crate::api::messages::BeginTrace;
@@ -103,12 +102,14 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         filter += " verdict drop";
     }
     let mut signals = EndSignals::new()?;
+    // Before the trace begins, because the kernel carries none of its flows meanwhile.
+    let file = command.write.as_deref().map(CaptureFile::create).transpose()?;
     let body = as_json(&BeginTrace { filter, time: format_duration(command.time), rate: command.rate })?;
     let begun: TraceBegun = decode(&client.send(Method::POST, "/api/v1/trace", Some(body)).await?)?;
     let mut shown = Shown::default();
     let outcome = tokio::select! {
         () = signals.received() => Ok(()),
-        outcome = follow(client, command, json, begun, &mut shown) => outcome,
+        outcome = follow(client, command, (json, file), begun, &mut shown) => outcome,
     };
     // If this fails, the trace ends by itself.
     let _ = client.send(Method::DELETE, &format!("/api/v1/trace/{}", begun.trace), None).await;
@@ -125,11 +126,10 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
 async fn follow(
     client: &Client,
     command: &Command,
-    json: bool,
+    (json, file): (bool, Option<CaptureFile>),
     begun: TraceBegun,
     shown: &mut Shown,
 ) -> Result<(), Failed> {
-    let file = command.write.as_deref().map(CaptureFile::create).transpose()?;
     let kernel = match begun.fast_path {
         true => {
             "; meanwhile, workers decide about the flows that it shows, and the kernel carries and drops none of them"
@@ -181,32 +181,7 @@ impl TraceOutput {
             file.write(packet, &traced.conclusion())?;
         }
         let text = if self.json { traced.line()? } else { traced.text() };
-        match write(&text) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Failed::new(Exit::Runtime, format!("cannot write the answer: {error}"))),
-        }
-    }
-}
-
-/// The signals that end a trace.
-struct EndSignals {
-    interrupted: Signal,
-    terminated: Signal,
-}
-
-impl EndSignals {
-    fn new() -> Result<EndSignals, Failed> {
-        let failed = |error: io::Error| Failed::new(Exit::Runtime, format!("signals cannot be handled: {error}"));
-        let [interrupted, terminated] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
-        Ok(EndSignals { interrupted: interrupted.map_err(failed)?, terminated: terminated.map_err(failed)? })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupted.recv() => {}
-            _ = self.terminated.recv() => {}
-        }
+        write_part(&text)
     }
 }
 

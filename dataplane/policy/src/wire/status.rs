@@ -101,6 +101,14 @@ pub struct JournalStatus {
     pub restore: RestoreReport,
 }
 
+impl StoredCountersStatus {
+    /// What an operator must know, in words; `None` if all is well.
+    pub fn warning(&self) -> Option<String> {
+        let problem = self.problem.as_ref()?;
+        Some(format!("the counters of rules are not on the disk, and a restart would lose counts: {problem}"))
+    }
+}
+
 impl JournalStatus {
     /// The milliseconds of a write from which on the disk is slow: removals by operators wait that long.
     pub const SLOW_MS: u64 = 500;
