@@ -179,11 +179,12 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
         signal = signals.next() => info!(signal, "stopping"),
     }
     let _ = stop.send(true);
-    // Streams end. The audit file gets the changes of requests that are still running at its next start.
-    app.events.close();
+    app.events.end_streams();
     if tokio::time::timeout(STOP_WITHIN, servers).await.is_err() {
         warn!("stopped with requests unanswered after {} s", STOP_WITHIN.as_secs());
     }
+    // After the last requests, so that the audit file gets their changes.
+    app.events.close();
     if let Some(audit) = audit {
         // A disk that hangs does not delay the end.
         let _ = tokio::time::timeout(AUDIT_WITHIN, audit).await;
@@ -207,6 +208,7 @@ impl ApiListener {
     async fn start(settings: &ApiSettings, app: &mut App, deadline: Deadline) -> anyhow::Result<Self> {
         let ApiSettings { listen: address, tls, tokens } = settings;
         let tokens = Arc::new(Tokens::load(tokens).map_err(|error| InvalidFile(error.to_string()))?);
+        tokio::spawn(Arc::clone(&tokens).watch());
         if let Some(files) = tls {
             let certificates = Certificates::load(files.clone(), app.metrics.certificate_failures());
             let certificates = Arc::new(certificates.map_err(InvalidFile)?);

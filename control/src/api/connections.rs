@@ -83,29 +83,22 @@ pub(super) async fn end(
     if filter.is_empty() {
         return Err(ApiError::bad_request("`filter` needs a word, such as source=192.0.2.1"));
     }
-    // In its own task: the result is logged even if the client disconnects.
+    let result = app.ask(app.dataplane.end_connections(filter.clone())).await;
     let words = filter.to_string();
-    let asked = tokio::spawn(async move {
-        let result = app.ask(app.dataplane.end_connections(filter.clone())).await;
-        let change = OperatorChange {
-            subject: Some(filter.to_string()),
-            number: result.as_ref().ok().copied(),
-            ..OperatorChange::of(OperatorAction::ConnectionRemove, operator.recorded())
-        };
-        let id = app.events.record(change.ended(&result));
-        match &result {
-            Ok(ended) => info!(target: target!("operator"), %operator, %filter, ended, %id, "connections ended"),
-            Err(error) => warn!(target: target!("operator"), %operator, %filter, %id, "connections not ended: {error}"),
+    let change = OperatorChange {
+        subject: Some(words.clone()),
+        number: result.as_ref().ok().copied(),
+        ..OperatorChange::of(OperatorAction::ConnectionRemove, operator.recorded())
+    };
+    let id = app.events.record(change.ended(&result));
+    match &result {
+        Ok(ended) => info!(target: target!("operator"), %operator, filter = words, ended, %id, "connections ended"),
+        Err(error) => {
+            warn!(target: target!("operator"), %operator, filter = words, %id, "connections not ended: {error}")
         }
-        result
-    });
-    match asked.await {
-        Ok(ended) => {
-            let answer = ConnectionsEnded { ended: ended? };
-            Ok(form.answer(answer, |ConnectionsEnded { ended }| EndedJson { filter: words, ended }))
-        }
-        Err(error) => Err(ApiError::internal(&error)),
     }
+    let answer = ConnectionsEnded { ended: result? };
+    Ok(form.answer(answer, |ConnectionsEnded { ended }| EndedJson { filter: words, ended }))
 }
 
 /// Parses the words of a filter.

@@ -1,4 +1,4 @@
-//! Counts the requests of both listeners.
+//! Counts the requests of all listeners.
 
 use std::sync::Arc;
 use std::time::Instant;

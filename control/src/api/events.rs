@@ -47,9 +47,14 @@ pub(super) async fn events(
     };
     let slot = peer.map(|Extension(slot)| slot);
     slot.iter().for_each(|slot| slot.begin_stream());
-    let mut stream = Box::pin(unfold((reader, place), |(mut reader, place)| async move {
-        let event = reader.next().await?;
-        Some((Ok(encoded(event)), (reader, place)))
+    let end = app.events.streams_end();
+    let mut stream = Box::pin(unfold((reader, place, end), |(mut reader, place, mut end)| async move {
+        let event = tokio::select! {
+            biased;
+            event = reader.next() => event?,
+            _ = end.wait_for(|end| *end) => return None,
+        };
+        Some((Ok(encoded(event)), (reader, place, end)))
     }));
     let stream = poll_fn(move |context| {
         slot.iter().for_each(|slot| slot.note_read());

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Frame, SizeHint};
+use ipnet::IpNet;
 use knockplane_log::target;
 use knockplane_policy::rule::AddressSet;
 use tracing::{info, warn};
@@ -42,7 +43,7 @@ const SIGN_INS: Rate = Rate { events: 1, period: Duration::from_secs(12 * 60 * 6
 /// Lines of the log about refused requests.
 const LINES: Rate = Rate { events: 10, period: Duration::from_secs(10) };
 
-/// What admits requests.
+/// Admits requests, and finds their operators and roles.
 #[derive(Debug)]
 pub enum Gate {
     /// A unix socket, with the role of all its peers.
@@ -74,7 +75,7 @@ impl Gate {
     }
 }
 
-/// The state of the layer.
+/// The state of [`admit`].
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     pub(super) gate: Arc<Gate>,
@@ -104,8 +105,10 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     let ValidToken { name, role, .. } = valid.clone();
     let operator = Operator::Token(name.clone());
     if gate.is_sign_in(name, address) {
+        // Peers over IPv6 are counted by their /64.
+        let length = if address.is_ipv4() { 32 } else { 64 };
         let change = OperatorChange {
-            address: Some(AddressSet::Prefix(address.into())),
+            address: IpNet::new(address, length).ok().map(AddressSet::Prefix),
             ..OperatorChange::of(OperatorAction::SignIn, operator.recorded())
         };
         let id = guard.app.events.record(change);
@@ -125,12 +128,7 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
 impl TokenGate {
     /// Whether this is the first request with the token from the address for a long time.
     fn is_sign_in(&self, name: TokenName, address: IpAddr) -> bool {
-        let (key, now) = ((name, address), Instant::now());
-        let is_first = self.sign_ins.wait(&key, now).is_none();
-        if is_first {
-            self.sign_ins.count(key, now);
-        }
-        is_first
+        self.sign_ins.take((name, address), Instant::now()).is_ok()
     }
 
     fn authenticate(&self, headers: &HeaderMap, address: IpAddr, metrics: &Metrics) -> Result<ValidToken, ApiError> {
@@ -144,11 +142,10 @@ impl TokenGate {
         };
         let valid = checked.map_err(|refusal| {
             // A valid token is not affected: other clients may have the same address.
-            if let Some(wait) = self.failures.wait(&address, now) {
+            if let Err(wait) = self.failures.take(address, now) {
                 metrics.api_refused(ApiRefusal::Rate);
                 return ApiError::too_many("too many requests with an invalid token came from this address", wait);
             }
-            self.failures.count(address, now);
             metrics.api_refused(ApiRefusal::Authentication);
             let (reason, error) = match refusal {
                 None => ("no token", ApiError::unauthenticated("the request has no token")),
@@ -157,22 +154,20 @@ impl TokenGate {
                 }
                 Some(TokenRefusal::Expired) => ("expired token", ApiError::unauthenticated("the token has expired")),
             };
-            if self.lines.wait(&(), now).is_none() {
-                self.lines.count((), now);
+            if self.lines.take((), now).is_ok() {
                 warn!(target: target!("operator"), %address, reason, "API request refused");
             }
             error
         })?;
-        if let Some(wait) = self.requests.wait(&valid.name, now) {
+        if let Err(wait) = self.requests.take(valid.name.clone(), now) {
             metrics.api_refused(ApiRefusal::Rate);
             return Err(ApiError::too_many("too many requests came with this token", wait));
         }
-        self.requests.count(valid.name.clone(), now);
         Ok(valid)
     }
 }
 
-/// The state of the layer of one route.
+/// The state of [`require`]: the role of one route.
 #[derive(Clone, Debug)]
 pub(super) struct Required {
     pub(super) role: Role,

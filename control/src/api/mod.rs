@@ -1,9 +1,9 @@
 //! The HTTP API: routers and handlers.
 //!
-//! Two routers over one [`App`]. [`open`] is served on the TCP address for metrics: metrics and health, read-only, without addresses
-//! and rules. [`gated`] adds `/api/v1/…`, for the unix sockets, whose file modes restrict the users that may connect, and for the
-//! API on TCP, whose requests have tokens. [`routes`] has all paths of `/api/v1` with the role that each requires. Bodies and failures
-//! are JSON, see [`messages`] and [`failure`]; [`answer`] has the two forms of answers.
+//! Four routers over one [`App`]. [`open`] is served on the TCP address for metrics: metrics and health, read-only, without addresses
+//! and rules. The others add `/api/v1/…`: [`whole`] and [`read_only`] for the unix sockets, whose file modes restrict the users that
+//! may connect, and [`with_tokens`] for the API on TCP, whose requests have tokens. [`routes`] has all paths of `/api/v1` with the role
+//! that each requires. Bodies and failures are JSON, see [`messages`] and [`failure`]; [`answer`] has the two forms of answers.
 //!
 //! | file          | owns |
 //! |---------------|------|
@@ -20,7 +20,7 @@
 //! | `events.rs`   | the stream of events |
 //! | `tokens.rs`   | the handlers for tokens |
 //! | `trace.rs`    | the handlers for traces of packets |
-//! | `openapi.rs`  | the document of the API |
+//! | `openapi/`    | the document of the API |
 
 pub mod answer;
 mod connections;
@@ -48,7 +48,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use knockplane_log::target;
 use knockplane_policy::event::EventId;
 use knockplane_policy::packet::Vlan;
@@ -74,7 +74,7 @@ use self::messages::{
     ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, Unresolved,
     WatchQuery, Workers,
 };
-use self::operator::Operator;
+use self::operator::{Access, Operator};
 use self::routes::WorkLimits;
 use crate::audit::AuditState;
 use crate::dataplane::{Dataplane, DataplaneError};
@@ -167,11 +167,20 @@ fn open_routes() -> Router<Arc<App>> {
     Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz)).route("/metrics", get(scrape))
 }
 
-/// Waits until the number of running requests is below the limit.
+/// Waits until the number of running requests is below the limit. A request that may change something runs in its own task, so
+/// that it is logged and recorded even if the client disconnects.
 async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let only_reads = request.method().is_safe();
     // The semaphore is never closed, so this cannot fail.
-    let _turn = turns.acquire().await;
-    next.run(request).await
+    let turn = turns.acquire_owned().await;
+    let run = async move {
+        let _turn = turn;
+        next.run(request).await
+    };
+    if only_reads {
+        return run.await;
+    }
+    tokio::spawn(run).await.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<String, (StatusCode, String)> {
@@ -196,8 +205,16 @@ async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-async fn status(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
-    let dataplane = app.ask(app.dataplane.status()).await?;
+async fn status(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    form: Form,
+) -> Result<Response, ApiError> {
+    let mut dataplane = app.ask(app.dataplane.status()).await?;
+    // Whoever has a passphrase can open the door.
+    if access.role == Role::Read {
+        dataplane.settings.hide_passphrases();
+    }
     let ready = ready::check(&dataplane);
     let overview = Overview {
         dataplane,
@@ -353,12 +370,9 @@ async fn apply(
         }
         _ => return Err(ApiError::bad_request("give either `text` or `rules`")),
     };
-    // In its own task: the result is logged and counted even if the client disconnects.
     let request = ApplyRequest { rules, source, names: Vec::new(), confirm_within, based_on, origin, note };
-    match tokio::spawn(hand_over(app, operator, request)).await {
-        Ok(result) => Ok(form.answer(result?, |applied| AppliedJson::new(applied, None, confirm_within))),
-        Err(error) => Err(ApiError::internal(&error)),
-    }
+    let applied = hand_over(app, operator, request).await?;
+    Ok(form.answer(applied, |applied| AppliedJson::new(applied, None, confirm_within)))
 }
 
 /// The time within which a change must be confirmed.
@@ -427,22 +441,15 @@ async fn reset_counters(
 }
 
 async fn confirm(State(app): State<Arc<App>>, operator: Operator, form: Form) -> Result<Response, ApiError> {
-    // In its own task, as an apply.
-    let asked = tokio::spawn(async move {
-        let result = app.ask(app.dataplane.confirm()).await;
-        let change = OperatorChange::of(OperatorAction::Confirm, operator.recorded());
-        let generation = result.as_ref().ok().copied();
-        let id = app.events.record(OperatorChange { generation, ..change.ended(&result) });
-        match &result {
-            Ok(generation) => info!(target: target!("operator"), %operator, generation, %id, "rules confirmed"),
-            Err(error) => warn!(target: target!("operator"), %operator, %id, "rules not confirmed: {error}"),
-        }
-        result
-    });
-    match asked.await {
-        Ok(result) => Ok(form.answer(Confirmed { generation: result? }, ConfirmedJson::from)),
-        Err(error) => Err(ApiError::internal(&error)),
+    let result = app.ask(app.dataplane.confirm()).await;
+    let change = OperatorChange::of(OperatorAction::Confirm, operator.recorded());
+    let generation = result.as_ref().ok().copied();
+    let id = app.events.record(OperatorChange { generation, ..change.ended(&result) });
+    match &result {
+        Ok(generation) => info!(target: target!("operator"), %operator, generation, %id, "rules confirmed"),
+        Err(error) => warn!(target: target!("operator"), %operator, %id, "rules not confirmed: {error}"),
     }
+    Ok(form.answer(Confirmed { generation: result? }, ConfirmedJson::from))
 }
 
 async fn history(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {
@@ -466,29 +473,22 @@ async fn reload(
 ) -> Result<Response, ApiError> {
     let Query(ReloadQuery { confirm_within }) = query?;
     let confirm_within = confirmation_time(confirm_within)?;
-    // In its own task, as an apply.
-    let asked = tokio::spawn(async move {
-        app.reload_certificates().await;
-        let token = operator.token().map(str::to_owned);
-        let result = app.timed(app.dataplane.reload(operator.uid(), token, confirm_within)).await;
-        let change = OperatorChange::of(OperatorAction::Reload, operator.recorded()).ended(&result);
-        let id = app.events.record(OperatorChange {
-            generation: result.as_ref().ok().map(|reloaded| reloaded.generation),
-            confirm_within_seconds: confirm_within.map(json::seconds),
-            ..change
-        });
-        match &result {
-            Ok(Reloaded { generation, doors, .. }) => {
-                info!(target: target!("operator"), %operator, generation, doors, %id, "configuration reloaded")
-            }
-            Err(error) => warn!(target: target!("operator"), %operator, %id, "configuration not reloaded: {error}"),
-        }
-        result
+    app.reload_certificates().await;
+    let token = operator.token().map(str::to_owned);
+    let result = app.timed(app.dataplane.reload(operator.uid(), token, confirm_within)).await;
+    let change = OperatorChange::of(OperatorAction::Reload, operator.recorded()).ended(&result);
+    let id = app.events.record(OperatorChange {
+        generation: result.as_ref().ok().map(|reloaded| reloaded.generation),
+        confirm_within_seconds: confirm_within.map(json::seconds),
+        ..change
     });
-    match asked.await {
-        Ok(result) => Ok(form.answer(result?, |reloaded| ReloadedJson::new(reloaded, confirm_within))),
-        Err(error) => Err(ApiError::internal(&error)),
+    match &result {
+        Ok(Reloaded { generation, doors, .. }) => {
+            info!(target: target!("operator"), %operator, generation, doors, %id, "configuration reloaded")
+        }
+        Err(error) => warn!(target: target!("operator"), %operator, %id, "configuration not reloaded: {error}"),
     }
+    Ok(form.answer(result?, |reloaded| ReloadedJson::new(reloaded, confirm_within)))
 }
 
 async fn list_add(

@@ -54,6 +54,8 @@ pub(super) struct Endpoint {
     pub(super) body: Option<SchemaOf>,
     /// The answer; `None` if it has no body, with the status 204.
     pub(super) answer: Option<SchemaOf>,
+    /// The media type of the answer.
+    pub(super) media_type: &'static str,
 }
 
 impl Endpoint {
@@ -67,7 +69,17 @@ impl Endpoint {
             Method::DELETE => routing::delete(handler),
             _ => routing::get(handler),
         };
-        Endpoint { method, path, role, about, handler, query: None, body: None, answer: None }
+        Endpoint {
+            method,
+            path,
+            role,
+            about,
+            handler,
+            query: None,
+            body: None,
+            answer: None,
+            media_type: "application/json",
+        }
     }
 
     fn get<H: Handler<T, Arc<App>>, T: 'static>(
@@ -110,6 +122,11 @@ impl Endpoint {
     /// Its answer is a message.
     fn answers<T: JsonSchema>(self) -> Self {
         Endpoint { answer: Some(SchemaGenerator::subschema_for::<T>), ..self }
+    }
+
+    /// Its answer is a stream of server-sent events, each with a document of `knockctl --json`.
+    fn streams<T: JsonSchema>(self) -> Self {
+        Endpoint { media_type: "text/event-stream", ..self.shows::<T>() }
     }
 
     /// Its answer is a document of `knockctl --json`.
@@ -178,7 +195,7 @@ pub(super) fn table() -> Vec<Endpoint> {
         )
         .takes::<WatchQuery>()
         .shows::<SourceJson>(),
-        E::post("/api/v1/kernel", Read, super::kernel, "What the kernel does with frames like this one.")
+        E::post("/api/v1/kernel", Read, super::kernel, "The kernel's verdict on frames of this kind.")
             .takes::<KernelQuery>()
             .answers::<KernelVerdict>(),
         E::post("/api/v1/sample", Read, super::begin_sample, "Begins a sample of live traffic.")
@@ -214,10 +231,10 @@ pub(super) fn table() -> Vec<Endpoint> {
             "/api/v1/events",
             Read,
             super::events::events,
-            "Events as they happen, as server-sent events: each `data` is this.",
+            "Events as they happen, as server-sent events: each `data` is a document.",
         )
         .query::<EventsQuery>()
-        .shows::<EventJson>(),
+        .streams::<EventJson>(),
         E::get("/api/v1/history", Read, super::history, "The rule sets that have run.").shows::<HistoryJson>(),
         E::get("/api/v1/history/{number}", Read, super::revision, "A rule set that has run, as RouterOS exports it.")
             .shows::<RevisionExportJson>(),
@@ -227,7 +244,8 @@ pub(super) fn table() -> Vec<Endpoint> {
             .takes::<CreateToken>()
             .shows::<NewTokenJson>(),
         E::delete("/api/v1/tokens/{name}", Administer, tokens::revoke, "Revokes a token; at a unix socket only."),
-        E::get("/api/v1/openapi.json", Read, openapi::page, "This document.").answers::<serde_json::Value>(),
+        E::get("/api/v1/openapi.json", Read, openapi::page, "The OpenAPI document of these requests.")
+            .answers::<serde_json::Value>(),
     ]
 }
 
@@ -247,7 +265,7 @@ pub(super) fn router(app: Arc<App>, gate: Gate, limits: WorkLimits) -> Router {
     let mut router = Router::new();
     for Endpoint { path, role, handler, .. } in table() {
         let required = Required { role, app: Arc::clone(&app) };
-        // The last layer runs first: a request without the role sends no body, and the body is read before the request waits for
+        // The last layer runs first: the body of a request without the role is not read, and a body is read before the request waits for
         // its turn.
         let handler = handler
             .route_layer(from_fn_with_state(Arc::clone(&turns), super::in_turn))

@@ -38,7 +38,6 @@ impl AuditFile {
         let bytes = end - cut as u64;
         if cut > 0 {
             file.set_len(bytes)?;
-            file.seek(SeekFrom::End(0))?;
         }
         let last = match last_id(&tail[..tail.len() - cut]) {
             None => File::open(numbered(&settings.path, 1)).and_then(|mut file| tail_id(&mut file)).unwrap_or_default(),
@@ -54,6 +53,12 @@ impl AuditFile {
             self.file = open(&self.settings.path)?;
             self.bytes = self.file.metadata()?.len();
         }
+        // A write that could not be undone leaves a longer file. A program that empties the file leaves a shorter one.
+        let length = self.file.metadata()?.len();
+        if length > self.bytes {
+            self.file.set_len(self.bytes)?;
+        }
+        self.bytes = self.bytes.min(length);
         if self.bytes > 0 && self.bytes + lines.len() as u64 > self.settings.file_bytes {
             self.rotate()?;
         }
@@ -61,9 +66,8 @@ impl AuditFile {
         match written {
             Ok(()) => self.bytes += lines.len() as u64,
             Err(_) => {
-                // If this fails too, the next attempt repeats it.
-                self.file.set_len(self.bytes)?;
-                self.file.seek(SeekFrom::End(0))?;
+                // If this fails too, the next call repeats it.
+                let _ = self.file.set_len(self.bytes);
             }
         }
         written

@@ -62,6 +62,9 @@ impl fmt::Display for OperatorAction {
     }
 }
 
+/// Maximum length of a text in a recorded change, in characters.
+const MAX_TEXT: usize = 1_000;
+
 /// A change, successful or not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct OperatorChange {
@@ -117,6 +120,17 @@ impl OperatorChange {
     pub(crate) fn at(action: OperatorAction, by: RecordedOperator, list: &str, address: Option<&AddressSet>) -> Self {
         let (list, address) = (Some(list.to_owned()), address.cloned());
         OperatorChange { list, address, ..OperatorChange::of(action, by) }
+    }
+
+    /// Shortens its texts: many changes are kept, and a refused request may have long ones.
+    pub(super) fn shortened(mut self) -> Self {
+        let OperatorChange { error, rules_source, edit, comment, subject, list, .. } = &mut self;
+        for text in [error, rules_source, edit, comment, subject, list].into_iter().flatten() {
+            if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+                text.truncate(end);
+            }
+        }
+        self
     }
 
     /// Adds the outcome.

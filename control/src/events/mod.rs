@@ -76,6 +76,8 @@ struct Shared {
     state: Mutex<EventState>,
     /// The number of the last item. Its receivers wake up when there are new items, and when it is dropped.
     news: Mutex<Option<watch::Sender<u64>>>,
+    /// Whether streams end.
+    streams_end: watch::Sender<bool>,
     streams: Arc<Semaphore>,
     /// Gaps that streams were told about.
     gaps: AtomicU64,
@@ -176,6 +178,7 @@ impl Events {
             dataplane,
             state: Mutex::new(state),
             news: Mutex::new(Some(watch::Sender::new(0))),
+            streams_end: watch::Sender::new(false),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             gaps: AtomicU64::new(0),
         }))
@@ -184,7 +187,7 @@ impl Events {
     /// Publishes a change by an operator. Returns its id.
     pub(crate) fn record(&self, change: OperatorChange) -> EventId {
         let mut state = self.lock();
-        let id = state.record(change, now_ns());
+        let id = state.record(change.shortened(), now_ns());
         self.tell(state.last);
         id
     }
@@ -192,6 +195,16 @@ impl Events {
     /// Ends all readers, after the items that they have not read.
     pub(crate) fn close(&self) {
         self.0.news.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Ends the streams of clients. The events go on.
+    pub(crate) fn end_streams(&self) {
+        self.0.streams_end.send_replace(true);
+    }
+
+    /// Whether streams end.
+    pub(crate) fn streams_end(&self) -> watch::Receiver<bool> {
+        self.0.streams_end.subscribe()
     }
 
     /// Waits for a time. Returns whether the events have ended.

@@ -77,24 +77,15 @@ impl TokenFile {
     pub(super) fn write(&self, tokens: &[StoredToken]) -> io::Result<()> {
         let folder = self.folder();
         fs::create_dir_all(folder)?;
-        self.put(tokens, File::sync_data)?;
-        File::open(folder)?.sync_all()
-    }
-
-    /// Replaces the file without waiting for the disk.
-    pub(super) fn write_uses(&self, tokens: &[StoredToken]) -> io::Result<()> {
-        self.put(tokens, |_| Ok(()))
-    }
-
-    fn put(&self, tokens: &[StoredToken], sync: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
         let content = Content { version: VERSION, tokens: tokens.to_vec() };
         let mut file = tempfile::Builder::new()
             .prefix(".tokens-")
             .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(self.folder())?;
+            .tempfile_in(folder)?;
         file.write_all(&serde_json::to_vec_pretty(&content).map_err(io::Error::other)?)?;
-        sync(file.as_file())?;
-        file.persist(&self.path).map(drop).map_err(|error| error.error)
+        file.as_file().sync_data()?;
+        file.persist(&self.path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
     }
 
     fn folder(&self) -> &Path {

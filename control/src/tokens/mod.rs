@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -45,8 +45,8 @@ const PREFIX: &str = "kp_";
 /// Random bytes of a token.
 const RANDOM: usize = 32;
 
-/// Minimum time between two writes of the file because of uses.
-const WRITE_USES_EVERY: u64 = 60;
+/// Interval at which the times of uses are written.
+const WRITE_USES_EVERY: Duration = Duration::from_secs(60);
 
 /// The rights of a client. Each role includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
@@ -156,7 +156,7 @@ pub struct TokenInfo {
 pub struct NewToken {
     /// The token, for the header `Authorization: Bearer`.
     pub token: String,
-    /// The rest.
+    /// The token without its secret.
     #[serde(flatten)]
     pub info: TokenInfo,
 }
@@ -231,15 +231,18 @@ pub enum TokenError {
 #[derive(Debug)]
 pub struct Tokens {
     file: TokenFile,
+    /// Never held while the disk is written: requests wait for it.
     state: Mutex<State>,
+    /// Held from the read of the tokens to their replacement, by those that write the file.
+    writing: Mutex<()>,
     /// Notifies open streams of a revocation.
     revoked: watch::Sender<u64>,
 }
 
 struct State {
     tokens: Vec<StoredToken>,
-    /// The time of the last write, in Unix time.
-    written: u64,
+    /// Whether a token was used since the last write.
+    is_used: bool,
 }
 
 impl fmt::Debug for State {
@@ -256,8 +259,8 @@ impl Tokens {
     /// If the file cannot be read, is damaged, or can be read or changed by another user.
     pub fn load(path: &Path) -> Result<Tokens, TokenFileError> {
         let file = TokenFile::new(path);
-        let state = State { tokens: file.read()?, written: 0 };
-        Ok(Tokens { file, state: Mutex::new(state), revoked: watch::Sender::new(0) })
+        let state = State { tokens: file.read()?, is_used: false };
+        Ok(Tokens { file, state: Mutex::new(state), writing: Mutex::default(), revoked: watch::Sender::new(0) })
     }
 
     /// The file.
@@ -287,8 +290,8 @@ impl Tokens {
             last_used: None,
         };
         let info = stored.info();
-        let mut state = self.lock();
-        let mut tokens = state.tokens.clone();
+        let _writing = self.writing();
+        let mut tokens = self.lock().tokens.clone();
         // An expired token gives its name and its room to a new one.
         tokens.retain(|known| known.name != name || known.expires > created);
         if tokens.iter().any(|known| known.name == name) {
@@ -305,7 +308,7 @@ impl Tokens {
             )));
         }
         tokens.push(stored);
-        self.replace(&mut state, tokens)?;
+        self.replace(tokens)?;
         Ok(NewToken { token, info })
     }
 
@@ -314,14 +317,14 @@ impl Tokens {
     /// # Errors
     /// If there is no such token, or if the file cannot be written. Then nothing changed.
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
-        let mut state = self.lock();
-        let mut tokens = state.tokens.clone();
+        let _writing = self.writing();
+        let mut tokens = self.lock().tokens.clone();
+        let known = tokens.len();
         tokens.retain(|known| known.name.as_str() != name);
-        if tokens.len() == state.tokens.len() {
+        if tokens.len() == known {
             return Err(TokenError::Missing(name.escape_debug().to_string()));
         }
-        self.replace(&mut state, tokens)?;
-        drop(state);
+        self.replace(tokens)?;
         self.revoked.send_modify(|revocations| *revocations += 1);
         Ok(())
     }
@@ -353,11 +356,7 @@ impl Tokens {
         }
         known.last_used = Some(time);
         let StoredToken { name, role, created, expires, .. } = known.clone();
-        if state.written.saturating_add(WRITE_USES_EVERY) <= time {
-            state.written = time;
-            // A failure loses only times of uses. The next change reports it.
-            let _ = self.file.write_uses(&state.tokens);
-        }
+        state.is_used = true;
         Ok(ValidToken { name, role, created, expires })
     }
 
@@ -377,12 +376,49 @@ impl Tokens {
         }
     }
 
-    fn replace(&self, state: &mut State, tokens: Vec<StoredToken>) -> Result<(), TokenError> {
+    /// Writes the times of the last uses at intervals, without end.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(WRITE_USES_EVERY).await;
+            let own = Arc::clone(&self);
+            // A slow disk delays no request.
+            let _ = tokio::task::spawn_blocking(move || own.write_uses()).await;
+        }
+    }
+
+    /// Writes the times of the last uses, if there are new ones. A failure loses only these times.
+    fn write_uses(&self) {
+        let _writing = self.writing();
+        let tokens = {
+            let mut state = self.lock();
+            if !std::mem::take(&mut state.is_used) {
+                return;
+            }
+            state.tokens.clone()
+        };
+        if self.file.write(&tokens).is_err() {
+            self.lock().is_used = true;
+        }
+    }
+
+    /// Writes these tokens, and replaces the present ones by them.
+    fn replace(&self, mut tokens: Vec<StoredToken>) -> Result<(), TokenError> {
         self.file
             .write(&tokens)
             .map_err(|error| TokenError::Failed(format!("cannot write {}: {error}", self.file.path().display())))?;
-        (state.tokens, state.written) = (tokens, now());
+        let mut state = self.lock();
+        // Requests have used tokens meanwhile.
+        for token in &mut tokens {
+            let same = |known: &&StoredToken| known.name == token.name && known.created == token.created;
+            let used = state.tokens.iter().find(same).and_then(|known| known.last_used);
+            token.last_used = token.last_used.max(used);
+        }
+        state.tokens = tokens;
         Ok(())
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

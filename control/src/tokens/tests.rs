@@ -29,6 +29,7 @@ fn a_token_is_valid_until_it_is_revoked_also_after_a_restart() {
     let valid = again.check(&made.token).unwrap();
     assert_eq!((valid.name.as_str(), valid.role), ("deploy", Role::Operate));
     assert!(again.list()[0].last_used.is_some());
+    again.write_uses();
     assert!(Tokens::load(&path).unwrap().list()[0].last_used.is_some(), "the use is stored");
     for other in ["", "kp_", &made.token[..45], &format!("{}A", made.token), &made.token.to_lowercase()] {
         assert_eq!(again.check(other), Err(TokenRefusal::Unknown), "{other}");

@@ -465,3 +465,25 @@ fn the_audit_file_has_sign_ins_and_what_tokens_changed() {
         assert_eq!((&ended["by"]["token"], &ended["subject"]), (&json!("robot"), &json!("protocol=tcp")));
     });
 }
+
+#[test]
+fn the_role_that_only_reads_does_not_learn_the_passphrase_of_a_door() {
+    let authority = Authority::new("kp-api-passphrase");
+    let mut options = authority.options("");
+    options.sections +=
+        "[[door]]\nname = \"ssh\"\nknock = [\"udp/4321 \\\"open sesame\\\"\"]\nopens = [\"tcp/22\"]\nfor = \"1m\"\n";
+    with(&options, |topology, filter| {
+        let status = |role: &str| {
+            let token = authority.token(filter, &format!("my-{role}"), role, "1d");
+            let mut command = topology.filter.command("curl");
+            command.args(["--silent", "--header", "Accept: application/vnd.knockplane.message+json", "--cacert"]);
+            command.arg(authority.path("ca.pem")).args(["--header", &format!("Authorization: Bearer {token}")]);
+            run(command.arg(format!("https://127.0.0.1:{PORT}/api/v1/status"))).expect("curl").stdout
+        };
+        let (reader, operator) = (status("read"), status("operate"));
+        assert!(reader.contains("udp/4321") && !reader.contains("sesame"), "{reader}");
+        assert!(operator.contains("sesame"), "{operator}");
+        let shown = authority.knockctl(topology, "my-read", &["show", "status"]);
+        assert!(shown.ok() && !shown.stdout.contains("sesame"), "{shown:?}");
+    });
+}

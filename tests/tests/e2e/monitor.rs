@@ -13,20 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use etherparse::PacketBuilder;
 use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology, binary};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::end::End;
+use crate::log::{DOOR, SCANNER, SERVER, frame, knock, source};
 use crate::scenario::{PATIENCE, eventually, with};
 
-const DOOR: &str =
-    "[[door]]\nname = \"ssh\"\nknock = [\"udp/1001\", \"udp/1002\"]\nopens = [\"tcp/22\"]\nfor = \"1h\"\n";
 const RULES: &str = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
-
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const SCANNER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 
 /// A filter with the door, and an audit file in a folder of its own.
 fn audited(name: &str, more: &str, test: impl FnOnce(&Topology, &mut Filter<'_>, &Path)) {
@@ -35,30 +30,6 @@ fn audited(name: &str, more: &str, test: impl FnOnce(&Topology, &mut Filter<'_>,
     let sections = format!("audit = \"{}\"\n{more}\n{DOOR}", audit.display());
     let options = FilterOptions { sections, ..FilterOptions::from_rules(RULES) };
     with(&options, |topology, filter| test(topology, filter, &audit));
-}
-
-/// The source with this number.
-fn source(number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 78, 0, 1)) + number)
-}
-
-/// A frame that no network stack processes.
-fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
-    let [client, nobody] = [1, 9].map(|last| [2, 0, 0, 0, 0, last]);
-    let ip = PacketBuilder::ethernet2(client, nobody).ipv4(source.octets(), SERVER.octets(), 64);
-    let mut frame = Vec::new();
-    let written = match syn {
-        true => ip.tcp(40_000, port, 1, 1_024).syn().write(&mut frame, &[]),
-        false => ip.udp(40_000, port).write(&mut frame, b"payload"),
-    };
-    written.expect("a frame");
-    frame
-}
-
-fn knock(end: &End, number: u32) {
-    for port in [1001, 1002] {
-        end.send(&frame(source(number), port, false)).expect("sent");
-    }
 }
 
 /// A running `knockctl monitor --json`, whose output goes to a file.
@@ -624,5 +595,52 @@ fn a_full_disk_delays_the_audit_file_alone() {
         eventually("the lines follow", || granted(&lines(&audit)).len() == 31);
         assert_eq!(ids(&granted(&lines(&audit)))[1..], ids(&monitor.granted()), "in order, each once");
         assert_eq!(filter.metric("knockplane_audit_ok", &[]).expect("a metric"), 1.0);
+    });
+}
+
+#[test]
+fn a_change_that_ends_while_the_control_process_stops_is_in_the_audit_file() {
+    audited("stop", "", |_, filter, audit| {
+        let send =
+            |process: u32, signal| kill_process(Pid::from_raw(process as i32).expect("an id"), signal).expect("sent");
+        let (dataplane, control) = (filter.dataplane.id(), filter.control.id());
+        // The request waits for the dataplane while the control process begins to stop.
+        send(dataplane, Signal::STOP);
+        let added = thread::scope(|scope| {
+            let filter = &*filter;
+            let added = scope.spawn(|| filter.knockctl(&["list", "add", "door-ssh", "192.0.2.1"]).expect("knockctl"));
+            thread::sleep(Duration::from_millis(500));
+            send(control, Signal::TERM);
+            thread::sleep(Duration::from_millis(500));
+            send(dataplane, Signal::CONT);
+            added.join().expect("it ends")
+        });
+        assert!(added.ok(), "{added:?}");
+        let is_change = |line: &Value| line["operator"]["action"] == "list-add" && line["operator"]["error"].is_null();
+        eventually("the change is in the file", || lines(audit).iter().any(is_change));
+    });
+}
+
+#[test]
+fn a_change_whose_client_disconnects_is_in_the_audit_file() {
+    audited("disconnect", "", |_, filter, audit| {
+        let send = |signal| {
+            kill_process(Pid::from_raw(filter.dataplane.id() as i32).expect("an id"), signal).expect("sent");
+        };
+        send(Signal::STOP);
+        let body = r#"{"address":"192.0.2.1"}"#;
+        let request = format!(
+            "POST /api/v1/lists/door-ssh HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut client = UnixStream::connect(filter.path("control.sock")).expect("connected");
+        client.write_all(request.as_bytes()).expect("sent");
+        // The control process has the request and waits for the dataplane.
+        thread::sleep(Duration::from_millis(500));
+        drop(client);
+        thread::sleep(Duration::from_millis(500));
+        send(Signal::CONT);
+        let is_change = |line: &Value| line["operator"]["action"] == "list-add" && line["operator"]["error"].is_null();
+        eventually("the change is in the file", || lines(audit).iter().any(is_change));
     });
 }

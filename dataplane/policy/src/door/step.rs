@@ -80,6 +80,13 @@ impl KnockStep {
         matches!(self, KnockStep::Udp { passphrase: Some(_), .. })
     }
 
+    /// Replaces the passphrase, if there is one, by a text with this number.
+    pub fn hide_passphrase(&mut self, number: usize) {
+        if let KnockStep::Udp { passphrase: Some(text), .. } = self {
+            *text = format!("hidden-{number}");
+        }
+    }
+
     /// The text form without the passphrase, for output that may be shared.
     pub fn without_passphrase(&self) -> String {
         match self {

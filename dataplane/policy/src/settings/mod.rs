@@ -66,6 +66,15 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Replaces the passphrases of the doors, for readers that must not learn them.
+    pub fn hide_passphrases(&mut self) {
+        for door in &mut self.doors {
+            let steps = door.knock.iter_mut().chain(&mut door.close);
+            // A knock and its closing knock that differ in their passphrases alone still differ.
+            steps.enumerate().for_each(|(number, step)| step.hide_passphrase(number));
+        }
+    }
+
     /// These settings with the doors that are beside them in the configuration.
     ///
     /// # Errors
