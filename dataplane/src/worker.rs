@@ -147,7 +147,7 @@ impl Worker {
             }
             let frames = self.rings.frames();
             self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
-            // The only memory that the worker reads for a sample and a trace while there are none.
+            // Without a sample and a trace, this is all that the worker reads for them.
             let mut observers = self.observers.as_mut();
             match &mut self.reorder_buffer {
                 Some(buffer) if shared.stamped.load(Relaxed) => {

@@ -36,7 +36,8 @@ mod trace;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use knockplane_engine::pipeline::history::History;
 use knockplane_engine::state::lists::ListId;
@@ -227,7 +228,8 @@ impl Administration {
             Request::CountConnections(query) => Response::ConnectionCounts(self.count_connections(&query)),
             Request::EndConnections(filter) => {
                 let ended = self.end_connections(&filter);
-                self.settled(Response::ConnectionsEnded { ended })
+                self.shared.fast_path.settle();
+                Response::ConnectionsEnded { ended }
             }
             Request::SourceRates { limit } => Response::SourceRates(self.source_rates(limit)),
             Request::Kernel(KernelQuery { side, frame }) => {
@@ -286,6 +288,18 @@ impl Administration {
             tracing::warn!("the disk has not taken a change of an operator yet: a kill of this process may undo it");
         }
         answer
+    }
+
+    /// Whether all workers have noticed a change within a time, by their counters. Returns when they have.
+    fn await_workers(&self, patience: Duration, has_noticed: impl Fn(&WorkerCounters) -> bool) -> bool {
+        let until = Instant::now() + patience;
+        while !self.workers.iter().all(|worker| has_noticed(&worker.counters)) {
+            if Instant::now() > until {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Publishes the present lists and host names for the manager.

@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knockplane_engine::table::RuleTable;
 use knockplane_log::target;
@@ -163,17 +162,12 @@ impl Administration {
             // A worker whose wake fails wakes a little later without it.
             worker.waker.wake();
         }
-        let patience = Instant::now() + APPLY_PATIENCE;
-        let is_left = || self.workers.iter().all(|worker| worker.counters.generation.observe() >= number);
-        while !is_left() {
-            if Instant::now() > patience {
-                return Err(RequestError::Ours(format!(
-                    "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
-                )));
-            }
-            thread::sleep(Duration::from_millis(1));
+        if self.await_workers(APPLY_PATIENCE, |counters| counters.generation.observe() >= number) {
+            return Ok(number);
         }
-        Ok(number)
+        Err(RequestError::Ours(format!(
+            "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
+        )))
     }
 
     /// Sets the levels of the lists to those of the running rules, after a table was compiled that does not run.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use knockplane_log::target;
+use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_policy::trace::TraceFilter;
@@ -25,6 +25,8 @@ const NOTICE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct TraceReader {
     /// The time of its last read.
     last_read: Time,
+    /// The last trace, until the next one runs. So its memory is freed here, and not by a worker that ends it last.
+    kept: Option<Arc<PacketTrace>>,
 }
 
 impl Administration {
@@ -49,18 +51,15 @@ impl Administration {
         let strangers = strangers(&filter);
         let now = self.shared.clock.now();
         let (id, until) = (now.as_nanos(), now + *time);
-        let trace = PacketTrace::new(id, until, filter, *rate, self.workers.len());
-        self.shared.trace.store(Some(Arc::new(trace)));
+        let trace = Arc::new(PacketTrace::new(id, until, filter, *rate, self.workers.len()));
+        self.shared.trace.store(Some(Arc::clone(&trace)));
         // From then on, workers hand no flow to the kernel that the trace shows.
-        let patience = Instant::now() + NOTICE_PATIENCE;
-        while !self.workers.iter().all(|worker| worker.counters.trace.observe() == id) {
-            if Instant::now() > patience {
-                self.shared.trace.store(None);
-                let error = "a worker hangs and has not noticed the trace: see `knockctl show workers`";
-                return Err(RequestError::Ours(error.to_owned()));
-            }
-            thread::sleep(Duration::from_millis(1));
+        if !self.await_workers(NOTICE_PATIENCE, |counters| counters.trace.observe() == id) {
+            self.shared.trace.store(None);
+            let error = "a worker hangs and has not noticed the trace: see `knockctl show workers`";
+            return Err(RequestError::Ours(error.to_owned()));
         }
+        self.trace_reader.kept = Some(trace);
         self.tell_kernel(Some(strangers));
         self.trace_reader.last_read = self.shared.clock.now();
         let seconds = time.as_secs();
@@ -108,9 +107,10 @@ impl Administration {
     }
 }
 
-/// The strangers whose dropped frames the trace shows.
+/// The strangers whose dropped frames the trace shows: the kernel drops frames from outside alone.
 fn strangers(filter: &TraceFilter) -> TracedStrangers {
-    if !Reason::ALL.iter().any(|reason| filter.fits_verdict(Verdict::Drop, *reason)) {
+    let shows_drops = Reason::ALL.iter().any(|reason| filter.fits_verdict(Verdict::Drop, *reason));
+    if !shows_drops || !filter.fits_side(Side::Outside) {
         return TracedStrangers::None;
     }
     filter.sources().map_or(TracedStrangers::All, |sources| TracedStrangers::Between(sources.collect()))

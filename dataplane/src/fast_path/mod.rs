@@ -203,7 +203,7 @@ impl FastPathSwitch {
             // The tables of the drops change in place, so that no program may drop meanwhile.
             self.wait(tables);
         }
-        let drops = self.tell(tables, table, strangers, lists);
+        let drops = self.write_rules(tables, table, strangers, lists);
         let swapped = swap();
         // A worker reads the generation before the rules: verdicts of the next generation are by the new rules.
         self.resume(tables, &self.causes());
@@ -214,13 +214,19 @@ impl FastPathSwitch {
     /// Tells the kernel what it needs to know of the first rules. Called before it carries flows.
     pub(crate) fn follow(&self, table: &RuleTable, strangers: &GenerationStrangers, lists: &Lists) {
         let Some(tables) = &self.tables else { return };
-        let drops = self.tell(tables, table, strangers, lists);
+        let drops = self.write_rules(tables, table, strangers, lists);
         tables.strangers().set_on(drops);
     }
 
-    /// Tells the kernel what it needs to know of the rules: the times after which connections expire, and the drops of
+    /// Writes what the kernel needs to know of the rules: the times after which connections expire, and the drops of
     /// strangers. Called while it drops no frames of strangers. Returns whether it may drop any.
-    fn tell(&self, tables: &FastPath, table: &RuleTable, strangers: &GenerationStrangers, lists: &Lists) -> bool {
+    fn write_rules(
+        &self,
+        tables: &FastPath,
+        table: &RuleTable,
+        strangers: &GenerationStrangers,
+        lists: &Lists,
+    ) -> bool {
         let tracking = &table.rules().tracking;
         let of_tcp = timeout(tracking, protocol::TCP, Some(TcpState::Established), true);
         tables.set_timeouts([of_tcp, timeout(tracking, protocol::UDP, None, true)]);
@@ -316,8 +322,10 @@ impl FastPathSwitch {
     /// Ends the fast path.
     fn fail(&self, tables: &FastPath, reason: String) {
         tracing::error!("the fast path is off: {reason}");
+        // Under the lock, so that nothing resumes in between.
+        let mut causes = self.causes();
+        causes.failure = Some(reason);
         tables.suspend();
-        self.causes().failure = Some(reason);
     }
 
     /// Suspends the fast path while a worker hangs.

@@ -30,8 +30,8 @@ struct WorkerTrace {
 struct Staged {
     packets: Vec<TraceRecord>,
     generation: u64,
-    /// Whether the last packet that was evaluated is the last of `packets`.
-    has_last: bool,
+    /// The position in `packets` of the last packet that was evaluated, if that packet is there.
+    last_evaluated: Option<usize>,
 }
 
 /// Room for the packets of a batch.
@@ -51,10 +51,16 @@ impl Observers {
         let running = before.and_then(|before| before.trace);
         let trace = match (running, wanted) {
             (Some(running), Some(wanted)) if running.trace.id == wanted.id => Some(running),
-            (_, wanted) => wanted.and_then(|trace| {
-                let packets = trace.staging.pop()?;
-                Some(WorkerTrace { trace, staged: Staged { packets, generation: 0, has_last: false } })
-            }),
+            (ended, wanted) => {
+                if let Some(WorkerTrace { trace, staged }) = ended {
+                    // The administration frees it with the trace.
+                    let _ = trace.staging.push(staged.packets);
+                }
+                wanted.and_then(|trace| {
+                    let packets = trace.staging.pop()?;
+                    Some(WorkerTrace { trace, staged: Staged { packets, generation: 0, last_evaluated: None } })
+                })
+            }
         };
         (sample.is_some() || trace.is_some()).then_some(Observers { sample, trace })
     }
@@ -68,7 +74,7 @@ impl Observers {
     pub(crate) fn tracer(&mut self, generation: u64) -> Option<TraceObserver<'_>> {
         let WorkerTrace { trace, staged } = self.trace.as_mut()?;
         staged.packets.clear();
-        (staged.generation, staged.has_last) = (generation, false);
+        (staged.generation, staged.last_evaluated) = (generation, None);
         Some(TraceObserver { filter: &trace.filter, staged })
     }
 
@@ -121,9 +127,7 @@ impl TraceObserver<'_> {
         (side, decision, arrived): (Side, Decision, Time),
         facts: Option<FactsRecord>,
     ) {
-        if self.staged.packets.len() == BATCH {
-            return;
-        }
+        debug_assert!(self.staged.packets.len() < BATCH, "each frame of a batch is staged once");
         let length = bytes.len();
         let mut copied = [0; TRACED_BYTES];
         let part = length.min(TRACED_BYTES);
@@ -138,7 +142,7 @@ impl Observer for TraceObserver<'_> {
     const OBSERVES: bool = true;
 
     fn wants(&mut self, packet: &Packet<'_>) -> bool {
-        self.staged.has_last = false;
+        self.staged.last_evaluated = None;
         self.filter.fits_packet(packet)
     }
 
@@ -148,12 +152,12 @@ impl Observer for TraceObserver<'_> {
             return;
         }
         let facts = FactsRecord { rules: first(rules), last, state, lists, knocks: first(knocks), answered };
+        self.staged.last_evaluated = Some(self.staged.packets.len());
         self.stage(frame, packet.frame, (packet.side, decision, arrived), Some(facts));
-        self.staged.has_last = true;
     }
 
     fn repeated(&mut self, frame: usize, packet: &Packet<'_>) {
-        let last = self.staged.packets.last().filter(|_| self.staged.has_last);
+        let last = self.staged.last_evaluated.map(|position| &self.staged.packets[position]);
         if let Some(TraceRecord { side, decision, arrived, facts, .. }) = last {
             let (of_all, facts) = ((*side, *decision, *arrived), *facts);
             self.stage(frame, packet.frame, of_all, facts);
@@ -163,7 +167,6 @@ impl Observer for TraceObserver<'_> {
     fn unseen(&mut self, frame: usize, side: Side, bytes: &[u8], decision: Decision, arrived: Time) {
         if can_fit(self.filter, decision) && self.filter.fits_frame(side, headers::source(bytes)) {
             self.stage(frame, bytes, (side, decision, arrived), None);
-            self.staged.has_last = false;
         }
     }
 }
@@ -171,4 +174,45 @@ impl Observer for TraceObserver<'_> {
 /// The first items, in places.
 fn first<T: Copy, const N: usize>(items: &[T]) -> [Option<T>; N] {
     std::array::from_fn(|place| items.get(place).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use knockplane_policy::packet::protocol;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_that_rules_do_not_see_hides_no_repeated_packet() {
+        let now = Time::from_nanos(5);
+        let filter = TraceFilter::parse("verdict drop").expect("a filter");
+        let trace = Arc::new(PacketTrace::new(7, now + std::time::Duration::from_secs(9), filter, 100, 1));
+        let mut observers = Observers::of((None, Some(Arc::clone(&trace))), None, now).expect("a trace runs");
+        let addresses = [[192, 0, 2, 1], [203, 0, 113, 1]].map(std::net::IpAddr::from);
+        let packet = Packet::bare(Side::Outside, addresses[0], addresses[1], protocol::UDP);
+        let decision = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
+        let (rules, lists, knocks) = (&[][..], Default::default(), &[][..]);
+        let observed =
+            Observed { arrived: now, decision, rules, last: None, state: None, lists, knocks, answered: false };
+        let mut tracer = observers.tracer(1).expect("a trace runs");
+        assert!(tracer.wants(&packet));
+        tracer.decided(0, &packet, &observed);
+        tracer.unseen(1, Side::Outside, &[0; 60], decision, now);
+        tracer.repeated(2, &packet);
+        tracer.repeated(3, &packet);
+        let frames: Vec<_> =
+            tracer.staged.packets.iter().map(|record| (record.frame, record.facts.is_some())).collect();
+        assert_eq!(frames, [(0, true), (1, false), (2, true), (3, true)]);
+    }
+
+    #[test]
+    fn a_trace_gets_the_staging_memory_of_its_workers_back() {
+        let now = Time::from_nanos(5);
+        let trace =
+            Arc::new(PacketTrace::new(7, now + std::time::Duration::from_secs(9), TraceFilter::default(), 100, 1));
+        let observers = Observers::of((None, Some(Arc::clone(&trace))), None, now);
+        assert!(observers.is_some() && trace.staging.is_empty());
+        assert!(Observers::of((None, None), observers, now).is_none());
+        assert_eq!((trace.staging.len(), Arc::strong_count(&trace)), (1, 1));
+    }
 }

@@ -66,7 +66,7 @@ impl Observer for Unobserved {
     fn unseen(&mut self, _frame: usize, _side: Side, _bytes: &[u8], _decision: Decision, _arrived: Time) {}
 }
 
-/// The last results of packets at doors. Without an observer, the first results remain.
+/// The first results of a packet at doors. They are cleared before each packet that an observer wants, and read for it alone.
 pub(super) struct DoorResults {
     results: [(ListId, What); DoorResults::CAPACITY],
     length: usize,

@@ -14,7 +14,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::trace::{TracedFacts, TracedKnock};
 use proptest::prelude::*;
 
-use crate::common::{Engine, SECRET, Spec, cases};
+use crate::common::{Engine, SECRET, Spec, Transport, cases};
 use crate::reference::{Turn, rules, settings, turns};
 
 /// Records the packets with an even destination port, and those without ports.
@@ -22,7 +22,8 @@ struct Recorder<'l> {
     lists: &'l Lists,
     /// Each with its position in the batch.
     records: Vec<(usize, Record)>,
-    has_last: bool,
+    /// The position in `records` of the last packet that was evaluated, if that packet is there.
+    last_evaluated: Option<usize>,
 }
 
 fn is_wanted(packet: &Packet<'_>) -> bool {
@@ -33,8 +34,8 @@ impl Observer for Recorder<'_> {
     const OBSERVES: bool = true;
 
     fn wants(&mut self, packet: &Packet<'_>) -> bool {
-        self.has_last = is_wanted(packet);
-        self.has_last
+        self.last_evaluated = None;
+        is_wanted(packet)
     }
 
     fn decided(&mut self, frame: usize, _packet: &Packet<'_>, observed: &Observed<'_>) {
@@ -52,18 +53,18 @@ impl Observer for Recorder<'_> {
             knocks: knocks.collect(),
             answered: observed.answered,
         };
+        self.last_evaluated = Some(self.records.len());
         self.records.push((frame, Record { verdict, reason, facts, is_whole: true }));
     }
 
     fn repeated(&mut self, frame: usize, _packet: &Packet<'_>) {
-        if let Some((_, record)) = self.records.last().filter(|_| self.has_last).cloned() {
+        if let Some(position) = self.last_evaluated {
+            let (_, record) = self.records[position].clone();
             self.records.push((frame, record));
         }
     }
 
-    fn unseen(&mut self, _frame: usize, _side: Side, _bytes: &[u8], _decision: Decision, _arrived: Time) {
-        self.has_last = false;
-    }
+    fn unseen(&mut self, _frame: usize, _side: Side, _bytes: &[u8], _decision: Decision, _arrived: Time) {}
 }
 
 fn assert_explained(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
@@ -75,7 +76,7 @@ fn assert_explained(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let frames: Vec<Vec<u8>> = specs.iter().map(Spec::frame).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         let records = observed.with(|decider, context| {
-            let mut recorder = Recorder { lists: &context.state.lists, records: Vec::new(), has_last: false };
+            let mut recorder = Recorder { lists: &context.state.lists, records: Vec::new(), last_evaluated: None };
             decider.decide_observed(*side, &frames, (|_| now, false), context, &mut recorder);
             recorder.records
         });
@@ -98,6 +99,25 @@ fn assert_explained(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         }
     }
     assert_eq!(plain.rule_packets(), observed.rule_packets());
+}
+
+#[test]
+fn a_frame_that_rules_do_not_see_hides_no_repeated_packet() {
+    let settings = Settings::default();
+    let mut engine = Engine::new(RuleSet::default(), &settings);
+    let dropped = Spec::new("198.51.100.7", Transport::Udp(40_000, 22), b"").frame();
+    // A request of ARP.
+    let mut request = vec![0xff; 60];
+    request[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    let frames: [&[u8]; 5] = [&dropped, &dropped, &request, &dropped, &dropped];
+    let now = Time::from_nanos(5);
+    let (positions, evaluated) = engine.with(|decider, context| {
+        let mut recorder = Recorder { lists: &context.state.lists, records: Vec::new(), last_evaluated: None };
+        decider.decide_observed(Side::Outside, &frames, (|_| now, false), context, &mut recorder);
+        let positions: Vec<_> = recorder.records.iter().map(|(frame, _)| *frame).collect();
+        (positions, recorder.last_evaluated)
+    });
+    assert_eq!((positions, evaluated), (vec![0, 1, 3, 4], Some(0)), "all are in one run");
 }
 
 proptest! {

@@ -89,6 +89,14 @@ impl TraceFilter {
         })
     }
 
+    /// Whether packets that arrive on a side can fit.
+    pub fn fits_side(&self, side: Side) -> bool {
+        self.fits(|condition| match condition {
+            TraceCondition::Side(sides) => Some(sides.contains(&side)),
+            _ => None,
+        })
+    }
+
     /// The sources of packets that can fit, as first and last addresses; `None` if the filter names none.
     pub fn sources(&self) -> Option<impl Iterator<Item = (IpAddr, IpAddr)>> {
         let sets = self.terms.iter().find_map(|term| match &term.condition {
@@ -167,6 +175,14 @@ mod tests {
         assert!(!drops.fits_verdict(Verdict::Drop, Reason::Rule));
         assert!(!drops.fits_verdict(Verdict::Forward, Reason::ChainDefault));
         assert!(filter("dst-port 22").fits_verdict(Verdict::Forward, Reason::Rule));
+    }
+
+    #[test]
+    fn a_term_about_the_side_excludes_the_other_side() {
+        let fitting = |text: &str| [Side::Outside, Side::Inside].map(|side| filter(text).fits_side(side));
+        assert_eq!(fitting("side inside src 192.0.2.1"), [false, true]);
+        assert_eq!(fitting("not side inside"), [true, false]);
+        assert_eq!(fitting("verdict drop"), [true, true]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! list, or that has left it, therefore has its line. Changes in between that were overwritten count as lines that were
 //! not logged. Packets have a queue of their own, and are counted by their rule.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -116,14 +116,13 @@ impl EventLog {
 
     /// Logs the changes in the lists since missed events.
     fn recover(&mut self, lists: &Lists, names: &EventNames<'_>, now: Time) {
-        let Some(first) = self.gaps.first().map(|missed| missed.gap.first) else { return };
+        if self.gaps.is_empty() {
+            return;
+        }
         self.next_recovery = now + RECOVERY;
         let gaps = std::mem::take(&mut self.gaps);
-        // If the lists no longer have the removals since then, the log reads at least the present entries.
-        let found = missed_changes(lists, &gaps, first - 1).or_else(|| missed_changes(lists, &gaps, 0));
-        let mut found = found.unwrap_or_default();
-        found.sort_by_key(|(number, _)| *number);
-        found.dedup_by_key(|(number, _)| *number);
+        // The log's limit of lines is later: it counts what it leaves out.
+        let found = missed_changes(lists, &gaps, usize::MAX);
         let missed: u64 = gaps.iter().map(|missed| missed.gap.last - missed.gap.first + 1).sum();
         let overwritten = missed.saturating_sub(found.len() as u64);
         tracing::warn!(
@@ -173,20 +172,39 @@ impl EventLog {
     }
 }
 
-/// Events that replace missed events, from the changes in the lists since the event of this number; `None` if the lists
-/// do not have these changes any more. An entry that occurs twice is the same event.
-pub(super) fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Vec<(u64, ListEvent)>> {
-    let missed_with = |number: u64| gaps.iter().find(|missed| (missed.gap.first..=missed.gap.last).contains(&number));
-    let mut found = Vec::new();
+/// Events that replace missed events, by their numbers: the first `most` of them, from the changes in the lists since the
+/// event before the gaps. If the lists do not have the removals since then any more, they are the present entries at least.
+/// `gaps` are in order.
+pub(super) fn missed_changes(lists: &Lists, gaps: &[MissedEvents], most: usize) -> BTreeMap<u64, ListEvent> {
+    let Some(first) = gaps.first().map(|missed| missed.gap.first) else { return BTreeMap::new() };
+    changes_since(lists, gaps, first - 1, most).or_else(|| changes_since(lists, gaps, 0, most)).unwrap_or_default()
+}
+
+/// The changes in `gaps` since the event of this number; `None` if the lists do not have these changes any more.
+fn changes_since(lists: &Lists, gaps: &[MissedEvents], since: u64, most: usize) -> Option<BTreeMap<u64, ListEvent>> {
+    let missed_with = |number: u64| {
+        let missed = &gaps[..gaps.partition_point(|missed| missed.gap.first <= number)].last()?;
+        (number <= missed.gap.last).then_some(missed.after)
+    };
+    let mut found = BTreeMap::new();
+    let mut keep = |number, event| {
+        found.insert(number, event);
+        if found.len() > most {
+            found.pop_last();
+        }
+    };
     lists.changes_since(since, |changed| {
         let (Changed::Ended(number, _) | Changed::Entry(number, _)) = changed;
-        if let Some(missed) = missed_with(number) {
-            found.push((number, event_of(changed, missed.after)));
+        if let Some(after) = missed_with(number) {
+            keep(number, event_of(changed, after));
         }
     })?;
     // A bulk change is one event, which has no line.
-    let changes = lists.static_changes_since(since).unwrap_or_default();
-    found.extend(changes.into_iter().filter(|(number, _)| missed_with(*number).is_some()));
+    for (number, event) in lists.static_changes_since(since).unwrap_or_default() {
+        if missed_with(number).is_some() {
+            keep(number, event);
+        }
+    }
     Some(found)
 }
 
@@ -308,4 +326,31 @@ impl Supervisor {
 /// The name of the rule in lines.
 fn name((rule, number): &(Rule, RuleNumber)) -> RuleName {
     RuleName { id: (&*rule.id.0).into(), number: number.to_string().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use knockplane_engine::state::State;
+
+    use super::*;
+
+    #[test]
+    fn the_first_changes_of_gaps_are_found_in_order() {
+        let state = State::new(64, 64).expect("a small state");
+        let lists = &state.lists;
+        let secured = lists.bind("secured", 1).expect("room for a list");
+        let now = Time::from_nanos(5);
+        for host in 1..=9 {
+            lists.add(secured, [192, 0, 2, host].into(), now + Duration::from_secs(60), now);
+        }
+        let first = lists.last_event() - 8;
+        let gap = |from: u64, to: u64| MissedEvents { gap: Gap { first: first + from, last: first + to }, after: now };
+        let gaps = [gap(0, 1), gap(4, 7)];
+        let found = |most: usize| -> Vec<u64> {
+            missed_changes(lists, &gaps, most).into_keys().map(|number| number - first).collect()
+        };
+        assert_eq!(found(usize::MAX), [0, 1, 4, 5, 6, 7]);
+        assert_eq!(found(3), [0, 1, 4]);
+        assert_eq!(missed_changes(lists, &[], 3).len(), 0);
+    }
 }

@@ -46,16 +46,12 @@ impl Supervisor {
                     self.next_recovery = now + RECOVERY;
                     let mut missed = Gap { last: missed.last.min(last), ..missed };
                     let gaps = [MissedEvents { gap: missed, after: read }];
-                    // If the lists no longer have the removals, the reader gets at least the present entries.
-                    let found = missed_changes(lists, &gaps, missed.first - 1);
-                    let mut found = found.or_else(|| missed_changes(lists, &gaps, 0)).unwrap_or_default();
-                    found.sort_by_key(|(number, _)| *number);
-                    found.dedup_by_key(|(number, _)| *number);
+                    let mut found = missed_changes(lists, &gaps, MAX_FOUND_EVENTS + 1);
                     if found.len() > MAX_FOUND_EVENTS {
-                        found.truncate(MAX_FOUND_EVENTS);
-                        missed.last = found.last().map_or(missed.last, |(number, _)| *number);
+                        found.pop_last();
+                        missed.last = found.last_key_value().map_or(missed.last, |(number, _)| *number);
                     } else {
-                        read = found.iter().map(|(_, event)| event.at).max().map_or(read, |latest| latest.max(read));
+                        read = found.values().map(|event| event.at).max().map_or(read, |latest| latest.max(read));
                     }
                     cursor = Cursor::after(missed.last);
                     items.push(EventItem::Gap { missed, found: found.len() as u64 });

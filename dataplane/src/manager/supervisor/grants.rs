@@ -20,12 +20,7 @@ impl GrantCounts {
     /// Counts an event, if it changes a grant of a configured door.
     pub(super) fn note(&mut self, event: &Event) {
         let (Some(door), Some(change)) = (&event.door, GrantChange::of(event.kind, event.origin)) else { return };
-        if !self.0.contains_key(door) {
-            self.0.insert(door.clone(), HashMap::new());
-        }
-        if let Some(counts) = self.0.get_mut(door) {
-            *counts.entry(change).or_default() += 1;
-        }
+        *self.0.entry(door.clone()).or_default().entry(change).or_default() += 1;
     }
 
     /// The counts of a door.
