@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use knockplane_limits::input::{self, Limit};
+use knockplane_limits::input::{self, InputError, Limit};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -110,7 +110,8 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for authority in certificates(path)? {
+            // Whoever can change this file can sign client certificates.
+            for authority in chain_of(path, input::read_trusted(path, &PEM))? {
                 roots.add(authority).map_err(|error| {
                     format!("{} has a certificate that cannot be an authority: {error}", path.display())
                 })?;
@@ -136,8 +137,13 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
 
 /// Reads the certificates of a PEM file.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    chain_of(path, input::read(path, &PEM))
+}
+
+/// The certificates in the content of a PEM file.
+fn chain_of(path: &Path, content: Result<Vec<u8>, InputError>) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
-    let bytes = input::read(path, &PEM).map_err(|error| format!("the certificate {shown} {error}"))?;
+    let bytes = content.map_err(|error| format!("the certificate {shown} {error}"))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let read = read.map_err(|error| format!("the certificate {shown} cannot be read: {error}"))?;
     match read.is_empty() {
@@ -149,6 +155,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use rcgen::{CertifiedKey, generate_simple_self_signed};
 
@@ -176,8 +183,13 @@ mod tests {
         fs::write(&one.key, &text[..text.len() / 2]).unwrap();
         let error = read(&one).unwrap_err();
         assert!(error.contains("one.key is no private key") && !error.contains(&text[40..60]), "{error}");
-        let error = read(&TlsFiles { client_ca: Some("/nonexistent.pem".into()), ..other }).unwrap_err();
+        let error = read(&TlsFiles { client_ca: Some("/nonexistent.pem".into()), ..other.clone() }).unwrap_err();
         assert!(error.contains("/nonexistent.pem"), "{error}");
+        let with_authority = TlsFiles { client_ca: Some(one.certificate.clone()), ..other };
+        assert!(read(&with_authority).is_ok());
+        fs::set_permissions(&one.certificate, fs::Permissions::from_mode(0o666)).unwrap();
+        let error = read(&with_authority).unwrap_err();
+        assert!(error.contains("one.pem can be written by all users; run: chmod go-w "), "{error}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::end::End;
-use crate::scenario::{PATIENCE, eventually, with};
+use crate::scenario::{PATIENCE, Stop, eventually, with};
 
 /// A door for any source, and a list of operators. All other packets are dropped.
 pub(crate) const DOOR: &str =
@@ -81,15 +81,6 @@ pub(crate) fn source(number: u32) -> Ipv4Addr {
 pub(crate) fn knock(end: &End, number: u32) {
     for port in [1001, 1002] {
         end.send(&frame(source(number), port, false)).expect("sent");
-    }
-}
-
-/// Ends the traffic of a test, including one that fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 

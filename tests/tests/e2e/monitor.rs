@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology, binary};
+use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::end::End;
 use crate::log::{DOOR, SCANNER, SERVER, frame, knock, source};
-use crate::scenario::{PATIENCE, eventually, with};
+use crate::scenario::{PATIENCE, Stop, eventually, with};
 
 const RULES: &str = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
 
@@ -41,9 +41,8 @@ struct Monitor {
 impl Monitor {
     fn start(filter: &Filter<'_>, name: &str, arguments: &[&str]) -> Monitor {
         let output = filter.path(&format!("{name}.jsonl"));
-        let mut command = Command::new(binary("knockctl").expect("built"));
-        command.arg("--socket").arg(filter.path("control.sock")).args(["--json", "monitor"]).args(arguments);
-        command.stdout(fs::File::create(&output).expect("a file"));
+        let mut command = filter.command(&["--json", "monitor"]).expect("built");
+        command.args(arguments).stdout(fs::File::create(&output).expect("a file"));
         let stderr = fs::File::create(filter.path(&format!("{name}.err"))).expect("a file");
         let process = Process::start_with("knockctl", &mut command, stderr).expect("started");
         Monitor { process, output }
@@ -408,15 +407,6 @@ fn scan(topology: &Topology, stop: &AtomicBool) -> u64 {
         sent += u64::from(end.send(frame).is_ok());
     }
     sent
-}
-
-/// Ends the traffic of a test, including one that fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// Lets these sources in during a flood. Returns when all of them are in.
