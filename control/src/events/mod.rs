@@ -181,11 +181,16 @@ impl Events {
         }))
     }
 
-    /// Publishes a change by an operator. Returns its id.
+    /// Publishes and logs a change by an operator. Returns its id.
     pub(crate) fn record(&self, change: OperatorChange) -> EventId {
-        let mut state = self.lock();
-        let id = state.record(change.shortened(), now_ns());
-        self.tell(state.last);
+        let change = change.shortened();
+        let id = {
+            let mut state = self.lock();
+            let id = state.record(change.clone(), now_ns());
+            self.tell(state.last);
+            id
+        };
+        change.log(id);
         id
     }
 

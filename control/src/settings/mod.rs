@@ -213,7 +213,8 @@ impl SettingsReader<'_> {
             }
             _ => {}
         }
-        if settings.api.as_ref().is_some_and(|api| api.listen == settings.listen) {
+        let is_same = |api: &ApiSettings| api.listen == settings.listen && api.listen.port() != 0;
+        if settings.api.as_ref().is_some_and(is_same) {
             let address = settings.listen;
             let place = entry(section, "api").and_then(|(_, api)| entry(api.get_ref().as_table()?, "listen"));
             self.problem(

@@ -142,7 +142,8 @@ fn a_token_does_what_its_role_includes_and_history_and_log_have_its_name() {
         assert!(table.contains(" my-administer "), "{table}");
         let log = filter.log();
         for line in ["rules applied", "configuration reloaded", "entry added", "counters of rules reset"] {
-            let said = log.lines().filter(|text| text.contains(line)).any(|text| text.contains("operator=token my-"));
+            let said =
+                log.lines().filter(|text| text.contains(line)).any(|text| text.contains("operator.by.token=\"my-"));
             assert!(said, "{line}:\n{log}");
         }
         let administering = authority.knockctl(topology, "my-administer", &["token", "list"]);
