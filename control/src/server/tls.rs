@@ -14,6 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use super::handshakes::HandshakeFailures;
 use crate::settings::api::TlsFiles;
 
 /// Interval at which the files are compared.
@@ -25,21 +26,29 @@ const PEM: Limit = Limit { bytes: 1 << 20, of: "PEM files", remedy: "check that 
 /// The state of a file. A replaced file has another time or another inode.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
+/// Failures of TLS since start.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFailures {
+    /// Changed files that were not valid.
+    pub(crate) files: AtomicU64,
+    pub(crate) handshakes: HandshakeFailures,
+}
+
 /// The certificate that is in use.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: TlsFiles,
     config: RwLock<Arc<ServerConfig>>,
     stamps: Mutex<Vec<Stamp>>,
-    failures: Arc<AtomicU64>,
+    pub(super) failures: Arc<TlsFailures>,
 }
 
 impl Certificates {
-    /// Reads the files. `failures` counts changed files that are not valid.
+    /// Reads the files.
     ///
     /// # Errors
     /// The file that is not valid, the reason and the remedy.
-    pub(crate) fn load(files: TlsFiles, failures: Arc<AtomicU64>) -> Result<Self, String> {
+    pub(crate) fn load(files: TlsFiles, failures: Arc<TlsFailures>) -> Result<Self, String> {
         let stamps = Mutex::new(stamps(&files));
         let config = RwLock::new(Arc::new(read(&files)?));
         Ok(Certificates { files, config, stamps, failures })
@@ -66,7 +75,7 @@ impl Certificates {
                 info!(certificate = %self.files.certificate.display(), "the certificate of the API was read again");
             }
             Err(problem) => {
-                self.failures.fetch_add(1, Relaxed);
+                self.failures.files.fetch_add(1, Relaxed);
                 warn!("the certificate of the API is not replaced, and the old one remains in use: {problem}");
             }
         }
@@ -196,16 +205,16 @@ mod tests {
     fn a_changed_pair_is_used_and_an_invalid_one_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let files = pair(dir.path(), "one");
-        let failures = Arc::new(AtomicU64::new(0));
+        let failures = Arc::new(TlsFailures::default());
         let certificates = Certificates::load(files.clone(), Arc::clone(&failures)).unwrap();
         let present = || Arc::as_ptr(&*certificates.config.read().unwrap());
         let first = present();
         certificates.reload();
-        assert_eq!((present(), failures.load(Relaxed)), (first, 0));
+        assert_eq!((present(), failures.files.load(Relaxed)), (first, 0));
         fs::write(&files.certificate, "no certificate").unwrap();
         certificates.reload();
         certificates.reload();
-        assert_eq!((present(), failures.load(Relaxed)), (first, 1), "once for each change");
+        assert_eq!((present(), failures.files.load(Relaxed)), (first, 1), "once for each change");
         pair(dir.path(), "one");
         certificates.reload();
         assert_ne!(present(), first);
