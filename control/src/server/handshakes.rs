@@ -103,13 +103,15 @@ impl HandshakeFailures {
     /// Counts a failure, and logs it unless a line was logged a short time ago.
     pub(super) fn note(&self, listener: &str, peer: PeerGroup, error: &io::Error) {
         let (class, failure) = (AddressClass::of(peer), HandshakeFailure::of(error));
-        let (peers, reason) = (class.name(), failure.name());
+        let (peer_class, reason) = (class.name(), failure.name());
         let Some(handshakes) = self.count(class, failure, Instant::now()) else { return };
         match failure {
-            HandshakeFailure::Closed => debug!(listener, peers, reason, handshakes, "TLS handshakes failed: {error}"),
+            HandshakeFailure::Closed => {
+                debug!(listener, peer = peer_class, reason, handshakes, "TLS handshakes failed: {error}")
+            }
             _ => warn!(
                 listener,
-                peers,
+                peer = peer_class,
                 reason,
                 handshakes,
                 source = peer.address().map(tracing::field::display),
