@@ -3,12 +3,15 @@
 
 PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
+# The programs of a release build, where cargo writes them.
+BIN_DIR ?= $(or $(CARGO_TARGET_DIR),target)/release
+
 # Shows knocks on a filter between interfaces that the demo creates. KEEP=1 keeps them until Ctrl-C.
 demo:
 	@tests/setup demo
 	@echo "building (release)"
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-tests
-	@target/release/demo $(if $(filter-out 0,$(KEEP)),--keep)
+	@'$(BIN_DIR)'/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 # All checks of CI: formatting, lints, unit and property tests, end-to-end tests.
 test:
@@ -25,7 +28,6 @@ build:
 # programs are in BIN_DIR. Programs are stripped unless STRIP is empty. DESTDIR precedes every path, for packages.
 PREFIX ?= /usr/local
 DESTDIR ?=
-BIN_DIR ?= $(or $(CARGO_TARGET_DIR),target)/release
 STRIP ?= -s
 BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
@@ -80,7 +82,7 @@ bench:
 	@tests/setup bench
 	@echo "building (release)"
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/knockplane-bench $(if $(filter-out 0,$(QUICK)),--quick) \
+	@'$(BIN_DIR)'/knockplane-bench $(if $(filter-out 0,$(QUICK)),--quick) \
 	    $(if $(ONLY),--only '$(ONLY)')
 
 # Plots of the last run of `make bench`, in target/bench/plots.
@@ -110,7 +112,7 @@ bench-lists:
 bench-crowd:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/crowd $(if $(SECONDS),--seconds $(SECONDS))
+	@'$(BIN_DIR)'/crowd $(if $(SECONDS),--seconds $(SECONDS))
 
 # Outage when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 entries, static and with a timeout:
 # docs/benchmarks.md. ROUNDS (20) restarts with each.
@@ -118,7 +120,7 @@ bench-crowd:
 bench-restart:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/restart $(if $(ROUNDS),--rounds $(ROUNDS))
+	@'$(BIN_DIR)'/restart $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # Losses and latency of accepted traffic while rules are applied again and again: docs/benchmarks.md. APPLIES (1000) of each of two
 # rule sets, with and without the kernel's fast path. Some ten minutes.
@@ -126,7 +128,7 @@ bench-restart:
 bench-applies:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/applies $(if $(APPLIES),--applies $(APPLIES))
+	@'$(BIN_DIR)'/applies $(if $(APPLIES),--applies $(APPLIES))
 
 # Grants a second that are written to the journal, traffic that is lost meanwhile, and grants that a kill loses:
 # docs/benchmarks.md. SECONDS (10) of knocks at each rate.
@@ -134,7 +136,7 @@ bench-applies:
 bench-grants:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/grants $(if $(SECONDS),--seconds $(SECONDS))
+	@'$(BIN_DIR)'/grants $(if $(SECONDS),--seconds $(SECONDS))
 
 # Rate and TCP retransmissions with rings of several sizes: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
 # selects sizes.
@@ -142,7 +144,7 @@ bench-grants:
 bench-rings:
 	@tests/setup bench-rings
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
+	@'$(BIN_DIR)'/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
 
 # Throughput of TCP connections through a door, with and without the kernel's fast path, and through a bridge with nftables:
 # docs/benchmarks.md. Five minutes; ROUNDS (3) of all candidates.
@@ -150,7 +152,7 @@ bench-rings:
 bench-tcp:
 	@tests/setup bench-tcp
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-bench
-	@$${CARGO_TARGET_DIR:-target}/release/tcp $(if $(ROUNDS),--rounds $(ROUNDS))
+	@'$(BIN_DIR)'/tcp $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # Instructions of the engine's work in memory, and cache misses of large tables, compared with
 # bench/baseline/instructions.toml. Two minutes. UPDATE=1 writes that file.

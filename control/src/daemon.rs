@@ -210,7 +210,7 @@ impl ApiListener {
         let tokens = Arc::new(Tokens::load(tokens).map_err(|error| InvalidFile(error.to_string()))?);
         tokio::spawn(Arc::clone(&tokens).watch());
         if let Some(files) = tls {
-            let certificates = Certificates::load(files.clone(), app.metrics.certificate_failures());
+            let certificates = Certificates::load(files.clone(), app.metrics.tls_failures());
             let certificates = Arc::new(certificates.map_err(InvalidFile)?);
             tokio::spawn(Arc::clone(&certificates).watch());
             app.certificates = Some(certificates);

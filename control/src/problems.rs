@@ -6,6 +6,7 @@
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::FULL_FOR;
+use knockplane_policy::wire::offload::OffloadWarning;
 use knockplane_policy::wire::{DataplaneStatus, Drift, PendingConfirmation, UnconfirmedChange};
 use knockplane_policy::word::Word as _;
 use schemars::JsonSchema;
@@ -76,7 +77,8 @@ pub(crate) fn problems(status: &DataplaneStatus, control: &Control) -> Vec<Probl
             Some(_) => {}
         }
         if worker.lost > 0 {
-            let problem = format!("{} frames of worker {number} are in no known place", worker.lost);
+            let frames_are = if worker.lost == 1 { "frame is" } else { "frames are" };
+            let problem = format!("{} {frames_are} in no known place at worker {number}", worker.lost);
             add(Severity::Outage, problem, "this is a defect: report it with the log".to_owned());
         }
     }
@@ -85,17 +87,17 @@ pub(crate) fn problems(status: &DataplaneStatus, control: &Control) -> Vec<Probl
     }
     let full = status.connections.as_ref().filter(|table| table.last_refused.is_some_and(|age| age < FULL_FOR));
     if let Some(table) = full {
+        let packets = if table.refused == 1 { "packet" } else { "packets" };
         let problem =
-            format!("the table of connections is full: {} packets of new connections found no room", table.refused);
+            format!("the table of connections is full: {} {packets} of new connections found no room", table.refused);
         let capacity = table.capacity;
         let remedy = format!(
             "raise `connection-capacity` ({capacity}); `knockctl show connections --count` shows what fills it"
         );
         add(Severity::Warning, problem, remedy);
     }
-    for warning in status.offload.warnings() {
-        let (problem, remedy) = warning.split_once(" On the sender").unwrap_or((&warning, ""));
-        add(Severity::Warning, problem.to_owned(), format!("on the sender{remedy}"));
+    for OffloadWarning { problem, remedy } in status.offload.warnings() {
+        add(Severity::Warning, problem, remedy.to_owned());
     }
     let disk = || "check the disk of `state-dir`".to_owned();
     if let Some(problem) = status.journal.warning() {
@@ -184,7 +186,7 @@ mod tests {
             ("has not started", &|status| status.workers[0].heartbeat_age = None),
             ("no heartbeat for 2.0 s", &|status| status.workers[1].heartbeat_age = Some(Duration::from_secs(2))),
             ("rolled back in", &|status| status.confirmation = sample::metrics().status.confirmation),
-            ("is full: 1 packets", &|status| {
+            ("is full: 1 packet of", &|status| {
                 let last_refused = Some(Duration::from_secs(59));
                 status.connections = Some(ConnectionTableStatus { known: 9, capacity: 8, refused: 1, last_refused });
             }),

@@ -58,8 +58,9 @@ pub fn warnings(status: &DataplaneStatus) -> Vec<String> {
          file: `knockctl reload` takes the file's"
             .to_owned()
     });
+    let offload = status.offload.warnings().into_iter().map(|warning| warning.to_string());
     let unwritten = status.journal.warning().into_iter().chain(status.stored_counters.warning());
-    table.chain(status.offload.warnings()).chain(damages).chain(unwritten).chain(unconfirmed).collect()
+    table.chain(offload).chain(damages).chain(unwritten).chain(unconfirmed).collect()
 }
 
 /// The text for a dataplane that is ready.

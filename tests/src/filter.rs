@@ -159,12 +159,22 @@ impl<'t> Filter<'t> {
         Ok(format!("{} --socket {} {}", program.display(), socket.display(), arguments.join(" ")))
     }
 
+    /// A command that runs `knockctl`.
+    ///
+    /// # Errors
+    /// If the program does not exist.
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary("knockctl")?);
+        command.arg("--socket").arg(self.folder.0.join("control.sock")).args(arguments);
+        Ok(command)
+    }
+
     /// Runs `knockctl`.
     ///
     /// # Errors
     /// If it cannot be started.
     pub fn knockctl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        run(Command::new(binary("knockctl")?).arg("--socket").arg(self.folder.0.join("control.sock")).args(arguments))
+        run(&mut self.command(arguments)?)
     }
 
     /// Runs `knockctl --json`, which must succeed.

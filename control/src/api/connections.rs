@@ -6,10 +6,8 @@ use std::sync::Arc;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use knockplane_log::target;
 use knockplane_policy::wire::connection_filter::ConnectionFilter;
 use knockplane_policy::wire::connections::{ConnectionCount, ConnectionQuery};
-use tracing::{info, warn};
 
 use super::answer::Form;
 use super::failure::ApiError;
@@ -90,13 +88,7 @@ pub(super) async fn end(
         number: result.as_ref().ok().copied(),
         ..OperatorChange::of(OperatorAction::ConnectionRemove, operator.recorded())
     };
-    let id = app.events.record(change.ended(&result));
-    match &result {
-        Ok(ended) => info!(target: target!("operator"), %operator, filter = words, ended, %id, "connections ended"),
-        Err(error) => {
-            warn!(target: target!("operator"), %operator, filter = words, %id, "connections not ended: {error}")
-        }
-    }
+    app.events.record(change.ended(&result));
     let answer = ConnectionsEnded { ended: result? };
     Ok(form.answer(answer, |ConnectionsEnded { ended }| EndedJson { filter: words, ended }))
 }

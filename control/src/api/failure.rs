@@ -16,10 +16,9 @@ use super::operator::Operator;
 use crate::dataplane::DataplaneError;
 use crate::tokens::{Role, TokenError};
 
-/// A failed request: its status and its body.
+/// A failed request: its body, whose code has the status.
 #[derive(Debug)]
 pub struct ApiError {
-    status: StatusCode,
     body: ErrorBody<Vec<Problem>>,
     /// The time after which a further request can succeed.
     wait: Option<Duration>,
@@ -196,7 +195,7 @@ impl ApiError {
 
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let body = ErrorBody { code, message: message.into(), remedy: None, problems: Vec::new() };
-        ApiError { status: code.status(), body, wait: None }
+        ApiError { body, wait: None }
     }
 
     /// Adds the remedy at the end of the message.
@@ -220,9 +219,9 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let ApiError { status, body, wait } = self;
+        let ApiError { body, wait } = self;
         let code = body.code;
-        let mut answer = (status, Json(body)).into_response();
+        let mut answer = (code.status(), Json(body)).into_response();
         if let Some(wait) = wait {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
@@ -256,16 +255,16 @@ impl From<DataplaneError> for ApiError {
 impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         let code = match &error {
-            TokenError::Conflict(_) => ErrorCode::Conflict,
+            TokenError::Taken(_) | TokenError::Full => ErrorCode::Conflict,
             TokenError::Missing(_) => ErrorCode::NotFound,
             TokenError::Time => ErrorCode::InvalidRequest,
             TokenError::Failed(_) => ErrorCode::Failed,
         };
-        let message = error.to_string();
-        let remedy = message.rsplit_once(": ").map(|(_, remedy)| remedy.to_owned());
-        let mut failure = ApiError::new(code, message);
-        failure.body.remedy = remedy.filter(|_| code != ErrorCode::Failed);
-        failure
+        let failure = ApiError::new(code, error.to_string());
+        match error.remedy() {
+            Some(remedy) => failure.with_remedy(remedy),
+            None => failure,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use ipnet::IpNet;
 use knockplane_log::target;
 use knockplane_policy::rule::AddressSet;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::failure::ApiError;
 use super::operator::{Access, Operator};
@@ -111,8 +111,7 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
             address: IpNet::new(address, length).ok().map(AddressSet::Prefix),
             ..OperatorChange::of(OperatorAction::SignIn, operator.recorded())
         };
-        let id = guard.app.events.record(change);
-        info!(target: target!("operator"), %operator, %address, %role, %id, "signed in");
+        guard.app.events.record(change);
     }
     request.extensions_mut().insert(Access { operator, role });
     let answer = next.run(request).await;
@@ -155,7 +154,7 @@ impl TokenGate {
                 Some(TokenRefusal::Expired) => ("expired token", ApiError::unauthenticated("the token has expired")),
             };
             if self.lines.take((), now).is_ok() {
-                warn!(target: target!("operator"), %address, reason, "API request refused");
+                warn!(target: target!("operator"), source = %address, reason, "API request refused");
             }
             error
         })?;

@@ -50,7 +50,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use knockplane_log::target;
-use knockplane_policy::event::EventId;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
@@ -58,9 +57,8 @@ use knockplane_policy::wire::history::{ApplyNote, RevisionOrigin};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, SourceQuery};
 use knockplane_policy::wire::{
-    self, ApplyRequest, DataplaneStatus, KernelQuery, KernelVerdict, MAX_ANSWER_ENTRIES, NewEntry, Reloaded,
+    self, ApplyRequest, DataplaneStatus, KernelQuery, KernelVerdict, MAX_ANSWER_ENTRIES, NewEntry,
 };
-use knockplane_policy::word::Word as _;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -296,7 +294,7 @@ async fn watch_source(
     let watch = Some(rules::timeout(&time).map_err(ApiError::bad_request)?);
     let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };
     let source = app.ask(app.dataplane.source(query)).await?;
-    info!(target: target!("operator"), %operator, %address, time, "source watched");
+    info!(target: target!("operator"), source = %address, time, operator.by.uid = operator.uid(), operator.by.token = operator.token(), "source watched");
     Ok(form.answer(source, SourceJson::from))
 }
 
@@ -308,7 +306,7 @@ async fn begin_sample(
     let Json(BeginSample { time, packets }) = body?;
     let query = SampleQuery { time: rules::timeout(&time).map_err(ApiError::bad_request)?, packets };
     let sample = app.ask(app.dataplane.begin_sample(query)).await?;
-    info!(target: target!("operator"), %operator, time, packets, "traffic sampled");
+    info!(target: target!("operator"), time, packets, operator.by.uid = operator.uid(), operator.by.token = operator.token(), "traffic sampled");
     Ok(Json(SampleBegun { sample }))
 }
 
@@ -362,7 +360,11 @@ async fn apply(
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
             app.metrics.apply_was_invalid();
-            warn!(target: target!("operator"), %operator, source, "rules refused: they cannot be read");
+            warn!(
+                target: target!("operator"),
+                { operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.rules_source = source },
+                "rules refused: they cannot be read"
+            );
         })?,
         (None, Some(mut rules)) => {
             rules.assign_ids();
@@ -390,19 +392,10 @@ async fn hand_over(app: Arc<App>, operator: Operator, mut request: ApplyRequest)
     let (rules, patterns) = (request.rules.rules.len(), request.rules.layer7.len());
     request.names = app.resolver.resolve_rules(&request.rules).await;
     let unresolved = request.names.iter().filter_map(Unresolved::of).collect();
-    let (source, origin) = (request.source.clone(), request.origin.name());
     let change = change_of(&request, &operator);
     let result = app.timed(app.dataplane.apply(request)).await;
     let (generation, revision) = result.as_ref().map(|(generation, revision)| (*generation, *revision)).ok().unzip();
-    let id = app.events.record(OperatorChange { generation, revision, ..change.ended(&result) });
-    match &result {
-        Ok((generation, revision)) => {
-            info!(target: target!("operator"), %operator, generation, revision, origin, rules, source, %id, "rules applied")
-        }
-        Err(error) => {
-            warn!(target: target!("operator"), %operator, origin, rules, source, %id, "rules not applied: {error}")
-        }
-    }
+    app.events.record(OperatorChange { generation, revision, ..change.ended(&result) });
     let (generation, revision) = result?;
     Ok(Applied { generation, revision, rules, patterns, unresolved })
 }
@@ -435,8 +428,7 @@ async fn reset_counters(
     let number = rules.len();
     let change = OperatorChange::of(OperatorAction::ResetCounters, operator.recorded());
     let change = OperatorChange { number: Some(number as u64), ..change };
-    let ((), id) = app.change(change, app.dataplane.reset_counters(rules)).await?;
-    info!(target: target!("operator"), %operator, rules = number, %id, "counters of rules reset");
+    app.change(change, app.dataplane.reset_counters(rules)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -444,11 +436,7 @@ async fn confirm(State(app): State<Arc<App>>, operator: Operator, form: Form) ->
     let result = app.ask(app.dataplane.confirm()).await;
     let change = OperatorChange::of(OperatorAction::Confirm, operator.recorded());
     let generation = result.as_ref().ok().copied();
-    let id = app.events.record(OperatorChange { generation, ..change.ended(&result) });
-    match &result {
-        Ok(generation) => info!(target: target!("operator"), %operator, generation, %id, "rules confirmed"),
-        Err(error) => warn!(target: target!("operator"), %operator, %id, "rules not confirmed: {error}"),
-    }
+    app.events.record(OperatorChange { generation, ..change.ended(&result) });
     Ok(form.answer(Confirmed { generation: result? }, ConfirmedJson::from))
 }
 
@@ -477,17 +465,11 @@ async fn reload(
     let token = operator.token().map(str::to_owned);
     let result = app.timed(app.dataplane.reload(operator.uid(), token, confirm_within)).await;
     let change = OperatorChange::of(OperatorAction::Reload, operator.recorded()).ended(&result);
-    let id = app.events.record(OperatorChange {
+    app.events.record(OperatorChange {
         generation: result.as_ref().ok().map(|reloaded| reloaded.generation),
         confirm_within_seconds: confirm_within.map(json::seconds),
         ..change
     });
-    match &result {
-        Ok(Reloaded { generation, doors, .. }) => {
-            info!(target: target!("operator"), %operator, generation, doors, %id, "configuration reloaded")
-        }
-        Err(error) => warn!(target: target!("operator"), %operator, %id, "configuration not reloaded: {error}"),
-    }
     Ok(form.answer(result?, |reloaded| ReloadedJson::new(reloaded, confirm_within)))
 }
 
@@ -508,8 +490,7 @@ async fn list_add(
         timeout_seconds: timeout.map(json::seconds),
         ..OperatorChange::at(OperatorAction::ListAdd, operator.recorded(), &list, Some(&address))
     };
-    let (added, id) = app.change(change, app.dataplane.list_add(vec![entry])).await?;
-    info!(target: target!("operator"), %operator, list, %address, ?timeout, %id, "entry added");
+    let added = app.change(change, app.dataplane.list_add(vec![entry])).await?;
     Ok(form.answer(added, |added| AddedJson {
         list,
         address: address.to_string(),
@@ -528,8 +509,7 @@ async fn list_import(
     let count = entries.len();
     let change = OperatorChange::of(OperatorAction::ListImport, operator.recorded());
     let change = OperatorChange { number: Some(count as u64), ..change };
-    let (added, id) = app.change(change, app.dataplane.list_add(entries)).await?;
-    info!(target: target!("operator"), %operator, entries = count, left = added.left, %id, "entries added");
+    let added = app.change(change, app.dataplane.list_add(entries)).await?;
     Ok(form.answer(added, |wire::Added { left, unused }| ImportedJson {
         entries: count,
         unchanged: left,
@@ -547,9 +527,8 @@ async fn list_flush(
     let (Path(list), Query(FlushQuery { dynamic })) = (path?, query?);
     let result = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await;
     let change = OperatorChange::at(OperatorAction::ListFlush, operator.recorded(), &list, None);
-    let id = app.events.record(OperatorChange { number: result.as_ref().ok().copied(), ..change.ended(&result) });
+    app.events.record(OperatorChange { number: result.as_ref().ok().copied(), ..change.ended(&result) });
     let removed = result?;
-    info!(target: target!("operator"), %operator, list, dynamic, removed, %id, "list flushed");
     Ok(form.answer(Flushed { removed }, |Flushed { removed }| FlushedJson { list, removed }))
 }
 
@@ -561,8 +540,7 @@ async fn list_remove(
     let Path((list, address)) = path?;
     let address: AddressSet = address.parse().map_err(ApiError::bad_request)?;
     let change = OperatorChange::at(OperatorAction::ListRemove, operator.recorded(), &list, Some(&address));
-    let ((), id) = app.change(change, app.dataplane.list_remove(list.clone(), address.clone())).await?;
-    info!(target: target!("operator"), %operator, list, %address, %id, "entry removed");
+    app.change(change, app.dataplane.list_remove(list.clone(), address.clone())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -622,15 +600,15 @@ impl App {
         result
     }
 
-    /// As [`App::ask`], for a change by an operator, which is recorded with its outcome. Returns its id as well.
+    /// As [`App::ask`], for a change by an operator, which is recorded with its outcome.
     async fn change<T>(
         &self,
         change: OperatorChange,
         answer: impl Future<Output = Result<T, DataplaneError>>,
-    ) -> Result<(T, EventId), DataplaneError> {
+    ) -> Result<T, DataplaneError> {
         let result = self.ask(answer).await;
-        let id = self.events.record(change.ended(&result));
-        Ok((result?, id))
+        self.events.record(change.ended(&result));
+        result
     }
 
     /// As [`App::ask`], for rules or a configuration to apply: also measures the time.

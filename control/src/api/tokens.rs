@@ -7,8 +7,6 @@ use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use knockplane_log::target;
-use tracing::info;
 
 use super::App;
 use super::answer::Form;
@@ -47,11 +45,8 @@ pub(super) async fn create(
     let valid_for = rules::timeout(&expires).map_err(ApiError::bad_request)?;
     let change = change(OperatorAction::TokenCreate, &operator, name.to_string());
     let made = on_disk(move || tokens.create(name, role, valid_for)).await?;
-    let id = app.events.record(change.ended(&made));
-    let made = made?;
-    let info = &made.info;
-    info!(target: target!("operator"), %operator, token = %info.name, role = %info.role, expires, %id, "token created");
-    Ok(form.answer(made, NewTokenJson::from))
+    app.events.record(change.ended(&made));
+    Ok(form.answer(made?, NewTokenJson::from))
 }
 
 pub(super) async fn revoke(
@@ -63,9 +58,8 @@ pub(super) async fn revoke(
     let Path(name) = path?;
     let of = name.clone();
     let revoked = on_disk(move || tokens.revoke(&of)).await?;
-    let id = app.events.record(change(OperatorAction::TokenRevoke, &operator, name.clone()).ended(&revoked));
+    app.events.record(change(OperatorAction::TokenRevoke, &operator, name).ended(&revoked));
     revoked?;
-    info!(target: target!("operator"), %operator, token = name, %id, "token revoked");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn begin(
     let query =
         TraceQuery { filter: filter.clone(), time: rules::timeout(&time).map_err(ApiError::bad_request)?, rate };
     let begun = app.ask(app.dataplane.begin_trace(query)).await?;
-    info!(target: target!("operator"), %operator, filter, time, "packets traced");
+    info!(target: target!("operator"), filter, time, operator.by.uid = operator.uid(), operator.by.token = operator.token(), "packets traced");
     Ok(Json(begun))
 }
 

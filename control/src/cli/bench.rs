@@ -203,7 +203,12 @@ impl<'r> Bench<'r> {
 
     /// A bench of the same rules without state, at the same time. It does not examine each rule again.
     pub(super) fn anew(&self) -> Self {
-        let Bench { rules, settings, now, .. } = *self;
+        self.anew_at(self.now)
+    }
+
+    /// As [`Bench::anew`], at another time.
+    pub(super) fn anew_at(&self, now: Time) -> Self {
+        let Bench { rules, settings, .. } = *self;
         let evaluator = self.evaluator.anew().at_wall(now, Duration::from_nanos(now.as_nanos()));
         Bench { rules, numbers: Arc::clone(&self.numbers), settings, evaluator, now }
     }

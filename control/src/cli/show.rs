@@ -274,7 +274,11 @@ fn confirmation(pending: &PendingConfirmation) -> String {
 /// The occupancy of the table of connections.
 pub(super) fn connections(table: Option<&ConnectionTableStatus>) -> String {
     let Some(ConnectionTableStatus { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
-    let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
+    let refused = match refused {
+        0 => String::new(),
+        1 => "; 1 packet found no room".to_owned(),
+        more => format!("; {} packets found no room", grouped(*more)),
+    };
     format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
 }
 

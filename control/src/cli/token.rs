@@ -24,8 +24,8 @@ pub(super) enum Command {
     New {
         /// Its name, for the history, the log and `token revoke`
         name: TokenName,
-        /// read: requests that change nothing; operate: also lists, watches, counters and confirmations; administer: also apply and
-        /// reload
+        /// read: requests that change nothing; operate: also lists, connections, traces, watches, counters and confirmations;
+        /// administer: also apply and reload
         #[arg(long)]
         role: Role,
         /// The time for which it is valid, such as 90d

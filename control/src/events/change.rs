@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use knockplane_log::target;
+use knockplane_policy::event::EventId;
 use knockplane_policy::rule::AddressSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +61,31 @@ pub(crate) enum OperatorAction {
 impl fmt::Display for OperatorAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
+    }
+}
+
+impl OperatorAction {
+    /// The words of the log for a success, and for a failure.
+    const fn outcomes(self) -> (&'static str, &'static str) {
+        match self {
+            OperatorAction::Apply
+            | OperatorAction::Rollback
+            | OperatorAction::Edit
+            | OperatorAction::Undo
+            | OperatorAction::Redo => ("rules applied", "rules not applied"),
+            OperatorAction::Confirm => ("rules confirmed", "rules not confirmed"),
+            OperatorAction::NotConfirmed => ("rolled back", "not rolled back"),
+            OperatorAction::Reload => ("configuration reloaded", "configuration not reloaded"),
+            OperatorAction::ResetCounters => ("counters of rules reset", "counters of rules not reset"),
+            OperatorAction::ListAdd => ("entry added", "entry not added"),
+            OperatorAction::ListImport => ("entries added", "entries not added"),
+            OperatorAction::ListRemove => ("entry removed", "entry not removed"),
+            OperatorAction::ListFlush => ("list flushed", "list not flushed"),
+            OperatorAction::ConnectionRemove => ("connections ended", "connections not ended"),
+            OperatorAction::TokenCreate => ("token created", "token not created"),
+            OperatorAction::TokenRevoke => ("token revoked", "token not revoked"),
+            OperatorAction::SignIn => ("signed in", "not signed in"),
+        }
     }
 }
 
@@ -131,6 +158,41 @@ impl OperatorChange {
             }
         }
         self
+    }
+
+    /// Logs the change: its fields have the names of the event's document.
+    pub(super) fn log(&self, id: EventId) {
+        let OperatorChange { action, by, error, list, address, .. } = self;
+        let (done, not_done) = action.outcomes();
+        macro_rules! line {
+            ($level:ident, $message:expr) => {
+                tracing::$level!(
+                    target: target!("operator"),
+                    list,
+                    source = address.as_ref().map(tracing::field::display),
+                    operator.action = %action,
+                    operator.by.uid = by.uid,
+                    operator.by.token = by.token,
+                    operator.error = error,
+                    operator.generation = self.generation,
+                    operator.revision = self.revision,
+                    operator.rules_source = self.rules_source,
+                    operator.edit = self.edit,
+                    operator.comment = self.comment,
+                    operator.confirm_within_seconds = self.confirm_within_seconds,
+                    operator.subject = self.subject,
+                    operator.timeout_seconds = self.timeout_seconds,
+                    operator.number = self.number,
+                    %id,
+                    "{}",
+                    $message
+                )
+            };
+        }
+        match error {
+            None => line!(info, done),
+            Some(_) => line!(warn, not_done),
+        }
     }
 
     /// Adds the outcome.

@@ -94,8 +94,6 @@ struct EventState {
     /// Events of this start up to this number are not in the ring.
     not_kept: u64,
     totals: HashMap<Option<RuleId>, u64>,
-    /// Whether the events that were there at the first answer are read.
-    has_past: bool,
     /// The number of the last one of them.
     past_until: u64,
     /// The number of the last change by an operator: see [`knockplane_policy::event::BehindEvent::Operator`].
@@ -170,7 +168,6 @@ impl Events {
             query: EventQuery { packets_after: Some(0), ..EventQuery::default() },
             not_kept: 0,
             totals: HashMap::new(),
-            has_past: false,
             past_until: 0,
             last_change: 0,
         };
@@ -184,11 +181,16 @@ impl Events {
         }))
     }
 
-    /// Publishes a change by an operator. Returns its id.
+    /// Publishes and logs a change by an operator. Returns its id.
     pub(crate) fn record(&self, change: OperatorChange) -> EventId {
-        let mut state = self.lock();
-        let id = state.record(change.shortened(), now_ns());
-        self.tell(state.last);
+        let change = change.shortened();
+        let id = {
+            let mut state = self.lock();
+            let id = state.record(change.clone(), now_ns());
+            self.tell(state.last);
+            id
+        };
+        change.log(id);
         id
     }
 
@@ -252,6 +254,12 @@ impl Events {
 }
 
 impl EventState {
+    /// Whether the events that were there at the first answer are read. From then on, the dataplane looks for the changes
+    /// that replace a gap.
+    fn has_past(&self) -> bool {
+        self.query.recover
+    }
+
     fn push(&mut self, ring: usize, id: Option<EventId>, time_ns: u64, is_past: bool, body: EventBody) {
         self.last += 1;
         let entry = EventEntry { sequence: self.last, id, time_ns, is_past, body };
@@ -276,7 +284,7 @@ impl EventState {
             self.past_until = if self.start.is_none() { last } else { 0 };
             self.begin(start, restored, now_ns);
         }
-        let is_first = !self.has_past;
+        let is_first = !self.has_past();
         let mut packets = packets.into_iter().peekable();
         for item in items {
             let number = match &item {
@@ -331,7 +339,6 @@ impl EventState {
                 self.record_own(change);
             }
         }
-        self.has_past = true;
         self.query.recover = true;
     }
 

@@ -74,7 +74,7 @@ impl Events {
             position_ns: state.query.after_ns,
             catches_up: false,
             totals: state.totals.clone(),
-            has_totals: state.has_past,
+            has_totals: state.has_past(),
             ..EventReader::idle(self.clone(), filter)
         }
     }

@@ -41,9 +41,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use knockplane_policy::packet::{Side, Vlan};
-use knockplane_policy::time::Time;
+pub(crate) use knockplane_policy::time::rfc_3339;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -216,13 +215,6 @@ impl TryFrom<NetworkJson> for Vlan {
 /// A time in seconds.
 pub(crate) fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
-}
-
-/// A time in the form of RFC 3339, in UTC, with nanoseconds.
-pub(crate) fn rfc_3339(time: Time) -> String {
-    // The maximum of a `Timestamp` is in the year 9999.
-    let time = Timestamp::from_nanosecond(i128::from(time.as_nanos())).unwrap_or(Timestamp::MAX);
-    format!("{time:.9}")
 }
 
 /// A line of a file; `None` without a file.

@@ -164,12 +164,6 @@ fn events_of_all_kinds_match_their_schema() {
 }
 
 #[test]
-fn points_in_time_are_rfc_3339() {
-    assert_eq!(rfc_3339(Time::from_nanos(1_700_000_000_000_000_007)), "2023-11-14T22:13:20.000000007Z");
-    assert_eq!(rfc_3339(Time::from_nanos(0)), "1970-01-01T00:00:00.000000000Z");
-}
-
-#[test]
 fn a_document_of_another_version_is_refused() {
     let text = r#"{"version":2,"lists":[],"entries":[],"names":[],"truncated":false}"#;
     let error = serde_json::from_str::<Document<lists::ListsJson>>(text).unwrap_err();

@@ -50,6 +50,7 @@ use self::resolver::ResolverMetrics;
 use self::sheet::{Sheet, flag};
 pub use self::streams::EventNumbers;
 use crate::dataplane::DataplaneError;
+use crate::server::tls::TlsFailures;
 
 /// Content type of the rendered text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -66,8 +67,7 @@ pub struct Metrics {
     failures: IntCounterVec,
     listeners: [(&'static str, Arc<Refusals>); 4],
     api_refused: IntCounterVec,
-    /// Changed certificate files of the API that were not valid.
-    certificate_failures: Arc<AtomicU64>,
+    tls_failures: Arc<TlsFailures>,
     pub(crate) requests: RequestMetrics,
     pub(crate) resolver: ResolverMetrics,
     /// Start of the process, since the Unix epoch.
@@ -131,7 +131,7 @@ impl Default for Metrics {
             listeners: [METRICS_LISTENER, OPERATORS_LISTENER, API_LISTENER, READERS_LISTENER]
                 .map(|listener| (listener, Arc::default())),
             api_refused: sheet::valid(IntCounterVec::new(refused, &["reason"])),
-            certificate_failures: Arc::default(),
+            tls_failures: Arc::default(),
             requests: RequestMetrics::default(),
             resolver: ResolverMetrics::default(),
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -178,9 +178,9 @@ impl Metrics {
         self.api_refused.with_label_values(&[reason.name()]).inc();
     }
 
-    /// The counter of changed certificate files that were not valid.
-    pub(crate) fn certificate_failures(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.certificate_failures)
+    /// The failures of TLS.
+    pub(crate) fn tls_failures(&self) -> Arc<TlsFailures> {
+        Arc::clone(&self.tls_failures)
     }
 
     /// The counters of a listener for connections that a limit refused or closed.
@@ -264,7 +264,15 @@ impl Metrics {
         let help =
             "Changes of the API's certificate files that were not valid, so that the old certificate remained in use.";
         let failures = sheet.counter("control_api_certificate_failures_total", help, &[]);
-        failures.with_label_values::<&str>(&[]).inc_by(self.certificate_failures.load(Ordering::Relaxed));
+        failures.with_label_values::<&str>(&[]).inc_by(self.tls_failures.files.load(Ordering::Relaxed));
+        let handshakes = sheet.counter(
+            "control_api_handshake_failures_total",
+            "TLS handshakes of the API that failed, by class of the peer's address and cause.",
+            &["peer", "reason"],
+        );
+        for (class, failure, number) in self.tls_failures.handshakes.counts() {
+            handshakes.with_label_values(&[class.name(), failure.name()]).inc_by(number);
+        }
         if let Some(answer) = answer {
             note_log("dataplane", &answer.status.log);
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);

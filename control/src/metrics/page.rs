@@ -76,6 +76,10 @@ const GROUPS: [(&str, &[(&str, &str)]); 12] = [
                 "increase(knockplane_control_api_certificate_failures_total[1h]) > 0",
             ),
             (
+                "knockplane_control_api_handshake_failures_total",
+                "sum by (peer, reason) (rate(knockplane_control_api_handshake_failures_total{reason!=\"closed\"}[5m])) > 0",
+            ),
+            (
                 "knockplane_control_requests_total",
                 "sum by (class) (rate(knockplane_control_requests_total{status=\"5xx\"}[5m])) > 0",
             ),

@@ -28,7 +28,7 @@ impl Default for RequestMetrics {
         let requests = Opts::new(
             "control_requests_total",
             "Requests to the control process, by class and status of the answer. `read` are requests of operators that \
-             change nothing.",
+             change nothing, and those of samples and traces.",
         );
         let durations = HistogramOpts::new(
             "control_request_duration_seconds",
@@ -67,7 +67,7 @@ impl RequestMetrics {
 /// The class of a request. An unknown path has a class of its own, because any client can request any path.
 pub(crate) fn class(method: &Method, path: &str) -> &'static str {
     /// Requests with a body that change nothing.
-    const READING: [&str; 3] = ["/api/v1/kernel", "/api/v1/sample", "/api/v1/sources/"];
+    const READING: [&str; 4] = ["/api/v1/kernel", "/api/v1/sample", "/api/v1/sources/", "/api/v1/trace"];
     match path {
         "/metrics" => "metrics",
         "/healthz" | "/readyz" => "health",
@@ -89,6 +89,7 @@ mod tests {
             (Method::GET, "/api/v1/lists", "read"),
             (Method::POST, "/api/v1/lists", "change"),
             (Method::POST, "/api/v1/sample/7/end", "read"),
+            (Method::DELETE, "/api/v1/trace/7", "read"),
             (Method::POST, "/api/v1/sources/192.0.2.1/watch", "read"),
             (Method::DELETE, "/api/v1/lists/secured/192.0.2.1", "change"),
             (Method::POST, "/wp-login.php", "unknown"),

@@ -14,8 +14,10 @@
 //! | `latest.rs` | one answer for all concurrent requests |
 //! | `rates.rs`  | limits on events in a time, for each address or token |
 //! | `tls.rs`    | certificates, read again when they change |
+//! | `handshakes.rs` | failed handshakes: counts and lines |
 
 pub(crate) mod body;
+pub(crate) mod handshakes;
 pub(crate) mod latest;
 mod peer;
 pub(crate) mod rates;
@@ -25,7 +27,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,8 +44,7 @@ use knockplane_limits::admission::{Activity, Admission, Admitted};
 use knockplane_limits::refusal::{Refusal, Refusals};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use self::peer::{Caller, PeerGroup};
 pub(crate) use self::peer::{Listen, Sizes};
@@ -205,7 +206,7 @@ impl Server {
         let serving = Serving { pages: pages.clone(), place: Arc::new(place), times: self.times, ended };
         match &self.tls {
             None => tokio::spawn(serving.serve(stream)),
-            Some(certificates) => tokio::spawn(serving.secure(stream, certificates.acceptor())),
+            Some(certificates) => tokio::spawn(serving.secure(stream, Arc::clone(certificates))),
         };
     }
 
@@ -232,19 +233,21 @@ struct Serving {
 
 impl Serving {
     /// Serves a connection with TLS. The handshake has the time limit of a head.
-    async fn secure<S>(mut self, stream: S, acceptor: TlsAcceptor)
+    async fn secure<S>(mut self, stream: S, certificates: Arc<Certificates>)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let secured = tokio::select! {
-            secured = timeout(self.times.head, acceptor.accept(stream)) => secured,
+            secured = timeout(self.times.head, certificates.acceptor().accept(stream)) => secured,
             // The connection was evicted, which is counted at another place.
             _ = &mut self.ended => return,
         };
         match secured {
             Ok(Ok(stream)) => self.serve(stream).await,
-            // As other errors of a connection.
-            Ok(Err(error)) => debug!(listener = self.place.listener, "no TLS connection: {error}"),
+            Ok(Err(error)) => {
+                let ConnectionSlot { listener, peer, .. } = &*self.place;
+                certificates.failures.handshakes.note(listener, *peer, &error);
+            }
             Err(_) => self.place.refuse(Refusal::SlowRequest),
         }
     }
@@ -362,11 +365,7 @@ impl ConnectionSlot {
 
     /// The address of a peer over TCP, as peers are counted: of IPv6 that of the /64, of loopback always the same.
     pub(crate) fn address(&self) -> Option<IpAddr> {
-        match self.peer {
-            PeerGroup::User(_) => None,
-            PeerGroup::Loopback => Some(Ipv4Addr::LOCALHOST.into()),
-            PeerGroup::Network(address) => Some(address),
-        }
+        self.peer.address()
     }
 
     /// Whether room is reserved for the peer of the connection.

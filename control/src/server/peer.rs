@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use knockplane_limits::admission::Limits;
 use knockplane_policy::door;
@@ -35,6 +35,17 @@ pub(super) enum PeerGroup {
     Network(IpAddr),
     /// A user of this host.
     User(u32),
+}
+
+impl PeerGroup {
+    /// The address of a peer over TCP; of loopback always the same.
+    pub(super) fn address(self) -> Option<IpAddr> {
+        match self {
+            PeerGroup::User(_) => None,
+            PeerGroup::Loopback => Some(Ipv4Addr::LOCALHOST.into()),
+            PeerGroup::Network(address) => Some(address),
+        }
+    }
 }
 
 /// The peer of a new connection.

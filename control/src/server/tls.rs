@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use knockplane_limits::input::{self, Limit};
+use knockplane_limits::input::{self, InputError, Limit};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -14,6 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use super::handshakes::HandshakeFailures;
 use crate::settings::api::TlsFiles;
 
 /// Interval at which the files are compared.
@@ -25,21 +26,29 @@ const PEM: Limit = Limit { bytes: 1 << 20, of: "PEM files", remedy: "check that 
 /// The state of a file. A replaced file has another time or another inode.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
+/// Failures of TLS since start.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFailures {
+    /// Changed files that were not valid.
+    pub(crate) files: AtomicU64,
+    pub(crate) handshakes: HandshakeFailures,
+}
+
 /// The certificate that is in use.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: TlsFiles,
     config: RwLock<Arc<ServerConfig>>,
     stamps: Mutex<Vec<Stamp>>,
-    failures: Arc<AtomicU64>,
+    pub(super) failures: Arc<TlsFailures>,
 }
 
 impl Certificates {
-    /// Reads the files. `failures` counts changed files that are not valid.
+    /// Reads the files.
     ///
     /// # Errors
     /// The file that is not valid, the reason and the remedy.
-    pub(crate) fn load(files: TlsFiles, failures: Arc<AtomicU64>) -> Result<Self, String> {
+    pub(crate) fn load(files: TlsFiles, failures: Arc<TlsFailures>) -> Result<Self, String> {
         let stamps = Mutex::new(stamps(&files));
         let config = RwLock::new(Arc::new(read(&files)?));
         Ok(Certificates { files, config, stamps, failures })
@@ -66,7 +75,7 @@ impl Certificates {
                 info!(certificate = %self.files.certificate.display(), "the certificate of the API was read again");
             }
             Err(problem) => {
-                self.failures.fetch_add(1, Relaxed);
+                self.failures.files.fetch_add(1, Relaxed);
                 warn!("the certificate of the API is not replaced, and the old one remains in use: {problem}");
             }
         }
@@ -110,7 +119,8 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for authority in certificates(path)? {
+            // Whoever can change this file can sign client certificates.
+            for authority in chain_of(path, input::read_trusted(path, &PEM))? {
                 roots.add(authority).map_err(|error| {
                     format!("{} has a certificate that cannot be an authority: {error}", path.display())
                 })?;
@@ -136,8 +146,13 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, String> {
 
 /// Reads the certificates of a PEM file.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    chain_of(path, input::read(path, &PEM))
+}
+
+/// The certificates in the content of a PEM file.
+fn chain_of(path: &Path, content: Result<Vec<u8>, InputError>) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
-    let bytes = input::read(path, &PEM).map_err(|error| format!("the certificate {shown} {error}"))?;
+    let bytes = content.map_err(|error| format!("the certificate {shown} {error}"))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let read = read.map_err(|error| format!("the certificate {shown} cannot be read: {error}"))?;
     match read.is_empty() {
@@ -149,6 +164,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use rcgen::{CertifiedKey, generate_simple_self_signed};
 
@@ -176,24 +192,29 @@ mod tests {
         fs::write(&one.key, &text[..text.len() / 2]).unwrap();
         let error = read(&one).unwrap_err();
         assert!(error.contains("one.key is no private key") && !error.contains(&text[40..60]), "{error}");
-        let error = read(&TlsFiles { client_ca: Some("/nonexistent.pem".into()), ..other }).unwrap_err();
+        let error = read(&TlsFiles { client_ca: Some("/nonexistent.pem".into()), ..other.clone() }).unwrap_err();
         assert!(error.contains("/nonexistent.pem"), "{error}");
+        let with_authority = TlsFiles { client_ca: Some(one.certificate.clone()), ..other };
+        assert!(read(&with_authority).is_ok());
+        fs::set_permissions(&one.certificate, fs::Permissions::from_mode(0o666)).unwrap();
+        let error = read(&with_authority).unwrap_err();
+        assert!(error.contains("one.pem can be written by all users; run: chmod go-w "), "{error}");
     }
 
     #[test]
     fn a_changed_pair_is_used_and_an_invalid_one_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let files = pair(dir.path(), "one");
-        let failures = Arc::new(AtomicU64::new(0));
+        let failures = Arc::new(TlsFailures::default());
         let certificates = Certificates::load(files.clone(), Arc::clone(&failures)).unwrap();
         let present = || Arc::as_ptr(&*certificates.config.read().unwrap());
         let first = present();
         certificates.reload();
-        assert_eq!((present(), failures.load(Relaxed)), (first, 0));
+        assert_eq!((present(), failures.files.load(Relaxed)), (first, 0));
         fs::write(&files.certificate, "no certificate").unwrap();
         certificates.reload();
         certificates.reload();
-        assert_eq!((present(), failures.load(Relaxed)), (first, 1), "once for each change");
+        assert_eq!((present(), failures.files.load(Relaxed)), (first, 1), "once for each change");
         pair(dir.path(), "one");
         certificates.reload();
         assert_ne!(present(), first);

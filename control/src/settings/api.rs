@@ -132,6 +132,7 @@ mod tests {
             ("\ncertificate = 'c'", 3, "write `key` as well"),
             ("key = 'k'", 2, "write `certificate` as well"),
             ("client-ca = 'k'", 2, "needs TLS"),
+            ("listen = '127.0.0.1:9479'", 2, "the address of `listen` in [control]"),
             ("tokens = 7", 2, "`tokens` is the path of a file"),
             ("listn = '127.0.0.1:1'", 2, "[control.api] has no key `listn`: did you mean `listen`?"),
         ] {

@@ -213,6 +213,18 @@ impl SettingsReader<'_> {
             }
             _ => {}
         }
+        let is_same = |api: &ApiSettings| api.listen == settings.listen && api.listen.port() != 0;
+        if settings.api.as_ref().is_some_and(is_same) {
+            let address = settings.listen;
+            let place = entry(section, "api").and_then(|(_, api)| entry(api.get_ref().as_table()?, "listen"));
+            self.problem(
+                place.map_or(0..0, |(_, value)| value.span()),
+                format_args!(
+                    "`listen` in [control.api] is {address}, the address of `listen` in [control], which serves metrics without \
+                     authentication: choose another port"
+                ),
+            );
+        }
     }
 
     fn problem(&mut self, span: Range<usize>, message: impl fmt::Display) {

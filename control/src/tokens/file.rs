@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use knockplane_limits::input::{self, InputError, Limit};
+use knockplane_limits::trust;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_TOKENS, StoredToken};
@@ -48,18 +49,18 @@ impl TokenFile {
     }
 
     pub(super) fn read(&self) -> Result<Vec<StoredToken>, TokenFileError> {
-        let bytes = match input::read_trusted(&self.path, &LIMIT) {
-            Err(InputError::Read(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(self.error(error.to_string())),
-            Ok(bytes) => bytes,
+        let file = match trust::open(&self.path) {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            opened => opened.map_err(|error| self.error(error.to_string()))?,
         };
-        let mode = fs::metadata(&self.path).map_err(|error| self.error(format!("cannot be read: {error}")))?.mode();
+        let mode = file.metadata().map_err(|error| self.error(InputError::from(error).to_string()))?.mode();
         if mode & 0o077 != 0 {
             let path = self.path.display();
             return Err(
                 self.error(format!("can be read by other users (mode {:o}): run chmod 600 {path}", mode & 0o777))
             );
         }
+        let bytes = input::read_from(file, &LIMIT).map_err(|error| self.error(error.to_string()))?;
         // The text of the error could contain a hash.
         let damaged = |_| self.error("is damaged: restore it, or remove it and make new tokens".to_owned());
         let Content { version, tokens } = serde_json::from_slice(&bytes).map_err(damaged)?;

@@ -54,7 +54,7 @@ const WRITE_USES_EVERY: Duration = Duration::from_secs(60);
 pub enum Role {
     /// Requests that change nothing.
     Read,
-    /// Also changes of lists, watches, counters, and confirmations.
+    /// Also changes of lists, ends of connections, traces, watches, counters, and confirmations.
     Operate,
     /// Also changes of rules and of the configuration.
     Administer,
@@ -213,18 +213,34 @@ pub enum TokenRefusal {
 /// The reason that a token cannot be created or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The request does not fit the present tokens.
-    #[error("{0}")]
-    Conflict(String),
+    /// A valid token has this name.
+    #[error("there is a token {0} already; nothing changed")]
+    Taken(TokenName),
+    /// There is no room.
+    #[error("there are {MAX_TOKENS} tokens already; nothing changed")]
+    Full,
     /// There is no token with this name.
-    #[error("there is no token {0}: `knockctl token list` shows the names")]
+    #[error("there is no token {0}")]
     Missing(String),
     /// The time is not possible.
-    #[error("a token is valid for 1 s to 3660 d: give a shorter time")]
+    #[error("a token is valid for 1 s to 3660 d")]
     Time,
     /// The file cannot be written, or the system has no random numbers.
     #[error("{0}; nothing changed")]
     Failed(String),
+}
+
+impl TokenError {
+    /// What to do; `None` if the message tells it.
+    pub const fn remedy(&self) -> Option<&'static str> {
+        match self {
+            TokenError::Taken(_) => Some("revoke it first, or choose another name"),
+            TokenError::Full => Some("revoke those that are not used"),
+            TokenError::Missing(_) => Some("`knockctl token list` shows the names"),
+            TokenError::Time => Some("give a time within these limits"),
+            TokenError::Failed(_) => None,
+        }
+    }
 }
 
 /// The tokens, and their file.
@@ -295,17 +311,13 @@ impl Tokens {
         // An expired token gives its name and its room to a new one.
         tokens.retain(|known| known.name != name || known.expires > created);
         if tokens.iter().any(|known| known.name == name) {
-            return Err(TokenError::Conflict(format!(
-                "there is a token {name} already; nothing changed: revoke it first, or choose another name"
-            )));
+            return Err(TokenError::Taken(name));
         }
         if tokens.len() >= MAX_TOKENS {
             tokens.retain(|known| known.expires > created);
         }
         if tokens.len() >= MAX_TOKENS {
-            return Err(TokenError::Conflict(format!(
-                "there are {MAX_TOKENS} tokens already; nothing changed: revoke those that are not used"
-            )));
+            return Err(TokenError::Full);
         }
         tokens.push(stored);
         self.replace(tokens)?;

@@ -170,13 +170,14 @@ fn report(loss: &Loss<'_>) -> Vec<u8> {
     match rule {
         Some(RuleName { id, number }) => tracing::warn!(
             target: REPORT,
-            kind,
-            rule = &**id,
-            number = &**number,
-            lines,
+            { lost.kind = kind, rule.id = &**id, rule.number = &**number, lost.lines = lines },
             "{lines} {noun} of rule {number} not logged"
         ),
-        None => tracing::warn!(target: REPORT, kind, lines, "{lines} {noun} of kind {kind} not logged"),
+        None => tracing::warn!(
+            target: REPORT,
+            { lost.kind = kind, lost.lines = lines },
+            "{lines} {noun} of kind {kind} not logged"
+        ),
     }
     REPORTED.take()
 }

@@ -116,12 +116,12 @@ fn losses_are_reported_by_kind_and_rule_as_text_and_as_json() {
         "door opened door=\"ssh\"",
         "scan rule=\"0a1b2c3d\"",
         "as it stands",
-        "4310 lines of rule ip filter 7 not logged kind=\"packet\" rule=\"0a1b2c3d\" number=\"ip filter 7\" lines=4310",
-        "1 line of kind list not logged kind=\"list\" lines=1",
+        "4310 lines of rule ip filter 7 not logged lost.kind=\"packet\" rule.id=\"0a1b2c3d\" rule.number=\"ip filter 7\" lost.lines=4310",
+        "1 line of kind list not logged lost.kind=\"list\" lost.lines=1",
     ] {
         assert!(text.lines().any(|said| said.ends_with(line)), "{line}\n{text}");
     }
     let json = told("json");
-    assert!(json.contains(r#""message":"4310 lines of rule ip filter 7 not logged","kind":"packet","#), "{json}");
-    assert!(json.contains(r#""lines":4310"#), "{json}");
+    assert!(json.contains(r#""message":"4310 lines of rule ip filter 7 not logged","lost.kind":"packet","#), "{json}");
+    assert!(json.contains(r#""lost.lines":4310"#), "{json}");
 }

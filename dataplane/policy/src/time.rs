@@ -5,6 +5,7 @@ use std::ops::Add;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -189,6 +190,13 @@ pub mod text {
     }
 }
 
+/// Nanoseconds since 1970 in the form of RFC 3339, for documents and log lines.
+pub fn rfc_3339(time: Time) -> String {
+    // The maximum of a `Timestamp` is in the year 9999.
+    let time = Timestamp::from_nanosecond(i128::from(time.as_nanos())).unwrap_or(Timestamp::MAX);
+    format!("{time:.9}")
+}
+
 /// A number of digits only: no sign, no blanks. Saturates.
 pub(crate) fn digits(text: &str) -> Option<u64> {
     let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -198,6 +206,12 @@ pub(crate) fn digits(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn points_in_time_are_rfc_3339() {
+        assert_eq!(rfc_3339(Time::from_nanos(1_700_000_000_000_000_007)), "2023-11-14T22:13:20.000000007Z");
+        assert_eq!(rfc_3339(Time::from_nanos(0)), "1970-01-01T00:00:00.000000000Z");
+    }
 
     #[test]
     fn durations_read_like_routeros() {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::prometheus::{Prometheus, repository, with_short_windows};
 use crate::restart::SmallDisk;
-use crate::scenario::{knock, udp_to, with};
+use crate::scenario::{Stop, eventually_within, knock, udp_to, with};
 
 /// Longest wait for an alert: the window, a scrape, an evaluation, and a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,18 +55,9 @@ fn under_load<T>(topology: &Topology, work: impl FnOnce() -> T) -> T {
                 thread::sleep(Duration::from_millis(2));
             }
         });
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        ends.store(true, Relaxed);
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let _stops = Stop(&ends);
+        work()
     })
-}
-
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < patience, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(200));
-    }
 }
 
 /// An expression without its comparisons with numbers, so that it has series also while nothing is wrong.
@@ -105,7 +96,7 @@ fn every_expression_of_panels_and_rules_has_series_while_a_filter_is_under_load(
         let prometheus = Prometheus::start(topology);
         knock(topology, "7000:udp 7001:udp");
         under_load(topology, || {
-            eventually("Prometheus has read the rules", || !prometheus.rules().is_empty());
+            eventually_within(PATIENCE, "Prometheus has read the rules", || !prometheus.rules().is_empty());
             let rules = prometheus.rules();
             let of_rules = rules.iter().map(|rule| rule["query"].as_str().expect("an expression").to_owned());
             let of_panels = panels()
@@ -129,14 +120,14 @@ fn every_expression_of_panels_and_rules_has_series_while_a_filter_is_under_load(
 fn fires(prometheus: &Prometheus<'_>, alert: &str, cause: impl FnOnce(), cure: impl FnOnce()) {
     assert!(prometheus.firing(alert).is_empty(), "{alert} fires before its cause");
     cause();
-    eventually(&format!("{alert} fires"), || !prometheus.firing(alert).is_empty());
+    eventually_within(PATIENCE, &format!("{alert} fires"), || !prometheus.firing(alert).is_empty());
     for one in prometheus.firing(alert) {
         let texts = one["annotations"].to_string();
         assert!(texts.contains("docs/alerts.md#") && !texts.contains("error expanding"), "{texts}");
         assert!(texts.contains("127.0.0.1:9479"), "the summary names the filter: {texts}");
     }
     cure();
-    eventually(&format!("{alert} is over"), || prometheus.firing(alert).is_empty());
+    eventually_within(PATIENCE, &format!("{alert} is over"), || prometheus.firing(alert).is_empty());
 }
 
 /// The thread of the first worker.
@@ -159,7 +150,9 @@ fn alerts_fire_and_resolve() {
     let disk = SmallDisk::mount(std::env::temp_dir().join(topology.filter.name()).join("state"), "256k");
     let mut filter = Filter::start(&topology, &options()).expect("the filter starts");
     let prometheus = Prometheus::start(&topology);
-    eventually("there are scrapes", || !prometheus.query("rate(knockplane_rx_packets_total[10s])").is_empty());
+    eventually_within(PATIENCE, "there are scrapes", || {
+        !prometheus.query("rate(knockplane_rx_packets_total[10s])").is_empty()
+    });
     let control = |filter: &Filter<'_>, arguments: &[&str]| {
         let output = filter.knockctl(arguments).expect("knockctl");
         assert!(output.ok(), "{output:?}");

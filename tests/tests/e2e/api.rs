@@ -142,7 +142,8 @@ fn a_token_does_what_its_role_includes_and_history_and_log_have_its_name() {
         assert!(table.contains(" my-administer "), "{table}");
         let log = filter.log();
         for line in ["rules applied", "configuration reloaded", "entry added", "counters of rules reset"] {
-            let said = log.lines().filter(|text| text.contains(line)).any(|text| text.contains("operator=token my-"));
+            let said =
+                log.lines().filter(|text| text.contains(line)).any(|text| text.contains("operator.by.token=\"my-"));
             assert!(said, "{line}:\n{log}");
         }
         let administering = authority.knockctl(topology, "my-administer", &["token", "list"]);
@@ -234,6 +235,10 @@ fn a_renewed_certificate_is_used_and_an_invalid_one_is_not() {
         assert!(trusts(&authority).ok());
         let refused = trusts(&other);
         assert!(refused.code == Some(4) && refused.stderr.contains("--ca"), "{refused:?}");
+        let rejected = ["peer=\"loopback\"", "reason=\"rejected\""];
+        let handshakes =
+            || filter.metric("knockplane_control_api_handshake_failures_total", &rejected).expect("a counter");
+        eventually("the client's refusal is counted", || handshakes() > 0.0);
         let failures = || filter.metric("knockplane_control_api_certificate_failures_total", &[]).expect("a counter");
         fs::write(authority.path("server.pem"), "damaged").expect("written");
         eventually("the damage is counted", || failures() > 0.0);
@@ -256,6 +261,22 @@ fn with_a_client_authority_a_token_alone_does_not_suffice() {
         authority.token(filter, "reader", "read", "1d");
         let without = authority.knockctl(topology, "reader", &["show", "status"]);
         assert_eq!(without.code, Some(4), "{without:?}");
+        (0..20).for_each(|_| assert!(!authority.knockctl(topology, "reader", &["show", "status"]).ok()));
+        let mut plain =
+            topology.filter.within(|| Ok(TcpStream::connect(("127.0.0.1", PORT))?)).expect("it is accepted");
+        plain.write_all(b"GET /api/v1/status HTTP/1.1\r\n\r\n").expect("sent");
+        let failures = |reason: &str| {
+            let reason = format!("reason=\"{reason}\"");
+            let labels = ["peer=\"loopback\"", &*reason];
+            filter.metric("knockplane_control_api_handshake_failures_total", &labels).expect("a counter")
+        };
+        eventually("they are counted", || failures("certificate") == 21.0 && failures("protocol") == 1.0);
+        let log = filter.log();
+        for reason in ["certificate", "protocol"] {
+            let line =
+                |line: &&str| line.contains(" WARN TLS handshakes") && line.contains(&format!("reason=\"{reason}\""));
+            assert_eq!(log.lines().filter(line).count(), 1, "a line in a while: {log}");
+        }
         let [certificate, key] = ["client.pem", "client.key"].map(|file| authority.path(file).display().to_string());
         let arguments = ["--client-certificate", &certificate, "--client-key", &key, "show", "status"];
         let with = authority.knockctl(topology, "reader", &arguments);

@@ -1,13 +1,11 @@
 //! `knockctl show connections` with filters and numbers, and `knockctl connection remove`.
 
-use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use knockplane_tests::{Filter, FilterOptions, SERVER, Terminal, Topology, VISITOR, binary};
+use knockplane_tests::{Filter, FilterOptions, SERVER, Topology, VISITOR};
 use serde_json::Value;
 
 use crate::doors::{goes_on, session};
@@ -159,53 +157,6 @@ fn both_ends_of_a_connection_through_a_door_get_a_reset() {
         assert_eq!(end.expect_err("a reset").kind(), io::ErrorKind::ConnectionReset);
         // The grant stays.
         assert!(echoes(&mut session(topology, 8080)));
-    });
-}
-
-/// The words of a command line in bash, as a person gets them with Tab.
-#[test]
-fn a_shell_completes_the_names_of_the_running_filter() {
-    let door = "[[door]]\nname = \"gate\"\nknock = [\"tcp/1111\"]\nopens = [\"tcp/8080\"]\nfor = \"1m\"\n";
-    let rules = "/ip firewall filter\nadd chain=knocks src-address-list=office action=accept comment=staff\n";
-    let options = FilterOptions { sections: door.to_owned(), ..FilterOptions::from_rules(rules) };
-    with(&options, |_, filter| {
-        let knockctl = binary("knockctl").expect("built");
-        let socket = filter.path("control.sock");
-        let complete = |words: &[&str]| -> Vec<String> {
-            let mut command = Command::new(&knockctl);
-            command.env("KNOCKCTL_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() + 2).to_string());
-            command.env("_CLAP_IFS", "\n").arg("--").arg("knockctl").arg("--socket").arg(&socket);
-            let output = command.args(words).output().expect("knockctl");
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
-        };
-        assert_eq!(complete(&["show", "doors", ""]).first().map(String::as_str), Some("gate"));
-        assert!(complete(&["list", "show", "off"]).contains(&"office".to_owned()));
-        assert!(complete(&["rule", "remove", ""]).contains(&"0".to_owned()));
-        assert_eq!(complete(&["rule", "add", "chain=k"]), ["chain=knocks"]);
-        assert_eq!(complete(&["rule", "add", "chain", "=", "k"]), ["knocks"], "bash makes three words of one");
-        assert_eq!(complete(&["show", "connections", "door=g"]), ["door=gate"]);
-        assert_eq!(complete(&["connection", "remove", "state=est"]), ["state=established"]);
-        assert!(complete(&["to"]).contains(&"top".to_owned()));
-
-        // A person types a part and Tab, with the script that is installed.
-        let script = knockplane_control::cli::completion_script("bash").expect("a script");
-        let file = filter.path("completion");
-        fs::write(&file, script).expect("written");
-        let mut bash = Command::new("bash");
-        let path = format!("{}:/usr/bin:/bin", knockctl.parent().expect("a folder").display());
-        bash.args(["--norc", "--noprofile", "-i"]).env("PATH", path).env("PS1", "$ ");
-        let mut shell = Terminal::start(&mut bash, (24, 120)).expect("a terminal");
-        shell.wait_for("the prompt", |screen| screen.starts_with("$")).expect("bash runs");
-        shell.send(&format!("source {}\r", file.display())).expect("sent");
-        shell
-            .send(&format!("knockctl --socket {} show doors g\t", filter.path("control.sock").display()))
-            .expect("sent");
-        shell.wait_for("the name", |screen| screen.contains("show doors gate")).expect("it is completed");
-
-        // Without an answer there is no name, soon.
-        filter.control.kill().expect("killed");
-        assert!(!complete(&["show", "doors", ""]).contains(&"gate".to_owned()));
     });
 }
 

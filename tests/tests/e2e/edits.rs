@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use knockplane_tests::{CLIENT, Filter, FilterOptions, Output, binary};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, Output};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
@@ -329,9 +329,8 @@ fn undo_and_redo_step_through_the_changes() {
 fn edit(filter: &Filter<'_>, editor: &str, arguments: &[&str]) -> Command {
     let folder = filter.path("edits");
     fs::create_dir_all(&folder).expect("a folder");
-    let mut command = Command::new(binary("knockctl").expect("built"));
-    command.arg("--socket").arg(filter.path("control.sock")).arg("edit").args(arguments);
-    command.env("TMPDIR", folder).env_remove("VISUAL").env("EDITOR", editor);
+    let mut command = filter.command(&["edit"]).expect("built");
+    command.args(arguments).env("TMPDIR", folder).env_remove("VISUAL").env("EDITOR", editor);
     command
 }
 

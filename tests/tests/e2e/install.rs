@@ -111,6 +111,18 @@ fn an_installation_is_complete_and_its_removal_leaves_nothing() {
     }
 }
 
+#[test]
+fn the_demo_runs_the_programs_that_cargo_built() {
+    for (target, program) in [(None, "'target/release'/demo"), (Some("/somewhere"), "'/somewhere/release'/demo")] {
+        let mut make = Command::new("make");
+        make.arg("-C").arg(PROJECT).args(["-n", "demo"]).env_remove("CARGO_TARGET_DIR");
+        make.envs(target.map(|target| ("CARGO_TARGET_DIR", target)));
+        let output = make.output().expect("make");
+        let commands = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && commands.contains(program), "{output:?}");
+    }
+}
+
 /// Checks that groff reports no error in the pages.
 fn pages_are_sound(folder: &Path) {
     for page in files(folder) {

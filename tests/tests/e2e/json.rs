@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use knockplane_tests::{Filter, FilterOptions, Output, SERVER, binary};
+use knockplane_tests::{Filter, FilterOptions, Output, SERVER};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -147,8 +147,7 @@ fn every_failure_is_a_document() {
 fn a_watch_continues_over_a_restart_and_ends_cleanly() {
     with(&options(), |_, filter| {
         for json in [false, true] {
-            let mut command = Command::new(binary("knockctl").expect("built"));
-            command.arg("--socket").arg(filter.path("control.sock")).args(["show", "status", "--watch=100ms"]);
+            let mut command = filter.command(&["show", "status", "--watch=100ms"]).expect("built");
             let command = if json { command.arg("--json") } else { &mut command };
             let mut watching = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
             let mut lines =
@@ -177,8 +176,7 @@ fn a_watch_continues_over_a_restart_and_ends_cleanly() {
 #[test]
 fn a_reader_that_has_seen_enough_ends_the_watch() {
     with(&options(), |_, filter| {
-        let mut command = Command::new(binary("knockctl").expect("built"));
-        command.arg("--socket").arg(filter.path("control.sock")).args(["show", "workers", "--watch=100ms"]);
+        let mut command = filter.command(&["show", "workers", "--watch=100ms"]).expect("built");
         let mut watching = command.stdout(Stdio::piped()).spawn().expect("started");
         let mut lines = BufReader::new(watching.stdout.take().expect("a pipe")).lines();
         assert!(lines.next().expect("a line").is_ok());

@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::end::End;
-use crate::scenario::{PATIENCE, eventually, with};
+use crate::scenario::{PATIENCE, Stop, eventually, with};
 
 /// A door for any source, and a list of operators. All other packets are dropped.
 pub(crate) const DOOR: &str =
@@ -81,15 +81,6 @@ pub(crate) fn source(number: u32) -> Ipv4Addr {
 pub(crate) fn knock(end: &End, number: u32) {
     for port in [1001, 1002] {
         end.send(&frame(source(number), port, false)).expect("sent");
-    }
-}
-
-/// Ends the traffic of a test, including one that fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
     }
 }
 
@@ -417,10 +408,13 @@ fn scan_lines(log: &str) -> (u64, u64) {
     (lines, reports.filter_map(number).sum())
 }
 
-/// Checks that the line of a closing has the same fields in the same order as the line of its opening. Returns the
-/// values of the closing, by field.
+/// Checks that the line of a closing has the same fields in the same order as the line of its opening, except for the cause.
+/// Returns the values of the closing, by field.
 fn same_fields(opened: &Value, closed: &Value) -> serde_json::Map<String, Value> {
-    let names = |line: &Value| line["fields"].as_object().expect("fields").keys().cloned().collect::<Vec<_>>();
+    let names = |line: &Value| {
+        let names = line["fields"].as_object().expect("fields").keys();
+        names.filter(|name| *name != "entry.cause").cloned().collect::<Vec<_>>()
+    };
     assert_eq!(names(opened), names(closed), "{opened} {closed}");
     closed["fields"].as_object().expect("fields").clone()
 }
@@ -453,22 +447,23 @@ fn openings_and_closings_of_doors_have_the_same_fields_in_text_and_json() {
         end.send(&frame(source(2), 1009, false)).expect("sent");
         eventually("a knock closes", || text().matches("door closed").count() == 2);
         let lines: Vec<String> = text().lines().filter(|line| line.contains(" door ")).map(str::to_owned).collect();
-        let line = |what: &str, number, reason: &str| {
+        let line = |what: &str, number, kind: &str, cause: &str| {
             format!(
-                " INFO door {what} door=\"short\" source={} destination={SERVER} reason=\"{reason}\" open_for=\"1s\"",
+                " INFO door {what} door=\"short\" source={} kind=\"{kind}\"{cause} entry.to.address={SERVER}",
                 source(number)
             )
         };
+        let packet = " entry.cause=\"packet\"";
         let expected = [
-            line("opened", 1, "knock"),
-            line("closed", 1, "expired"),
-            line("opened", 2, "knock"),
-            line("closed", 2, "knock"),
+            line("opened", 1, "granted", packet),
+            line("closed", 1, "expired", ""),
+            line("opened", 2, "granted", packet),
+            line("closed", 2, "removed", packet),
         ];
-        let without_id = |line: &str| line.split_once(" id=").map(|(line, _)| line.to_owned());
-        let lines: Vec<String> = lines.iter().filter_map(|line| without_id(line)).collect();
+        let before_expiry = |line: &str| line.split_once(" entry.expires=").map(|(line, _)| line.to_owned());
+        let lines: Vec<String> = lines.iter().filter_map(|line| before_expiry(line)).collect();
         assert!(lines.len() == 4 && lines.iter().zip(&expected).all(|(line, end)| line.ends_with(end)), "{lines:#?}");
-        assert!(!text().contains("expired address="), "no second line of the list");
+        assert!(!text().contains("expired source="), "no second line of the list");
 
         let json = filter.path("json.log");
         let stderr = [Stdio::from(fs::File::create(&json).expect("a file")), Stdio::null()];
@@ -485,19 +480,23 @@ fn openings_and_closings_of_doors_have_the_same_fields_in_text_and_json() {
         };
         end.send(&datagram(1001)).expect("sent");
         end.send(&frame(SCANNER, 9, true)).expect("sent");
-        eventually("an IPv6 grant ends", || find("door closed", "reason", "expired").is_some());
-        let opened = find("door opened", "reason", "knock").expect("it was opened");
-        let closed = same_fields(&opened, &find("door closed", "reason", "expired").expect("it is there"));
-        assert_eq!((&closed["source"], &closed["destination"]), (&format!("{V6}1").into(), &format!("{V6}2").into()));
-        let scanned = find("scan input:", "chain", "input").expect("the packet is logged");
+        eventually("an IPv6 grant ends", || find("door closed", "kind", "expired").is_some());
+        let opened = find("door opened", "kind", "granted").expect("it was opened");
+        let closed = same_fields(&opened, &find("door closed", "kind", "expired").expect("it is there"));
+        assert_eq!(
+            (&closed["source"], &closed["entry.to.address"]),
+            (&format!("{V6}1").into(), &format!("{V6}2").into())
+        );
+        let scanned = find("scan input:", "packet.chain", "input").expect("the packet is logged");
         let fields = &scanned["fields"];
-        assert_eq!((&fields["source"], &fields["source_port"]), (&SCANNER.to_string().into(), &40_000.into()));
-        assert_eq!((&fields["destination"], &fields["destination_port"]), (&SERVER.to_string().into(), &9.into()));
-        assert_eq!((&fields["protocol"], &fields["side"]), (&"tcp".into(), &"outside".into()));
+        assert_eq!((&fields["source"], &fields["packet.source_port"]), (&SCANNER.to_string().into(), &40_000.into()));
+        let destination = (&fields["packet.destination"], &fields["packet.destination_port"]);
+        assert_eq!(destination, (&SERVER.to_string().into(), &9.into()));
+        assert_eq!((&fields["packet.protocol"], &fields["packet.side"]), (&"tcp".into(), &"outside".into()));
         let shown = filter.ask(&["show", "rules"]).expect("rules");
         let rules = shown["rules"].as_array().expect("rules");
         let last = rules.iter().rfind(|rule| rule["menu"] == "/ip firewall filter").expect("a rule");
-        assert_eq!(fields["number"], last["number"], "as `show rules` counts");
+        assert_eq!(fields["rule.number"], last["number"], "as `show rules` counts");
     });
 }
 
@@ -548,7 +547,7 @@ fn journald_gets_a_field_for_each_value_and_its_absence_is_an_error() {
             }
         }
         let (opened, added) = (opened.expect("a grant"), added.expect("a change"));
-        assert_eq!((&*opened["KNOCKPLANE_DOOR"], &*opened["KNOCKPLANE_REASON"]), ("ssh", "knock"), "{opened:?}");
+        assert_eq!((&*opened["KNOCKPLANE_DOOR"], &*opened["KNOCKPLANE_ENTRY_CAUSE"]), ("ssh", "packet"), "{opened:?}");
         assert_eq!((&*opened["PRIORITY"], &*opened["SYSLOG_IDENTIFIER"]), ("6", "knockplane-dataplane"), "{opened:?}");
         assert!(opened["MESSAGE"].starts_with("door opened ") && opened["KNOCKPLANE_ID"].contains('-'), "{opened:?}");
         assert_eq!((&*added["KNOCKPLANE_LIST"], &*added["SYSLOG_IDENTIFIER"]), ("noted", "knockplane-control"));

@@ -31,7 +31,8 @@
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
 //! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
-//! | `connections.rs` | connections: filtered, counted and ended; completion in a shell |
+//! | `connections.rs` | connections: filtered, counted and ended |
+//! | `completion.rs` | completion in bash, zsh and fish |
 //! | `top.rs`       | `knockctl top` in a terminal, and without one |
 //! | `screens.rs`   | the screens in docs/screens.md |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
@@ -52,6 +53,7 @@
 mod alerts;
 mod answers;
 mod api;
+mod completion;
 mod confirm;
 mod connections;
 mod differential;

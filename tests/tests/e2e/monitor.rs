@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology, binary};
+use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::end::End;
 use crate::log::{DOOR, SCANNER, SERVER, frame, knock, source};
-use crate::scenario::{PATIENCE, eventually, with};
+use crate::scenario::{PATIENCE, Stop, eventually, with};
 
 const RULES: &str = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
 
@@ -41,9 +41,8 @@ struct Monitor {
 impl Monitor {
     fn start(filter: &Filter<'_>, name: &str, arguments: &[&str]) -> Monitor {
         let output = filter.path(&format!("{name}.jsonl"));
-        let mut command = Command::new(binary("knockctl").expect("built"));
-        command.arg("--socket").arg(filter.path("control.sock")).args(["--json", "monitor"]).args(arguments);
-        command.stdout(fs::File::create(&output).expect("a file"));
+        let mut command = filter.command(&["--json", "monitor"]).expect("built");
+        command.args(arguments).stdout(fs::File::create(&output).expect("a file"));
         let stderr = fs::File::create(filter.path(&format!("{name}.err"))).expect("a file");
         let process = Process::start_with("knockctl", &mut command, stderr).expect("started");
         Monitor { process, output }
@@ -110,16 +109,27 @@ fn matched(filter: &Filter<'_>) -> u64 {
     last.expect("a rule")["counter"]["packets"].as_u64().expect("a counter")
 }
 
+/// Checks that each field of a log line is the field of the document with this path.
+fn same_fields(line: &Value, event: &Value) {
+    let fields = line.as_object().expect("fields").iter().filter(|(name, _)| *name != "message");
+    for (name, value) in fields {
+        let of_document = name.split('.').fold(event, |object, part| &object[part]);
+        assert_eq!(of_document, value, "{name}: {line} {event}");
+    }
+}
+
 #[test]
-fn an_event_has_one_id_in_the_monitor_the_log_and_the_audit_file() {
+fn an_event_has_one_id_and_the_same_fields_in_the_monitor_the_log_and_the_audit_file() {
     audited("ids", "", |topology, filter, audit| {
-        filter.dataplane.kill().expect("killed");
-        filter.restart_dataplane_with(&["--log-format", "json"]).expect("started again");
+        let logs = ["dataplane.json", "control.json"].map(|log| filter.path(log));
+        let stderr = logs.each_ref().map(|log| fs::File::create(log).expect("a file").into());
+        filter.restart_by("exec \"$@\" --log-format json", stderr).expect("started again");
         let monitor = Monitor::ready(filter, "monitor", &[]);
         let end = End::open(&topology.client).expect("an end");
         knock(&end, 1);
         end.send(&frame(SCANNER, 9, true)).expect("sent");
         filter.knockctl(&["list", "add", "staff", "192.0.2.1", "--timeout", "1h"]).expect("added");
+        filter.knockctl(&["list", "add", "guests", "192.0.2.2", "--timeout", "1s"]).expect("added");
         let found = |kind: &str| monitor.events().into_iter().find(|event| event["kind"] == kind);
         eventually("grants and changes arrive", || found("granted").is_some() && found("operator").is_some());
         eventually("packets arrive", || scanned(&monitor.events()).is_some());
@@ -137,18 +147,28 @@ fn an_event_has_one_id_in_the_monitor_the_log_and_the_audit_file() {
         );
         assert_eq!((&operator["list"], &operator["source"]), (&"staff".into(), &"192.0.2.1".into()));
 
-        let log = fs::read_to_string(filter.path("knockplane-dataplane.log")).expect("the log");
+        eventually("the entry expires", || found("expired").is_some());
+        let expired = found("expired").expect("there");
         let logged = |id: &str| {
-            let fields = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            fields.map(|line| line["fields"].clone()).find(|fields| fields["id"] == *id)
+            let mut fields = logs.iter().flat_map(|log| lines(log)).map(|line| line["fields"].clone());
+            fields.find(|fields| fields["id"] == *id)
         };
+        for (event, field) in [
+            (&granted, "entry.to.address"),
+            (&granted, "entry.expires"),
+            (&packet, "packet.destination_port"),
+            (&operator, "operator.by.uid"),
+            (&expired, "list"),
+        ] {
+            eventually("it is logged", || logged(&id(event)).is_some());
+            let line = logged(&id(event)).expect("there");
+            same_fields(&line, event);
+            assert!(!line[field].is_null(), "{field}: {line}");
+        }
         let opened = logged(&id(&granted)).expect("the grant is logged");
         assert_eq!((&opened["message"], &opened["source"]), (&"door opened".into(), &source(1).to_string().into()));
         let scanned = logged(&id(&packet)).expect("the packet is logged");
         assert_eq!(scanned["message"], packet["packet"]["line"], "the same line");
-        assert_eq!(scanned["rule"], packet["rule"]["id"]);
-        let control = fs::read_to_string(filter.path("knockplane-control.log")).expect("the log");
-        assert!(control.contains(&format!("id={}", id(&operator))), "{control}");
 
         eventually("both are in the audit file", || {
             let audited = ids(&lines(audit));
@@ -408,15 +428,6 @@ fn scan(topology: &Topology, stop: &AtomicBool) -> u64 {
         sent += u64::from(end.send(frame).is_ok());
     }
     sent
-}
-
-/// Ends the traffic of a test, including one that fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// Lets these sources in during a flood. Returns when all of them are in.

@@ -98,9 +98,8 @@ add action=drop chain=input
         let file = filter.path("new.rsc");
         let new = rules.replace("dst-port=8080", "dst-port=8081");
         fs::write(&file, new).expect("written");
-        let mut plan = Command::new(binary("knockctl").expect("built"));
-        plan.arg("--socket").arg(filter.path("control.sock")).args(["plan", "--live", "3s", "--json"]).arg(&file);
-        plan.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut plan = filter.command(&["plan", "--live", "3s", "--json"]).expect("built");
+        plan.arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
         let begin = || filter.log().matches("traffic sampled by request").count();
         let samples = begin();
         let child = plan.spawn().expect("started");

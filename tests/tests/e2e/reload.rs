@@ -1,7 +1,7 @@
 //! `knockctl reload --confirm`: doors and `[policy]` that remain only if an operator confirms them.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -190,8 +190,7 @@ fn a_dataplane_that_restarts_meanwhile_begins_with_the_settings_before() {
     for all in [false, true] {
         with_grant(|topology, filter| {
             if all {
-                let mut knockctl = Command::new(binary("knockctl").expect("built"));
-                knockctl.arg("--socket").arg(filter.path("control.sock")).args(["reload", "--confirm", TIME]);
+                let mut knockctl = filter.command(&["reload", "--confirm", TIME]).expect("built");
                 let mut knockctl = knockctl.stdout(Stdio::null()).spawn().expect("started");
                 eventually("the reload", || has_stored_settings(filter) && ping(topology, ""));
                 knockctl.kill().expect("killed, or it has ended");

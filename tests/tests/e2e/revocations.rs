@@ -12,7 +12,7 @@ use knockplane_tests::{Filter, FilterOptions, Topology, VISITOR};
 
 use crate::end::{End, mac_of};
 use crate::fast_path::{PORT, RULES, carried, control, receiver, with_fast_path};
-use crate::scenario::{CLIENT, PATIENCE, eventually, listed, udp_from, udp_to};
+use crate::scenario::{CLIENT, PATIENCE, Stop, eventually, listed, udp_from, udp_to};
 
 /// The time in which late frames would arrive.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -23,15 +23,6 @@ const KNOCK: &str = "add action=add-src-to-address-list address-list=secured add
 
 /// Capacity of the lists in the test of evictions.
 const CAPACITY: usize = 10;
-
-/// Ends the threads of a round, also if it fails.
-struct EndOfRound<'f>(&'f AtomicBool);
-
-impl Drop for EndOfRound<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Rounds of each kind of end.
 fn rounds() -> usize {
@@ -87,7 +78,7 @@ impl<'f> UdpFlow<'f> {
                     };
                 }
             });
-            let _over = EndOfRound(&is_over);
+            let _over = Stop(&is_over);
             let before = carried(self.filter);
             eventually("the kernel carries the flow", || carried(self.filter) > before);
             end();
@@ -290,7 +281,7 @@ fn no_segment_is_carried_after_a_reset() {
                         sent.fetch_add(1, Ordering::Relaxed);
                     }
                 });
-                let _over = EndOfRound(&is_over);
+                let _over = Stop(&is_over);
                 eventually("the kernel carries segments", || carried(filter) > before);
                 eventually("the filter has seen the reset", || {
                     connection.reset();

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,11 +107,25 @@ pub(crate) fn rule_ids(rules: &serde_json::Value) -> Vec<String> {
     rules["rules"].as_array().expect("rules").iter().map(|rule| rule["id"].to_string()).collect()
 }
 
-/// Waits until a condition holds; fails if it does not.
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + PATIENCE;
+/// Waits until a condition holds; fails if it does not within [`PATIENCE`].
+pub(crate) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, is_so);
+}
+
+/// As [`eventually`], with another longest wait.
+pub(crate) fn eventually_within(longest: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Instant::now() + longest;
     while !is_so() {
-        assert!(Instant::now() < patience, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(20));
+        assert!(Instant::now() < patience, "{what}: not within {longest:?}");
+        thread::sleep(longest / 500);
+    }
+}
+
+/// Ends the threads of a test when it is dropped, also if the test fails.
+pub(crate) struct Stop<'s>(pub(crate) &'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
     }
 }

@@ -7,17 +7,17 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use knockplane_tests::{CLIENT, Filter, FilterOptions, Topology, VISITOR, masked};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, Terminal, Topology, VISITOR, key, masked};
 
 use crate::fast_path::{PORT, control, receiver, with_fast_path};
-use crate::scenario::{knock, udp_from, udp_to};
+use crate::scenario::{eventually, knock, udp_from, udp_to};
 use crate::top::{on_screen, under_traffic};
 
 /// The beginning of the page.
 const HEAD: &str = "# Screens
 
-What an operator sees in a terminal of 80 columns and 24 lines. Each screen is that of a run in network namespaces, with `#` for
-numbers. The end-to-end test `screens` writes this page with `UPDATE=1`, and compares it in every other run.
+What an operator sees in a terminal of 80 columns and 24 lines, if no other size is named. Each screen is that of a run in network
+namespaces, with `#` for numbers. The end-to-end test `screens` writes this page with `UPDATE=1`, and compares it in every other run.
 ";
 
 /// A list, a door, and rules that accept one source and drop the others.
@@ -70,6 +70,40 @@ fn top(topology: &Topology, filter: &Filter<'_>) -> Section {
     Section { title: "Live rates", about, screens }
 }
 
+/// The screen of `monitor`: a change by an operator, and a knock.
+fn monitor(topology: &Topology, filter: &Filter<'_>) -> Section {
+    let mut command = filter.command(&["monitor", "--kind", "operator,granted"]).expect("built");
+    let mut monitor = Terminal::start(&mut command, (8, 240)).expect("a terminal");
+    let streams = || filter.ask(&["show", "status"]).expect("status")["control"]["event_streams"] == 1;
+    eventually("the stream is open", streams);
+    control(filter, &["list", "add", "secured", CLIENT]);
+    monitor.wait_for("the change", |screen| screen.contains("list-add")).expect("it is shown");
+    knock(topology, "7000:tcp 8000:tcp");
+    let screen = monitor.wait_for("the grant", |screen| screen.contains("granted")).expect("it is shown");
+    monitor.send(key::CTRL_C).expect("sent");
+    assert!(monitor.wait().expect("it ends").success());
+    // The ids of starts have letters.
+    let without_id = |line: &str| match line.rsplit_once(" id=") {
+        Some((line, _)) => format!("{} id=#-#\n", masked(line, &[]).trim_end()),
+        None => masked(line, &[]),
+    };
+    let screens = vec![("`monitor`, 240 columns".to_owned(), screen.lines().map(without_id).collect())];
+    Section { title: "Events", about: "`knockctl monitor`: [monitor.md](monitor.md).", screens }
+}
+
+/// The screen of `trace`: a dropped packet.
+fn trace(topology: &Topology, filter: &Filter<'_>) -> Section {
+    let stranger = udp_from(topology, VISITOR, PORT);
+    let arguments = ["trace", "src", VISITOR, "protocol", "udp", "--count", "1"];
+    let mut trace = Terminal::start(&mut filter.command(&arguments).expect("built"), (40, 100)).expect("a terminal");
+    trace.wait_for("the begin", |screen| screen.contains("tracing for")).expect("it begins");
+    stranger.send(b"hello").expect("sent");
+    let screen = trace.wait_for_output().expect("a packet");
+    assert!(screen.contains("drop: a rule decided"), "{screen}");
+    let screens = vec![("`trace`, 100 columns".to_owned(), masked(&screen, &[]))];
+    Section { title: "A traced packet", about: "`knockctl trace`: [trace.md](trace.md).", screens }
+}
+
 /// Whether the rows have rates. A worker and the kernel have no busy time or bytes of their own: one dash each at most.
 fn has_all_rates(screen: &str) -> bool {
     let rows = screen.lines().skip_while(|line| !line.starts_with(['[', ' ']) || !line.contains("6 sources")).skip(2);
@@ -90,7 +124,7 @@ fn status(topology: &Topology, filter: &Filter<'_>) -> Section {
     };
     let well = shown("all is well");
     topology.server.ip("link set eth0 down").expect("the link is set down");
-    crate::scenario::eventually("the link is down", || filter.http("/readyz").is_err());
+    eventually("the link is down", || filter.http("/readyz").is_err());
     let down = shown("NOT WELL");
     topology.server.ip("link set eth0 up").expect("the link is set up");
     let screens = vec![("`show status`".to_owned(), well), ("`show status`, without a link".to_owned(), down)];
@@ -113,11 +147,9 @@ fn the_screens_in_the_documentation_are_those_of_a_run() {
     let options = FilterOptions { sections: DOOR.to_owned(), ..FilterOptions::from_rules(RULES) };
     let mut text = String::new();
     with_fast_path(&options, |topology, filter| {
-        control(filter, &["list", "add", "secured", CLIENT]);
-        knock(topology, "7000:tcp 8000:tcp");
-        // The link of the second one is set down.
-        let top = top(topology, filter);
-        text = page(&[status(topology, filter), top]);
+        let (monitor, top, trace) = (monitor(topology, filter), top(topology, filter), trace(topology, filter));
+        // The link is set down at last.
+        text = page(&[status(topology, filter), top, monitor, trace]);
     });
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/screens.md");
     if env::var_os("UPDATE").is_some() {

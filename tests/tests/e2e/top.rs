@@ -1,17 +1,16 @@
 //! `knockctl top` in a terminal, under traffic: rates, order, filter, sizes, its end, and daemons that end meanwhile.
 
 use std::net::UdpSocket;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_tests::{CLIENT, Filter, FilterOptions, Terminal, VISITOR, binary, key};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, Terminal, VISITOR, key};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::fast_path::{PORT, RULES, control, receiver, with_fast_path};
-use crate::scenario::{eventually, udp_from, udp_to, with};
+use crate::scenario::{Stop, eventually, udp_from, udp_to, with};
 
 /// Packets a second of the known flow, and of a stranger.
 const RATE: u64 = 500;
@@ -19,29 +18,17 @@ const RATE: u64 = 500;
 /// A usual small terminal: rows, columns.
 pub(crate) const SCREEN: (u16, u16) = (24, 80);
 
-/// A `knockctl` command of this filter.
-pub(crate) fn knockctl(filter: &Filter<'_>, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary("knockctl").expect("built"));
-    command.arg("--socket").arg(filter.path("control.sock")).args(arguments);
-    command
-}
-
 /// `knockctl` in a terminal.
 pub(crate) fn on_screen(filter: &Filter<'_>, arguments: &[&str]) -> Terminal {
-    Terminal::start(&mut knockctl(filter, arguments), SCREEN).expect("a terminal (needs util-linux's setsid)")
+    Terminal::start(&mut filter.command(arguments).expect("built"), SCREEN)
+        .expect("a terminal (needs util-linux's setsid)")
 }
 
 /// Sends packets of 100 bytes of payload from each socket, [`RATE`] of them a second, while `test` runs.
 pub(crate) fn under_traffic(sockets: &[&UdpSocket], test: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
-    struct End<'a>(&'a AtomicBool);
-    impl Drop for End<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     thread::scope(|scope| {
-        let _end = End(&is_over);
+        let _stops = Stop(&is_over);
         scope.spawn(|| {
             let begin = Instant::now();
             let mut sent = 0;

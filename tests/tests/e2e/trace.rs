@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 
-use knockplane_tests::{Filter, FilterOptions, Output, SERVER, binary, run};
+use knockplane_tests::{Filter, FilterOptions, Output, SERVER, run};
 use serde_json::Value;
 
 use crate::fast_path::{self, carried, control, fast_path, receiver, send, with_fast_path};
@@ -23,10 +23,9 @@ struct Trace {
 impl Trace {
     /// Starts a trace, and waits until it shows packets.
     fn begin(filter: &Filter<'_>, arguments: &[&str]) -> Trace {
-        let mut knockctl = Command::new(binary("knockctl").expect("it is built"))
-            .arg("--socket")
-            .arg(filter.path("control.sock"))
-            .args(arguments)
+        let mut knockctl = filter
+            .command(arguments)
+            .expect("it is built")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use knockplane_policy::time::format_duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::number::{meter, total};
-use super::view::{Order, Rows, View};
+use super::view::{Rows, View};
 use super::{Top, read};
 use crate::Exit;
 use crate::cli::http::Client;
 use crate::cli::output::{complain, write_part};
 use crate::cli::signals::EndSignals;
-use crate::cli::table::Align::{Left, Right};
+use crate::cli::table::Align::{self, Left, Right};
 use crate::cli::table::{Columns, wrapped};
 use crate::cli::{Failed, document, watch};
 use crate::json::top::{PathsJson, Reading, TopJson, TrafficJson};
+
+/// The columns of the ways of frames.
+pub(super) const PATH_COLUMNS: [(&str, Align); 5] =
+    [("PATH", Left), ("FRAMES/s", Right), ("BYTES/s", Right), ("FRAMES", Right), ("BYTES", Right)];
 
 /// Prints answers until Ctrl-C, to the last one, or until the reader closes the output.
 ///
@@ -71,11 +74,11 @@ pub(super) async fn run(client: &Client, command: &Top, json: bool) -> Result<St
 
 /// An answer as tables: one, or all.
 fn text(top: &TopJson, only: Option<View>) -> String {
-    let mut text = format!("{}\n{}\n", Timestamp::now().strftime("%FT%TZ"), heading(top));
+    let mut text = format!("{}\n{}\n", watch::now(), heading(top));
     text += &paths(&top.paths).text();
     for view in View::ALL.into_iter().filter(|view| only.is_none_or(|only| only == *view)) {
         let mut rows = view.rows(top);
-        rows.sort(if view == View::Sources { Order::Bytes } else { Order::Packets }, false);
+        rows.sort(view.order(), false);
         text += &format!("\n{}\n{}", view.name(), table(&rows));
     }
     text + "\n"
@@ -97,8 +100,7 @@ pub(super) fn heading(top: &TopJson) -> String {
 
 /// The ways of frames.
 fn paths(paths: &PathsJson) -> Columns {
-    let mut table =
-        Columns::new(&[("PATH", Left), ("FRAMES/s", Right), ("BYTES/s", Right), ("FRAMES", Right), ("BYTES", Right)]);
+    let mut table = Columns::new(&PATH_COLUMNS);
     for cells in path_rows(paths) {
         table.row(cells);
     }

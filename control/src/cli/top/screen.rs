@@ -16,7 +16,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Text};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::batch::{heading, path_rows};
+use super::batch::{PATH_COLUMNS, heading, path_rows};
 use super::state::TopState;
 use super::view::{Order, Rows, View};
 use crate::cli::table::Align::{self, Left, Right};
@@ -67,9 +67,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &TopState) {
 fn lines(state: &TopState, width: usize, height: usize) -> Vec<ScreenLine> {
     let mut lines = vec![title(state)];
     if let Some(top) = state.top.as_ref().filter(|_| height >= WITH_PATHS) {
-        let columns = [("PATH", Left), ("FRAMES/s", Right), ("BYTES/s", Right), ("FRAMES", Right), ("BYTES", Right)];
         let rows: Vec<_> = path_rows(&top.paths).into_iter().map(|row| row.to_vec()).collect();
-        lines.extend(table(&columns, &rows, width).into_iter().map(plain));
+        lines.extend(table(&PATH_COLUMNS, &rows, width).into_iter().map(plain));
     }
     lines.push(plain(tabs(state.view)));
     let Some(Rows { columns, rows, notes }) = state.rows() else {

@@ -45,7 +45,7 @@ impl TopState {
     pub(super) fn new(view: View) -> TopState {
         TopState {
             view,
-            order: if view == View::Sources { Order::Bytes } else { Order::Packets },
+            order: view.order(),
             is_reversed: false,
             filter: String::new(),
             is_typing: false,

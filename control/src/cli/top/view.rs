@@ -82,6 +82,14 @@ impl View {
         View::ALL[(self as usize + places) % View::ALL.len()]
     }
 
+    /// The first order of this view.
+    pub(super) const fn order(self) -> Order {
+        match self {
+            View::Sources => Order::Bytes,
+            _ => Order::Packets,
+        }
+    }
+
     /// What the orders by packets and by bytes compare in this view.
     pub(super) const fn compared(self) -> [&'static str; 2] {
         match self {

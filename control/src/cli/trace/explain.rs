@@ -1,6 +1,6 @@
 //! The explanation of a traced packet, with the rules of its generation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use knockplane_policy::eval::recorded::Record;
 use knockplane_policy::rule::{ConnectionState, RuleSet};
@@ -26,6 +26,9 @@ const MISSES: usize = 50;
 pub(super) struct RuleSets {
     known: HashMap<u64, Option<(RuleSet, Settings)>>,
 }
+
+/// Benches with the rules of some packets, by generation.
+pub(super) struct Benches<'r>(HashMap<u64, Bench<'r>>);
 
 /// A packet, its verdict and its way through the rules.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -73,21 +76,33 @@ impl RuleSets {
         Ok(())
     }
 
+    /// Examines the rules of these packets, once for each generation. Packets of unknown generations have no bench.
+    pub(super) fn benches(&self, packets: &[TracedPacket]) -> Benches<'_> {
+        let generations: HashSet<u64> = packets.iter().map(|packet| packet.generation).collect();
+        let bench = |generation: u64| {
+            let (rules, settings) = self.known.get(&generation)?.as_ref()?;
+            Some((generation, Bench::new(rules, settings, Time::default())))
+        };
+        Benches(generations.into_iter().filter_map(bench).collect())
+    }
+}
+
+impl Benches<'_> {
     /// Explains a packet.
     pub(super) fn explain(&self, packet: &TracedPacket, number: u64, not_shown: u64, all: bool) -> TracedJson {
         let (at, frame) = (Time::from_nanos(packet.at), packet.frame());
-        let known = self.known.get(&packet.generation).and_then(Option::as_ref);
-        let explained = known.zip(packet.facts.as_ref()).and_then(|((rules, settings), facts)| {
+        let bench = self.0.get(&packet.generation);
+        let explained = bench.zip(packet.facts.as_ref()).and_then(|(bench, facts)| {
             let record = Record {
                 verdict: packet.verdict,
                 reason: packet.reason,
                 facts: facts.clone(),
                 is_whole: packet.is_whole(),
             };
-            Bench::new(rules, settings, at).explain_recorded(&frame, packet.side, &record)
+            bench.anew_at(at).explain_recorded(&frame, packet.side, &record)
         });
         let not_explained = match (&explained, &packet.facts) {
-            (None, Some(_)) if known.is_none() => {
+            (None, Some(_)) if bench.is_none() => {
                 Some(format!("the rules of generation {} were replaced meanwhile", packet.generation))
             }
             (None, Some(_)) => Some("its headers are longer than the part of it that a trace has".to_owned()),

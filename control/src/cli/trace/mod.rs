@@ -21,9 +21,9 @@ use knockplane_policy::time::format_duration;
 use knockplane_policy::trace::TraceFilter;
 use knockplane_policy::wire::trace::{TRACE_RATE, TRACE_TIME, TraceBegun, TracedPacket, TracedPackets};
 
-use self::explain::RuleSets;
 #[cfg(test)]
 pub(crate) use self::explain::TracedJson;
+use self::explain::{Benches, RuleSets};
 use self::write::CaptureFile;
 use super::http::Client;
 use super::output::{complain, write_part};
@@ -137,14 +137,19 @@ async fn follow(
         false => "",
     };
     complain(format_args!("knockctl: tracing for {}{kernel}\n", format_duration(command.time)));
-    let mut output = TraceOutput { json, all_rules: command.all_rules, sets: RuleSets::default(), file };
+    let mut sets = RuleSets::default();
+    let mut output = TraceOutput { json, all_rules: command.all_rules, file };
     loop {
         tokio::time::sleep(PERIOD).await;
         let read = client.send(Method::POST, &format!("/api/v1/trace/{}/read", begun.trace), None).await?;
         let TracedPackets { packets, missed, is_over } = decode(&read)?;
         shown.missed = missed;
         for packet in &packets {
-            let is_read = output.show(client, packet, shown).await?;
+            sets.need(client, packet.generation).await?;
+        }
+        let benches = sets.benches(&packets);
+        for packet in &packets {
+            let is_read = output.show(&benches, packet, shown)?;
             if !is_read || command.count == Some(shown.packets) {
                 return Ok(());
             }
@@ -167,16 +172,14 @@ struct Shown {
 struct TraceOutput {
     json: bool,
     all_rules: bool,
-    sets: RuleSets,
     file: Option<CaptureFile>,
 }
 
 impl TraceOutput {
     /// Shows a packet. Returns whether the output is still read.
-    async fn show(&mut self, client: &Client, packet: &TracedPacket, shown: &mut Shown) -> Result<bool, Failed> {
-        self.sets.need(client, packet.generation).await?;
+    fn show(&mut self, benches: &Benches<'_>, packet: &TracedPacket, shown: &mut Shown) -> Result<bool, Failed> {
         shown.packets += 1;
-        let traced = self.sets.explain(packet, shown.packets, shown.missed, self.all_rules);
+        let traced = benches.explain(packet, shown.packets, shown.missed, self.all_rules);
         if let Some(file) = &mut self.file {
             file.write(packet, &traced.conclusion())?;
         }

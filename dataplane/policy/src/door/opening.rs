@@ -1,10 +1,10 @@
 //! The ports that a door opens: `tcp/22`, `udp/1000-2000`, `tcp/80,443`, or a protocol with all its ports.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::packet::{Family, Packet, protocol};
+use crate::rsc::range;
 use crate::rule::PortSet;
 use crate::word::{Word, words};
 
@@ -77,22 +77,16 @@ impl FromStr for Opening {
         let ports = match ports {
             None => Vec::new(),
             Some(_) if protocol == Opens::Icmp => return Err("`icmp` has no ports; write `icmp`".to_owned()),
-            Some(ports) => ports.split(',').map(range).collect::<Option<Vec<_>>>().ok_or_else(wrong)?,
+            Some(ports) => {
+                let ports = ports.split(',').map(|part| range(part).filter(|ports| *ports.start() > 0));
+                ports.collect::<Option<Vec<_>>>().ok_or_else(wrong)?
+            }
         };
         if ports.len() > PortSet::MAX_ITEMS {
             return Err(format!("`{text}` has more than 16 ports or ranges; write another entry for the rest"));
         }
         Ok(Opening { protocol, ports: PortSet(ports) })
     }
-}
-
-fn range(text: &str) -> Option<RangeInclusive<u16>> {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let (first, last) = match text.split_once('-') {
-        Some((first, last)) => (port(first)?, port(last)?),
-        None => (port(text)?, port(text)?),
-    };
-    (0 < first && first <= last).then_some(first..=last)
 }
 
 #[cfg(test)]

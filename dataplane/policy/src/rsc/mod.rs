@@ -63,6 +63,7 @@ use self::reader::RuleFileReader;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::{pictures, report};
 pub use self::spans::SourceSpans;
+pub(crate) use self::value::range;
 use crate::rule::RuleSet;
 
 /// The contents of a rule file.

@@ -1,6 +1,7 @@
 //! Protocols by name.
 
 use crate::packet::protocol;
+use crate::time::digits;
 
 /// The name RouterOS prints for a protocol number, or the number.
 pub fn protocol_name(number: u8) -> String {
@@ -12,7 +13,11 @@ pub fn protocol_name(number: u8) -> String {
 
 /// The number of a protocol, from its name or its number.
 pub fn protocol_number(text: &str) -> Option<u8> {
-    PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number).or_else(|| text.parse().ok())
+    PROTOCOLS
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, number)| *number)
+        .or_else(|| u8::try_from(digits(text)?).ok())
 }
 
 /// Protocol names of RouterOS. Source: RouterOS manual, Filter, property `protocol`; IANA for the numbers.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::{TraceCondition, TraceFilter, TraceTerm};
 use crate::packet::{Side, Vlan};
 use crate::reason::{Reason, Verdict};
+use crate::rsc::range;
 use crate::rule::{PortSet, protocol_number};
 use crate::word::Word as _;
 
@@ -116,8 +117,8 @@ fn condition(name: &str, values: &str) -> Option<TraceCondition> {
     Some(match name {
         "src" => TraceCondition::Source(each(values, |value| value.parse().ok())?),
         "dst" => TraceCondition::Destination(each(values, |value| value.parse().ok())?),
-        "src-port" => TraceCondition::SourcePort(ports(values)?),
-        "dst-port" => TraceCondition::DestinationPort(ports(values)?),
+        "src-port" => TraceCondition::SourcePort(each(values, range).map(PortSet)?),
+        "dst-port" => TraceCondition::DestinationPort(each(values, range).map(PortSet)?),
         "protocol" => TraceCondition::Protocol(each(values, protocol_number)?),
         "side" => TraceCondition::Side(each(values, Side::from_name)?),
         "vlan" => TraceCondition::Vlan(each(values, |value| match value {
@@ -138,15 +139,6 @@ fn each<T>(values: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     values.split(',').map(parse).collect()
 }
 
-fn ports(values: &str) -> Option<PortSet> {
-    let range = |value: &str| {
-        let (first, last) = value.split_once('-').unwrap_or((value, value));
-        let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
-        (first <= last).then_some(first..=last)
-    };
-    each(values, range).map(PortSet)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +157,7 @@ mod tests {
         for (text, part) in [
             ("src nowhere", "`nowhere` is no value of `src`: write addresses"),
             ("dst-port 22-7", "`22-7` is no value of `dst-port`: write ports"),
+            ("dst-port +22", "`+22` is no value of `dst-port`"),
             ("dst-port", "`dst-port` has no value"),
             ("not", "`not` stands before a term"),
             ("and src 192.0.2.1", "`and` stands between two terms"),
@@ -172,6 +165,7 @@ mod tests {
             ("verdict accept", "write forward or drop"),
             ("reason bad-luck", "write a reason"),
             ("protocol 256", "`256` is no value of `protocol`"),
+            ("protocol +6", "`+6` is no value of `protocol`"),
             ("vlan 5000", "`5000` is no value of `vlan`"),
             ("side left", "write the side of arrival"),
         ] {

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 use super::text::perhaps_as_text;
 use crate::eval::tracking::TcpState;
 use crate::packet::protocol;
+use crate::rsc::range;
 use crate::rule::{AddressSet, ConnectionState, PROTOCOLS, protocol_name, protocol_number};
 use crate::word::Word as _;
 
@@ -127,10 +129,7 @@ impl ConnectionFilter {
 /// A port, or a range of ports.
 fn ports(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("`{text}` is no port: write one from 1 to 65535, or a range such as 1000-2000");
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let [first, last] = [first, last].map(|port| port.parse::<u16>().map_err(|_| wrong()));
-    let (first, last) = (first?, last?);
-    if first > last || first == 0 { Err(wrong()) } else { Ok((first, last)) }
+    range(text).map(RangeInclusive::into_inner).filter(|(first, _)| *first > 0).ok_or_else(wrong)
 }
 
 impl fmt::Display for ConnectionFilter {
@@ -209,6 +208,7 @@ mod tests {
             ("protocol=tpc", "there is no protocol `tpc`: write a number or one of icmp, "),
             ("port=0", "from 1 to 65535"),
             ("port=9-7", "from 1 to 65535"),
+            ("port=+22", "from 1 to 65535"),
             ("state=open", "there is no state `open`: write one of syn-sent, both-syn, "),
             ("door=", "needs the name"),
         ] {

@@ -23,7 +23,8 @@ pub const MAX_FOUND_EVENTS: usize = 5_000;
 /// Maximum number of kept lines about packets: those of more than a second at the highest rate.
 pub const MAX_KEPT_PACKETS: usize = 1_024;
 
-/// Maximum number of rules whose logged packets are counted separately.
+/// Maximum number of rules whose logged packets are counted separately. Further rules have only a common total: their
+/// packets are in the [`RuleTotal`] without a rule.
 pub const MAX_LOGGING_RULES: usize = 1_024;
 
 /// The position of a reader.

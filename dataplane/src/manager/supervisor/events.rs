@@ -18,8 +18,9 @@ use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::event::{Event, EventId, EventKind, Gap, Origin};
 use knockplane_policy::rule::{Rule, RuleNumber};
-use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::time::{Time, rfc_3339};
 use knockplane_policy::wire::EventReader;
+use knockplane_policy::word::Word as _;
 
 use super::Supervisor;
 use super::event_names::{EventNames, Generations, rule_at};
@@ -158,17 +159,20 @@ impl EventLog {
             self.count_lost(1);
             return;
         }
-        let (id, record) = (event.id(), &event.record);
-        let (address, list, level) = (record.addresses(), &*record.list, record.level);
-        let (vlan, pppoe) = (record.network.tags(), record.network.session());
-        if event.kind.is_end() {
-            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, %id, "{what}");
-        } else {
-            let left =
-                |expires_ns: u64| format_duration(Duration::from_nanos(expires_ns.saturating_sub(names.now_ns())));
-            let time = record.expires_ns.map_or_else(|| "no timeout".to_owned(), left);
-            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, %id, "{what}");
-        }
+        let record = &event.record;
+        tracing::info!(
+            target: target!("list"),
+            source = %record.addresses(),
+            kind = event.kind.name(),
+            list = record.list,
+            rule.id = event.rule.as_ref().map(tracing::field::display),
+            entry.level = Some(record.level).filter(|level| *level != u8::MAX),
+            entry.vlan = record.network.tags(),
+            entry.pppoe = record.network.session(),
+            entry.expires = record.expires_ns.map(Time::from_nanos).map(rfc_3339),
+            id = %event.id(),
+            "{what}"
+        );
     }
 }
 
@@ -300,22 +304,22 @@ impl Supervisor {
         let id = EventId::packet(self.shared.state.lists.start_id(), position.after, shown);
         knockplane_log::packet(&name(rule), || {
             if !knockplane_log::has_fields() {
-                tracing::info!(target: target!("packet"), rule = %rule_id, %number, %id, "{line}");
+                tracing::info!(target: target!("packet"), { rule.id = %rule_id, rule.number = %number, %id }, "{line}");
                 return;
             }
             let ((source, source_port), (destination, destination_port)) = (entry.source(), entry.destination());
             tracing::info!(
                 target: target!("packet"),
-                rule = %rule_id,
-                %number,
-                prefix,
-                chain,
-                side = %entry.side(),
-                protocol = entry.protocol(),
                 %source,
-                source_port,
-                %destination,
-                destination_port,
+                rule.id = %rule_id,
+                rule.number = %number,
+                packet.prefix = prefix,
+                packet.chain = chain,
+                packet.side = %entry.side(),
+                packet.protocol = entry.protocol(),
+                packet.source_port = source_port,
+                packet.destination = %destination,
+                packet.destination_port = destination_port,
                 %id,
                 "{line}"
             );

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use knockplane_log::target;
 use knockplane_policy::event::{Event, EventKind, Origin};
-use knockplane_policy::time::format_duration;
+use knockplane_policy::time::{Time, rfc_3339};
 use knockplane_policy::wire::grants::{DoorGrants, GrantChange, GrantChangeCount};
 use knockplane_policy::word::Word as _;
 
@@ -33,42 +33,33 @@ impl GrantCounts {
 }
 
 /// Logs the line of an event of a door's open list, unless the log excludes the door. False if there is no such event:
-/// the list belongs to no door, or a rule added the address.
+/// the list belongs to no door, or a rule added the address. The fields have the names of the event's document.
 pub(super) fn log_grant(event: &Event, names: &EventNames<'_>) -> bool {
     let record = &event.record;
     let Some(door) = names.door(&record.list) else { return false };
     let by_packet = event.origin == Some(Origin::Packet);
-    let (opened, reason) = match event.kind {
-        EventKind::Granted | EventKind::Refreshed if by_packet && record.destination.is_some() => (true, "knock"),
-        EventKind::Removed if by_packet => (false, "knock"),
-        EventKind::Expired => (false, "expired"),
-        EventKind::Evicted => (false, "evicted"),
+    let what = match event.kind {
+        EventKind::Granted | EventKind::Refreshed if by_packet && record.destination.is_some() => "door opened",
+        EventKind::Removed if by_packet => "door closed",
+        EventKind::Expired | EventKind::Evicted => "door closed",
         _ => return false,
     };
     if !door.log {
         return true;
     }
-    let destination = match record.destination.map(|destination| destination.address) {
-        None => "any".to_owned(),
-        Some(None) => "unknown".to_owned(),
-        Some(Some(address)) => address.to_string(),
-    };
-    // The network of the knock counts for the line, even if the lists do not separate networks.
-    let network = if reason == "knock" { event.arrived } else { record.network };
-    let (vlan, pppoe) = (network.tags(), network.session());
-    let (name, source, open_for) = (&door.name, record.addresses(), format_duration(door.open_for));
-    let what = if opened { "door opened" } else { "door closed" };
-    let id = event.id();
     tracing::info!(
         target: target!("door"),
-        door = name,
-        %source,
-        %destination,
-        vlan,
-        pppoe,
-        reason,
-        open_for,
-        %id,
+        door = door.name,
+        source = %record.addresses(),
+        kind = event.kind.name(),
+        entry.cause = event.origin.map(Origin::name),
+        entry.to.address = record.destination.and_then(|to| to.address).map(tracing::field::display),
+        entry.vlan = record.network.tags(),
+        entry.pppoe = record.network.session(),
+        entry.arrived.vlan = event.arrived.tags(),
+        entry.arrived.pppoe = event.arrived.session(),
+        entry.expires = record.expires_ns.map(Time::from_nanos).map(rfc_3339),
+        id = %event.id(),
         "{what}"
     );
     true

@@ -4,7 +4,7 @@
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::offload::Offload;
+use knockplane_policy::wire::offload::{Offload, OffloadWarning};
 
 use super::Supervisor;
 
@@ -19,7 +19,7 @@ pub(crate) struct OffloadWatch {
 impl OffloadWatch {
     /// Updates the counters. Returns the warnings that the log does not contain yet: one for each side, and one for
     /// lengths.
-    fn look(&mut self, checksums: [u64; 2], too_long: u64, now: Time) -> Vec<String> {
+    fn look(&mut self, checksums: [u64; 2], too_long: u64, now: Time) -> Vec<OffloadWarning> {
         let before = std::mem::replace(&mut self.seen, Offload { checksums, too_long, last: None });
         if before == self.seen {
             return Vec::new();
@@ -60,14 +60,17 @@ mod tests {
         let at = |second: u64| Time::from_nanos(second * 1_000_000_000);
         let mut watch = OffloadWatch::default();
         assert!(watch.look([0, 0], 0, at(1)).is_empty());
-        let said = watch.look([2, 0], 0, at(2));
-        assert!(said.len() == 1 && said[0].contains("2 packets have no checksum") && said[0].contains("from outside"));
-        assert!(said[0].contains("`ethtool -K INTERFACE tx off tso off gso off`"), "{said:?}");
-        assert!(watch.look([3, 0], 0, at(3)).is_empty(), "it was said");
-        let said = watch.look([3, 1], 7, at(4));
+        let said = |warnings: Vec<OffloadWarning>| warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let first = said(watch.look([2, 0], 0, at(2)));
         assert!(
-            said.len() == 2 && said[0].contains("1 packet has") && said[1].contains("7 frames were dropped"),
-            "{said:?}"
+            first.len() == 1 && first[0].contains("2 packets have no checksum") && first[0].contains("from outside")
+        );
+        assert!(first[0].contains("`ethtool -K INTERFACE tx off tso off gso off`"), "{first:?}");
+        assert!(watch.look([3, 0], 0, at(3)).is_empty(), "it was said");
+        let later = said(watch.look([3, 1], 7, at(4)));
+        assert!(
+            later.len() == 2 && later[0].contains("1 packet has") && later[1].contains("7 frames were dropped"),
+            "{later:?}"
         );
         assert_eq!((watch.last, watch.seen.checksums, watch.seen.too_long), (Some(at(4)), [3, 1], 7));
     }

@@ -48,9 +48,7 @@ pub(in crate::rsc) fn icmp_options(value: &str) -> Parsed<Condition> {
 
 /// Parses a protocol by name or number.
 pub(in crate::rsc) fn protocol(value: &str) -> Parsed<u8> {
-    let is_number = value.starts_with(|char: char| !char.is_ascii_alphabetic());
-    let number = if is_number { number(value) } else { protocol_number(value) };
-    number.ok_or_else(|| {
+    protocol_number(value).ok_or_else(|| {
         bad(value, "a protocol")
             .expected("a name such as `tcp`, `udp` or `icmp`, or a number from 0 to 255")
             .did_you_mean(value, PROTOCOLS.iter().map(|(name, _)| *name))

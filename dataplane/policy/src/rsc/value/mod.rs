@@ -172,7 +172,7 @@ fn scaled(text: &str) -> Option<u64> {
 }
 
 /// Parses `5` or `5-9`.
-fn range<T: TryFrom<u64> + PartialOrd + Copy>(text: &str) -> Option<RangeInclusive<T>> {
+pub(crate) fn range<T: TryFrom<u64> + PartialOrd + Copy>(text: &str) -> Option<RangeInclusive<T>> {
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
         None => (number(text)?, number(text)?),
