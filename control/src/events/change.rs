@@ -52,8 +52,10 @@ pub(crate) enum OperatorAction {
     TokenCreate,
     /// A token was revoked.
     TokenRevoke,
-    /// The first request with a token from an address in 12 hours.
+    /// The first request with a token from an address in 12 hours, or a sign-in at the web page.
     SignIn,
+    /// A sign-out from the web page.
+    SignOut,
 }
 
 impl fmt::Display for OperatorAction {
