@@ -63,7 +63,10 @@ export function confirmBar({ can, refresh }) {
   };
 }
 
-/** Applies the rules of the revision before the last one. */
+/**
+ * Applies the rules of the revision before the last one. The dataplane refuses an apply while another one waits, so that one is
+ * confirmed first, as late as possible.
+ */
 async function undoLast() {
   const { revisions } = await api.get('history');
   const last = revisions.at(-1);
@@ -71,5 +74,6 @@ async function undoLast() {
   if (!before) throw new Error('The history has no revision before this change: wait until the time is over.');
   const { export: text } = await api.get(['history', String(before.revision)]);
   if (text === null) throw new Error('The rules before have no text form: wait until the time is over, or run `knockctl undo` on the host.');
+  await api.post('confirm');
   await api.post('apply', { source: before.source, text, origin: 'undo', back_to: before.revision, based_on: last.revision });
 }
