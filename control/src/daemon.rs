@@ -31,6 +31,7 @@ use crate::metrics::{API_LISTENER, METRICS_LISTENER, Metrics, OPERATORS_LISTENER
 use crate::names::{self, Resolver};
 use crate::server::tls::Certificates;
 use crate::server::{Server, Sizes, Times};
+use crate::sessions::Sessions;
 use crate::settings::api::ApiSettings;
 use crate::settings::{ControlSettings, DEFAULT_FILE};
 use crate::socket;
@@ -137,9 +138,9 @@ pub async fn run(settings: &ControlSettings) -> anyhow::Result<()> {
         dataplane = %settings.dataplane_socket.display(),
         "control process started"
     );
-    if let Some((_, ApiSettings { listen, tls, tokens })) = &api {
+    if let Some((_, ApiSettings { listen, tls, tokens, page })) = &api {
         let with_client_certificates = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        info!(%listen, tls = tls.is_some(), with_client_certificates, tokens = %tokens.display(), "API started");
+        info!(%listen, tls = tls.is_some(), with_client_certificates, tokens = %tokens.display(), page, "API started");
     }
     if let Some(path) = &settings.read_socket {
         info!(socket = %path.display(), "read-only socket started");
@@ -206,8 +207,8 @@ struct ApiListener {
 impl ApiListener {
     /// Reads tokens and certificate, and listens.
     async fn start(settings: &ApiSettings, app: &mut App, deadline: Deadline) -> anyhow::Result<Self> {
-        let ApiSettings { listen: address, tls, tokens } = settings;
-        let tokens = Arc::new(Tokens::load(tokens).map_err(|error| InvalidFile(error.to_string()))?);
+        let ApiSettings { listen: address, tls, tokens: file, page } = settings;
+        let tokens = Arc::new(Tokens::load(file).map_err(|error| InvalidFile(error.to_string()))?);
         tokio::spawn(Arc::clone(&tokens).watch());
         if let Some(files) = tls {
             let certificates = Certificates::load(files.clone(), app.metrics.tls_failures());
@@ -216,6 +217,11 @@ impl ApiListener {
             app.certificates = Some(certificates);
         }
         app.tokens = Some(Arc::clone(&tokens));
+        if *page {
+            let sessions = Arc::new(Sessions::load(&file.with_extension("sessions.json"), Arc::clone(&tokens)));
+            tokio::spawn(Arc::clone(&sessions).watch());
+            app.sessions = Some(sessions);
+        }
         Ok(ApiListener { listener: listen("[control.api]", *address, deadline).await?, tokens })
     }
 }

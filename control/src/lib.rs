@@ -15,6 +15,8 @@
 //! | [`names`]     | host names in address lists, resolved |
 //! | [`settings`]  | the section `[control]` of the configuration |
 //! | [`tokens`]    | the tokens of the API on TCP |
+//! | [`sessions`]  | the sessions of browsers |
+//! | [`page`]      | the web page: its files, and checks of browsers' requests |
 //! | [`address`]   | parsing of a single address |
 //! | [`rules`]     | offline checks of rules, before the dataplane gets them |
 //! | [`cli`]       | `knockctl` |
@@ -36,12 +38,15 @@ mod holder;
 mod json;
 pub mod metrics;
 pub mod names;
+pub mod page;
 mod problems;
 pub mod ready;
 pub mod rules;
 #[cfg(test)]
 mod sample;
+mod secret_file;
 mod server;
+pub mod sessions;
 pub mod settings;
 mod socket;
 pub mod tokens;

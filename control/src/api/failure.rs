@@ -111,6 +111,29 @@ impl ApiError {
         ApiError::new(ErrorCode::Unauthenticated, error).with_remedy(remedy)
     }
 
+    /// The same, for a token in the form of the web page.
+    pub fn at_sign_in(self) -> Self {
+        match (self.body.code, &self.body.remedy) {
+            (ErrorCode::Unauthenticated, Some(remedy)) => {
+                let message = self.body.message.trim_end_matches(remedy.as_str()).trim_end_matches(": ").to_owned();
+                ApiError::new(ErrorCode::Unauthenticated, message).with_remedy("make one with `knockctl token new`")
+            }
+            _ => self,
+        }
+    }
+
+    /// 401: a browser without a session.
+    pub fn signed_out() -> Self {
+        ApiError::new(ErrorCode::Unauthenticated, "you are not signed in, or the session has ended")
+            .with_remedy("sign in with a token of `knockctl token new`")
+    }
+
+    /// 403: a request of a browser that does not come from the web page.
+    pub fn not_from_the_page(error: &str) -> Self {
+        ApiError::new(ErrorCode::Forbidden, error)
+            .with_remedy("open the page at the address of the API, and use it there")
+    }
+
     /// 403: another role is required.
     pub fn forbidden(operator: Option<&Operator>, role: Option<Role>, required: Role) -> Self {
         let role = role.map_or("no role", Role::name);

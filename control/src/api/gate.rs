@@ -1,7 +1,8 @@
 //! Who may send which request: the operator and the role of each request, and the role that a route requires.
 //!
-//! At a unix socket, the mode of its file decides who connects, and the socket has a role. On TCP a request has a token. A request
-//! without a valid token learns nothing: neither whether a path exists, nor whether the name of a token does.
+//! At a unix socket, the mode of its file decides who connects, and the socket has a role. On TCP a request has a token, or the
+//! cookie of a session at the web page. A request without either learns nothing: neither whether a path exists, nor whether the name
+//! of a token does. [`SIGN_IN`] is the only request without them: its body has the token.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Body as _, Frame, SizeHint};
@@ -24,9 +25,14 @@ use super::failure::ApiError;
 use super::operator::{Access, Operator};
 use crate::events::change::{OperatorAction, OperatorChange};
 use crate::metrics::{ApiRefusal, Metrics};
+use crate::page::browser::{self, Browser};
 use crate::server::ConnectionSlot;
 use crate::server::rates::{Rate, Rates};
+use crate::sessions::{Sessions, ValidSession};
 use crate::tokens::{Role, TokenName, TokenRefusal, Tokens, ValidToken};
+
+/// The path of requests about the session of a browser. A POST signs in.
+pub(super) const SIGN_IN: &str = "/api/v1/session";
 
 /// Failed authentications of one address. A person who mistypes a token has fewer; a guess of a token would need 2^256.
 const FAILURES: Rate = Rate { events: 10, period: Duration::from_secs(60) };
@@ -56,17 +62,56 @@ pub enum Gate {
 #[derive(Debug)]
 pub struct TokenGate {
     tokens: Arc<Tokens>,
+    /// The web page; `None` if it is off.
+    page: Option<PageGate>,
     failures: Rates<IpAddr>,
     requests: Rates<TokenName>,
     sign_ins: Rates<(TokenName, IpAddr)>,
     lines: Rates<()>,
 }
 
+/// The state of the gate for browsers.
+#[derive(Debug)]
+pub(super) struct PageGate {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) browser: Browser,
+}
+
+/// The reason that a request has no proof.
+enum Refused {
+    /// A browser without a session, or with one that has ended. That is no failed authentication: a cookie has 256 random bits.
+    SignedOut(ApiError),
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Refused::Failed(error)
+    }
+}
+
+/// The proof of a request on TCP.
+#[derive(Clone, Debug)]
+enum Proof {
+    Token(ValidToken),
+    Session(ValidSession, Arc<Sessions>),
+}
+
+impl Proof {
+    fn token(&self) -> &ValidToken {
+        match self {
+            Proof::Token(token) => token,
+            Proof::Session(session, _) => &session.token,
+        }
+    }
+}
+
 impl Gate {
     /// The gate of the API on TCP.
-    pub fn tokens(tokens: Arc<Tokens>) -> Self {
+    pub(super) fn tokens(tokens: Arc<Tokens>, page: Option<PageGate>) -> Self {
         Gate::Tokens(Box::new(TokenGate {
             tokens,
+            page,
             failures: Rates::new(FAILURES, MAX_ADDRESSES),
             requests: Rates::new(REQUESTS, crate::tokens::MAX_TOKENS),
             sign_ins: Rates::new(SIGN_INS, MAX_ADDRESSES),
@@ -96,22 +141,28 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     };
     // A router without a server has no peer.
     let address = connection.and_then(|connection| connection.address()).unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let valid = match gate.authenticate(request.headers(), address, &guard.app.metrics) {
-        Ok(valid) => valid,
-        Err(error) => return error.into_response(),
+    if gate.page.is_some() && request.method() == Method::POST && request.uri().path() == SIGN_IN {
+        request.extensions_mut().insert(Access { operator: Operator::Unknown, role: Role::Read });
+        request.extensions_mut().insert(SignInGate { gate: Arc::clone(&guard.gate), address });
+        return next.run(request).await;
+    }
+    let proof = match gate.authenticate(&request, address, &guard.app.metrics) {
+        Ok(proof) => proof,
+        // The page asks whether it is signed in. That it is not is an answer.
+        Err(Refused::SignedOut(_)) if request.method() == Method::GET && request.uri().path() == SIGN_IN => {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        Err(Refused::SignedOut(error) | Refused::Failed(error)) => return error.into_response(),
     };
-    // No log of a layer below can contain the token.
+    // No log of a layer below can contain a secret.
     request.headers_mut().remove(header::AUTHORIZATION);
-    let ValidToken { name, role, .. } = valid.clone();
+    request.headers_mut().remove(header::COOKIE);
+    let ValidToken { name, role, .. } = proof.token().clone();
     let operator = Operator::Token(name.clone());
-    if gate.is_sign_in(name, address) {
-        // Peers over IPv6 are counted by their /64.
-        let length = if address.is_ipv4() { 32 } else { 64 };
-        let change = OperatorChange {
-            address: IpNet::new(address, length).ok().map(AddressSet::Prefix),
-            ..OperatorChange::of(OperatorAction::SignIn, operator.recorded())
-        };
-        guard.app.events.record(change);
+    match &proof {
+        Proof::Token(_) if gate.is_sign_in(name, address) => record_sign_in(&guard.app, &operator, address),
+        Proof::Token(_) => {}
+        Proof::Session(session, _) => _ = request.extensions_mut().insert(session.clone()),
     }
     request.extensions_mut().insert(Access { operator, role });
     let answer = next.run(request).await;
@@ -119,9 +170,48 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     // Only a stream has no length.
     let body = match body.size_hint().exact() {
         Some(_) => body,
-        None => Body::new(TokenBody::new(body, Arc::clone(&gate.tokens), valid)),
+        None => Body::new(ProvenBody::new(body, Arc::clone(&gate.tokens), proof)),
     };
     Response::from_parts(parts, body)
+}
+
+/// Records the sign-in of a token's holder.
+pub(super) fn record_sign_in(app: &super::App, operator: &Operator, address: IpAddr) {
+    // Peers over IPv6 are counted by their /64.
+    let length = if address.is_ipv4() { 32 } else { 64 };
+    let change = OperatorChange {
+        address: IpNet::new(address, length).ok().map(AddressSet::Prefix),
+        ..OperatorChange::of(OperatorAction::SignIn, operator.recorded())
+    };
+    app.events.record(change);
+}
+
+/// The gate, for the handler of a sign-in.
+#[derive(Clone, Debug)]
+pub(super) struct SignInGate {
+    gate: Arc<Gate>,
+    pub(super) address: IpAddr,
+}
+
+impl SignInGate {
+    /// The web page; `None` if it is off.
+    pub(super) fn page(&self) -> Option<&PageGate> {
+        match &*self.gate {
+            Gate::Socket(_) => None,
+            Gate::Tokens(gate) => gate.page.as_ref(),
+        }
+    }
+
+    /// Checks a token. Failures count as those of any other request.
+    pub(super) fn check(&self, token: &str, metrics: &Metrics) -> Result<ValidToken, ApiError> {
+        match &*self.gate {
+            Gate::Socket(_) => Err(ApiError::unauthenticated("a socket has no tokens")),
+            Gate::Tokens(gate) => {
+                let checked = gate.tokens.check(token).map_err(Some);
+                gate.limited(checked, self.address, metrics).map_err(ApiError::at_sign_in)
+            }
+        }
+    }
 }
 
 impl TokenGate {
@@ -130,8 +220,19 @@ impl TokenGate {
         self.sign_ins.take((name, address), Instant::now()).is_ok()
     }
 
-    fn authenticate(&self, headers: &HeaderMap, address: IpAddr, metrics: &Metrics) -> Result<ValidToken, ApiError> {
-        let now = Instant::now();
+    /// The proof of a request: its token, or else the cookie of its session.
+    fn authenticate(&self, request: &Request, address: IpAddr, metrics: &Metrics) -> Result<Proof, Refused> {
+        let headers = request.headers();
+        if let Some(page) = &self.page
+            && !headers.contains_key(header::AUTHORIZATION)
+        {
+            if let Some(secret) = page.browser.cookie(headers) {
+                return self.session(page, secret, request, metrics);
+            }
+            if request.uri().path() == SIGN_IN {
+                return Err(Refused::SignedOut(ApiError::signed_out()));
+            }
+        }
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token =
             token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -139,6 +240,33 @@ impl TokenGate {
             None => Err(None),
             Some((_, token)) => self.tokens.check(token.trim()).map_err(Some),
         };
+        Ok(Proof::Token(self.limited(checked, address, metrics)?))
+    }
+
+    /// The session of a request of the web page.
+    fn session(&self, page: &PageGate, secret: &str, request: &Request, metrics: &Metrics) -> Result<Proof, Refused> {
+        let (method, headers) = (request.method(), request.headers());
+        let is_active = !headers.contains_key(browser::BACKGROUND);
+        let refuse = |error: ApiError| {
+            metrics.api_refused(ApiRefusal::Authentication);
+            error
+        };
+        page.browser.check_origin(method, headers).map_err(refuse)?;
+        let session = page.sessions.check(secret, is_active);
+        let session = session.ok_or_else(|| Refused::SignedOut(refuse(ApiError::signed_out())))?;
+        browser::check_csrf(method, headers, &session.csrf).map_err(refuse)?;
+        self.within_rate(&session.token, metrics)?;
+        Ok(Proof::Session(session, Arc::clone(&page.sessions)))
+    }
+
+    /// Counts a failure, or a request with a valid token.
+    fn limited(
+        &self,
+        checked: Result<ValidToken, Option<TokenRefusal>>,
+        address: IpAddr,
+        metrics: &Metrics,
+    ) -> Result<ValidToken, ApiError> {
+        let now = Instant::now();
         let valid = checked.map_err(|refusal| {
             // A valid token is not affected: other clients may have the same address.
             if let Err(wait) = self.failures.take(address, now) {
@@ -158,11 +286,15 @@ impl TokenGate {
             }
             error
         })?;
-        if let Err(wait) = self.requests.take(valid.name.clone(), now) {
-            metrics.api_refused(ApiRefusal::Rate);
-            return Err(ApiError::too_many("too many requests came with this token", wait));
-        }
+        self.within_rate(&valid, metrics)?;
         Ok(valid)
+    }
+
+    fn within_rate(&self, token: &ValidToken, metrics: &Metrics) -> Result<(), ApiError> {
+        self.requests.take(token.name.clone(), Instant::now()).map_err(|wait| {
+            metrics.api_refused(ApiRefusal::Rate);
+            ApiError::too_many("too many requests came with this token", wait)
+        })
     }
 }
 
@@ -185,19 +317,25 @@ pub(super) async fn require(State(required): State<Required>, request: Request, 
     ApiError::forbidden(access.map(|access| &access.operator), role, required.role).into_response()
 }
 
-/// A body that ends when its token does.
-struct TokenBody {
+/// A body that ends when its token or its session does.
+struct ProvenBody {
     body: Body,
     ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl TokenBody {
-    fn new(body: Body, tokens: Arc<Tokens>, token: ValidToken) -> Self {
-        TokenBody { body, ended: Some(Box::pin(async move { tokens.ended(&token).await })) }
+impl ProvenBody {
+    fn new(body: Body, tokens: Arc<Tokens>, proof: Proof) -> Self {
+        let ended = async move {
+            match proof {
+                Proof::Token(token) => tokens.ended(&token).await,
+                Proof::Session(session, sessions) => sessions.ended(&session).await,
+            }
+        };
+        ProvenBody { body, ended: Some(Box::pin(ended)) }
     }
 }
 
-impl hyper::body::Body for TokenBody {
+impl hyper::body::Body for ProvenBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -343,6 +343,30 @@ pub struct CreateToken {
     pub expires: String,
 }
 
+/// A sign-in at the web page.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// A token.
+    pub token: String,
+}
+
+/// The session of a browser, which is in the cookie.
+#[derive(Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SessionInfo {
+    /// The name of the token.
+    pub name: TokenName,
+    /// The role.
+    pub role: Role,
+    /// The value of the header `X-Knockplane-CSRF`, which each request of the session except GET needs.
+    pub csrf: String,
+    /// The time at which the session ends at the latest, in the form of RFC 3339.
+    pub expires: String,
+    /// The session ends after this time without a request of its user. A request with the header `X-Knockplane-Background` does
+    /// not count.
+    pub idle_seconds: u64,
+}
+
 /// The tokens, without their secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenList {

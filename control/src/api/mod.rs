@@ -18,6 +18,7 @@
 //! | `failure.rs`  | failures |
 //! | `counted.rs`  | counts of requests |
 //! | `events.rs`   | the stream of events |
+//! | `sessions.rs` | the handlers for sessions of the web page |
 //! | `tokens.rs`   | the handlers for tokens |
 //! | `trace.rs`    | the handlers for traces of packets |
 //! | `openapi/`    | the document of the API |
@@ -33,6 +34,7 @@ pub mod messages;
 mod openapi;
 pub mod operator;
 mod routes;
+mod sessions;
 #[cfg(test)]
 mod sweep;
 mod tokens;
@@ -66,7 +68,7 @@ use tracing::{info, warn};
 use self::answer::Form;
 use self::counted::counted;
 use self::failure::ApiError;
-use self::gate::Gate;
+use self::gate::{Gate, PageGate};
 use self::messages::{
     Applied, Apply, BeginSample, Confirmed, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
     ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, Unresolved,
@@ -87,9 +89,11 @@ use crate::json::source::SourceJson;
 use crate::json::status::{StatusJson, WorkersJson};
 use crate::metrics::{self, EventNumbers, Metrics};
 use crate::names::Resolver;
+use crate::page::{self, browser::Browser};
 use crate::server::body::Bodies;
 use crate::server::latest::Latest;
 use crate::server::tls::Certificates;
+use crate::sessions::Sessions;
 use crate::tokens::{Role, Tokens};
 use crate::{address, json, log_status, ready, rules};
 
@@ -112,6 +116,8 @@ pub struct App {
     ready: Latest<Result<String, String>>,
     /// The tokens of the API on TCP; `None` if it is off.
     pub tokens: Option<Arc<Tokens>>,
+    /// The sessions of the web page; `None` if it is off.
+    pub sessions: Option<Arc<Sessions>>,
     /// Its certificate; `None` without TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
 }
@@ -154,10 +160,13 @@ pub fn read_only(app: Arc<App>) -> Router {
     routes::router(app, Gate::Socket(Role::Read), limits)
 }
 
-/// The router for the API on TCP.
+/// The router for the API on TCP, and for the web page if it is on.
 pub fn with_tokens(app: Arc<App>, tokens: Arc<Tokens>) -> Router {
     let limits = WorkLimits { turns: MAX_API_TURNS, bodies: Bodies::new(API_BODY, API_BODIES) };
-    routes::router(app, Gate::tokens(tokens), limits)
+    let Some(sessions) = app.sessions.clone() else { return routes::router(app, Gate::tokens(tokens, None), limits) };
+    let browser = Browser { with_tls: app.certificates.is_some() };
+    let gate = Gate::tokens(tokens, Some(PageGate { sessions, browser }));
+    page::with_headers(page::router(browser).merge(routes::router(app, gate, limits)))
 }
 
 /// The routes for metrics and health.
@@ -565,6 +574,7 @@ impl App {
             page: Latest::default(),
             ready: Latest::default(),
             tokens: None,
+            sessions: None,
             certificates: None,
         }
     }

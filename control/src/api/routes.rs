@@ -19,9 +19,10 @@ use super::counted::counted;
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
     Apply, BeginSample, BeginTrace, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery, FlushQuery, ListAddition,
-    ListImport, ListQuery, RatedSources, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, WatchQuery,
+    ListImport, ListQuery, RatedSources, ReloadQuery, ResetCounters, SampleBegun, SessionInfo, SignIn, SourceLimit,
+    WatchQuery,
 };
-use super::{App, connections, counters, openapi, tokens, trace};
+use super::{App, connections, counters, openapi, sessions, tokens, trace};
 use crate::events::filter::EventsQuery;
 use crate::json::Document;
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
@@ -244,6 +245,12 @@ pub(super) fn table() -> Vec<Endpoint> {
             .takes::<CreateToken>()
             .shows::<NewTokenJson>(),
         E::delete("/api/v1/tokens/{name}", Administer, tokens::revoke, "Revokes a token; at a unix socket only."),
+        E::post(gate::SIGN_IN, Read, sessions::sign_in, "Signs a browser in with a token in the body; over TCP only.")
+            .takes::<SignIn>()
+            .answers::<SessionInfo>(),
+        E::get(gate::SIGN_IN, Read, sessions::session, "The session of the browser; 204 if there is none.")
+            .answers::<SessionInfo>(),
+        E::delete(gate::SIGN_IN, Read, sessions::sign_out, "Signs the browser out."),
         E::get("/api/v1/openapi.json", Read, openapi::page, "The OpenAPI document of these requests.")
             .answers::<serde_json::Value>(),
     ]

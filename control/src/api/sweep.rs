@@ -176,7 +176,7 @@ async fn an_answer_without_end_ends_with_its_token() {
         });
         Body::new(http_body_util::StreamBody::new(ReceiverFrames(receiver)))
     };
-    let guard = gate::Guard { gate: Arc::new(Gate::tokens(Arc::clone(&api.tokens))), app: Arc::clone(&api.app) };
+    let guard = gate::Guard { gate: Arc::new(Gate::tokens(Arc::clone(&api.tokens), None)), app: Arc::clone(&api.app) };
     let router: Router =
         Router::new().route("/stream", get(stream)).layer(axum::middleware::from_fn_with_state(guard, gate::admit));
     let sent = || request(&Method::GET, "/stream", Some(&api.made[0].token), Vec::new());

@@ -54,8 +54,10 @@ pub(crate) enum OperatorAction {
     TokenCreate,
     /// A token was revoked.
     TokenRevoke,
-    /// The first request with a token from an address in 12 hours.
+    /// The first request with a token from an address in 12 hours, or a sign-in at the web page.
     SignIn,
+    /// A sign-out from the web page.
+    SignOut,
 }
 
 impl fmt::Display for OperatorAction {
@@ -85,6 +87,7 @@ impl OperatorAction {
             OperatorAction::TokenCreate => ("token created", "token not created"),
             OperatorAction::TokenRevoke => ("token revoked", "token not revoked"),
             OperatorAction::SignIn => ("signed in", "not signed in"),
+            OperatorAction::SignOut => ("signed out", "not signed out"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The section `[control.api]`: the API on TCP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -11,7 +11,10 @@ use super::{SettingsReader, entry, unknown_key};
 const DEFAULT_TOKENS: &str = "/var/lib/knockplane-control/tokens.json";
 
 /// Keys of `[control.api]`.
-pub(super) const KEYS: [&str; 5] = ["certificate", "client-ca", "key", "listen", "tokens"];
+pub(super) const KEYS: [&str; 6] = ["certificate", "client-ca", "key", "listen", "page", "tokens"];
+
+/// The address with `page = true` and without `listen`.
+const PAGE_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_480);
 
 /// The API on TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct ApiSettings {
     pub tls: Option<TlsFiles>,
     /// The state file with the tokens.
     pub tokens: PathBuf,
+    /// Whether the listener serves the web page.
+    pub page: bool,
 }
 
 /// The files of TLS.
@@ -41,6 +46,7 @@ impl SettingsReader<'_> {
         let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
         let (mut listen, mut files) = (None, [None, None, None]);
         let mut tokens = PathBuf::from(DEFAULT_TOKENS);
+        let mut page = false;
         for (key, value) in section {
             let path = || value.get_ref().as_str().filter(|text| !text.is_empty()).map(|text| folder.join(text));
             let name = key.get_ref().as_ref();
@@ -59,6 +65,10 @@ impl SettingsReader<'_> {
                         "client-ca" => files[2] = Some(path),
                         _ => tokens = path,
                     },
+                },
+                "page" => match value.get_ref().as_bool() {
+                    Some(on) => page = on,
+                    None => self.problem(value.span(), "`page` is true or false"),
                 },
                 unknown => self.problem(key.span(), unknown_key("control.api", &KEYS, unknown)),
             }
@@ -83,7 +93,7 @@ impl SettingsReader<'_> {
                 return None;
             }
         };
-        let (listen, place) = listen?;
+        let (listen, place) = listen.or_else(|| page.then(|| (PAGE_ADDRESS, span("page"))))?;
         if tls.is_none() && !listen.ip().to_canonical().is_loopback() {
             self.problem(
                 place,
@@ -95,7 +105,7 @@ impl SettingsReader<'_> {
             );
             return None;
         }
-        Some(ApiSettings { listen, tls, tokens })
+        Some(ApiSettings { listen, tls, tokens, page })
     }
 }
 
@@ -113,6 +123,11 @@ mod tests {
     fn the_api_is_off_unless_it_has_an_address() {
         assert_eq!(api(""), Ok(None));
         assert_eq!(api("tokens = '/t'"), Ok(None));
+        assert_eq!(api("page = false"), Ok(None));
+        let read = api("page = true").unwrap().unwrap();
+        assert_eq!((read.listen.to_string().as_str(), read.page), ("127.0.0.1:9480", true));
+        let read = api("page = true\nlisten = '127.0.0.1:7'").unwrap().unwrap();
+        assert_eq!((read.listen.port(), read.page), (7, true));
         let read = api("listen = '[::1]:1'").unwrap().unwrap();
         assert_eq!((read.tls, read.tokens), (None, DEFAULT_TOKENS.into()));
         let read =
@@ -133,6 +148,7 @@ mod tests {
             ("key = 'k'", 2, "write `certificate` as well"),
             ("client-ca = 'k'", 2, "needs TLS"),
             ("listen = '127.0.0.1:9479'", 2, "the address of `listen` in [control]"),
+            ("page = 'on'", 2, "`page` is true or false"),
             ("tokens = 7", 2, "`tokens` is the path of a file"),
             ("listn = '127.0.0.1:1'", 2, "[control.api] has no key `listn`: did you mean `listen`?"),
         ] {

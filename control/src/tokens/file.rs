@@ -1,16 +1,13 @@
-//! The file of the tokens. Only the process's own user can read it. It is replaced as a whole: a kill leaves the old or the new
-//! one.
+//! The file of the tokens.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use knockplane_limits::input::{self, InputError, Limit};
-use knockplane_limits::trust;
+use knockplane_limits::input::Limit;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_TOKENS, StoredToken};
+use crate::secret_file;
 
 /// Version of the file.
 const VERSION: u32 = 1;
@@ -49,18 +46,9 @@ impl TokenFile {
     }
 
     pub(super) fn read(&self) -> Result<Vec<StoredToken>, TokenFileError> {
-        let file = match trust::open(&self.path) {
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            opened => opened.map_err(|error| self.error(error.to_string()))?,
+        let Some(bytes) = secret_file::read(&self.path, &LIMIT).map_err(|reason| self.error(reason))? else {
+            return Ok(Vec::new());
         };
-        let mode = file.metadata().map_err(|error| self.error(InputError::from(error).to_string()))?.mode();
-        if mode & 0o077 != 0 {
-            let path = self.path.display();
-            return Err(
-                self.error(format!("can be read by other users (mode {:o}): run chmod 600 {path}", mode & 0o777))
-            );
-        }
-        let bytes = input::read_from(file, &LIMIT).map_err(|error| self.error(error.to_string()))?;
         // The text of the error could contain a hash.
         let damaged = |_| self.error("is damaged: restore it, or remove it and make new tokens".to_owned());
         let Content { version, tokens } = serde_json::from_slice(&bytes).map_err(damaged)?;
@@ -76,41 +64,11 @@ impl TokenFile {
 
     /// Replaces the file, and waits for the disk.
     pub(super) fn write(&self, tokens: &[StoredToken]) -> io::Result<()> {
-        let folder = self.folder();
-        fs::create_dir_all(folder)?;
         let content = Content { version: VERSION, tokens: tokens.to_vec() };
-        let mut file = tempfile::Builder::new()
-            .prefix(".tokens-")
-            .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(folder)?;
-        file.write_all(&serde_json::to_vec_pretty(&content).map_err(io::Error::other)?)?;
-        file.as_file().sync_data()?;
-        file.persist(&self.path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
-    }
-
-    fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("/"))
+        secret_file::write(&self.path, &serde_json::to_vec_pretty(&content).map_err(io::Error::other)?)
     }
 
     fn error(&self, reason: String) -> TokenFileError {
         TokenFileError { path: self.path.clone(), reason }
-    }
-}
-
-/// A hash as hexadecimal text.
-pub(super) mod hexadecimal {
-    use data_encoding::HEXLOWER;
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-
-    pub(in super::super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        HEXLOWER.encode(hash).serialize(serializer)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.ok_or_else(|| D::Error::custom("not a hash"))
     }
 }

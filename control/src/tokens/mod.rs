@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use self::file::TokenFile;
 pub use self::file::TokenFileError;
+use crate::secret_file;
 
 /// Maximum number of tokens.
 pub const MAX_TOKENS: usize = 256;
@@ -174,7 +175,7 @@ struct StoredToken {
     name: TokenName,
     role: Role,
     /// SHA-256 of the whole token, in hexadecimal.
-    #[serde(with = "file::hexadecimal")]
+    #[serde(with = "secret_file::hexadecimal")]
     hash: [u8; 32],
     created: u64,
     expires: u64,
@@ -196,9 +197,9 @@ pub struct ValidToken {
     /// Its role.
     pub role: Role,
     /// The time of its creation: a later token with the same name is another one.
-    created: u64,
+    pub(crate) created: u64,
     /// The time at which it expires, in Unix time.
-    expires: u64,
+    pub(crate) expires: u64,
 }
 
 /// The reason that the token of a request is not accepted.
@@ -370,6 +371,15 @@ impl Tokens {
         let StoredToken { name, role, created, expires, .. } = known.clone();
         state.is_used = true;
         Ok(ValidToken { name, role, created, expires })
+    }
+
+    /// The token with this name and time of creation, if it is still valid.
+    pub(crate) fn still(&self, name: &TokenName, created: u64) -> Option<ValidToken> {
+        let time = now();
+        let state = self.lock();
+        let is_it = |known: &&StoredToken| known.name == *name && known.created == created && known.expires > time;
+        let StoredToken { name, role, created, expires, .. } = state.tokens.iter().find(is_it)?.clone();
+        Some(ValidToken { name, role, created, expires })
     }
 
     /// Waits until a token expires or is revoked.
