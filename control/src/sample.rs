@@ -376,6 +376,7 @@ pub(crate) fn metrics() -> MetricsReport {
             .map(|(reader, gaps, missed)| EventReader { reader: reader.into(), gaps, missed })
             .into(),
         clock_steps: 1,
+        clock_synchronised: Some(true),
         peers_refused: [("evicted", 3), ("idle", 0)]
             .map(|(reason, connections)| PeersRefused { reason: reason.into(), connections })
             .into(),

@@ -407,6 +407,7 @@ mod tests {
             "knockplane_door_grants_ended_total{cause=\"expired\",door=\"ssh\"} 9",
             "knockplane_door_grants_ended_total{cause=\"operator\",door=\"office\"} 0",
             "knockplane_wall_clock_steps_total 1",
+            "knockplane_wall_clock_synchronised 1",
             "knockplane_wall_clock_timestamp_seconds 1000",
             "knockplane_config_confirmation_pending 1",
             "knockplane_config_differs_from_file 0",

@@ -63,6 +63,8 @@ fn process(sheet: &Sheet, answer: &MetricsReport) {
     sheet.flag("config_differs_from_file", differs, status.settings_differ_from_file);
     let steps = "Times that the wall clock of the host was set, by half a second or more.";
     sheet.count("wall_clock_steps_total", steps, answer.clock_steps);
+    let synchronised = "Whether the kernel says that a time service synchronises the wall clock of the host.";
+    sheet.flag("wall_clock_synchronised", synchronised, answer.clock_synchronised == Some(true));
     sheet.value("rules", "Running rules.", status.rules as f64);
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
     let refused = sheet.counter(

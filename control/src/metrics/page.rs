@@ -95,6 +95,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 12] = [
             ("knockplane_log_lines_lost_total", "increase(knockplane_log_lines_lost_total{kind=\"door\"}[5m]) > 0"),
             ("knockplane_log_ok", "knockplane_log_ok == 0"),
             ("knockplane_wall_clock_timestamp_seconds", "abs(knockplane_wall_clock_timestamp_seconds - time()) > 30"),
+            ("knockplane_wall_clock_synchronised", "knockplane_wall_clock_synchronised == 0"),
             ("knockplane_wall_clock_steps_total", "increase(knockplane_wall_clock_steps_total[1h]) > 0"),
             ("knockplane_events_lost_total", "increase(knockplane_events_lost_total[5m]) > 0"),
             (

@@ -63,6 +63,8 @@ pub struct MetricsReport {
     /// Times since start that the wall clock was set.
     #[serde(default)]
     pub clock_steps: u64,
+    /// Whether the system clock is synchronised, according to the kernel; `None` if it does not answer.
+    pub clock_synchronised: Option<bool>,
     /// Connections to the dataplane's socket that a limit refused or closed since start, by reason; all reasons are
     /// present.
     #[serde(default)]

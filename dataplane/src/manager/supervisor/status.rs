@@ -220,6 +220,7 @@ impl Supervisor {
             events_lost: self.event_log.lost() + self.shared.logged.lost(),
             event_readers: vec![self.event_log.gaps(), self.journal.gaps()],
             clock_steps: self.wall_clock.steps(),
+            clock_synchronised: knockplane_ring::is_clock_synchronised().ok(),
             peers_refused: (self.refusals.counts())
                 .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
                 .collect(),
