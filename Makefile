@@ -138,6 +138,14 @@ bench-grants:
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@'$(BIN_DIR)'/grants $(if $(SECONDS),--seconds $(SECONDS))
 
+# What `knockctl monitor`, the audit file and `knockctl trace` miss during a flood of 500,000 logged drops a second, and frames of
+# accepted traffic that are lost meanwhile: docs/benchmarks.md. ROUNDS (3) of 20 s with each. Some four minutes.
+.PHONY: bench-watching
+bench-watching:
+	@tests/setup bench
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
+	@'$(BIN_DIR)'/watching $(if $(ROUNDS),--rounds $(ROUNDS))
+
 # Rate and TCP retransmissions with rings of several sizes: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
 # selects sizes.
 .PHONY: bench-rings

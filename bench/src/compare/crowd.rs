@@ -229,7 +229,9 @@ fn knock(namespace: &Namespace, listener: &Listener<'_>, clients: &[Client], beg
         steps.extend([(client.begin, number, 1234), (client.begin + client.pause, number, 4321)]);
     }
     steps.sort();
-    let send_all = || steps.iter().try_for_each(|(at, number, port)| step(&clients[*number], *port, begin + *at));
+    let server: Ipv4Addr = SERVER.parse()?;
+    let ends = |client: &Client| (client.address, server);
+    let send_all = || steps.iter().try_for_each(|(at, number, port)| step(ends(&clients[*number]), *port, begin + *at));
     outside(namespace, send_all)?;
     let address = |client: &Client| client.address.to_string();
     let all: Vec<String> = clients.iter().map(address).collect();
@@ -248,8 +250,8 @@ fn knock(namespace: &Namespace, listener: &Listener<'_>, clients: &[Client], beg
         }
         outside(namespace, || {
             let now = Instant::now();
-            left.iter().try_for_each(|client| step(client, 1234, now))?;
-            left.iter().try_for_each(|client| step(client, 4321, now + client.pause))
+            left.iter().try_for_each(|client| step(ends(client), 1234, now))?;
+            left.iter().try_for_each(|client| step(ends(client), 4321, now + client.pause))
         })?;
         thread::sleep(TRY_AGAIN / 2);
     }
@@ -270,14 +272,13 @@ fn outside(namespace: &Namespace, send: impl Fn() -> Result<()> + Sync) -> Resul
 }
 
 /// Sends one SYN at this time.
-fn step(client: &Client, port: u16, at: Instant) -> Result<()> {
+pub(super) fn step((from, to): (Ipv4Addr, Ipv4Addr), port: u16, at: Instant) -> Result<()> {
     thread::sleep(at.saturating_duration_since(Instant::now()));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((client.address, 0)).into())?;
-    let server: Ipv4Addr = SERVER.parse()?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
     // The server does not answer, so a non-blocking connection stays in progress.
-    let _ = socket.connect(&SocketAddr::from((server, port)).into());
+    let _ = socket.connect(&SocketAddr::from((to, port)).into());
     Ok(())
 }
 

@@ -5,10 +5,11 @@
 //! 2. [`candidate`]: the candidates between the interfaces, with the same `rules`: `knockplane`, `nftables`, `smallest`, `xdp`.
 //! 3. [`window`]: a second of load, in which every frame is in exactly one counter.
 //! 4. The measurements, for which candidates take turns: [`throughput`], [`loss`], and [`latency`], whose frames a `probe`
-//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Six measurements are programs of
+//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Seven measurements are programs of
 //!    their own: [`applies`] of rules during traffic; [`crowd`], clients that knock during a flood; [`grants`] that are
 //!    journalled; [`restart`], the outage of a restart; [`rings`], the size of the rings; [`tcp`], connections through a
-//!    door. `iperf` sends the streams of the last two, `steady` the frames of [`grants`] and [`restart`].
+//!    door; [`watching`] during a flood. `iperf` sends the streams of [`rings`] and [`tcp`], `steady` the frames of [`grants`],
+//!    [`restart`] and [`watching`].
 //! 5. [`plan`]: the loads, their candidates and the number of windows. [`run`]: all of it, within its time.
 //! 6. [`results`]: the results of a run, with medians and ratios. [`tables`] and `targets`: their output.
 
@@ -40,5 +41,6 @@ mod targets;
 pub mod tcp;
 pub mod throughput;
 pub mod upkeep;
+pub mod watching;
 pub mod window;
 mod xdp;
