@@ -19,6 +19,15 @@
 //! | [`page`]      | the web page: its files, and checks of browsers' requests |
 //! | [`address`]   | parsing of a single address |
 //! | [`rules`]     | offline checks of rules, before the dataplane gets them |
+//! | `check`       | the findings about a rule file |
+//! | `plan`        | what other rules would change |
+//! | `edit`        | edits of the running rules, in RouterOS's words |
+//! | `revisions`   | steps through revisions |
+//! | `explain`     | the explanation of a packet |
+//! | `bench`       | evaluates rules on frames, with its own clock |
+//! | `running`     | the state of the dataplane for that |
+//! | `packet`      | a packet as a line of text |
+//! | `text`        | text for operators |
 //! | [`cli`]       | `knockctl` |
 
 // The print macros panic if the reader has closed the output: see `cli::output` and `knockplane_log`.
@@ -30,18 +39,26 @@ use knockplane_policy::wire::{LogStatus, LostLines};
 pub mod address;
 pub mod api;
 pub mod audit;
+mod bench;
+mod check;
 pub mod cli;
 pub mod daemon;
 pub mod dataplane;
+mod edit;
 pub mod events;
+mod explain;
 mod holder;
 mod json;
 pub mod metrics;
 pub mod names;
+mod packet;
 pub mod page;
+mod plan;
 mod problems;
 pub mod ready;
+mod revisions;
 pub mod rules;
+mod running;
 #[cfg(test)]
 mod sample;
 mod secret_file;
@@ -49,6 +66,7 @@ mod server;
 pub mod sessions;
 pub mod settings;
 mod socket;
+mod text;
 pub mod tokens;
 
 /// The state of the control process's log.

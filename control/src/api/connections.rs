@@ -14,6 +14,7 @@ use super::failure::ApiError;
 use super::messages::{self, ConnectionTotals, ConnectionWords, ConnectionsEnded, Tracked};
 use super::operator::Operator;
 use super::{App, checked};
+use crate::dataplane::DataplaneError;
 use crate::events::change::{OperatorAction, OperatorChange};
 use crate::json::connections::{ConnectionTotalsJson, ConnectionsJson, EndedJson};
 
@@ -29,6 +30,11 @@ pub(super) async fn list(
     if let Some(source) = source {
         filter.add(&format!("source={source}")).map_err(ApiError::bad_request)?;
     }
+    Ok(form.answer(tracked(&app, filter, limit).await?, ConnectionsJson::from))
+}
+
+/// The connections of a filter, up to a limit.
+pub(super) async fn tracked(app: &App, filter: ConnectionFilter, limit: usize) -> Result<Tracked, DataplaneError> {
     let table = app.ask(app.dataplane.status()).await?.connections;
     let (mut connections, mut next) = (Vec::new(), table.is_some().then_some(0));
     while let Some(from) = next.filter(|_| connections.len() < limit) {
@@ -39,7 +45,7 @@ pub(super) async fn list(
         next = part.next.filter(|next| *next > from);
     }
     connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
-    Ok(form.answer(Tracked { table, connections, truncated: next.is_some() }, ConnectionsJson::from))
+    Ok(Tracked { table, connections, truncated: next.is_some() })
 }
 
 /// Counts the whole table part by part.

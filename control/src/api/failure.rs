@@ -77,6 +77,8 @@ codes! {
     SlowRequest = "slow-request", 408;
     /// The request does not fit the present state; nothing changed.
     Conflict = "conflict", 409;
+    /// The change would leave no rule, or no way in from outside: it needs `force`. Nothing changed.
+    Unconfirmed = "unconfirmed", 409;
     /// The body is too long.
     TooLong = "too-long", 413;
     /// The body is not declared as JSON.
@@ -174,6 +176,12 @@ impl ApiError {
         ApiError::new(ErrorCode::Conflict, error)
     }
 
+    /// 409: a change with a loss that must be confirmed.
+    pub fn unconfirmed(loss: &str) -> Self {
+        ApiError::new(ErrorCode::Unconfirmed, format!("{}; nothing changed", loss.trim_end()))
+            .with_remedy("repeat the request with `force` to apply it nevertheless")
+    }
+
     /// 422: the rules are not valid text.
     pub fn invalid_rules(problems: Vec<Problem>) -> Self {
         let count = problems.len();
@@ -225,6 +233,12 @@ impl ApiError {
     pub(super) fn with_remedy(mut self, remedy: &str) -> Self {
         self.body.message = format!("{}: {remedy}", self.body.message);
         self.body.remedy = Some(remedy.to_owned());
+        self
+    }
+
+    /// The same, with the remedy at the end of its message.
+    pub(super) fn ends_with(mut self, remedy: Option<String>) -> Self {
+        self.body.remedy = remedy;
         self
     }
 

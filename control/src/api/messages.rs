@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use knockplane_policy::packet::Side;
 use knockplane_policy::rule::{AddressSet, RuleId, RuleSet};
 use knockplane_policy::wire::connections::{Connection, ConnectionCount, ConnectionTableStatus};
 use knockplane_policy::wire::history::RevisionOrigin;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditStatus;
+use crate::edit::Menu;
 use crate::tokens::{Role, TokenInfo, TokenName};
 
 /// Default number of list entries, or sources at doors, in an answer.
@@ -51,6 +53,75 @@ pub struct Apply {
     /// The command of an `edit`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub edit: String,
+}
+
+/// Commands that edit the running rules, all or none.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EditRules {
+    /// The revision that has the numbers and ids of the commands: if another one runs, the answer is 409 and nothing changes.
+    pub(crate) base: u64,
+    /// The commands in RouterOS's words: `add chain=input action=accept place-before=3`, `set 3 dst-port=22 !log`, `move 4 0`,
+    /// `remove`, `enable` and `disable` with rules, `comment 3 "text"`. Rules are numbers or ids, separated by commas, or `[find …]`.
+    pub(crate) commands: Vec<String>,
+    /// The menu of new rules and of numbers; ids need none.
+    #[serde(default)]
+    pub(crate) menu: Menu,
+    /// Whether the answer is the plan, and nothing changes.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    /// The time within which the change must be confirmed, in the syntax of RouterOS: `60s`. Otherwise it is rolled back.
+    #[serde(default)]
+    pub(crate) confirm_within: Option<String>,
+    /// Free text for the history.
+    #[serde(default)]
+    pub(crate) comment: String,
+    /// Whether the rules are also applied if no rule, or no way in from outside, would be left.
+    #[serde(default)]
+    pub(crate) force: bool,
+}
+
+/// A return to the rules of another revision.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReturnToRevision {
+    /// The revision that must run: if another one does, the answer is 409 and nothing changes.
+    #[serde(default)]
+    pub(crate) base: Option<u64>,
+    /// The time within which the change must be confirmed, in the syntax of RouterOS: `60s`. Otherwise it is rolled back.
+    #[serde(default)]
+    pub(crate) confirm_within: Option<String>,
+    /// Free text for the history.
+    #[serde(default)]
+    pub(crate) comment: String,
+    /// Whether the rules are also applied if no rule, or no way in from outside, would be left.
+    #[serde(default)]
+    pub(crate) force: bool,
+}
+
+/// Rules that are compared with the running ones, or checked.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CandidateRules {
+    /// The text of a rule file.
+    pub(crate) text: String,
+    /// Its name for messages: a file name.
+    #[serde(default = "default_source")]
+    pub(crate) source: String,
+    /// Whether rules that can never run are accepted, and disabled.
+    #[serde(default)]
+    pub(crate) allow_invalid: bool,
+}
+
+/// A packet to explain.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainPacket {
+    /// The packet in the words of `knockctl explain`: `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn`.
+    pub(crate) packet: String,
+    /// The side that it comes from; the outside, or that of its interface, if it is missing.
+    #[serde(default)]
+    pub(crate) from: Option<Side>,
 }
 
 /// Rules whose counters are set to zero.
@@ -380,4 +451,8 @@ const fn default_limit() -> usize {
 
 const fn default_source_limit() -> usize {
     DEFAULT_SOURCE_LIMIT
+}
+
+fn default_source() -> String {
+    "the new rules".to_owned()
 }

@@ -11,6 +11,9 @@
 //! | `routes.rs`   | the table of routes, and the router |
 //! | `connections.rs` | the handlers for connections |
 //! | `counters.rs` | the handlers for live rates |
+//! | `edits.rs`    | the handlers for edits of rules, and returns to revisions |
+//! | `evaluation.rs` | the handlers for checks, plans, explanations and lints |
+//! | `work.rs`     | limits on requests that compute for long |
 //! | `gate.rs`     | who may send which request |
 //! | `operator.rs` | the operator of a request |
 //! | `answer.rs`   | documents and messages |
@@ -27,6 +30,8 @@ pub mod answer;
 mod connections;
 mod counted;
 mod counters;
+mod edits;
+mod evaluation;
 mod events;
 pub mod failure;
 pub mod gate;
@@ -39,6 +44,7 @@ mod sessions;
 mod sweep;
 mod tokens;
 mod trace;
+mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

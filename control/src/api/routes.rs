@@ -18,16 +18,20 @@ use tokio::sync::Semaphore;
 use super::counted::counted;
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
-    Apply, BeginSample, BeginTrace, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery, FlushQuery, ListAddition,
-    ListImport, ListQuery, RatedSources, ReloadQuery, ResetCounters, SampleBegun, SessionInfo, SignIn, SourceLimit,
-    WatchQuery,
+    Apply, BeginSample, BeginTrace, CandidateRules, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery,
+    EditRules, ExplainPacket, FlushQuery, ListAddition, ListImport, ListQuery, RatedSources, ReloadQuery,
+    ResetCounters, ReturnToRevision, SampleBegun, SessionInfo, SignIn, SourceLimit, WatchQuery,
 };
-use super::{App, connections, counters, openapi, sessions, tokens, trace};
+use super::work::{self, WorkClass};
+use super::{App, connections, counters, edits, evaluation, openapi, sessions, tokens, trace};
+use crate::check::Checked;
 use crate::events::filter::EventsQuery;
+use crate::explain::Single;
 use crate::json::Document;
 use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
 use crate::json::connections::{ConnectionTotalsJson, ConnectionsJson, EndedJson};
 use crate::json::doors::DoorsJson;
+use crate::json::edits::{EditedJson, ExportTextJson, RuleLintsJson};
 use crate::json::events::EventJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
 use crate::json::lists::ListsJson;
@@ -36,6 +40,7 @@ use crate::json::source::SourceJson;
 use crate::json::status::{StatusJson, WorkersJson};
 use crate::json::tokens::{NewTokenJson, TokensJson};
 use crate::json::top::{SourcesJson, TopJson};
+use crate::plan::Plan;
 use crate::server::body::{self, Bodies};
 use crate::tokens::Role::{self, Administer, Operate, Read};
 
@@ -57,6 +62,8 @@ pub(super) struct Endpoint {
     pub(super) answer: Option<SchemaOf>,
     /// The media type of the answer.
     pub(super) media_type: &'static str,
+    /// Whether it computes for long, so that few such requests run at once.
+    computes: bool,
 }
 
 impl Endpoint {
@@ -80,6 +87,7 @@ impl Endpoint {
             body: None,
             answer: None,
             media_type: "application/json",
+            computes: false,
         }
     }
 
@@ -108,6 +116,11 @@ impl Endpoint {
         about: &'static str,
     ) -> Self {
         Endpoint::new(Method::DELETE, path, role, handler, about)
+    }
+
+    /// It computes for long.
+    fn computes(self) -> Self {
+        Endpoint { computes: true, ..self }
     }
 
     /// The parameters of its query.
@@ -145,6 +158,33 @@ pub(super) fn table() -> Vec<Endpoint> {
         E::get("/api/v1/rules", Read, super::running_rules, "The running rules, with counters.").shows::<RulesJson>(),
         E::post("/api/v1/rules/reset-counters", Operate, super::reset_counters, "Sets counters of rules to zero.")
             .takes::<ResetCounters>(),
+        E::post(
+            "/api/v1/rules/edit",
+            Administer,
+            edits::edit,
+            "Edits the running rules with commands of RouterOS, or plans it.",
+        )
+        .takes::<EditRules>()
+        .shows::<EditedJson>()
+        .computes(),
+        E::get("/api/v1/export", Read, evaluation::export, "The running rules as RouterOS exports them.")
+            .shows::<ExportTextJson>()
+            .computes(),
+        E::get("/api/v1/lints", Read, evaluation::lints, "The lints of the running rules.")
+            .shows::<RuleLintsJson>()
+            .computes(),
+        E::post("/api/v1/plan", Read, evaluation::plan, "What would change if these rules replaced the running ones.")
+            .takes::<CandidateRules>()
+            .shows::<Plan>()
+            .computes(),
+        E::post("/api/v1/check", Read, evaluation::check, "The findings about a rule file, which may have errors.")
+            .takes::<CandidateRules>()
+            .shows::<Checked>()
+            .computes(),
+        E::post("/api/v1/explain", Read, evaluation::explain, "The verdict on a packet, rule by rule.")
+            .takes::<ExplainPacket>()
+            .shows::<Single>()
+            .computes(),
         E::get("/api/v1/lists", Read, super::lists, "Address lists with their entries.")
             .query::<ListQuery>()
             .shows::<ListsJson>(),
@@ -239,6 +279,28 @@ pub(super) fn table() -> Vec<Endpoint> {
         E::get("/api/v1/history", Read, super::history, "The rule sets that have run.").shows::<HistoryJson>(),
         E::get("/api/v1/history/{number}", Read, super::revision, "A rule set that has run, as RouterOS exports it.")
             .shows::<RevisionExportJson>(),
+        E::post(
+            "/api/v1/history/{number}/rollback",
+            Administer,
+            edits::rollback,
+            "Applies the rules of a revision again.",
+        )
+        .takes::<ReturnToRevision>()
+        .shows::<AppliedJson>()
+        .computes(),
+        E::post(
+            "/api/v1/undo",
+            Administer,
+            edits::undo,
+            "Returns to the rules before the last change that was not undone.",
+        )
+        .takes::<ReturnToRevision>()
+        .shows::<AppliedJson>()
+        .computes(),
+        E::post("/api/v1/redo", Administer, edits::redo, "Reverses the last undo, if no other change followed.")
+            .takes::<ReturnToRevision>()
+            .shows::<AppliedJson>()
+            .computes(),
         E::get("/api/v1/tokens", Administer, tokens::list, "The tokens, without secrets; at a unix socket only.")
             .shows::<TokensJson>(),
         E::post("/api/v1/tokens", Administer, tokens::create, "Creates a token; at a unix socket only.")
@@ -270,12 +332,17 @@ pub(super) fn router(app: Arc<App>, gate: Gate, limits: WorkLimits) -> Router {
     let bodies = Arc::new(limits.bodies);
     let guard = Guard { gate: Arc::new(gate), app: Arc::clone(&app) };
     let mut router = Router::new();
-    for Endpoint { path, role, handler, .. } in table() {
+    let classes = [WorkClass::new(), WorkClass::new()];
+    for Endpoint { path, role, handler, computes, .. } in table() {
         let required = Required { role, app: Arc::clone(&app) };
         // The last layer runs first: the body of a request without the role is not read, and a body is read before the request waits for
         // its turn.
+        let mut handler = handler.route_layer(from_fn_with_state(Arc::clone(&turns), super::in_turn));
+        if computes {
+            let class = classes[usize::from(role > Read)].clone();
+            handler = handler.route_layer(from_fn_with_state(class, work::limited));
+        }
         let handler = handler
-            .route_layer(from_fn_with_state(Arc::clone(&turns), super::in_turn))
             .route_layer(from_fn_with_state(Arc::clone(&bodies), body::bounded))
             .route_layer(from_fn_with_state(required, gate::require));
         router = router.route(path, handler);

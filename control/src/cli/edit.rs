@@ -13,13 +13,16 @@ use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
 use super::apply::{self, Applying, NewRules};
-use super::check::{self, How};
+use super::check;
 use super::http::Client;
 use super::output::complain;
 use super::question;
 use super::table::printable;
-use super::{Failed, decode, export, history, plan, rule};
+use super::{Failed, decode, export, history, plan};
 use crate::Exit;
+use crate::check::How;
+use crate::edit::with_file_lines;
+use crate::running::EXPORT_HEADER;
 
 /// The editor if the environment names none.
 const EDITOR: &str = "vi";
@@ -36,8 +39,7 @@ pub(super) async fn run(client: &Client, Command { applying }: &Command, json: b
     let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     history::check_revision(client, applying.revision(), running.revision).await?;
     let text = export::text(&running.rules, ": apply a rule file instead")?;
-    let text =
-        format!("{}# revision {}; lines that begin with # are comments\n{text}", export::HEADER, running.revision);
+    let text = format!("{EXPORT_HEADER}# revision {}; lines that begin with # are comments\n{text}", running.revision);
     let file = write(&text).map_err(|error| {
         Failed::new(Exit::Runtime, format!("cannot write a file in {}: {error}", std::env::temp_dir().display()))
     })?;
@@ -95,7 +97,7 @@ async fn apply_file(
     let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: false, lints: true };
     let (rules, lints) = source.rules_and_lints(&how, json)?;
-    let rules = rule::with_file_lines(&running.rules, rules);
+    let rules = with_file_lines(&running.rules, rules);
     complain(plan::of_running(client, &file.display().to_string(), &rules).await?);
     if !applying.force() {
         question::ask("", &apply::APPLY)?;

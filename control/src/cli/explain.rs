@@ -2,7 +2,6 @@
 //! verdict. The packet is given as a line of text, or the packets come from a capture.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use hyper::Method;
@@ -14,15 +13,17 @@ use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench::{self, Bench, Explained, Held, KernelJson, KernelVerdictJson, OTHER_FAMILY, side};
 use super::capture::{Capture, CaptureRecord};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
 use super::table::{Columns, line, named, printable, wrapped};
-use super::{Failed, decode, document, packet};
-use crate::Exit;
-use crate::json::{self, rfc_3339};
+use super::{Failed, decode, document};
+use crate::bench::{self, Bench, Explained, Held, KernelJson, KernelVerdictJson, OTHER_FAMILY, side};
+use crate::explain::explain;
+use crate::json::rfc_3339;
+use crate::running::for_bench;
+use crate::{Exit, packet};
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -79,14 +80,6 @@ pub(crate) struct All {
     lists: Vec<Held>,
 }
 
-/// A packet, and the list entries after it, for `--json`.
-#[derive(Serialize, JsonSchema)]
-pub(crate) struct Single {
-    #[serde(flatten)]
-    explained: Explained,
-    lists: Vec<Held>,
-}
-
 /// Runs the command.
 pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result<String, Failed> {
     let (rules, settings, lists) = match &command.rules {
@@ -96,20 +89,23 @@ pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result
         }
         None => {
             let running = sources::running(client).await?;
-            (sources::for_bench(&running.rules), running.settings, Some(running.lists))
+            (for_bench(&running.rules), running.settings, Some(running.lists))
         }
     };
     let fill = |bench: &mut Bench<'_>| {
         if let Some(lists) = &lists {
-            sources::put_all(&lists.entries, bench);
+            bench::put_all(&lists.entries, bench);
         }
         command.given.put(bench)
     };
     match (&command.packet, &command.pcap) {
         (Some(text), _) => {
-            let (frame, mut single) = one(text, command.from, &rules, &settings, fill)?;
+            let usage = |why: String| Failed::new(Exit::Usage, why);
+            let described = packet::describe(text).map_err(|error| usage(error.to_string()))?;
+            let from = side(command.from, described.interface.as_deref(), &settings).map_err(usage)?;
+            let mut single = explain(&described.frame, from, &rules, &settings, fill)?;
             if command.rules.is_none()
-                && let Some(verdict) = kernel_verdict(client, single.explained.from, frame).await
+                && let Some(verdict) = kernel_verdict(client, from, described.frame).await
             {
                 single.explained.note_kernel(verdict);
             }
@@ -129,23 +125,6 @@ async fn kernel_verdict(client: &Client, side: Side, frame: Vec<u8>) -> Option<K
     let query = serde_json::to_vec(&KernelQuery { side, frame }).ok()?;
     let answer = client.send(Method::POST, "/api/v1/kernel", Some(query)).await.ok()?;
     decode(&answer).ok()
-}
-
-/// Explains the packet that a line describes, at the present time. Returns its frame, too.
-fn one(
-    text: &str,
-    from: Option<Side>,
-    rules: &RuleSet,
-    settings: &Settings,
-    fill: impl FnOnce(&mut Bench<'_>) -> Result<(), Failed>,
-) -> Result<(Vec<u8>, Single), Failed> {
-    let usage = |why: String| Failed::new(Exit::Usage, why);
-    let described = packet::describe(text).map_err(|error| usage(error.to_string()))?;
-    let from = side(from, described.interface.as_deref(), settings).map_err(usage)?;
-    let mut bench = Bench::new(rules, settings, now());
-    fill(&mut bench)?;
-    let explained = bench.explain(&described.frame, |_| from);
-    Ok((described.frame, Single { explained, lists: bench.lists() }))
 }
 
 /// Explains the packets of a capture in order.
@@ -204,18 +183,6 @@ impl Explained {
         text
     }
 
-    /// Adds what the kernel does with such frames now.
-    fn note_kernel(&mut self, verdict: KernelVerdict) {
-        let (verdict, time_left) = match verdict {
-            KernelVerdict::Off => (KernelVerdictJson::Off, None),
-            KernelVerdict::Carries(time_left) => (KernelVerdictJson::Carries, time_left),
-            KernelVerdict::Drops => (KernelVerdictJson::Drops, None),
-            KernelVerdict::Passes => (KernelVerdictJson::Passes, None),
-        };
-        let because = self.workers_decide.take().filter(|_| verdict == KernelVerdictJson::Passes);
-        self.kernel = Some(KernelJson { verdict, time_left_seconds: time_left.map(json::seconds), because });
-    }
-
     fn table(&self) -> String {
         let mut table = Columns::new(&[("RULE", Left), ("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left)]);
         for step in self.rules.iter().filter(|step| step.outcome != OTHER_FAMILY) {
@@ -264,12 +231,6 @@ impl KernelJson {
             }
         }
     }
-}
-
-/// The wall clock, for rules with a time of day.
-pub(super) fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or_default())
 }
 
 /// Seconds since 1970, with nine decimal places.

@@ -11,9 +11,7 @@ use super::http::Client;
 use super::{Failed, check, decode, document};
 use crate::Exit;
 use crate::json::rules::ExportedJson;
-
-/// The first line. It has no time, generation or file name, so that the same rules have the same text.
-pub(super) const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
+use crate::running::EXPORT_HEADER;
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -32,7 +30,7 @@ pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result
     if json {
         return document(ExportedJson::from(&rules));
     }
-    Ok(HEADER.to_owned() + &text(&rules, ": `knockctl export --json` writes everything as it is")?)
+    Ok(EXPORT_HEADER.to_owned() + &text(&rules, ": `knockctl export --json` writes everything as it is")?)
 }
 
 /// The text of an export, without a first line. `then` follows the reason of a failure.

@@ -17,8 +17,8 @@ use super::http::Client;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, printable, wrapped};
 use super::{Failed, decode, document, export};
-use crate::Exit;
 use crate::json::history::{DiffJson, HistoryJson};
+use crate::{Exit, revisions};
 
 /// The number of unchanged lines around a change in a diff, as diff(1) has.
 const CONTEXT: usize = 3;
@@ -115,13 +115,7 @@ pub(super) async fn all(client: &Client) -> Result<History, Failed> {
 /// Checks that the revision of the command line is the one that was found to run.
 pub(super) async fn check_revision(client: &Client, wanted: Option<u64>, running: u64) -> Result<(), Failed> {
     let Some(wanted) = wanted.filter(|wanted| *wanted != running) else { return Ok(()) };
-    let error = all(client).await?.check_base(wanted).err();
-    let changed = || {
-        format!(
-            "another change ended meanwhile; nothing changed: repeat the command, because revision {wanted} runs now"
-        )
-    };
-    Err(Failed::new(Exit::Conflict, error.unwrap_or_else(changed)))
+    Err(Failed::new(Exit::Conflict, revisions::stale(&all(client).await?, wanted)))
 }
 
 async fn revision(client: &Client, number: u64) -> Result<RevisionRules, Failed> {

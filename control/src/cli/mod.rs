@@ -7,7 +7,7 @@
 //! | file         | owns |
 //! |--------------|------|
 //! | `mod.rs`     | the command line, and the effect of each command |
-//! | `check/`     | offline checks of rule files |
+//! | `check/`     | checks rule files |
 //! | `plan/`      | what an apply would change |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `history.rs` | revisions: shows, compares and restores them |
@@ -20,9 +20,7 @@
 //! | `trace/`     | live packets with the rules that they met |
 //! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
-//! | `bench.rs`   | evaluates rules on frames, with its own clock |
 //! | `sources.rs` | the origin of those rules, settings and lists |
-//! | `packet/`    | a packet as a line of text |
 //! | `capture/`   | pcap and pcapng files |
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
@@ -48,7 +46,6 @@
 
 mod api;
 mod apply;
-mod bench;
 mod capture;
 mod check;
 mod completion;
@@ -66,7 +63,6 @@ mod input;
 mod list;
 mod monitor;
 mod output;
-mod packet;
 mod plan;
 mod print;
 mod question;
@@ -100,17 +96,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-#[cfg(test)]
-pub(crate) use self::check::Checked;
 pub use self::completion::script as completion_script;
 #[cfg(test)]
-pub(crate) use self::explain::{All, Single};
+pub(crate) use self::explain::All;
 use self::http::{Client, ControlError, ErrorMessage};
 #[cfg(test)]
 pub(crate) use self::import::ImportedDoors;
 use self::output::{answer, complain};
-#[cfg(test)]
-pub(crate) use self::plan::Plan;
 #[cfg(test)]
 pub(crate) use self::replay::ReplayReport;
 #[cfg(test)]

@@ -15,7 +15,6 @@ use knockplane_policy::wire::Counter;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bench::{Bench, Decision, Held, Judged};
 use super::capture::{CaptureRecord, Captured};
 use super::explain::seconds;
 use super::sources::{self, Given, Inside};
@@ -23,6 +22,7 @@ use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, line};
 use super::{Failed, document};
 use crate::Exit;
+use crate::bench::{Bench, Decision, Held, Judged};
 use crate::json::rules::{ChainDefaultJson, chain_defaults};
 use crate::json::{self, rfc_3339};
 

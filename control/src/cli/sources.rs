@@ -15,15 +15,16 @@ use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire;
 
-use super::bench::Bench;
 use super::capture::{Capture, CaptureError, CaptureRecord, Captured, Other};
 use super::http::Client;
 use super::output::complain;
 use super::table::printable;
 use super::{Failed, check, decode, list};
 use crate::api::messages::ListQuery;
+use crate::bench::{self, Bench};
 use crate::json::Document;
 use crate::json::lists::ListsJson;
+use crate::running::Running;
 use crate::settings::policy;
 use crate::{Exit, rules};
 
@@ -73,29 +74,13 @@ impl Given {
                 return Err(invalid("it does not hold all entries: print it with a higher --limit".to_owned()));
             }
             for entry in content.entries {
-                put(&entry.try_into().map_err(invalid)?, bench);
+                bench::put(&entry.try_into().map_err(invalid)?, bench);
             }
         }
         for Membership { list, address, timeout } in &self.in_list {
             bench.put(list, &(*address).into(), *timeout);
         }
         Ok(())
-    }
-}
-
-/// Adds entries of the dataplane to the lists of a bench.
-pub(super) fn put_all<'e>(entries: impl IntoIterator<Item = &'e wire::ListEntry>, bench: &mut Bench<'_>) {
-    for entry in entries {
-        put(entry, bench);
-    }
-}
-
-/// Adds an entry that is not in the rules. Omits static entries of the rules, except for addresses of host names.
-fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
-    match entry.to {
-        _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
-        None if entry.vlan.is_none() => bench.put(&entry.list, &entry.address, entry.time_left),
-        to => bench.put_for(entry, to),
     }
 }
 
@@ -221,22 +206,6 @@ fn unknown_lists(rules: &[&RuleSet], is_known: impl Fn(&str, &str) -> bool) -> O
 pub(super) fn settings_of(config: Option<&Path>) -> Result<Settings, Failed> {
     let Some(file) = config else { return Ok(Settings::default()) };
     policy::load(file).map_err(|invalid| Failed::new(Exit::Invalid, invalid.to_string()))
-}
-
-/// The running rules, settings and list entries.
-pub(super) struct Running {
-    /// The origin of the rules.
-    pub(super) source: String,
-    pub(super) rules: RuleSet,
-    pub(super) settings: Settings,
-    pub(super) lists: wire::ListPage,
-}
-
-/// Running rules without their entries with a timeout, which are among the list entries unless they have expired.
-pub(super) fn for_bench(running: &RuleSet) -> RuleSet {
-    let mut rules = running.clone();
-    rules.address_lists.retain(|entry| entry.timeout.is_none());
-    rules
 }
 
 /// Requests the running rules, settings and list entries.

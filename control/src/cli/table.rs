@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use std::mem;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use knockplane_policy::rule::RuleNumber;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+pub(super) use crate::text::{count, named, printable};
 
 /// The maximum number of terminal columns in a line.
 pub(super) const WIDTH: usize = 100;
@@ -201,25 +202,6 @@ pub(super) fn wrapped(text: &str, indent: &str) -> String {
     filled(text.split_whitespace(), start, indent, WIDTH).join("\n") + "\n"
 }
 
-/// Writes `1 rule` or `2 rules`.
-pub(super) fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Text of a rule file, such as a comment, without the characters that would move a terminal's cursor.
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() })
-        .collect()
-}
-
-/// A rule for output: `ip filter 4, line 5 (comment)`, without the parts that it does not have.
-pub(super) fn named(number: RuleNumber, line: u32, comment: &str) -> String {
-    let line = if line == 0 { String::new() } else { format!(", line {line}") };
-    let comment = if comment.is_empty() { String::new() } else { format!(" ({})", printable(comment)) };
-    format!("{number}{line}{comment}")
-}
-
 /// The line of a rule; empty if the rule is in no file, as those of doors.
 pub(super) fn line(line: u32) -> String {
     if line == 0 { String::new() } else { line.to_string() }
@@ -321,16 +303,6 @@ mod tests {
             let given: usize = table.rows.iter().flatten().map(|cell| words(cell)).sum();
             assert_eq!(words(&text), given, "nothing is lost\n{text}");
         }
-    }
-
-    #[test]
-    fn one_is_not_many() {
-        assert_eq!((count(1, "rule"), count(0, "rule")), ("1 rule".to_owned(), "0 rules".to_owned()));
-    }
-
-    #[test]
-    fn foreign_text_cannot_command_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2J\nb é"), "a\\u{1b}[2J\\nb é");
     }
 
     #[test]

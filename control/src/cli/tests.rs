@@ -59,7 +59,7 @@ impl Kept {
 
 /// The frame of a packet, as a record: seconds, fraction, bytes.
 pub(super) fn frame(text: &str) -> Vec<u8> {
-    packet::describe(text).unwrap().frame
+    crate::packet::describe(text).unwrap().frame
 }
 
 /// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet after the door has closed.

@@ -12,6 +12,7 @@
 //! | `connections.rs` | connections that are tracked |
 //! | `doctor.rs`  | findings about the host |
 //! | `doors.rs`   | doors and the sources at them |
+//! | `edits.rs`   | edits by the API, and lints of the running rules |
 //! | `events.rs`  | events |
 //! | `history.rs` | revisions and their differences |
 //! | `lists.rs`   | address lists and their entries |
@@ -26,6 +27,7 @@ pub(crate) mod changes;
 pub(crate) mod connections;
 pub(crate) mod doctor;
 pub(crate) mod doors;
+pub(crate) mod edits;
 pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod lists;

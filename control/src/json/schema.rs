@@ -12,7 +12,7 @@ use super::{
     Document, ErrorDocument, changes, connections, doctor, doors, events, history, lists, rules, source, status,
     tokens, top,
 };
-use crate::cli;
+use crate::{check, cli, explain, plan};
 
 /// The schema with definitions that are named after the objects of the contract: without the suffix of the types.
 fn without_suffix(schema: Schema) -> Schema {
@@ -51,10 +51,10 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("history", of::<history::HistoryJson>("knockctl --json history")),
         ("diff", of::<history::DiffJson>("knockctl --json diff")),
         ("confirm", of::<changes::ConfirmedJson>("knockctl --json confirm")),
-        ("check", of::<cli::Checked>("knockctl --json check")),
+        ("check", of::<check::Checked>("knockctl --json check")),
         ("doctor", of::<doctor::DoctorJson>("knockctl --json doctor")),
         ("event", of::<events::EventJson>("a line of knockctl --json monitor")),
-        ("explain", of::<cli::Single>("knockctl --json explain PACKET")),
+        ("explain", of::<explain::Single>("knockctl --json explain PACKET")),
         ("explain-pcap", of::<cli::All>("knockctl --json explain --pcap FILE")),
         ("explain-source", of::<source::SourceJson>("knockctl --json explain-source")),
         ("export", of::<rules::ExportedJson>("knockctl --json export")),
@@ -63,7 +63,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("list-flush", of::<changes::FlushedJson>("knockctl --json list flush")),
         ("list-import", of::<changes::ImportedJson>("knockctl --json list import")),
         ("list-remove", of::<changes::RemovedJson>("knockctl --json list remove")),
-        ("plan", of::<cli::Plan>("knockctl --json plan")),
+        ("plan", of::<plan::Plan>("knockctl --json plan")),
         ("reload", of::<changes::ReloadedJson>("knockctl --json reload")),
         ("rule-reset-counters", of::<changes::CountersResetJson>("knockctl --json rule reset-counters")),
         ("replay", of::<cli::ReplayReport>("knockctl --json replay")),

@@ -74,7 +74,7 @@ impl Drop for Held<'_> {
 /// Length limit in bytes for the body of a path: only rules and list entries may be long.
 fn longest(path: &str, bodies: &Bodies) -> usize {
     match path {
-        "/api/v1/apply" | "/api/v1/lists" => bodies.longest,
+        "/api/v1/apply" | "/api/v1/check" | "/api/v1/plan" | "/api/v1/rules/edit" | "/api/v1/lists" => bodies.longest,
         _ => MAX_SHORT_LINE,
     }
 }

@@ -31,6 +31,7 @@
 //! | `history.rs`   | revisions of the rules: shown, compared and restored |
 //! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
 //! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
+//! | `api_edits.rs` | edits, plans, checks and explanations of rules through the API |
 //! | `connections.rs` | connections: filtered, counted and ended |
 //! | `completion.rs` | completion in bash, zsh and fish |
 //! | `top.rs`       | `knockctl top` in a terminal, and without one |
@@ -53,6 +54,7 @@
 mod alerts;
 mod answers;
 mod api;
+mod api_edits;
 mod completion;
 mod confirm;
 mod connections;

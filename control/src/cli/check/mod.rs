@@ -3,29 +3,25 @@
 //! | file           | owns |
 //! |----------------|------|
 //! | `mod.rs`       | the command: files, output and exit code |
-//! | `findings.rs`  | the findings about a file with their places |
 //! | `settings.rs`  | the settings for the checks |
 
-pub(super) mod findings;
 mod settings;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use knockplane_limits::input::RULES;
 use knockplane_policy::lint::Lint;
-use knockplane_policy::rsc::{self, Finding, Reading, Severity, SkippedMenu};
+use knockplane_policy::rsc::{self, Finding, Severity, SkippedMenu};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
-use schemars::JsonSchema;
-use serde::Serialize;
 
-use self::findings::Findings;
 use super::output::complain;
 use super::table::{count, printable, wrapped};
 use super::{Failed, color, document, input};
-use crate::{Exit, rules};
+use crate::Exit;
+use crate::check::findings::{self, Findings};
+use crate::check::{Checked, CheckedFile, How, Judgement};
 
 /// `knockctl check`.
 #[derive(Debug, Args)]
@@ -41,47 +37,6 @@ pub(super) struct Check {
     /// Also fail if there are lints
     #[arg(long)]
     deny_lints: bool,
-}
-
-/// Options of the check of a file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct How<'s> {
-    pub(super) settings: &'s Settings,
-    /// Whether rules that can never run are kept as disabled rules.
-    pub(super) allow_invalid: bool,
-    /// Whether lints are reported.
-    pub(super) lints: bool,
-}
-
-/// The content of a file.
-pub(super) struct CheckedFile {
-    name: String,
-    text: Vec<u8>,
-    reading: Reading,
-}
-
-/// The results of all files, for `--json`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Checked {
-    files: Vec<Judgement>,
-}
-
-/// The result of one file, which `--json` prints.
-#[derive(Debug, Default, Serialize, JsonSchema)]
-struct Judgement {
-    file: String,
-    valid: bool,
-    /// Whether only lints make the file invalid.
-    #[serde(skip)]
-    denied: bool,
-    rules: usize,
-    disabled: usize,
-    patterns: usize,
-    /// The lists in the rules with their levels; `null` if only operators fill the list.
-    lists: BTreeMap<String, Option<u8>>,
-    skipped: Vec<SkippedMenu>,
-    #[serde(flatten)]
-    findings: Findings,
 }
 
 /// Checks all files, and reports all findings of each.
@@ -175,6 +130,14 @@ fn failed(judgements: Vec<Judgement>, json: bool) -> Failed {
     Failed::new(Exit::Invalid, message.trim_end()).at(place).beside(Checked { files: judgements })
 }
 
+/// The error about a text that is not valid. The findings are printed unless the output is JSON.
+pub(super) fn refused(source: &CheckedFile, judgement: Judgement, json: bool) -> Failed {
+    if !json {
+        complain(judgement.report(&source.text, color()));
+    }
+    failed(vec![judgement], json)
+}
+
 impl CheckedFile {
     /// Reads a file, or standard input if the name is `-`.
     fn open(file: &Path) -> Result<CheckedFile, Box<Judgement>> {
@@ -186,18 +149,6 @@ impl CheckedFile {
                 Err(Box::new(Judgement { file: name, findings, ..Judgement::default() }))
             }
         }
-    }
-
-    /// A text that is in no file, with a name for messages.
-    pub(super) fn of(name: &str, text: &[u8]) -> CheckedFile {
-        let text = rsc::utf8(text).into_owned();
-        let reading = rsc::read(&text);
-        CheckedFile { name: name.to_owned(), text, reading }
-    }
-
-    /// The name of the file for messages.
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     pub(super) fn is_standard_input(&self) -> bool {
@@ -216,23 +167,6 @@ impl CheckedFile {
             complain(judgement.report(&self.text, color()));
         }
         if judgement.valid { Ok((rules, judgement.findings.all_lints)) } else { Err(failed(vec![judgement], json)) }
-    }
-
-    fn judge(&self, how: &How<'_>) -> (Judgement, RuleSet) {
-        let (findings, rules) = Findings::of(self, how);
-        let is_error = |finding: &Finding| finding.severity == Severity::Error;
-        let judgement = Judgement {
-            file: self.name.clone(),
-            denied: false,
-            valid: findings.errors.is_empty() && !findings.placed().iter().any(is_error),
-            rules: self.reading.rules.rules.len(),
-            disabled: self.reading.rules.rules.iter().filter(|rule| rule.disabled).count(),
-            patterns: rules.layer7.len(),
-            lists: rules::lists(&rules, how.settings),
-            skipped: self.reading.skipped.clone(),
-            findings,
-        };
-        (judgement, rules)
     }
 }
 

@@ -17,47 +17,17 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
 use knockplane_policy::wire::connections::Connection;
 use knockplane_policy::wire::sample::{MAX_SAMPLED, SAMPLE_TIME, SampledPacket, TrafficSample};
-use schemars::JsonSchema;
-use serde::Serialize;
 
-use super::verdicts::{ChangedPacket, Outcome, PacketRow};
 use crate::api::messages::{BeginSample, SampleBegun, Tracked};
-use crate::cli::bench::{self, Bench};
+use crate::bench::{self, Bench};
 use crate::cli::explain;
 use crate::cli::http::Client;
 use crate::cli::output::complain;
 use crate::cli::{Failed, as_json, decode};
 use crate::json::rfc_3339;
+use crate::plan::verdicts::{ChangedPacket, LiveVerdicts, Outcome, PacketRow, UndecidedPacket};
 use crate::rules;
-
-/// The comparison for a sample of live traffic.
-#[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct LiveVerdicts {
-    /// Time of the sample.
-    pub(super) seconds: u64,
-    /// Number of packets in the sample.
-    pub(super) packets: usize,
-    /// Number of packets that found no room in the sample.
-    pub(super) missed: u64,
-    /// Number of packets that were compared: those that begin a connection or a flow.
-    pub(super) compared: usize,
-    /// Number of later packets of connections and flows, which were not compared.
-    pub(super) later: usize,
-    /// Packets that begin a connection or a flow and were not compared.
-    pub(super) undecided: Vec<UndecidedPacket>,
-    /// Every packet whose verdict would change.
-    pub(super) changed: Vec<ChangedPacket>,
-}
-
-/// A packet that headers do not decide.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct UndecidedPacket {
-    /// The packet.
-    #[serde(flatten)]
-    pub(super) packet: PacketRow,
-    /// Why it was not compared.
-    pub(super) because: String,
-}
+use crate::running::now;
 
 /// Parses the time of a sample.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
@@ -92,7 +62,7 @@ pub(super) async fn sample(client: &Client, time: Duration, packets: usize) -> R
 
 /// The time of the first packet, if the sample was read now.
 pub(super) fn begin(sample: &TrafficSample) -> Time {
-    sample.packets.first().map_or_else(explain::now, |first| arrived(first, explain::now()))
+    sample.packets.first().map_or_else(now, |first| arrived(first, now()))
 }
 
 fn arrived(packet: &SampledPacket, read: Time) -> Time {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::capture::sample;
 use super::super::tests::{Kept, borrowed, frame, knockctl};
 use super::*;
+use crate::plan::changes::{Changes, Linted, PlannedRule};
 
 /// A few cases, KNOCKPLANE_SOAK times. PROPTEST_CASES overrides the number.
 fn cases() -> Config {
@@ -162,7 +163,7 @@ proptest! {
         let [old, new] = [old, new].map(|text| knockplane_policy::rsc::read(text.as_bytes()).rules);
         let settings = Settings::default();
         let changes = Changes::of(&Linted::new("old", &old, &settings), &Linted::new("new", &new, &settings)).rules;
-        let ids = |rules: &[changes::PlannedRule]| -> Vec<_> { rules.iter().map(|rule| rule.rule.id.clone()).collect() };
+        let ids = |rules: &[PlannedRule]| -> Vec<_> { rules.iter().map(|rule| rule.rule.id.clone()).collect() };
         let (added, removed, moved) = (ids(&changes.added), ids(&changes.removed), ids(&changes.moved));
         let kept = |set: &RuleSet, others: &[_], chain: &str| -> Vec<_> {
             let of_chain = set.rules.iter().filter(|rule| rule.chain == chain);
@@ -179,7 +180,7 @@ proptest! {
             fewest += places.len() - longest_ascending(&places);
         }
         prop_assert_eq!(moved.len(), fewest);
-        let are_same = |rule: &changes::PlannedRule| {
+        let are_same = |rule: &PlannedRule| {
             let of = |set: &RuleSet| set.rules.iter().find(|other| other.id == rule.rule.id).cloned().unwrap();
             let (old, new) = (of(&old), of(&new));
             (old.comment, old.disabled) == (new.comment, new.disabled)

@@ -1,15 +1,16 @@
 use knockplane_policy::packet::Family;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::{Action, Rule, RuleId};
-use knockplane_policy::wire::RunningRules;
 use knockplane_policy::wire::sample::{SampledPacket, TrafficSample};
+use knockplane_policy::wire::{ListEntry, ListPage, RunningRules};
 use serde_json::Value;
 
 use super::super::capture::sample;
 use super::super::tests::{Kept, asking, borrowed, frame, knockctl, knocks};
 use super::*;
-use crate::api::messages::{BeginSample, SampleBegun};
+use crate::api::messages::{BeginSample, SampleBegun, Tracked};
 use crate::json::schema::assert_valid;
+use crate::plan::changes::{Changes, Linted};
 
 const OLD: &str = "\
 /ip firewall address-list
@@ -432,6 +433,7 @@ fn addresses_of_a_host_name_stay_while_the_list_has_the_name() {
             old: knockplane_policy::rsc::read(format!("{named}{rules}").as_bytes()).rules,
             new_name: "new".to_owned(),
             new: knockplane_policy::rsc::read(new.as_bytes()).rules,
+            new_lints: None,
             settings: Settings::default(),
             lists: Some(ListPage { entries: vec![entry], ..crate::sample::lists() }),
         }
@@ -439,8 +441,7 @@ fn addresses_of_a_host_name_stay_while_the_list_has_the_name() {
     let planned = |new: &str| {
         let compared = compared(new);
         let tracked = Tracked { table: None, connections: Vec::new(), truncated: false };
-        let known = compared.on_known(compared.lists.as_ref().unwrap(), &tracked, 10);
-        Plan { known: Some(known), ..Plan::new(&compared) }
+        Plan { known: compared.known(&tracked, Limits::of(10)), ..Plan::new(&compared) }
     };
     let changed = |new: &str| planned(new).known.unwrap().changed.len();
     assert_eq!(changed(&format!("{named}{rules}")), 0);

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use knockplane_policy::rsc::Finding;
 
-use super::Plan;
-use super::changes::{Changes, MenuCommand, PropertyChange};
-use super::known::{ChangedKnown, KnownVerdicts};
-use super::live::{LiveVerdicts, UndecidedPacket};
-use super::verdicts::{CaptureVerdicts, ChangedPacket, Outcome, PacketRow};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, count, line, printable, wrapped};
 use crate::json::changes::ChangeCountsJson;
+use crate::plan::Plan;
+use crate::plan::changes::{Changes, MenuCommand, PropertyChange};
+use crate::plan::known::{ChangedKnown, KnownVerdicts};
+use crate::plan::verdicts::{CaptureVerdicts, ChangedPacket, LiveVerdicts, Outcome, PacketRow, UndecidedPacket};
 
 /// The indentation of continuation lines.
 const INDENT: &str = "    ";

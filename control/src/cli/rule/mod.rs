@@ -1,32 +1,21 @@
 //! `knockctl rule`: edits of the running rules, in RouterOS's words.
 //!
-//! An edit is a command behind the export of the running rules. The reader of rule files executes it, so that it has the
-//! meaning that it has on a router, and the result is checked and applied as a rule file. The dataplane refuses it if
-//! another revision runs meanwhile.
-//!
-//! | file         | owns |
-//! |--------------|------|
-//! | `mod.rs`     | the command line, and the requests |
-//! | `select.rs`  | the rules that a command names, by number or by id |
-//! | `rewrite.rs` | the rules after a command |
-
-mod rewrite;
-mod select;
+//! The dataplane refuses an edit if another revision runs meanwhile.
 
 use clap::{Args, Subcommand};
 use hyper::Method;
 use knockplane_policy::lint;
 use knockplane_policy::rsc::wording;
-use knockplane_policy::wire::history::{MAX_APPLY_COMMENT, RevisionOrigin};
+use knockplane_policy::wire::history::RevisionOrigin;
 use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 
-pub(super) use self::rewrite::{edited, with_file_lines};
-use self::select::{Menu, Selection};
 use super::apply::{self, Applying, NewRules};
 use super::http::Client;
-use super::{Failed, as_json, completion, decode, document, history};
+use super::table::printable;
+use super::{Failed, as_json, check, completion, decode, document, history};
 use crate::Exit;
 use crate::api::messages::ResetCounters;
+use crate::edit::{self, Edit, EditError, Menu, Refusal};
 use crate::json::changes::CountersResetJson;
 
 /// The commands.
@@ -140,15 +129,15 @@ pub(super) struct Editing {
 /// Runs the command.
 pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result<String, Failed> {
     match command {
-        Command::Edit(command) => Edit::from(command).run(client, json).await,
+        Command::Edit(command) => Given::from(command).run(client, json).await,
         Command::ResetCounters { rules, menu: InMenu { menu }, revision } => {
             reset_counters(client, rules.as_deref(), menu, revision, json).await
         }
     }
 }
 
-/// An edit of rules.
-struct Edit {
+/// An edit on the command line.
+struct Given {
     verb: &'static str,
     /// The rules that it names first.
     rules: Option<String>,
@@ -156,8 +145,8 @@ struct Edit {
     editing: Editing,
 }
 
-impl From<EditCommand> for Edit {
-    fn from(command: EditCommand) -> Edit {
+impl From<EditCommand> for Given {
+    fn from(command: EditCommand) -> Given {
         let (verb, rules, arguments, editing) = match command {
             EditCommand::Add { properties, editing } => ("add", None, properties, editing),
             EditCommand::Set { rules, properties, editing } => ("set", Some(rules), properties, editing),
@@ -169,76 +158,65 @@ impl From<EditCommand> for Edit {
             EditCommand::Disable { rules, editing } => ("disable", Some(rules), Vec::new(), editing),
             EditCommand::Comment { rules, text, editing } => ("comment", Some(rules), vec![text], editing),
         };
-        Edit { verb, rules: rules.map(|Rules { rules }| rules), arguments, editing }
+        Given { verb, rules: rules.map(|Rules { rules }| rules), arguments, editing }
     }
 }
 
-impl Edit {
+impl Given {
+    /// The command in RouterOS's words.
+    fn edit(&self) -> Result<Edit, Failed> {
+        let mut words = vec![self.verb.to_owned()];
+        words.extend(self.rules.as_deref().map(selector));
+        for argument in &self.arguments {
+            words.push(match (self.verb, argument.split_once('=')) {
+                ("add", Some(("place-before", rule))) => format!("place-before={}", selector(rule)),
+                ("move", _) => selector(argument),
+                ("comment", _) => wording::quoted(argument.as_bytes()),
+                _ => property(argument)?,
+            });
+        }
+        Ok(Edit { menu: self.editing.menu.menu, command: words.join(" ") })
+    }
+
     async fn run(self, client: &Client, json: bool) -> Result<String, Failed> {
         let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
         history::check_revision(client, self.editing.applying.revision(), running.revision).await?;
         let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
-        let Written { menu, command } = self.written(&running)?;
-        let rules = edited(&running.rules, menu, &command, &status.settings, json)?;
+        let edits = [self.edit()?];
+        let rules = edit::edited(&running, &edits, &status.settings).map_err(|error| refused(error, json))?;
         let lints = lint::lint(&rules, &status.settings);
         let new = NewRules {
             based_on: Some(running.revision),
             origin: RevisionOrigin::Edit,
-            edit: self.summary(),
+            edit: edit::summary(&edits),
             reports_lints: true,
             ..NewRules::new(running.source, rules, lints)
         };
         apply::send(client, &self.editing.applying, new, &status.settings, json).await
     }
-
-    /// The command for the export of the running rules.
-    fn written(&self, running: &RunningRules) -> Result<Written, Failed> {
-        let named = self.arguments.iter().map(|argument| match (self.verb, argument.split_once('=')) {
-            ("add", Some(("place-before", rule))) => (argument, Some(rule)),
-            ("move", _) => (argument, Some(argument.strip_prefix("destination=").unwrap_or(argument))),
-            _ => (argument, None),
-        });
-        let named: Vec<(&String, Option<&str>)> = named.collect();
-        let selectors = self.rules.as_deref().into_iter().chain(named.iter().filter_map(|(_, rule)| *rule));
-        let (menu, selections) = Selection::read(running, self.editing.menu.menu, selectors)?;
-        let mut selections = selections.into_iter();
-        let mut next = || selections.next().map(Selection::written).transpose();
-        let mut words = vec![self.verb.to_owned()];
-        if self.rules.is_some() {
-            words.extend(next()?);
-        }
-        for (argument, rule) in named {
-            match (self.verb, rule) {
-                ("add", Some(_)) => words.extend(next()?.map(|rule| format!("place-before={rule}"))),
-                (_, Some(_)) => words.extend(next()?),
-                ("comment", None) => words.push(format!("comment={}", wording::quoted(argument.as_bytes()))),
-                (_, None) => words.push(property(argument)?),
-            }
-        }
-        Ok(Written { menu, command: words.join(" ") })
-    }
-
-    /// The command for the history, as it was given.
-    fn summary(&self) -> String {
-        let rules = self.rules.iter().cloned();
-        let argument = |argument: &String| match self.verb {
-            "comment" => wording::quoted(argument.as_bytes()),
-            _ => property(argument).unwrap_or_else(|_| argument.clone()),
-        };
-        let words = ["rule".to_owned(), self.verb.to_owned()].into_iter().chain(rules);
-        let text = words.chain(self.arguments.iter().map(argument)).collect::<Vec<_>>().join(" ");
-        let menu = self.editing.menu.menu;
-        let mut text = if menu == Menu::IpFilter { text } else { format!("{text} --menu {}", menu.name()) };
-        let end = (0..=MAX_APPLY_COMMENT).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or_default());
-        text
-    }
 }
 
-/// A command in the text of a rule file.
-struct Written {
-    menu: Menu,
-    command: String,
+/// Rules on the command line as one word.
+fn selector(rules: &str) -> String {
+    if rules.contains(['[', '(']) { rules.to_owned() } else { rules.split_whitespace().collect() }
+}
+
+/// A refused edit. Problems of the rules are printed unless the output is JSON.
+fn refused(error: EditError, json: bool) -> Failed {
+    let of =
+        |exit, Refusal { message, remedy, place }: Refusal| Failed { remedy, ..Failed::new(exit, message) }.at(place);
+    match error {
+        EditError::Usage(refusal) => of(Exit::Usage, refusal),
+        EditError::Conflict(refusal) => of(Exit::Conflict, refusal),
+        EditError::Syntax(problems) => {
+            let lines = problems.iter().map(|problem| {
+                let expected = problem.expected.iter().map(|expected| format!("; expected {expected}"));
+                printable(&problem.message) + &expected.collect::<String>()
+            });
+            Failed::new(Exit::Usage, lines.collect::<Vec<_>>().join("\n"))
+        }
+        EditError::Invalid(invalid) => check::refused(&invalid.text, invalid.judgement, json),
+    }
 }
 
 /// A property as a word of a rule file. The shell has removed the quotes of the value.
@@ -267,7 +245,11 @@ async fn reset_counters(
 ) -> Result<String, Failed> {
     let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
     history::check_revision(client, revision, running.revision).await?;
-    let ids = rules.map(|rules| select::ids(&running, menu, rules)).transpose()?.unwrap_or_default();
+    let ids = rules
+        .map(|rules| edit::ids(&running, menu, rules))
+        .transpose()
+        .map_err(|error| refused(error, json))?
+        .unwrap_or_default();
     let number = if ids.is_empty() { running.rules.rules.len() } else { ids.len() };
     let body = as_json(&ResetCounters { rules: ids })?;
     client.send(Method::POST, "/api/v1/rules/reset-counters", Some(body)).await?;

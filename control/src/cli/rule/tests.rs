@@ -4,6 +4,7 @@ use clap::Parser;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{RuleSet, numbers};
 use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::history::MAX_APPLY_COMMENT;
 use proptest::prelude::*;
 
 use super::*;
@@ -44,14 +45,13 @@ fn number(running: &RunningRules, comment: &str) -> u32 {
 }
 
 /// The edit on a command line, without the requests.
-fn edit(words: &[&str]) -> Edit {
+fn edit(words: &[&str]) -> Result<Edit, Failed> {
     let line = Line::try_parse_from(["rule"].iter().chain(words)).unwrap_or_else(|error| panic!("{error}"));
-    line.command.into()
+    Given::from(line.command).edit()
 }
 
 fn after(running: &RunningRules, words: &[&str]) -> Result<RuleSet, Failed> {
-    let Written { menu, command } = edit(words).written(running)?;
-    edited(&running.rules, menu, &command, &settings(), true)
+    edit::edited(running, &[edit(words)?], &settings()).map_err(|error| refused(error, true))
 }
 
 /// The comments of the rules outside doors, in order; of disabled ones in brackets.
@@ -149,7 +149,7 @@ fn what_names_no_rule_is_refused() {
 
 #[test]
 fn the_summary_is_the_command_line() {
-    let summary = |words: &[&str]| edit(words).summary();
+    let summary = |words: &[&str]| edit::summary(&[edit(words).expect("an edit")]);
     assert_eq!(
         summary(&["add", "chain=input", "comment=ssh for the office", "src-address=!192.0.2.0/24"]),
         "rule add chain=input comment=\"ssh for the office\" src-address=!192.0.2.0/24"

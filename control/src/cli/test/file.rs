@@ -17,8 +17,8 @@ use knockplane_policy::time::{Time, format_duration, parse_duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::cli::bench::{Held, RuleTrial};
-use crate::cli::packet::{self, Described};
+use crate::bench::{Held, RuleTrial};
+use crate::packet::{self, Described};
 use crate::rules;
 
 /// The default start of tests: 2026-01-01 00:00 UTC, a Thursday.

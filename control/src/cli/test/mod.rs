@@ -21,10 +21,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::file::{Expected, TestCase, TestFile, TestStep};
-use super::bench::{Bench, Explained, Held, side};
 use super::table::{count, printable};
 use super::{Failed, document, sources};
 use crate::Exit;
+use crate::bench::{Bench, Explained, Held, side};
 
 /// The results of all files.
 #[derive(Debug, Serialize, JsonSchema)]

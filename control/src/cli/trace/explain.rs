@@ -12,11 +12,12 @@ use knockplane_policy::wire::{DataplaneStatus, RunningRules};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::super::bench::{Bench, Explained};
 use super::super::http::Client;
 use super::super::table::count;
-use super::super::{Failed, decode, pretty, sources};
+use super::super::{Failed, decode, pretty};
+use crate::bench::{Bench, Explained};
 use crate::json::{Document, rfc_3339};
+use crate::running::for_bench;
 
 /// Maximum number of shown rules that did not match.
 const MISSES: usize = 50;
@@ -69,7 +70,7 @@ impl RuleSets {
         let status: DataplaneStatus = decode(&client.get("/api/v1/status").await?)?;
         let running: RunningRules = decode(&client.get("/api/v1/rules").await?)?;
         if status.generation == running.generation {
-            let rules = sources::for_bench(&running.rules);
+            let rules = for_bench(&running.rules);
             self.known.insert(running.generation, Some((rules, status.settings)));
         }
         self.known.entry(generation).or_insert(None);

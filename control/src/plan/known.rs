@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use knockplane_policy::packet::{Family, Side, Vlan, protocol};
 use knockplane_policy::rule::{AddressSet, Condition, EntryAddress, Rule, RuleSet, protocol_name};
@@ -23,8 +23,8 @@ use serde::Serialize;
 
 use super::verdicts::Outcome;
 use crate::api::messages::Tracked;
-use crate::cli::bench::{Bench, Judged};
-use crate::cli::{packet, sources};
+use crate::bench::{self, Bench, Judged};
+use crate::packet;
 
 /// Maximum number of packets that each listed source sends.
 const MOST_TARGETS: usize = 64;
@@ -39,37 +39,62 @@ const LAST_PORT: u16 = 49_151;
 const SERVER: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(203, 0, 113, 9), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 9, 0, 0, 0, 0x4d));
 
+/// The limits of a comparison.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Maximum number of listed sources.
+    sources: usize,
+    /// The time at which the comparison ends; `None` if only numbers limit it.
+    until: Option<Instant>,
+}
+
+impl Limits {
+    /// This number of listed sources.
+    pub(crate) const fn of(sources: usize) -> Limits {
+        Limits { sources, until: None }
+    }
+
+    /// The same, and this time from now.
+    pub(crate) fn within(self, time: Duration) -> Limits {
+        Limits { until: Instant::now().checked_add(time), ..self }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
 /// The comparison for connections and sources that the dataplane knows.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct KnownVerdicts {
+pub(crate) struct KnownVerdicts {
     /// Number of connections whose first packet was compared.
-    pub(super) connections: usize,
+    pub(crate) connections: usize,
     /// Number of addresses in lists whose packets were compared.
-    pub(super) sources: usize,
+    pub(crate) sources: usize,
     /// Number of packets.
-    pub(super) packets: usize,
-    /// Whether there are more connections, addresses or packets that were not compared.
-    pub(super) truncated: bool,
+    pub(crate) packets: usize,
+    /// Whether there are more connections, addresses or packets that were not compared, because of a limit on numbers or time.
+    pub(crate) truncated: bool,
     /// Every packet whose verdict would change.
-    pub(super) changed: Vec<ChangedKnown>,
+    pub(crate) changed: Vec<ChangedKnown>,
 }
 
 /// A packet of a known connection or source whose verdict would change.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct ChangedKnown {
+pub(crate) struct ChangedKnown {
     /// The lists that contain the source; `null` for the packet of a connection.
-    pub(super) lists: Option<BTreeSet<String>>,
+    pub(crate) lists: Option<BTreeSet<String>>,
     /// The host names in these lists by which they contain the source.
-    pub(super) names: BTreeSet<String>,
-    pub(super) from: Side,
+    pub(crate) names: BTreeSet<String>,
+    pub(crate) from: Side,
     /// The packet in one line.
-    pub(super) packet: Option<String>,
-    pub(super) old: Outcome,
-    pub(super) new: Outcome,
+    pub(crate) packet: Option<String>,
+    pub(crate) old: Outcome,
+    pub(crate) new: Outcome,
 }
 
 /// One rule set for the comparison.
-pub(super) struct RulesWithEntries {
+pub(crate) struct RulesWithEntries {
     /// The rules without entries of lists.
     rules: RuleSet,
     entries: Entries,
@@ -93,7 +118,7 @@ enum Entry {
 
 impl RulesWithEntries {
     /// Rules as a bench needs them, and the dataplane's entries that are in their lists.
-    pub(super) fn new<'e>(mut rules: RuleSet, of_dataplane: impl IntoIterator<Item = &'e ListEntry>) -> Self {
+    pub(crate) fn new<'e>(mut rules: RuleSet, of_dataplane: impl IntoIterator<Item = &'e ListEntry>) -> Self {
         let mut entries = Entries::default();
         for entry in std::mem::take(&mut rules.address_lists).into_iter().filter(|entry| !entry.disabled) {
             if let EntryAddress::Set(set) = entry.address {
@@ -112,7 +137,7 @@ impl RulesWithEntries {
         for entry in self.entries.of(addresses) {
             match entry {
                 Entry::OfRules(list, set, timeout) => bench.put(list, set, *timeout),
-                Entry::OfDataplane(entry) => sources::put_all([&**entry], &mut bench),
+                Entry::OfDataplane(entry) => bench::put_all([&**entry], &mut bench),
             }
         }
         bench
@@ -182,19 +207,23 @@ struct Target {
     port: Option<u16>,
 }
 
-/// Compares the first packets of the connections, and those of at most `limit` listed sources.
-pub(super) fn compare(
+/// Compares the first packets of the connections, and those of listed sources, up to the limits.
+pub(crate) fn compare(
     sets: &[RulesWithEntries; 2],
     settings: &Settings,
     now: Time,
     tracked: &Tracked,
     entries: &[ListEntry],
-    limit: usize,
+    limits: Limits,
 ) -> KnownVerdicts {
     let mut verdicts = KnownVerdicts { truncated: tracked.truncated, ..KnownVerdicts::default() };
     let empty = sets.each_ref().map(|set| Bench::new(&set.rules, settings, now));
     let comparison = Comparison { sets, empty };
     for connection in &tracked.connections {
+        if limits.is_over() {
+            verdicts.truncated = true;
+            return verdicts;
+        }
         verdicts.connections += 1;
         verdicts.note(&comparison, &FirstPacket::of(connection), None);
     }
@@ -203,7 +232,8 @@ pub(super) fn compare(
     let targets: Vec<_> = targets.into_iter().take(MOST_TARGETS).collect();
     let sources = listed(entries);
     for (place, ((source, vlan), listed)) in sources.into_iter().enumerate() {
-        if place >= limit || verdicts.packets + targets.len() > tracked.connections.len() + MOST_PACKETS {
+        let are_too_many = verdicts.packets + targets.len() > tracked.connections.len() + MOST_PACKETS;
+        if place >= limits.sources || are_too_many || limits.is_over() {
             verdicts.truncated = true;
             break;
         }

@@ -8,7 +8,7 @@ use knockplane_policy::rule::protocol_name;
 use knockplane_policy::word::Word as _;
 
 /// The packet as a line such as `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn, 40 bytes`.
-pub(in crate::cli) fn summary(packet: &Packet<'_>) -> String {
+pub(crate) fn summary(packet: &Packet<'_>) -> String {
     let ports = packet.ports.map_or((None, None), |(source, destination)| (Some(source), Some(destination)));
     let mut text = protocol_name(packet.protocol);
     if let Some((kind, code)) = packet.icmp {

@@ -12,101 +12,101 @@ use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::check::findings;
+use crate::check::findings;
+use crate::json;
 use crate::json::changes::ChangeCountsJson;
 use crate::json::rules::RuleJson;
-use crate::json::{self};
 
 /// All changes.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::cli) struct Changes {
-    pub(super) rules: RuleChanges,
+pub(crate) struct Changes {
+    pub(crate) rules: RuleChanges,
     /// Changes of the other menus of a rule file: entries of address lists, patterns, interface lists, and others.
-    pub(super) other_menus: MenuChanges,
+    pub(crate) other_menus: MenuChanges,
     /// Changes of the lints of `knockctl check`.
-    pub(super) lints: LintChanges,
+    pub(crate) lints: LintChanges,
 }
 
 /// The changes of rules.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct RuleChanges {
+pub(crate) struct RuleChanges {
     /// Rules that only the new set has, in its order.
-    pub(super) added: Vec<PlannedRule>,
+    pub(crate) added: Vec<PlannedRule>,
     /// Rules that only the old set has, in its order.
-    pub(super) removed: Vec<PlannedRule>,
+    pub(crate) removed: Vec<PlannedRule>,
     /// Rules with another place among the rules of their chain.
-    pub(super) moved: Vec<PlannedRule>,
+    pub(crate) moved: Vec<PlannedRule>,
     /// Rules that are the same, except for comment, `disabled`, or properties without effect. A rule can be moved as well.
-    pub(super) changed: Vec<PlannedRule>,
+    pub(crate) changed: Vec<PlannedRule>,
 }
 
 /// A rule that is added, removed, moved or changed.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct PlannedRule {
+pub(crate) struct PlannedRule {
     /// The number in the new set; of a removed rule, the one in the old set. The line is of the same set.
-    pub(super) number: RuleNumber,
+    pub(crate) number: RuleNumber,
     /// The number in the old set; `null` for an added rule.
-    pub(super) old_number: Option<RuleNumber>,
+    pub(crate) old_number: Option<RuleNumber>,
     /// The line in the old rule file; `null` for an added rule, and without a file.
-    pub(super) old_line: Option<u32>,
+    pub(crate) old_line: Option<u32>,
     /// The rule as a command of RouterOS.
-    pub(super) command: String,
+    pub(crate) command: String,
     /// The properties that changed.
-    pub(super) differences: Vec<PropertyChange>,
+    pub(crate) differences: Vec<PropertyChange>,
     #[serde(flatten)]
-    pub(super) rule: RuleJson,
+    pub(crate) rule: RuleJson,
 }
 
 /// A property of a rule that changed.
 #[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(super) struct PropertyChange {
+pub(crate) struct PropertyChange {
     /// `comment`, `disabled`, `invalid` (the reason that the rule cannot run), or a property without effect.
-    pub(super) property: String,
+    pub(crate) property: String,
     /// The value in the old set; `null` if the rule does not have the property there.
-    pub(super) old: Option<String>,
+    pub(crate) old: Option<String>,
     /// The value in the new set; `null` if the rule does not have the property there.
-    pub(super) new: Option<String>,
+    pub(crate) new: Option<String>,
 }
 
 /// The changes of menus without rules.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct MenuChanges {
-    pub(super) added: Vec<MenuCommand>,
-    pub(super) removed: Vec<MenuCommand>,
+pub(crate) struct MenuChanges {
+    pub(crate) added: Vec<MenuCommand>,
+    pub(crate) removed: Vec<MenuCommand>,
 }
 
 /// A command of a menu.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
-pub(super) struct MenuCommand {
+pub(crate) struct MenuCommand {
     /// The menu: `/ip firewall address-list`.
-    pub(super) menu: &'static str,
+    pub(crate) menu: &'static str,
     /// The command, as in an export.
-    pub(super) command: String,
+    pub(crate) command: String,
 }
 
 /// The changes of lints.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct LintChanges {
+pub(crate) struct LintChanges {
     /// Lints about the new set that the old set does not have.
-    pub(super) added: Vec<Finding>,
+    pub(crate) added: Vec<Finding>,
     /// Lints about the old set that the new set does not have.
-    pub(super) gone: Vec<Finding>,
+    pub(crate) gone: Vec<Finding>,
 }
 
 /// A rule set with its name in messages and its lints.
-pub(in crate::cli) struct Linted<'r> {
+pub(crate) struct Linted<'r> {
     name: &'r str,
     rules: &'r RuleSet,
     lints: Vec<Lint>,
 }
 
 impl<'r> Linted<'r> {
-    pub(in crate::cli) fn new(name: &'r str, rules: &'r RuleSet, settings: &Settings) -> Self {
+    pub(crate) fn new(name: &'r str, rules: &'r RuleSet, settings: &Settings) -> Self {
         Linted::with(name, rules, lint::lint(rules, settings))
     }
 
     /// With the lints about these rules.
-    pub(in crate::cli) fn with(name: &'r str, rules: &'r RuleSet, lints: Vec<Lint>) -> Self {
+    pub(crate) fn with(name: &'r str, rules: &'r RuleSet, lints: Vec<Lint>) -> Self {
         Linted { name, rules, lints }
     }
 
@@ -137,7 +137,7 @@ impl<'r> Linted<'r> {
 }
 
 impl Changes {
-    pub(in crate::cli) fn of(old: &Linted<'_>, new: &Linted<'_>) -> Changes {
+    pub(crate) fn of(old: &Linted<'_>, new: &Linted<'_>) -> Changes {
         let mut changes = RuleSetChanges::of(old.rules, new.rules);
         let commands = |commands: Vec<(&'static str, String)>| {
             commands.into_iter().map(|(menu, command)| MenuCommand { menu, command }).collect()
@@ -150,7 +150,7 @@ impl Changes {
         }
     }
 
-    pub(in crate::cli) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Changes { rules, other_menus, lints } = self;
         let of_rules = [&rules.added, &rules.removed, &rules.moved, &rules.changed];
         of_rules.iter().all(|rules| rules.is_empty())
@@ -161,7 +161,7 @@ impl Changes {
     }
 
     /// The numbers of changes.
-    pub(in crate::cli) fn counts(&self) -> ChangeCountsJson {
+    pub(crate) fn counts(&self) -> ChangeCountsJson {
         let Changes { rules, other_menus, lints } = self;
         ChangeCountsJson {
             rules_added: rules.added.len(),

@@ -118,7 +118,7 @@ fn escape(word: &PacketWord<'_>, at: usize) -> PacketSyntaxError {
 
 /// The error in a line, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct PacketSyntaxError {
+pub(crate) struct PacketSyntaxError {
     text: String,
     at: Range<usize>,
     message: String,

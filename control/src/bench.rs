@@ -24,9 +24,9 @@ use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::packet;
-use super::table::named;
 use crate::json;
+use crate::packet;
+use crate::text::named;
 
 /// The longest frame. There is no interface with an MTU, so this is the longest packet and its Ethernet header.
 const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
@@ -35,10 +35,10 @@ const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
 const SEED: u64 = 0;
 
 /// The outcome of rules of the other family, which text output omits.
-pub(super) const OTHER_FAMILY: &str = "other-family";
+pub(crate) const OTHER_FAMILY: &str = "other-family";
 
 /// Rules, their state and a clock.
-pub(super) struct Bench<'r> {
+pub(crate) struct Bench<'r> {
     rules: &'r RuleSet,
     numbers: Arc<[RuleNumber]>,
     settings: &'r Settings,
@@ -47,62 +47,62 @@ pub(super) struct Bench<'r> {
 }
 
 /// The result for a frame.
-pub(super) struct Judged {
-    pub(super) verdict: Verdict,
-    pub(super) reason: Reason,
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
     /// Indices of the rules that matched.
-    pub(super) matched: Vec<usize>,
+    pub(crate) matched: Vec<usize>,
     /// The chain that the packet entered; `None` if rules do not evaluate the frame.
-    pub(super) chain: Option<BuiltinChain>,
+    pub(crate) chain: Option<BuiltinChain>,
     /// The length of the IP packet in bytes; 0 if rules do not evaluate the frame.
-    pub(super) ip_length: u32,
+    pub(crate) ip_length: u32,
     /// The packet as a line of text; `None` if rules do not evaluate the frame.
-    pub(super) packet: Option<String>,
-    pub(super) from: Side,
+    pub(crate) packet: Option<String>,
+    pub(crate) from: Side,
 }
 
 /// The verdict on a frame, with its reason and the deciding rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(super) struct Decision {
-    pub(super) verdict: Verdict,
-    pub(super) reason: Reason,
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
     /// The deciding rule.
-    pub(super) rule: Option<RuleId>,
+    pub(crate) rule: Option<RuleId>,
     /// The number in `show rules`.
-    pub(super) rule_number: Option<RuleNumber>,
+    pub(crate) rule_number: Option<RuleNumber>,
     /// The line in the rule file; `null` without a file.
-    pub(super) line: Option<u32>,
+    pub(crate) line: Option<u32>,
 }
 
 /// The verdict on a frame, with its reason and its evaluation.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(super) struct Explained {
+pub(crate) struct Explained {
     /// The packet in one line; absent if rules did not evaluate the frame.
-    pub(super) packet: Option<String>,
-    pub(super) from: Side,
+    pub(crate) packet: Option<String>,
+    pub(crate) from: Side,
     /// The chain that the packet entered.
-    pub(super) chain: Option<&'static str>,
+    pub(crate) chain: Option<&'static str>,
     /// Every evaluated rule, in order.
-    pub(super) rules: Vec<RuleTrial>,
+    pub(crate) rules: Vec<RuleTrial>,
     /// The lines that rules log.
-    pub(super) logged: Vec<String>,
+    pub(crate) logged: Vec<String>,
     /// The replies to the sender, each packet in one line.
-    pub(super) replies: Vec<String>,
-    pub(super) verdict: Verdict,
-    pub(super) reason: Reason,
+    pub(crate) replies: Vec<String>,
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
     /// Position in `rules` of the deciding rule.
-    pub(super) decided_by: Option<usize>,
+    pub(crate) decided_by: Option<usize>,
     /// Why the kernel cannot carry further packets of the flow.
     #[serde(skip)]
-    pub(super) workers_decide: Option<String>,
+    pub(crate) workers_decide: Option<String>,
     /// What the kernel does with such frames now; absent without the running rules.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) kernel: Option<KernelJson>,
+    pub(crate) kernel: Option<KernelJson>,
 }
 
 impl Explained {
     /// A frame that no rule was seen to evaluate.
-    pub(super) fn unseen(from: Side, verdict: Verdict, reason: Reason) -> Explained {
+    pub(crate) fn unseen(from: Side, verdict: Verdict, reason: Reason) -> Explained {
         Explained {
             packet: None,
             from,
@@ -122,19 +122,19 @@ impl Explained {
 /// What the kernel's fast path does now with frames like the given one.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Kernel")]
-pub(super) struct KernelJson {
-    pub(super) verdict: KernelVerdictJson,
+pub(crate) struct KernelJson {
+    pub(crate) verdict: KernelVerdictJson,
     /// The time for which it carries the flow if nothing changes; `null` without a limit.
-    pub(super) time_left_seconds: Option<f64>,
+    pub(crate) time_left_seconds: Option<f64>,
     /// Why workers decide about each packet of the flow, although it is forwarded.
-    pub(super) because: Option<String>,
+    pub(crate) because: Option<String>,
 }
 
 /// What the kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "KernelVerdict")]
-pub(super) enum KernelVerdictJson {
+pub(crate) enum KernelVerdictJson {
     /// The fast path is off.
     Off,
     /// It carries the flow.
@@ -148,37 +148,37 @@ pub(super) enum KernelVerdictJson {
 /// The evaluation of one rule.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Step")]
-pub(super) struct RuleTrial {
+pub(crate) struct RuleTrial {
     /// The number in `show rules`.
-    pub(super) number: RuleNumber,
+    pub(crate) number: RuleNumber,
     /// The rule's line in its file; `null` if the rule is in no file.
     #[serde(serialize_with = "line_of_file")]
     #[schemars(with = "Option<u32>")]
-    pub(super) line: u32,
-    pub(super) id: RuleId,
-    pub(super) chain: String,
+    pub(crate) line: u32,
+    pub(crate) id: RuleId,
+    pub(crate) chain: String,
     /// Number of jumps that led to the rule.
-    pub(super) depth: usize,
-    pub(super) action: String,
-    pub(super) comment: String,
-    pub(super) outcome: &'static str,
+    pub(crate) depth: usize,
+    pub(crate) action: String,
+    pub(crate) comment: String,
+    pub(crate) outcome: &'static str,
     /// The reason that the rule did not match, or its effect on the lists.
-    pub(super) because: Option<String>,
+    pub(crate) because: Option<String>,
 }
 
 /// An address in a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-pub(super) struct Held {
-    pub(super) list: String,
-    pub(super) address: IpAddr,
+pub(crate) struct Held {
+    pub(crate) list: String,
+    pub(crate) address: IpAddr,
     /// The only network in which the entry counts; `null` if it counts in all.
     #[serde(flatten, serialize_with = "network")]
     #[schemars(with = "json::NetworkJson")]
-    pub(super) vlan: Vlan,
+    pub(crate) vlan: Vlan,
     /// The time left; `null` if the entry does not expire.
     #[serde(rename = "time_left_seconds", serialize_with = "in_seconds")]
     #[schemars(with = "Option<f64>")]
-    pub(super) time_left: Option<Duration>,
+    pub(crate) time_left: Option<Duration>,
 }
 
 fn line_of_file<S: Serializer>(line: &u32, serializer: S) -> Result<S::Ok, S::Error> {
@@ -193,28 +193,44 @@ fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S
     time.map(json::seconds).serialize(serializer)
 }
 
+/// Adds entries of the dataplane to the lists of a bench.
+pub(crate) fn put_all<'e>(entries: impl IntoIterator<Item = &'e wire::ListEntry>, bench: &mut Bench<'_>) {
+    for entry in entries {
+        put(entry, bench);
+    }
+}
+
+/// Adds an entry that is not in the rules. Omits static entries of the rules, except for addresses of host names.
+pub(crate) fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
+    match entry.to {
+        _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
+        None if entry.vlan.is_none() => bench.put(&entry.list, &entry.address, entry.time_left),
+        to => bench.put_for(entry, to),
+    }
+}
+
 impl<'r> Bench<'r> {
     /// A bench without state, whose rules are applied at this time, in nanoseconds since 1970.
-    pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
+    pub(crate) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
         let since_1970 = Duration::from_nanos(now.as_nanos());
         let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
         Bench { rules, numbers: numbers(&rules.rules).into(), settings, evaluator, now }
     }
 
     /// A bench of the same rules without state, at the same time. It does not examine each rule again.
-    pub(super) fn anew(&self) -> Self {
+    pub(crate) fn anew(&self) -> Self {
         self.anew_at(self.now)
     }
 
     /// As [`Bench::anew`], at another time.
-    pub(super) fn anew_at(&self, now: Time) -> Self {
+    pub(crate) fn anew_at(&self, now: Time) -> Self {
         let Bench { rules, settings, .. } = *self;
         let evaluator = self.evaluator.anew().at_wall(now, Duration::from_nanos(now.as_nanos()));
         Bench { rules, numbers: Arc::clone(&self.numbers), settings, evaluator, now }
     }
 
     /// Adds an address, prefix or range to a list, as an operator does.
-    pub(super) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
+    pub(crate) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
         let entry = RuleFileEntry {
             family: address.family(),
             list: list.to_owned(),
@@ -228,7 +244,7 @@ impl<'r> Bench<'r> {
     }
 
     /// Adds an entry of a dataplane's list that counts for one VLAN or for one peer only.
-    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: Option<IpAddr>) {
+    pub(crate) fn put_for(&mut self, entry: &wire::ListEntry, other: Option<IpAddr>) {
         let wire::ListEntry { list, vlan, steps, time_left, .. } = entry;
         match (entry.address.single(), other) {
             (None, _) => {}
@@ -243,17 +259,17 @@ impl<'r> Bench<'r> {
     }
 
     /// Sets the clock, which never goes back.
-    pub(super) fn at(&mut self, now: Time) {
+    pub(crate) fn at(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
 
     /// Advances the clock.
-    pub(super) fn wait(&mut self, time: Duration) {
+    pub(crate) fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
     }
 
     /// Decides about a frame.
-    pub(super) fn judge(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Judged {
+    pub(crate) fn judge(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Judged {
         match read(frame, &from) {
             Ok(packet) => {
                 let Evaluation { verdict, reason, matched, .. } = self.evaluator.evaluate(&packet, self.now);
@@ -271,7 +287,7 @@ impl<'r> Bench<'r> {
 
     /// Decides about a packet whose payload is not known. Also returns the rule that may decide otherwise because of it, in
     /// words.
-    pub(super) fn judge_by_headers(&mut self, frame: &[u8], from: Side) -> (Judged, Option<String>) {
+    pub(crate) fn judge_by_headers(&mut self, frame: &[u8], from: Side) -> (Judged, Option<String>) {
         let Ok(packet) = read(frame, &|_| from) else { return (self.judge(frame, |_| from), None) };
         let Explanation { evaluation, tried, .. } = self.evaluator.explain(&packet, self.now);
         let reads = tried.iter().find(|tried| !packet.payload.is_empty() && self.reads_payload(tried, &packet));
@@ -310,7 +326,7 @@ impl<'r> Bench<'r> {
     }
 
     /// A result with the deciding rule.
-    pub(super) fn decision(&self, judged: &Judged) -> Decision {
+    pub(crate) fn decision(&self, judged: &Judged) -> Decision {
         let index = judged.decided_by();
         let rule = index.map(|index| &self.rules.rules[index]);
         Decision {
@@ -323,12 +339,12 @@ impl<'r> Bench<'r> {
     }
 
     /// A result in words.
-    pub(super) fn conclusion(&self, judged: &Judged) -> String {
+    pub(crate) fn conclusion(&self, judged: &Judged) -> String {
         conclusion(judged.verdict, judged.reason, judged.decided_by().map(|index| self.named(index)))
     }
 
     /// Decides about a frame, and explains the decision.
-    pub(super) fn explain(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Explained {
+    pub(crate) fn explain(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Explained {
         let packet = match read(frame, &from) {
             Ok(packet) => packet,
             Err(reason) => {
@@ -367,7 +383,7 @@ impl<'r> Bench<'r> {
 
     /// Explains a decision that a worker made, for a new bench. Also returns the number of rules of which the record has
     /// another outcome than its facts explain. `None` if the frame cannot be read.
-    pub(super) fn explain_recorded(&mut self, frame: &[u8], from: Side, record: &Record) -> Option<(Explained, usize)> {
+    pub(crate) fn explain_recorded(&mut self, frame: &[u8], from: Side, record: &Record) -> Option<(Explained, usize)> {
         let packet = read(frame, &|_| from).ok()?;
         let explanation = self.evaluator.explain_recorded(&packet, self.now, record);
         let contradicted = explanation.contradicted;
@@ -375,7 +391,7 @@ impl<'r> Bench<'r> {
     }
 
     /// The entries of all lists.
-    pub(super) fn lists(&self) -> Vec<Held> {
+    pub(crate) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
         live.map(|ListedAddress { list, address, vlan, time_left }| Held { list, address, vlan, time_left }).collect()
     }
@@ -433,7 +449,7 @@ impl Judged {
 }
 
 /// `drop: a rule decided, ip filter 4, line 5 (comment)`.
-pub(super) fn conclusion(verdict: Verdict, reason: Reason, rule: Option<String>) -> String {
+pub(crate) fn conclusion(verdict: Verdict, reason: Reason, rule: Option<String>) -> String {
     let rule = rule.map(|rule| format!(", {rule}")).unwrap_or_default();
     format!("{verdict}: {}{rule}", reason.sentence())
 }
@@ -445,7 +461,7 @@ fn read<'f>(frame: &'f [u8], from: &impl Fn(Option<&Packet<'_>>) -> Side) -> Res
 }
 
 /// The packet of a frame, if rules evaluate it.
-pub(super) fn parse(frame: &[u8]) -> Option<Packet<'_>> {
+pub(crate) fn parse(frame: &[u8]) -> Option<Packet<'_>> {
     headers::read(Side::Outside, frame, MAX_FRAME).ok()
 }
 
@@ -461,7 +477,7 @@ fn summary_of_ip(packet: &[u8]) -> String {
 ///
 /// # Errors
 /// If the interface means no side, both sides, or another side than the given one.
-pub(super) fn side(said: Option<Side>, interface: Option<&str>, settings: &Settings) -> Result<Side, String> {
+pub(crate) fn side(said: Option<Side>, interface: Option<&str>, settings: &Settings) -> Result<Side, String> {
     let Some(interface) = interface else { return Ok(said.unwrap_or(Side::Outside)) };
     let sides: Vec<_> = settings
         .interfaces

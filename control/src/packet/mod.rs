@@ -30,8 +30,8 @@ use knockplane_policy::rule::protocol_number;
 use knockplane_policy::word::{Set, Word as _};
 
 use self::build::Fields;
-pub(super) use self::summary::summary;
-pub(super) use self::words::PacketSyntaxError;
+pub(crate) use self::summary::summary;
+pub(crate) use self::words::PacketSyntaxError;
 use self::words::{PacketWord, Words};
 
 /// Every word that may follow the addresses, for the remedy in error messages. TCP flags are listed separately.
@@ -43,18 +43,18 @@ const CLIENT_PORT: u16 = 49152;
 
 /// The packet that a line describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Described {
+pub(crate) struct Described {
     /// The frame, from the Ethernet destination on.
-    pub(super) frame: Vec<u8>,
+    pub(crate) frame: Vec<u8>,
     /// The interface that the packet arrives on, if the line names one.
-    pub(super) interface: Option<String>,
+    pub(crate) interface: Option<String>,
 }
 
 /// Builds the packet that a line describes.
 ///
 /// # Errors
 /// The error in the line, and its place.
-pub(super) fn describe(text: &str) -> Result<Described, PacketSyntaxError> {
+pub(crate) fn describe(text: &str) -> Result<Described, PacketSyntaxError> {
     let mut reader = PacketReader { words: Words::of(text)?, flags: None, length: None };
     let (fields, interface) = reader.line().map_err(|error| error.about(text))?;
     let length = reader.length;

@@ -12,44 +12,44 @@ use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::super::table::printable;
 use super::{CheckedFile, How};
 use crate::rules::{self, RulesError};
+use crate::text::printable;
 
 /// Code of a rule that can never run.
-pub(super) const INVALID: &str = "E002";
+pub(crate) const INVALID: &str = "E002";
 /// Code of a rule that the dataplane refuses.
-pub(super) const REFUSED: &str = "E003";
+pub(crate) const REFUSED: &str = "E003";
 /// Code of an interface without a side.
-pub(super) const UNMAPPED: &str = "E004";
+pub(crate) const UNMAPPED: &str = "E004";
 
 /// The findings of a file, each kind in the order of the file.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     /// Syntax errors.
-    pub(super) problems: Vec<Finding>,
+    pub(crate) problems: Vec<Finding>,
     /// Warnings of the reader: parts that the export itself reports as missing, and unknown menus.
-    pub(super) warnings: Vec<Finding>,
+    pub(crate) warnings: Vec<Finding>,
     /// Rules that can never run, without disabled ones.
-    pub(super) invalid: Vec<Finding>,
+    pub(crate) invalid: Vec<Finding>,
     /// Errors of the engine, although each line is valid.
-    pub(super) refused: Vec<Finding>,
+    pub(crate) refused: Vec<Finding>,
     /// Lints about rules.
-    pub(super) lints: Vec<Finding>,
+    pub(crate) lints: Vec<Finding>,
     /// Lints about doors of the configuration, which have no place in the file.
-    pub(super) doors: Vec<Finding>,
+    pub(crate) doors: Vec<Finding>,
     /// Errors without a place: the file cannot be read, or cannot run as a whole.
-    pub(super) errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
     /// The section of the configuration about interfaces, with the names that are in none of its lists as comments.
-    pub(super) interfaces: Option<String>,
+    pub(crate) interfaces: Option<String>,
     /// The lints about rules and doors, without places.
     #[serde(skip)]
-    pub(super) all_lints: Vec<Lint>,
+    pub(crate) all_lints: Vec<Lint>,
 }
 
 impl Findings {
     /// The findings of a file, and its rules as they would run.
-    pub(super) fn of(source: &CheckedFile, how: &How<'_>) -> (Findings, RuleSet) {
+    pub(crate) fn of(source: &CheckedFile, how: &How<'_>) -> (Findings, RuleSet) {
         let reading = &source.reading;
         let mut rules = door::rules(how.settings, reading.rules.clone());
         let mut findings = Findings { warnings: warnings(reading), ..Findings::default() };
@@ -132,7 +132,7 @@ impl Findings {
     }
 
     /// All findings with a place, in the order of the file.
-    pub(super) fn placed(&self) -> Vec<Finding> {
+    pub(crate) fn placed(&self) -> Vec<Finding> {
         let lists = [&self.problems, &self.warnings, &self.invalid, &self.refused, &self.lints];
         let mut all: Vec<Finding> = lists.into_iter().flatten().cloned().collect();
         all.sort_by_key(|finding| (finding.span.start, finding.span.end));
@@ -141,14 +141,14 @@ impl Findings {
 }
 
 /// A lint without its place in the text. `rule` is the number of its rule.
-pub(in crate::cli) fn of_lint(lint: &Lint, rule: Option<RuleNumber>) -> Finding {
+pub(crate) fn of_lint(lint: &Lint, rule: Option<RuleNumber>) -> Finding {
     let finding = Finding::new(Severity::Warning, lint.code.number(), 0..0, printable(&lint.sentence));
     let also = lint.also.as_ref().map(|also| Also { span: 0..0, line: also.line, what: printable(&also.what) });
     Finding { rule, also, line: lint.line, column: 0, ..finding.remedy(printable(&lint.remedy)) }
 }
 
 /// The warnings of the reader.
-pub(super) fn warnings(reading: &Reading) -> Vec<Finding> {
+pub(crate) fn warnings(reading: &Reading) -> Vec<Finding> {
     let warning = |problem: &rsc::Problem| Finding {
         severity: Severity::Warning,
         code: rsc::WARNING_CODE,
