@@ -5,12 +5,13 @@ import { confirmBar } from './confirm.js';
 import { el, setText, time, toast } from './dom.js';
 import doors from './views/doors.js';
 import explain from './views/explain.js';
+import importing from './views/import.js';
 import lists from './views/lists.js';
 import live from './views/live.js';
 import rules from './views/rules.js';
 import status from './views/status.js';
 
-const VIEWS = { rules, lists, doors, live, explain, status };
+const VIEWS = { rules, lists, doors, live, explain, import: importing, status };
 const FIRST = 'rules';
 const ROLES = ['read', 'operate', 'administer'];
 /** Seconds between two reads of the status, which the notices need. */

@@ -20,6 +20,8 @@ let tables = 0;
  *   onOpen     (row) => Enter or a double click
  *   onSelect   (rows) => the selection has changed
  *   onKey      (event, rows) => other keys on selected rows, such as Delete; return true if it was used
+ *   canDrag    (row) => whether it can be dragged, in the original order
+ *   onDrop     (rows, target) => rows were dragged before the row `target`, or behind the last one (null)
  *
  * Put `table.element` into a parent with the class `fill`.
  */
@@ -41,6 +43,7 @@ export class Table {
     this.#grid.addEventListener('keydown', (event) => this.#keydown(event));
     this.#body.addEventListener('click', (event) => this.#click(event));
     this.#body.addEventListener('dblclick', (event) => { const row = this.#rowOf(event.target); if (row && !event.target.closest('button, a, input')) this.#options.onOpen?.(row); });
+    if (this.#options.onDrop) this.#drag();
     new ResizeObserver(() => { this.#layout(); this.#schedule(); }).observe(this.#grid);
     this.#layout();
   }
@@ -83,7 +86,11 @@ export class Table {
     this.#height = parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--row')) || 22;
     if (columns.length === this.#columns.length && columns.every((column, at) => column === this.#columns[at])) return;
     this.#columns = columns;
-    this.#grid.style.setProperty('--columns', columns.map((column) => column.width ?? 'minmax(80px, 1fr)').join(' '));
+    const widths = columns.map((column) => column.width ?? 'minmax(80px, 1fr)');
+    this.#grid.style.setProperty('--columns', widths.join(' '));
+    // Rows are grids of their own: with the least width of their content, their columns would not be in line.
+    const least = widths.reduce((sum, width) => sum + Number(/(\d+)px/.exec(width)?.[1] ?? 80), 0);
+    this.#grid.style.setProperty('--least', `${least}px`);
     this.#grid.setAttribute('aria-colcount', this.#options.columns.length);
     for (const [, shown] of this.#elements) shown.element.remove();
     this.#elements.clear();
@@ -197,6 +204,7 @@ export class Table {
     if (element.className !== css) element.className = css;
     if (shown.row === item.row) return;
     shown.row = item.row;
+    if (this.#options.onDrop) element.draggable = this.#sort === null && this.#options.canDrag(item.row);
     this.#columns.forEach((column, place) => {
       if (column.cell) {
         const content = column.cell(item.row);
@@ -247,6 +255,33 @@ export class Table {
     else if (top + this.#height > this.#grid.scrollTop + room) this.#grid.scrollTop = top + this.#height - room;
     this.#draw();
     this.#tellSelection();
+  }
+
+  // Rows are dragged with the selection that they belong to.
+  #drag() {
+    let dragged = null;
+    const mark = (element) => {
+      for (const [, { element: one }] of this.#elements) one.classList.toggle('drop-before', one === element);
+    };
+    this.#body.addEventListener('dragstart', (event) => {
+      const row = this.#rowOf(event.target);
+      if (!row) return;
+      dragged = this.#selected.has(this.#options.key(row)) ? this.selected.filter((one) => this.#options.canDrag(one)) : [row];
+      event.dataTransfer.effectAllowed = 'move';
+      event.dataTransfer.setData('text/plain', dragged.map(this.#options.key).join(' '));
+    });
+    this.#grid.addEventListener('dragover', (event) => {
+      if (!dragged) return;
+      event.preventDefault();
+      mark(event.target.closest('[role="row"]'));
+    });
+    this.#grid.addEventListener('drop', (event) => {
+      if (!dragged) return;
+      event.preventDefault();
+      const [rows, target] = [dragged, this.#rowOf(event.target)];
+      if (!rows.includes(target)) this.#options.onDrop(rows, target);
+    });
+    this.#grid.addEventListener('dragend', () => { dragged = null; mark(null); });
   }
 
   #tellSelection() { this.#options.onSelect?.(this.selected); }

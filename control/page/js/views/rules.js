@@ -1,36 +1,241 @@
-// The running rules.
+// The running rules: WinBox's firewall window.
 
-import { bytes, el, number, toast } from '../dom.js';
+import { bitRate, bytes, dialog, el, number, rate, setText, time, toast } from '../dom.js';
 import { Table } from '../table.js';
+import * as changes from '../rules/changes.js';
+import { filter, quoted } from '../rules/words.js';
 
-const words = (rule) => Object.entries(rule.properties).map(([name, value]) => `${name}=${value}`).join(' ');
+const ICONS = { accept: '✓', drop: '✗', reject: '⊘', tarpit: '⊘', jump: '↷', return: '↶', log: '≡', passthrough: '↓' };
+const icon = (action) => ICONS[action] ?? (action.startsWith('add-') ? '+' : '·');
+
+/** Properties with columns of their own. */
+const COLUMNS = {
+  source: ['src-address', 'src-address-list', 'src-mac-address'], destination: ['dst-address', 'dst-address-list'], protocol: ['protocol'],
+  ports: ['src-port', 'dst-port', 'any-port'], interfaces: ['in-interface', 'in-interface-list', 'out-interface', 'out-interface-list'],
+};
+const OWN = new Set(Object.values(COLUMNS).flat());
+const OF = { 'src-address': '', 'dst-address': '', 'dst-port': '', protocol: '', 'src-port': 'from ', 'any-port': 'any ', 'in-interface': 'in ', 'out-interface': 'out ' };
+
+/** The values of some properties: lists with `@`. */
+const values = (rule, names) => names.filter((name) => rule.properties[name] !== undefined)
+  .map((name) => (name.endsWith('-address-list') ? '@' : OF[name] ?? `${name}=`) + rule.properties[name]).join(' ');
+const others = (rule) => Object.entries(rule.properties).filter(([name]) => !OWN.has(name)).map(([name, value]) => `${name}=${value}`).join(' ');
+
+/** Seconds between two reads: a read of many rules is large. */
+const pause = (rules) => (rules.length > 1000 ? 5 : 1);
 
 export default {
   title: 'Rules',
   enter(root, context) {
+    let document = { rules: [], revision: 0, generation: -1 };
+    let lints = new Map();
+    let shownGeneration = -1;
+    let next = 0;
+    let tab = context.query.get('chain') ?? '';
+    const before = new Map();
+    const rates = new Map();
+    const wanted = { rule: context.query.get('rule') };
+
+    const tabs = el('div', { class: 'tabs', role: 'group', 'aria-label': 'Chain' });
+    const line = el('input', { type: 'search', class: 'filter', 'aria-label': 'Filter', placeholder: 'chain=input dst-port=22 src-address-list~office' });
+    const detail = el('section', { class: 'detail', 'aria-label': 'Selected rule', 'aria-live': 'off', hidden: true });
+    const shown = el('span', { class: 'soft' });
+
+    const of = (rule, what) => rates.get(rule.id)?.[what] ?? null;
+    const flags = (rule) => [rule.dynamic ? 'D' : '', rule.disabled ? 'X' : '', rule.invalid ? 'I' : '', lints.has(rule.id) ? '!' : ''].join('');
     const table = new Table({
       label: 'Rules',
       columns: [
-        { key: 'number', title: '#', width: '110px', value: (rule) => String(rule.number) },
-        { key: 'chain', title: 'Chain', width: '80px', value: (rule) => rule.chain },
-        { key: 'action', title: 'Action', width: '130px', value: (rule) => rule.action },
-        { key: 'words', title: 'Properties', width: 'minmax(220px, 1fr)', value: words },
-        { key: 'bytes', title: 'Bytes', width: '96px', number: true, priority: 3, value: (rule) => bytes(rule.counter.bytes), sort: (rule) => rule.counter.bytes },
-        { key: 'packets', title: 'Packets', width: '110px', number: true, priority: 2, value: (rule) => number(rule.counter.packets), sort: (rule) => rule.counter.packets },
+        { key: 'flags', title: '', width: '34px', value: flags },
+        { key: 'number', title: '#', width: '96px', value: (rule) => rule.number },
+        { key: 'action', title: 'Action', width: '150px', value: (rule) => `${icon(rule.action)} ${rule.action}` },
+        { key: 'chain', title: 'Chain', width: '84px', value: (rule) => rule.chain },
+        { key: 'source', title: 'Source', width: 'minmax(110px, 1fr)', value: (rule) => values(rule, COLUMNS.source) },
+        { key: 'destination', title: 'Destination', width: 'minmax(110px, 1fr)', priority: 2, value: (rule) => values(rule, COLUMNS.destination) },
+        { key: 'protocol', title: 'Proto', width: '60px', value: (rule) => values(rule, COLUMNS.protocol) },
+        { key: 'ports', title: 'Ports', width: '96px', value: (rule) => values(rule, COLUMNS.ports) },
+        { key: 'interfaces', title: 'Interfaces', width: '110px', priority: 3, value: (rule) => values(rule, COLUMNS.interfaces) },
+        { key: 'others', title: 'Other properties', width: 'minmax(140px, 2fr)', priority: 3, value: others },
+        { key: 'bytes', title: 'Bytes', width: '88px', number: true, priority: 3, value: (rule) => bytes(rule.counter.bytes), sort: (rule) => rule.counter.bytes },
+        { key: 'packets', title: 'Packets', width: '104px', number: true, priority: 2, value: (rule) => number(rule.counter.packets), sort: (rule) => rule.counter.packets },
+        { key: 'packet-rate', title: 'Packets/s', width: '84px', number: true, priority: 3, value: (rule) => rate(of(rule, 'packets')), sort: (rule) => of(rule, 'packets') ?? -1 },
+        { key: 'bit-rate', title: 'Rate', width: '92px', number: true, priority: 3, value: (rule) => bitRate(of(rule, 'bytes')), sort: (rule) => of(rule, 'bytes') ?? -1 },
       ],
       key: (rule) => rule.id,
-      heading: (rule) => rule.comment || rule.invalid,
-      rowClass: (rule) => (rule.disabled || rule.invalid ? 'dimmed' : ''),
+      heading: (rule) => (rule.invalid ? `${rule.comment ? `${rule.comment} – ` : ''}invalid: ${rule.invalid}` : rule.dynamic ? null : rule.comment),
+      rowClass: (rule) => (rule.invalid ? 'bad-row' : rule.disabled ? 'dimmed' : ''),
       empty: 'No rules: the default of each chain decides.',
+      onOpen: (rule) => isEditable(rule) && run(() => changes.change(context, { base: document.revision, rule })),
+      onSelect: () => drawSelection(),
+      onKey: (event, rules) => keys(event, rules),
+      onDrop: (rules, target) => run(() => move(rules, target)),
+      canDrag: (rule) => isEditable(rule),
     });
-    root.append(el('h1', { class: 'visually-hidden', text: 'Rules' }), table.element);
-    context.every(2, async () => {
+
+    const mayEdit = context.can('administer');
+    const isEditable = (rule) => mayEdit && !rule.dynamic;
+    /** Runs a change, and reads the rules again. */
+    const run = async (action) => {
       try {
-        table.setRows((await context.api.get('rules', { signal: context.signal })).rules);
+        if (await action()) await read();
       } catch (failure) {
-        if (failure.code === 'failed') toast(failure);
-        throw failure;
+        toast(failure);
       }
+    };
+    const edit = (title, rules, command) => changes.edit(context, {
+      title, base: document.revision, menu: changes.menuOf(rules[0]), commands: rules.map(command),
     });
+    const ids = (rules) => rules.map((rule) => rule.id).join(',');
+    const many = (rules) => (rules.length === 1 ? `rule ${rules[0].number}` : `${rules.length} rules`);
+
+    /** Moves rules before another one of their menu, or to its end. */
+    function move(rules, target) {
+      if (rules.length === 0 || rules.some((rule) => rule.menu !== rules[0].menu) || (target && target.menu !== rules[0].menu)) {
+        throw new Error('Rules are moved within their menu.');
+      }
+      return changes.edit(context, {
+        title: `Move ${many(rules)}`, base: document.revision, menu: changes.menuOf(rules[0]), commands: [`move ${ids(rules)}${target ? ` ${target.id}` : ''}`],
+      });
+    }
+
+    /** Moves the selection by one place among the rules of its menu and chain. */
+    function step(rules, by) {
+      const own = document.rules.filter((rule) => rule.menu === rules[0].menu && rule.chain === rules[0].chain && !rule.dynamic);
+      const places = rules.map((rule) => own.indexOf(rule)).filter((place) => place >= 0);
+      const first = Math.min(...places);
+      const last = Math.max(...places);
+      if (places.length === 0 || (by < 0 && first === 0) || (by > 0 && last === own.length - 1)) return undefined;
+      return move(rules, by < 0 ? own[first - 1] : own[last + 2] ?? null);
+    }
+
+    function keys(event, rules) {
+      const own = rules.filter(isEditable);
+      if (own.length === 0) return false;
+      if (event.altKey && event.key === 'ArrowUp') run(() => step(own, -1));
+      else if (event.altKey && event.key === 'ArrowDown') run(() => step(own, 1));
+      else if (event.key === 'Delete') run(() => edit(`Remove ${many(own)}`, own, (rule) => `remove ${rule.id}`));
+      else return false;
+      return true;
+    }
+
+    async function comment(rule) {
+      const input = el('input', { value: rule.comment });
+      const text = await dialog({
+        title: `Comment of rule ${rule.number}`, content: el('label', { class: 'field' }, 'Comment', input), buttons: [{ label: 'Continue', primary: true, action: () => ({ text: input.value }) }],
+      });
+      return text ? edit('Comment', [rule], () => `comment ${rule.id} ${quoted(text.text) || '""'}`) : false;
+    }
+
+    async function undo() {
+      const { revisions } = await context.api.get('history');
+      const last = revisions.at(-1);
+      const text = el('p', { text: `The rules return to those before revision ${last.revision} of ${time(last.time)}, and wait a minute for a confirmation.` });
+      return dialog({
+        title: 'Undo the last change',
+        content: text,
+        buttons: [{
+          label: 'Undo', primary: true, action: async () => { await context.api.post('undo', { base: last.revision, confirm_within: '60s' }); context.refreshStatus(); return true; },
+        }],
+      });
+    }
+
+    const needs = [];
+    /** A button for some number of selected rules. */
+    const button = (text, title, fits, action) => {
+      const element = el('button', { type: 'button', text, title });
+      element.addEventListener('click', () => run(() => action(table.selected.filter((rule) => !rule.dynamic))));
+      needs.push(() => { element.disabled = !fits(table.selected); });
+      return element;
+    };
+    const some = (rules) => rules.length > 0 && rules.every(isEditable);
+    const one = (rules) => rules.length === 1 && isEditable(rules[0]);
+    const menuOfTab = () => (document.rules.find((rule) => rule.chain === tab && !rule.dynamic) ?? { menu: '' });
+    const buttons = mayEdit ? [
+      button('Add', 'Add a rule before the selected one, or at the end', () => true, (rules) => changes.add(context, {
+        base: document.revision, menu: changes.menuOf(rules[0] ?? menuOfTab()), chain: rules[0]?.chain ?? tab, before: rules[0],
+      })),
+      button('Edit', 'Change the properties (Enter)', one, ([rule]) => changes.change(context, { base: document.revision, rule })),
+      button('Copy', 'Add a rule like this one before it', one, ([rule]) => changes.add(context, { base: document.revision, menu: changes.menuOf(rule), before: rule, like: rule })),
+      button('Enable', 'Enable the rules', (rules) => some(rules) && rules.some((rule) => rule.disabled), (rules) => edit(`Enable ${many(rules)}`, rules, (rule) => `enable ${rule.id}`)),
+      button('Disable', 'Disable the rules', (rules) => some(rules) && rules.some((rule) => !rule.disabled), (rules) => edit(`Disable ${many(rules)}`, rules, (rule) => `disable ${rule.id}`)),
+      button('Comment', 'Change the comment', one, ([rule]) => comment(rule)),
+      button('Up', 'Move up (Alt and arrow up)', some, (rules) => step(rules, -1)),
+      button('Down', 'Move down (Alt and arrow down)', some, (rules) => step(rules, 1)),
+      button('Remove', 'Remove the rules (Delete)', some, (rules) => edit(`Remove ${many(rules)}`, rules, (rule) => `remove ${rule.id}`)),
+      button('Undo', 'Return to the rules before the last change', () => true, undo),
+    ] : [];
+    if (context.can('operate')) {
+      const reset = el('button', { type: 'button', text: 'Reset counters', title: 'Set the counters of the selected rules, or of all, to zero' });
+      reset.addEventListener('click', () => run(async () => {
+        await context.api.post(['rules', 'reset-counters'], { rules: table.selected.map((rule) => rule.id) });
+        return true;
+      }));
+      buttons.push(reset);
+    }
+
+    function drawSelection() {
+      needs.forEach((update) => update());
+      const [rule] = table.selected;
+      detail.hidden = !rule || table.selected.length !== 1;
+      if (detail.hidden) return;
+      const found = lints.get(rule.id) ?? [];
+      detail.replaceChildren(
+        el('p', {}, el('code', { text: rule.id }), ` · ${rule.menu} · ${rule.origin.source}${rule.line ? `, line ${rule.line}` : ''}`),
+        ...(rule.invalid ? [el('div', { class: 'problem outage', text: rule.invalid })] : []),
+        ...found.map((lint) => el('div', { class: 'problem', text: `${lint.code} ${lint.message}${lint.remedy ? `: ${lint.remedy}` : ''}` })));
+    }
+
+    function drawTabs() {
+      const chains = ['', ...new Set(document.rules.map((rule) => rule.chain))];
+      if (!chains.includes(tab)) tab = '';
+      if (tabs.childElementCount !== chains.length || chains.some((chain, at) => tabs.children[at].dataset.chain !== chain)) {
+        tabs.replaceChildren(...chains.map((chain) => {
+          const element = el('button', { type: 'button', class: 'plain', text: chain || 'all', 'data-chain': chain });
+          element.addEventListener('click', () => { tab = chain; draw(); });
+          return element;
+        }));
+      }
+      for (const element of tabs.children) element.setAttribute('aria-pressed', String(element.dataset.chain === tab));
+    }
+
+    function draw() {
+      drawTabs();
+      const fits = filter(line.value);
+      const rules = document.rules.filter((rule) => (tab === '' || rule.chain === tab) && fits(rule));
+      table.setRows(rules);
+      setText(shown, rules.length === document.rules.length ? `${number(rules.length)} rules` : `${number(rules.length)} of ${number(document.rules.length)} rules`);
+      if (wanted.rule && table.select(wanted.rule)) wanted.rule = null;
+    }
+    line.addEventListener('input', draw);
+
+    async function read() {
+      const found = await context.api.get('rules', { signal: context.signal });
+      const now = performance.now() / 1000;
+      for (const rule of found.rules) {
+        const { packets, bytes: size } = rule.counter;
+        const last = before.get(rule.id);
+        // A counter that was set to zero begins again.
+        if (last && packets >= last.packets && now > last.now) rates.set(rule.id, { packets: (packets - last.packets) / (now - last.now), bytes: (size - last.bytes) / (now - last.now) });
+        else rates.delete(rule.id);
+        before.set(rule.id, { packets, bytes: size, now });
+      }
+      document = found;
+      next = now + pause(found.rules);
+      draw();
+      if (found.generation !== shownGeneration) {
+        const { lints: all, generation } = await context.api.get('lints', { signal: context.signal });
+        lints = Map.groupBy(all.filter((lint) => lint.id), (lint) => lint.id);
+        shownGeneration = generation;
+        for (const id of before.keys()) if (!found.rules.some((rule) => rule.id === id)) { before.delete(id); rates.delete(id); }
+        table.refresh();
+      }
+      drawSelection();
+    }
+
+    root.append(el('h1', { class: 'visually-hidden', text: 'Rules' }),
+      el('div', { class: 'toolbar' }, tabs, el('span', { class: 'space' }), line, shown),
+      ...(buttons.length > 0 ? [el('div', { class: 'toolbar' }, buttons)] : []), table.element, detail);
+    drawSelection();
+    context.every(1, async () => { if (performance.now() / 1000 >= next) await read(); });
   },
 };

@@ -1,0 +1,138 @@
+// Changes of rules: each one is shown with its plan first, and applied with a time to confirm it.
+
+import { dialog, el, toast } from '../dom.js';
+import { ofRule, properties, quoted, setCommand, written } from './words.js';
+
+/** The menus of rules, by the names of the API. */
+export const MENUS = {
+  'ip-filter': '/ip firewall filter', 'ip-raw': '/ip firewall raw', 'ipv6-filter': '/ipv6 firewall filter', 'ipv6-raw': '/ipv6 firewall raw',
+};
+export const menuOf = (rule) => Object.keys(MENUS).find((name) => MENUS[name] === rule.menu) ?? 'ip-filter';
+
+const ACTIONS = ['accept', 'drop', 'reject', 'tarpit', 'jump', 'return', 'log', 'passthrough', 'add-src-to-address-list', 'add-dst-to-address-list'];
+const TIMES = [['60s', 'within 1 minute'], ['5m', 'within 5 minutes'], ['30m', 'within 30 minutes'], ['', 'not required']];
+
+const count = (many, what) => `${many} ${what}${many === 1 ? '' : 's'}`;
+
+/** What a plan changes, as nodes. */
+export function planNodes({ plan, lints, loss }) {
+  const { added, removed, moved, changed } = plan.rules;
+  const packets = plan.known?.changed ?? [];
+  const nodes = [el('p', {}, [
+    count(added.length, 'rule'), ' added, ', String(removed.length), ' removed, ', String(moved.length), ' moved, ', String(changed.length), ' changed. ',
+    plan.known ? `Of ${count(plan.known.packets, 'packet')} of known connections and sources, ${packets.length} would get another verdict.` : '',
+  ].join(''))];
+  if (packets.length > 0) {
+    nodes.push(el('ul', {}, packets.slice(0, 10).map(({ packet, old, new: now }) => el('li', { text: `${packet}: ${old.verdict} → ${now.verdict}` }))));
+    if (packets.length > 10) nodes.push(el('p', { class: 'soft', text: `and ${packets.length - 10} more` }));
+  }
+  for (const lint of plan.lints?.added ?? []) nodes.push(el('div', { class: 'problem', text: `New: ${lint.rule ?? ''} ${lint.message}${lint.remedy ? `: ${lint.remedy}` : ''}` }));
+  if (plan.lints?.gone.length) nodes.push(el('p', { class: 'good', text: `${count(plan.lints.gone.length, 'warning')} would be gone.` }));
+  if (loss) nodes.push(el('div', { class: 'problem outage', text: loss }));
+  return nodes;
+}
+
+/**
+ * Shows a change and applies it. `plan()` returns `{plan, lints, loss}`; `apply({confirm_within, comment, force})` applies it. Returns
+ * whether it was applied.
+ */
+export async function review(context, { title, commands, plan, apply }) {
+  const planned = await plan();
+  const time = el('select', {}, TIMES.map(([value, text]) => el('option', { value, text })));
+  const comment = el('input', { maxlength: '400' });
+  const force = el('input', { type: 'checkbox' });
+  const applied = await dialog({
+    title,
+    content: el('div', {},
+      commands.length > 0 ? el('pre', { class: 'commands', text: commands.join('\n') }) : null,
+      planNodes(planned),
+      el('label', { class: 'field' }, 'Confirmation', time),
+      el('label', { class: 'field' }, 'Comment for the history', comment),
+      planned.loss ? el('label', {}, force, 'Apply it nevertheless') : null),
+    buttons: [{
+      label: 'Apply',
+      primary: true,
+      action: async () => {
+        await apply({ ...(time.value ? { confirm_within: time.value } : {}), ...(comment.value ? { comment: comment.value } : {}), ...(force.checked ? { force: true } : {}) });
+        return true;
+      },
+    }],
+  });
+  if (applied !== true) return false;
+  toast('Applied.');
+  await context.refreshStatus();
+  return true;
+}
+
+/** Plans an edit. A failure has all problems of the commands in its message. */
+async function dryRun(context, request) {
+  try {
+    return await context.api.post(['rules', 'edit'], { ...request, dry_run: true });
+  } catch (failure) {
+    if (!failure.problems?.length) throw failure;
+    throw new Error(failure.problems.map(({ message, remedy }) => [message, remedy].filter(Boolean).join(': ')).join('\n'), { cause: failure });
+  }
+}
+
+/** Edits rules with commands of RouterOS, which refer to the revision `base`. `planned` is the plan, if it is known already. */
+export function edit(context, { title, base, menu, commands, planned = null }) {
+  const request = { base, menu, commands };
+  return review(context, {
+    title,
+    commands,
+    plan: () => planned ?? dryRun(context, request),
+    apply: (options) => context.api.post(['rules', 'edit'], { ...request, ...options }),
+  });
+}
+
+/**
+ * Asks for the properties of a rule, and edits. `rule` is the one to change or to copy, or null. `commandOf` makes the command of a Map
+ * of names and values, or null. A problem is shown in the dialog, which stays open.
+ */
+async function ask(context, { title, base, menu, rule, chain, commandOf }) {
+  const words = rule ? ofRule(rule) : new Map([['chain', chain || 'input'], ['action', 'accept']]);
+  const take = (name) => { const value = words.get(name) ?? ''; words.delete(name); return value; };
+  const list = el('datalist', { id: 'rule-actions' }, ACTIONS.map((value) => el('option', { value })));
+  const inputs = {
+    chain: el('input', { value: take('chain'), required: true, spellcheck: 'false' }),
+    action: el('input', { value: take('action'), required: true, list: 'rule-actions', spellcheck: 'false' }),
+    comment: el('input', { value: rule?.comment ?? '' }),
+    disabled: el('input', { type: 'checkbox', checked: rule?.disabled ?? false }),
+  };
+  words.delete('comment');
+  words.delete('disabled');
+  const rest = el('textarea', { rows: '4', spellcheck: 'false', value: written(words), placeholder: 'protocol=tcp dst-port=22 src-address-list=secured' });
+  const found = await dialog({
+    title,
+    content: el('div', {}, list,
+      el('label', { class: 'field' }, 'Chain', inputs.chain), el('label', { class: 'field' }, 'Action', inputs.action),
+      el('label', { class: 'field' }, 'Other properties, in the words of RouterOS', rest),
+      el('label', { class: 'field' }, 'Comment', inputs.comment),
+      el('label', {}, inputs.disabled, 'Disabled')),
+    buttons: [{
+      label: 'Continue',
+      primary: true,
+      action: async () => {
+        const found = new Map([['chain', quoted(inputs.chain.value.trim())], ['action', quoted(inputs.action.value.trim())], ...properties(rest.value)]);
+        if (inputs.comment.value) found.set('comment', quoted(inputs.comment.value));
+        if (inputs.disabled.checked) found.set('disabled', 'yes');
+        const command = commandOf(found);
+        if (!command) throw new Error('Nothing was changed.');
+        return { commands: [command], planned: await dryRun(context, { base, menu, commands: [command] }) };
+      },
+    }],
+  });
+  return found ? edit(context, { title, base, menu, ...found }) : false;
+}
+
+/** Adds a rule before `before`, or at the end of the menu. `like` is the rule to copy. */
+export function add(context, { base, menu, chain, before, like = null }) {
+  const place = before ? ` place-before=${before.id}` : '';
+  return ask(context, { title: like ? 'Copy the rule' : 'Add a rule', base, menu, rule: like, chain, commandOf: (words) => `add ${written(words)}${place}` });
+}
+
+/** Changes a rule. */
+export function change(context, { base, rule }) {
+  const before = ofRule(rule);
+  return ask(context, { title: `Rule ${rule.number}`, base, menu: menuOf(rule), rule, commandOf: (words) => setCommand(rule.id, before, words) });
+}
