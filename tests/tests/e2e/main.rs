@@ -32,6 +32,8 @@
 //! | `edits.rs`     | edits of single rules, editors at the same time, undo and redo, the editor |
 //! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
 //! | `api_edits.rs` | edits, plans, checks and explanations of rules through the API |
+//! | `page.rs`      | the web page, in a browser |
+//! | `browser.rs`   | this browser |
 //! | `connections.rs` | connections: filtered, counted and ended |
 //! | `completion.rs` | completion in bash, zsh and fish |
 //! | `top.rs`       | `knockctl top` in a terminal, and without one |
@@ -55,6 +57,7 @@ mod alerts;
 mod answers;
 mod api;
 mod api_edits;
+mod browser;
 mod completion;
 mod confirm;
 mod connections;
@@ -83,6 +86,7 @@ mod names;
 mod offload;
 mod one_nic;
 mod operator;
+mod page;
 mod processes;
 mod prometheus;
 mod random;

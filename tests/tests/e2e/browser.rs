@@ -1,0 +1,151 @@
+//! A browser: Debian's chromium, driven by WebDriver (<https://www.w3.org/TR/webdriver2/>), in the namespace of the filter, where the
+//! page is on loopback.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fantoccini::elements::Element;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use knockplane_tests::{Process, Topology};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+/// The address of the page.
+pub(crate) const PAGE: &str = "http://127.0.0.1:9480/";
+
+/// The port of the driver, in the namespace.
+const DRIVER: u16 = 9515;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A window of the browser. All methods wait, and panic if the browser does not do what they say.
+pub(crate) struct Browser {
+    runtime: Runtime,
+    client: Client,
+}
+
+/// Runs a test with a window of this size, in pixels, and with files in this folder. The browser ends also if the test fails.
+pub(crate) fn with_browser(
+    topology: &Topology,
+    folder: &Path,
+    (width, height): (u32, u32),
+    test: impl FnOnce(&Browser) + Send,
+) {
+    let profile = folder.join("browser");
+    let log = File::create(folder.join("chromedriver.log")).expect("a file");
+    let passed = topology.filter.within(|| {
+        let mut command = topology.filter.command("chromedriver");
+        command.arg(format!("--port={DRIVER}")).stdout(log.try_clone()?);
+        let driver = Process::start_with("chromedriver", &mut command, log)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let options = json!({
+            "binary": "/usr/bin/chromium",
+            // The pipe ends the browser with its driver. The sandbox does not work for root.
+            "args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+                format!("--user-data-dir={}", profile.display()), format!("--window-size={width},{height}"),
+            ],
+        });
+        let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
+        let capabilities = capabilities.as_object().cloned().unwrap_or_default();
+        let (begin, address) = (Instant::now(), format!("http://127.0.0.1:{DRIVER}"));
+        let client = loop {
+            let mut builder = ClientBuilder::new(HttpConnector::new());
+            match runtime.block_on(builder.capabilities(capabilities.clone()).connect(&address)) {
+                Ok(client) => break client,
+                Err(error) if begin.elapsed() > PATIENCE => return Err(error.into()),
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        };
+        let browser = Browser { runtime, client };
+        let passed = catch_unwind(AssertUnwindSafe(|| test(&browser)));
+        let Browser { runtime, client } = browser;
+        runtime.block_on(client.close())?;
+        drop(driver);
+        Ok(passed)
+    });
+    if let Err(panic) = passed.expect("a browser (packages chromium and chromium-driver)") {
+        resume_unwind(panic);
+    }
+}
+
+impl Browser {
+    /// Opens the page with this fragment.
+    pub(crate) fn open(&self, fragment: &str) {
+        self.runtime.block_on(self.client.goto(&format!("{PAGE}{fragment}"))).expect("the page opens");
+    }
+
+    /// Signs in, and waits for the frame of the page.
+    pub(crate) fn sign_in(&self, token: &str) {
+        self.open("");
+        self.type_into("input[name=token]", token);
+        self.click("Sign in");
+        self.until("signed in", "return document.querySelector('header.top') !== null");
+    }
+
+    /// The result of a function body in the page.
+    pub(crate) fn run(&self, script: &str) -> Value {
+        self.runtime.block_on(self.client.execute(script, Vec::new())).expect(script)
+    }
+
+    /// Waits until a function body returns true.
+    pub(crate) fn until(&self, what: &str, script: &str) {
+        let begin = Instant::now();
+        while self.run(script) != true {
+            assert!(begin.elapsed() < PATIENCE, "{what}: {}", self.text("body"));
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the text of an element contains this.
+    pub(crate) fn until_text(&self, css: &str, text: &str) {
+        let arguments = json!([css, text]);
+        self.until(
+            text,
+            &format!(
+                "const [css, text] = {arguments}; \
+                 return [...document.querySelectorAll(css)].some((one) => one.checkVisibility() && one.textContent.includes(text))"
+            ),
+        );
+    }
+
+    /// The visible text of the first such element; empty without one.
+    pub(crate) fn text(&self, css: &str) -> String {
+        let found = self.run(&format!("return document.querySelector({})?.innerText ?? ''", json!(css)));
+        found.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Replaces the text of an input.
+    pub(crate) fn type_into(&self, css: &str, text: &str) {
+        let input = self.wait_for(Locator::Css(css));
+        self.runtime
+            .block_on(async {
+                input.clear().await?;
+                input.send_keys(text).await
+            })
+            .expect(css);
+    }
+
+    /// Clicks the last enabled button with this text: that of a dialog is behind those of the page.
+    pub(crate) fn click(&self, text: &str) {
+        let path = format!("(//button[not(@disabled) and normalize-space()='{text}'])[last()]");
+        let button = self.wait_for(Locator::XPath(&path));
+        self.runtime.block_on(button.click()).expect(text);
+    }
+
+    /// Clicks the first row of a table whose text contains this.
+    pub(crate) fn choose(&self, text: &str) {
+        let path = format!("//*[@role='row' and not(contains(@class, 'heading')) and contains(., '{text}')]");
+        let row = self.wait_for(Locator::XPath(&path));
+        self.runtime.block_on(row.click()).expect(text);
+    }
+
+    fn wait_for(&self, locator: Locator<'_>) -> Element {
+        let waiting = self.client.wait().at_most(PATIENCE).for_element(locator);
+        self.runtime.block_on(waiting).unwrap_or_else(|error| panic!("{locator:?}: {error}: {}", self.text("body")))
+    }
+}
