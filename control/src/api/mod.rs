@@ -96,7 +96,7 @@ use crate::json::status::{StatusJson, WorkersJson};
 use crate::metrics::{self, EventNumbers, Metrics};
 use crate::names::Resolver;
 use crate::page::{self, browser::Browser};
-use crate::server::body::Bodies;
+use crate::server::body::{Bodies, BodyMemory};
 use crate::server::latest::Latest;
 use crate::server::tls::Certificates;
 use crate::sessions::Sessions;
@@ -186,8 +186,9 @@ async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Ne
     let only_reads = request.method().is_safe();
     // The semaphore is never closed, so this cannot fail.
     let turn = turns.acquire_owned().await;
+    let memory = BodyMemory::of(&request);
     let run = async move {
-        let _turn = turn;
+        let _kept = (turn, memory);
         next.run(request).await
     };
     if only_reads {

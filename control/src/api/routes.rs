@@ -340,7 +340,7 @@ pub(super) fn router(app: Arc<App>, gate: Gate, limits: WorkLimits) -> Router {
         let mut handler = handler.route_layer(from_fn_with_state(Arc::clone(&turns), super::in_turn));
         if computes {
             let class = classes[usize::from(role > Read)].clone();
-            handler = handler.route_layer(from_fn_with_state(class, work::limited));
+            handler = handler.route_layer(from_fn_with_state((class, Arc::clone(&app)), work::limited));
         }
         let handler = handler
             .route_layer(from_fn_with_state(Arc::clone(&bodies), body::bounded))

@@ -12,7 +12,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
+use super::App;
 use super::failure::ApiError;
+use crate::metrics::ApiRefusal;
+use crate::server::body::BodyMemory;
 
 /// Computations of a class at once.
 const AT_ONCE: usize = 2;
@@ -37,13 +40,19 @@ impl WorkClass {
 }
 
 /// Waits until the class has room for the request, or refuses it.
-pub(super) async fn limited(State(class): State<WorkClass>, request: Request, next: Next) -> Response {
+pub(super) async fn limited(
+    State((class, app)): State<(WorkClass, Arc<App>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Ok(place) = Arc::clone(&class.places).try_acquire_owned() else {
+        app.metrics.api_refused(ApiRefusal::Rate);
         let error = "too many checks, plans or edits wait already";
         return ApiError::too_many(error, Duration::ZERO).into_response();
     };
+    let memory = BodyMemory::of(&request);
     let run = async move {
-        let _place = place;
+        let _kept = (place, memory);
         // The semaphore is never closed, so this cannot fail.
         let _running = class.running.acquire_owned().await;
         next.run(request).await
@@ -68,6 +77,9 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::dataplane::Dataplane;
+    use crate::metrics::Metrics;
+    use crate::names::Resolver;
 
     #[tokio::test]
     async fn few_requests_compute_some_wait_and_the_others_are_refused() {
@@ -80,7 +92,9 @@ mod tests {
                 running.fetch_sub(1, SeqCst);
             }
         };
-        let route = get(handler).route_layer(from_fn_with_state(WorkClass::new(), limited));
+        let app = App::new(Dataplane::new("/nonexistent.sock"), Resolver::default(), Metrics::default());
+        let state = (WorkClass::new(), Arc::new(app));
+        let route = get(handler).route_layer(from_fn_with_state(state, limited));
         let router = Router::new().route("/", route);
         let send = || tokio::spawn(router.clone().oneshot(Request::new(Body::empty())));
         let first: Vec<_> = (0..PLACES).map(|_| send()).collect();

@@ -48,26 +48,45 @@ impl Default for Bodies {
     }
 }
 
+/// The memory of a body, which is in the extensions of its request. A task that handles the request keeps it: so it is released when
+/// the last part of the request ends, also if the client has disconnected.
+#[derive(Clone, Debug)]
+pub(crate) struct BodyMemory {
+    _held: Arc<Held>,
+}
+
+impl BodyMemory {
+    /// That of a request, if it has a body.
+    pub(crate) fn of(request: &Request) -> Option<BodyMemory> {
+        request.extensions().get().cloned()
+    }
+}
+
 /// The memory of one body, released on drop.
-struct Held<'b> {
-    pool: &'b AtomicUsize,
-    memory: usize,
+#[derive(Debug)]
+struct Held {
+    bodies: Arc<Bodies>,
+    is_privileged: bool,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl Held {
+    fn pool(&self) -> &AtomicUsize {
+        if self.is_privileged { &self.bodies.privileged } else { &self.bodies.others }
+    }
+
     fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.bytes += bytes;
-        match self.pool.fetch_add(bytes, Relaxed) + bytes > self.memory {
+        match self.pool().fetch_add(bytes, Relaxed) + bytes > self.bodies.memory {
             true => Err(Refusal::Memory),
             false => Ok(()),
         }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.pool.fetch_sub(self.bytes, Relaxed);
+        self.pool().fetch_sub(self.bytes, Relaxed);
     }
 }
 
@@ -84,11 +103,10 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
     if request.method() != Method::POST {
         return next.run(request).await;
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let place = parts.extensions.get::<Arc<ConnectionSlot>>().cloned();
-    let privileged = place.as_ref().is_none_or(|place| place.is_privileged());
-    let pool = if privileged { &bodies.privileged } else { &bodies.others };
-    let mut held = Held { pool, memory: bodies.memory, bytes: 0 };
+    let is_privileged = place.as_ref().is_none_or(|place| place.is_privileged());
+    let mut held = Held { bodies: Arc::clone(&bodies), is_privileged, bytes: 0 };
     let note = |activity| {
         if let Some(place) = &place {
             place.set(activity);
@@ -99,8 +117,13 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
     let body = timeout(WITHIN, collect(body, longest, &mut held)).await.unwrap_or(Err(Refusal::SlowRequest));
     note(Activity::Work);
     match body {
-        // The memory stays reserved until the request has been handled.
-        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Ok(body) => {
+            let memory = BodyMemory { _held: Arc::new(held) };
+            parts.extensions.insert(memory.clone());
+            let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
+            drop(memory);
+            answer
+        }
         Err(refusal) => {
             if let Some(place) = &place {
                 place.refuse(refusal);
@@ -113,7 +136,7 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
     }
 }
 
-async fn collect(mut body: Body, longest: usize, held: &mut Held<'_>) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Body, longest: usize, held: &mut Held) -> Result<Bytes, Refusal> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         // An incomplete body is not valid JSON: the handler reports it.
@@ -171,6 +194,38 @@ mod tests {
         let began = tokio::time::Instant::now();
         let (status, answer) = send(&Arc::default(), "/api/v1/apply", Body::new(Stalled)).await;
         assert_eq!((status, began.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, WITHIN.as_secs()), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn memory_is_reserved_until_a_task_of_a_disconnected_client_ends() {
+        let (bodies, gate) = (Arc::<Bodies>::default(), Arc::new(tokio::sync::Semaphore::new(0)));
+        let in_task = {
+            let gate = Arc::clone(&gate);
+            move |request: Request, next: Next| {
+                let (memory, gate) = (BodyMemory::of(&request), Arc::clone(&gate));
+                let run = async move {
+                    let _memory = memory;
+                    let _ = gate.acquire().await;
+                    next.run(request).await
+                };
+                async { tokio::spawn(run).await.unwrap() }
+            }
+        };
+        let pages = Router::new().route("/api/v1/apply", post(async |_: Bytes| ()));
+        let pages =
+            pages.layer(axum::middleware::from_fn(in_task)).layer(from_fn_with_state(Arc::clone(&bodies), bounded));
+        let request = Request::builder().method(Method::POST).uri("/api/v1/apply").body(Body::from("12345")).unwrap();
+        let client = tokio::spawn(pages.oneshot(request));
+        while bodies.privileged.load(Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        client.abort();
+        let _ = client.await;
+        assert_eq!(bodies.privileged.load(Relaxed), 5);
+        gate.add_permits(1);
+        while bodies.privileged.load(Relaxed) != 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
