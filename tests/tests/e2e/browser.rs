@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use knockplane_tests::{Process, Topology};
+use knockplane_tests::{Process, Topology, run};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -50,7 +50,8 @@ pub(crate) fn with_browser(
                 format!("--user-data-dir={}", profile.display()), format!("--window-size={width},{height}"),
             ],
         });
-        let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
+        let logs = json!({ "browser": "ALL" });
+        let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs });
         let capabilities = capabilities.as_object().cloned().unwrap_or_default();
         let (begin, address) = (Instant::now(), format!("http://127.0.0.1:{DRIVER}"));
         let client = loop {
@@ -64,8 +65,12 @@ pub(crate) fn with_browser(
         let browser = Browser { runtime, client };
         let passed = catch_unwind(AssertUnwindSafe(|| test(&browser)));
         let Browser { runtime, client } = browser;
-        runtime.block_on(client.close())?;
+        let closed = runtime.block_on(client.close());
         drop(driver);
+        // A browser that has ended is a failure of the test that expected it.
+        if passed.is_ok() {
+            closed?;
+        }
         Ok(passed)
     });
     if let Err(panic) = passed.expect("a browser (packages chromium and chromium-driver)") {
@@ -85,6 +90,34 @@ impl Browser {
         self.type_into("input[name=token]", token);
         self.click("Sign in");
         self.until("signed in", "return document.querySelector('header.top') !== null");
+    }
+
+    /// The errors and warnings of the console since the last call: of scripts, of requests that failed, and of what the
+    /// Content-Security-Policy refused.
+    pub(crate) fn console(&self, topology: &Topology) -> Vec<String> {
+        let session = self.runtime.block_on(self.client.session_id()).expect("an answer").expect("a session");
+        let mut command = topology.filter.command("curl");
+        command.args(["--silent", "--show-error", "--max-time", "20", "-d", r#"{"type": "browser"}"#]);
+        let answer = run(command.arg(format!("http://127.0.0.1:{DRIVER}/session/{session}/se/log"))).expect("curl");
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        let lines = answer["value"].as_array().expect("lines").iter();
+        let severe = lines.filter(|line| line["level"] == "SEVERE" || line["level"] == "WARNING");
+        severe.map(|line| line["message"].to_string()).collect()
+    }
+
+    /// The serious and critical violations of the rules of accessibility that axe-core finds.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        const AXE: &str = include_str!("../../vendor/axe-core/axe.min.js");
+        if self.run("return window.axe === undefined") == true {
+            self.run(AXE);
+        }
+        let found = self.run(
+            "return axe.run(document).then(({ violations, passes }) => [...violations, \
+             ...(passes.length > 9 ? [] : [{ id: 'few rules were applied', impact: 'critical', nodes: [] }])] \
+             .filter(({ impact }) => impact === 'serious' || impact === 'critical') \
+             .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`))",
+        );
+        found.as_array().expect("violations").iter().map(ToString::to_string).collect()
     }
 
     /// The result of a function body in the page.

@@ -77,41 +77,67 @@ fn a_rule_that_is_moved_in_the_page_changes_a_verdict_until_it_is_undone() {
 
 #[test]
 fn sign_in_roles_and_texts_of_others() {
-    on_page("page-texts", (390, 800), |_, filter, browser| {
+    on_page("page-texts", (390, 800), |topology, filter, browser| {
         browser.open("");
         browser.type_into("input[name=token]", "kp_wrong");
         browser.click("Sign in");
         browser.until_text("#sign-in-error", "unknown or revoked");
         // Texts are no markup.
         let text = "<img src=x onerror=\"document.title='broken'\">\u{202e}'\" $ ?";
-        let long = "x".repeat(4_000);
-        for comment in [text, &long] {
-            let added = filter.knockctl(&["list", "add", "<b>office</b>", "192.0.2.1", "--comment", comment]);
-            drop(added.expect("knockctl"));
+        let long = format!("<b>{}", "x".repeat(4_093));
+        let listed =
+            filter.knockctl(&["list", "add", "<b>office</b>", "192.0.2.1", "--comment", text]).expect("knockctl");
+        assert!(listed.ok(), "{listed:?}");
+        for (rule, comment) in [("0", text), ("1", &long)] {
+            let commented = filter.knockctl(&["rule", "comment", rule, comment]).expect("knockctl");
+            assert!(commented.ok(), "{commented:?}");
         }
-        let commented = filter.knockctl(&["rule", "comment", "0", text]).expect("knockctl");
-        assert!(commented.ok(), "{commented:?}");
-        browser.sign_in(&token(filter, "reader", "read"));
+        assert_eq!(browser.console(topology).len(), 1, "the wrong token is the only error");
+        let reader = token(filter, "reader", "read");
+        browser.sign_in(&reader);
         browser.until_text(".grid .heading", text);
+        browser.until_text(".grid .heading", &long);
         let buttons =
             browser.run("return [...document.querySelectorAll('main .toolbar button')].map((one) => one.textContent)");
         assert_eq!(buttons, serde_json::json!(["all", "input"]), "the role read changes nothing");
-        for view in ["rules", "lists", "doors", "live", "explain", "import", "status"] {
+        for (view, shown) in [
+            ("rules", "5000"),
+            ("lists", "<b>office</b>"),
+            ("doors", "no doors"),
+            ("live", "No event"),
+            ("explain", "Packet"),
+            ("import", "Check"),
+            ("status", "well"),
+        ] {
             browser.open(&format!("#/{view}"));
-            browser.until(view, "return document.querySelector('main > *') !== null");
-            thread::sleep(Duration::from_millis(300));
+            browser.until_text("main", shown);
+            let markup = "return document.querySelectorAll('main img, main b, main script').length";
+            assert_eq!(browser.run(markup), 0, "{view}");
+            assert_eq!(
+                browser.run("return document.documentElement.scrollWidth <= innerWidth"),
+                true,
+                "{view} is wide"
+            );
+            for theme in ["light", "dark"] {
+                browser.run(&format!("document.documentElement.dataset.theme = '{theme}'"));
+                assert_eq!(browser.violations(), [""; 0], "{view}, {theme}");
+            }
         }
+        assert_eq!(browser.run("return document.title.includes('broken')"), false);
         let foreign = browser.run(&format!(
             "return performance.getEntriesByType('resource').map((one) => one.name).filter((name) => !name.startsWith('{PAGE}'))"
         ));
         assert_eq!(foreign, serde_json::json!([]), "no request to another host");
-        assert_eq!(browser.run("return document.querySelectorAll('main img, main b, main script').length"), 0);
-        assert_eq!(browser.run("return document.title.includes('broken')"), false);
-        assert_eq!(
-            browser.run("return document.documentElement.scrollWidth <= innerWidth"),
-            true,
-            "it fits 390 pixels"
+        assert_eq!(browser.console(topology), [""; 0], "no error, and nothing that the policy refused");
+        // The API refuses what the page does not offer.
+        let status = browser.run(
+            "return (async () => { \
+             const session = await (await fetch('/api/v1/session')).json(); \
+             const headers = { 'Content-Type': 'application/json', 'X-Knockplane-CSRF': session.csrf }; \
+             const post = (headers) => fetch('/api/v1/lists/office', { method: 'POST', headers, body: '{\"address\": \"192.0.2.2\"}' }); \
+             return [(await post(headers)).status, (await post({ ...headers, 'X-Knockplane-CSRF': 'wrong' })).status] })()",
         );
+        assert_eq!(status, serde_json::json!([403, 403]));
         // A revoked token ends the session.
         let revoked = filter.knockctl(&["token", "revoke", "reader"]).expect("knockctl");
         assert!(revoked.ok(), "{revoked:?}");
