@@ -33,6 +33,7 @@
 //! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
 //! | `api_edits.rs` | edits, plans, checks and explanations of rules through the API |
 //! | `page.rs`      | the web page, in a browser |
+//! | `page_doors.rs` | the doors and the lists in the web page |
 //! | `browser.rs`   | this browser |
 //! | `connections.rs` | connections: filtered, counted and ended |
 //! | `completion.rs` | completion in bash, zsh and fish |
@@ -87,6 +88,7 @@ mod offload;
 mod one_nic;
 mod operator;
 mod page;
+mod page_doors;
 mod processes;
 mod prometheus;
 mod random;

@@ -22,14 +22,25 @@ add action=drop chain=input
 
 /// Runs a test with the page, in a window of this size.
 fn on_page(name: &str, size: (u32, u32), test: impl FnOnce(&Topology, &mut Filter<'_>, &Browser) + Send) {
+    on_page_with(name, size, &FilterOptions::from_rules(&rules()), test);
+}
+
+/// Runs a test with the page of a filter with these options.
+pub(crate) fn on_page_with(
+    name: &str,
+    size: (u32, u32),
+    options: &FilterOptions,
+    test: impl FnOnce(&Topology, &mut Filter<'_>, &Browser) + Send,
+) {
     let folder = Folder::make(&format!("kp{}-{name}", std::process::id())).expect("a folder");
-    let sections = format!("[control.api]\npage = true\ntokens = \"{}/tokens.json\"\n", folder.0.display());
-    with(&FilterOptions { sections, ..FilterOptions::from_rules(&rules()) }, |topology, filter| {
+    let page = format!("[control.api]\npage = true\ntokens = \"{}/tokens.json\"\n", folder.0.display());
+    let sections = page + &options.sections;
+    with(&FilterOptions { sections, ..options.clone() }, |topology, filter| {
         with_browser(topology, &folder.0, size, |browser| test(topology, filter, browser));
     });
 }
 
-fn token(filter: &Filter<'_>, name: &str, role: &str) -> String {
+pub(crate) fn token(filter: &Filter<'_>, name: &str, role: &str) -> String {
     let made = filter.knockctl(&["token", "new", name, "--role", role, "--expires", "1d"]).expect("knockctl");
     assert!(made.ok(), "{made:?}");
     made.stdout.trim().to_owned()
