@@ -244,7 +244,9 @@ fn a_trace_without_a_source_shows_strangers_that_the_kernel_would_drop() {
 fn packets_of_all_queues_and_frames_without_rules_are_shown() {
     with_queues(2, &FilterOptions::from_rules(QUICK), |topology, filter| {
         let trace = Trace::begin(filter, &["--json", "trace", "dst-port", "9", "--count", "40"]);
-        (0..40).for_each(|_| _ = udp_to(topology, 9).send(b"hello").expect("sent"));
+        // Open sockets have different ports.
+        let sockets: Vec<_> = (0..40).map(|_| udp_to(topology, 9)).collect();
+        sockets.iter().for_each(|socket| _ = socket.send(b"hello").expect("sent"));
         let packets = trace.packets();
         let sources: HashSet<_> = packets.iter().map(|packet| packet["packet"].to_string()).collect();
         assert_eq!((packets.len(), sources.len()), (40, 40), "{packets:?}");
