@@ -202,9 +202,9 @@ export class Table {
     element.setAttribute('aria-selected', isSelected);
     const css = [this.#options.rowClass?.(item.row) ?? '', this.#active === item.key ? 'active' : ''].join(' ').trim();
     if (element.className !== css) element.className = css;
+    if (this.#options.onDrop) element.draggable = this.#sort === null && this.#options.canDrag(item.row);
     if (shown.row === item.row) return;
     shown.row = item.row;
-    if (this.#options.onDrop) element.draggable = this.#sort === null && this.#options.canDrag(item.row);
     this.#columns.forEach((column, place) => {
       if (column.cell) {
         const content = column.cell(item.row);

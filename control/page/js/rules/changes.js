@@ -1,7 +1,8 @@
 // Changes of rules: each one is shown with its plan first, and applied with a time to confirm it.
 
 import { dialog, el, toast } from '../dom.js';
-import { ofRule, properties, quoted, setCommand, written } from './words.js';
+import { propertyForm } from './form.js';
+import { ofRule, setCommand, written } from './words.js';
 
 /** The menus of rules, by the names of the API. */
 export const MENUS = {
@@ -9,7 +10,6 @@ export const MENUS = {
 };
 export const menuOf = (rule) => Object.keys(MENUS).find((name) => MENUS[name] === rule.menu) ?? 'ip-filter';
 
-const ACTIONS = ['accept', 'drop', 'reject', 'tarpit', 'jump', 'return', 'log', 'passthrough', 'add-src-to-address-list', 'add-dst-to-address-list'];
 const TIMES = [['60s', 'within 1 minute'], ['5m', 'within 5 minutes'], ['30m', 'within 30 minutes'], ['', 'not required']];
 
 const count = (many, what) => `${many} ${what}${many === 1 ? '' : 's'}`;
@@ -86,37 +86,19 @@ export function edit(context, { title, base, menu, commands, planned = null }) {
 }
 
 /**
- * Asks for the properties of a rule, and edits. `rule` is the one to change or to copy, or null. `commandOf` makes the command of a Map
- * of names and values, or null. A problem is shown in the dialog, which stays open.
+ * Asks for the properties of a rule, and edits. `rule` is the one to change or to copy, or null; `rules` are all, for suggestions.
+ * `commandOf` makes the command of a Map of names and values, or null. A problem is shown in the dialog, which stays open.
  */
-async function ask(context, { title, base, menu, rule, chain, commandOf }) {
-  const words = rule ? ofRule(rule) : new Map([['chain', chain || 'input'], ['action', 'accept']]);
-  const take = (name) => { const value = words.get(name) ?? ''; words.delete(name); return value; };
-  const list = el('datalist', { id: 'rule-actions' }, ACTIONS.map((value) => el('option', { value })));
-  const inputs = {
-    chain: el('input', { value: take('chain'), required: true, spellcheck: 'false' }),
-    action: el('input', { value: take('action'), required: true, list: 'rule-actions', spellcheck: 'false' }),
-    comment: el('input', { value: rule?.comment ?? '' }),
-    disabled: el('input', { type: 'checkbox', checked: rule?.disabled ?? false }),
-  };
-  words.delete('comment');
-  words.delete('disabled');
-  const rest = el('textarea', { rows: '4', spellcheck: 'false', value: written(words), placeholder: 'protocol=tcp dst-port=22 src-address-list=secured' });
+async function ask(context, { title, base, menu, rule, rules, chain, commandOf }) {
+  const form = propertyForm(rule ? ofRule(rule) : new Map([['chain', chain || 'input'], ['action', 'accept']]), rules);
   const found = await dialog({
     title,
-    content: el('div', {}, list,
-      el('label', { class: 'field' }, 'Chain', inputs.chain), el('label', { class: 'field' }, 'Action', inputs.action),
-      el('label', { class: 'field' }, 'Other properties, in the words of RouterOS', rest),
-      el('label', { class: 'field' }, 'Comment', inputs.comment),
-      el('label', {}, inputs.disabled, 'Disabled')),
+    content: form.element,
     buttons: [{
       label: 'Continue',
       primary: true,
       action: async () => {
-        const found = new Map([['chain', quoted(inputs.chain.value.trim())], ['action', quoted(inputs.action.value.trim())], ...properties(rest.value)]);
-        if (inputs.comment.value) found.set('comment', quoted(inputs.comment.value));
-        if (inputs.disabled.checked) found.set('disabled', 'yes');
-        const command = commandOf(found);
+        const command = commandOf(form.words());
         if (!command) throw new Error('Nothing was changed.');
         return { commands: [command], planned: await dryRun(context, { base, menu, commands: [command] }) };
       },
@@ -126,13 +108,13 @@ async function ask(context, { title, base, menu, rule, chain, commandOf }) {
 }
 
 /** Adds a rule before `before`, or at the end of the menu. `like` is the rule to copy. */
-export function add(context, { base, menu, chain, before, like = null }) {
+export function add(context, { base, menu, chain, before, rules, like = null }) {
   const place = before ? ` place-before=${before.id}` : '';
-  return ask(context, { title: like ? 'Copy the rule' : 'Add a rule', base, menu, rule: like, chain, commandOf: (words) => `add ${written(words)}${place}` });
+  return ask(context, { title: like ? 'Copy the rule' : 'Add a rule', base, menu, rule: like, rules, chain, commandOf: (words) => `add ${written(words)}${place}` });
 }
 
 /** Changes a rule. */
-export function change(context, { base, rule }) {
+export function change(context, { base, rule, rules }) {
   const before = ofRule(rule);
-  return ask(context, { title: `Rule ${rule.number}`, base, menu: menuOf(rule), rule, commandOf: (words) => setCommand(rule.id, before, words) });
+  return ask(context, { title: `Rule ${rule.number}`, base, menu: menuOf(rule), rule, rules, commandOf: (words) => setCommand(rule.id, before, words) });
 }

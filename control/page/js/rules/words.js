@@ -11,7 +11,9 @@ export function properties(text) {
   for (const word of split(text)) {
     const at = word.indexOf('=');
     if (at <= 0) throw new Error(`\`${word}\` is not a property: write name=value, with blanks of a value in quotes`);
-    found.set(word.slice(0, at), word.slice(at + 1));
+    const name = word.slice(0, at);
+    if (found.has(name)) throw new Error(`\`${name}\` is there twice: remove one of them`);
+    found.set(name, word.slice(at + 1));
   }
   return found;
 }
@@ -22,10 +24,24 @@ export function quoted(text) {
   return `"${text.replace(/["\\$?]/g, '\\$&').replaceAll('\n', '\\n')}"`;
 }
 
+const IN_QUOTES = /^"(?:\\.|[^"\\])*"$/s;
+
+/** A value as it is written: a value in quotes, and one that needs none, as they are. */
+export function asWritten(value) {
+  return IN_QUOTES.test(value) || /^[^\s"\\$?;#[\](){}]+$/.test(value) ? value : quoted(value);
+}
+
+/** A written value without its quotes, unless it has other escapes than those of `quoted` in one line, or is in quotes twice. */
+export function plain(value) {
+  if (!/^"(?:\\[\\"$?]|[^"\\])*"$/s.test(value)) return value;
+  const text = value.slice(1, -1).replace(/\\(.)/g, '$1');
+  return IN_QUOTES.test(text) ? value : text;
+}
+
 /** The commands of one rule that change `before` into `after`, Maps of names and values, or null if they are equal. */
 export function setCommand(id, before, after) {
   const words = [];
-  for (const [name, value] of after) if (before.get(name) !== value) words.push(`${name}=${value}`);
+  for (const [name, value] of after) if (!before.has(name) || plain(before.get(name)) !== plain(value)) words.push(`${name}=${value}`);
   // These two have a value without the property.
   const without = { disabled: 'disabled=no', comment: 'comment=""' };
   for (const name of before.keys()) if (!after.has(name)) words.push(without[name] ?? `!${name}`);
@@ -35,7 +51,7 @@ export function setCommand(id, before, after) {
 /** The properties of a rule of the API, with chain, action and comment first, as `properties` returns them. */
 export function ofRule(rule) {
   const all = new Map([['chain', rule.chain], ['action', rule.action]]);
-  for (const [name, value] of Object.entries(rule.properties)) all.set(name, value);
+  for (const [name, value] of Object.entries(rule.properties)) all.set(name, asWritten(value));
   if (rule.comment) all.set('comment', quoted(rule.comment));
   if (rule.disabled) all.set('disabled', 'yes');
   return all;

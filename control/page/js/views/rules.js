@@ -1,8 +1,9 @@
 // The running rules: WinBox's firewall window.
 
-import { bitRate, bytes, dialog, el, number, rate, setText, time, toast } from '../dom.js';
+import { bitRate, bytes, dialog, el, number, patch, rate, setText, time, toast } from '../dom.js';
 import { Table } from '../table.js';
 import * as changes from '../rules/changes.js';
+import { keyOf, tabsOf } from '../rules/tabs.js';
 import { filter, quoted } from '../rules/words.js';
 
 const ICONS = { accept: '✓', drop: '✗', reject: '⊘', tarpit: '⊘', jump: '↷', return: '↶', log: '≡', passthrough: '↓' };
@@ -11,10 +12,10 @@ const icon = (action) => ICONS[action] ?? (action.startsWith('add-') ? '+' : '·
 /** Properties with columns of their own. */
 const COLUMNS = {
   source: ['src-address', 'src-address-list', 'src-mac-address'], destination: ['dst-address', 'dst-address-list'], protocol: ['protocol'],
-  ports: ['src-port', 'dst-port', 'any-port'], interfaces: ['in-interface', 'in-interface-list', 'out-interface', 'out-interface-list'],
+  ports: ['src-port', 'dst-port', 'port'], interfaces: ['in-interface', 'in-interface-list', 'out-interface', 'out-interface-list'],
 };
 const OWN = new Set(Object.values(COLUMNS).flat());
-const OF = { 'src-address': '', 'dst-address': '', 'dst-port': '', protocol: '', 'src-port': 'from ', 'any-port': 'any ', 'in-interface': 'in ', 'out-interface': 'out ' };
+const OF = { 'src-address': '', 'dst-address': '', 'dst-port': '', protocol: '', 'src-port': 'from ', port: 'any ', 'in-interface': 'in ', 'out-interface': 'out ' };
 
 /** The values of some properties: lists with `@`. */
 const values = (rule, names) => names.filter((name) => rule.properties[name] !== undefined)
@@ -31,10 +32,10 @@ export default {
     let lints = new Map();
     let shownGeneration = -1;
     let next = 0;
-    let tab = context.query.get('chain') ?? '';
+    let tab = '';
     const before = new Map();
     const rates = new Map();
-    const wanted = { rule: context.query.get('rule') };
+    const wanted = { rule: context.query.get('rule'), chain: context.query.get('chain') };
 
     const tabs = el('div', { class: 'tabs', role: 'group', 'aria-label': 'Chain' });
     const line = el('input', { type: 'search', class: 'filter', 'aria-label': 'Filter', placeholder: 'chain=input dst-port=22 src-address-list~office' });
@@ -46,26 +47,26 @@ export default {
     const table = new Table({
       label: 'Rules',
       columns: [
-        { key: 'flags', title: '', width: '34px', value: flags },
-        { key: 'number', title: '#', width: '96px', value: (rule) => rule.number },
-        { key: 'action', title: 'Action', width: '150px', value: (rule) => `${icon(rule.action)} ${rule.action}` },
+        { key: 'flags', title: '', width: '32px', value: flags },
+        { key: 'number', title: '#', width: '92px', value: (rule) => rule.number },
+        { key: 'action', title: 'Action', width: '124px', value: (rule) => `${icon(rule.action)} ${rule.action}` },
         { key: 'chain', title: 'Chain', width: '84px', value: (rule) => rule.chain },
-        { key: 'source', title: 'Source', width: 'minmax(110px, 1fr)', value: (rule) => values(rule, COLUMNS.source) },
-        { key: 'destination', title: 'Destination', width: 'minmax(110px, 1fr)', priority: 2, value: (rule) => values(rule, COLUMNS.destination) },
-        { key: 'protocol', title: 'Proto', width: '60px', value: (rule) => values(rule, COLUMNS.protocol) },
-        { key: 'ports', title: 'Ports', width: '96px', value: (rule) => values(rule, COLUMNS.ports) },
-        { key: 'interfaces', title: 'Interfaces', width: '110px', priority: 3, value: (rule) => values(rule, COLUMNS.interfaces) },
-        { key: 'others', title: 'Other properties', width: 'minmax(140px, 2fr)', priority: 3, value: others },
-        { key: 'bytes', title: 'Bytes', width: '88px', number: true, priority: 3, value: (rule) => bytes(rule.counter.bytes), sort: (rule) => rule.counter.bytes },
-        { key: 'packets', title: 'Packets', width: '104px', number: true, priority: 2, value: (rule) => number(rule.counter.packets), sort: (rule) => rule.counter.packets },
-        { key: 'packet-rate', title: 'Packets/s', width: '84px', number: true, priority: 3, value: (rule) => rate(of(rule, 'packets')), sort: (rule) => of(rule, 'packets') ?? -1 },
+        { key: 'source', title: 'Source', width: 'minmax(104px, 1fr)', value: (rule) => values(rule, COLUMNS.source) },
+        { key: 'destination', title: 'Destination', width: 'minmax(104px, 1fr)', priority: 2, value: (rule) => values(rule, COLUMNS.destination) },
+        { key: 'protocol', title: 'Proto', width: '64px', value: (rule) => values(rule, COLUMNS.protocol) },
+        { key: 'ports', title: 'Ports', width: '84px', value: (rule) => values(rule, COLUMNS.ports) },
+        { key: 'interfaces', title: 'Interfaces', width: '92px', priority: 3, value: (rule) => values(rule, COLUMNS.interfaces) },
+        { key: 'others', title: 'Other properties', width: 'minmax(120px, 2fr)', priority: 3, value: others },
+        { key: 'bytes', title: 'Bytes', width: '80px', number: true, priority: 3, value: (rule) => bytes(rule.counter.bytes), sort: (rule) => rule.counter.bytes },
+        { key: 'packets', title: 'Packets', width: '96px', number: true, priority: 2, value: (rule) => number(rule.counter.packets), sort: (rule) => rule.counter.packets },
+        { key: 'packet-rate', title: 'Packets/s', width: '88px', number: true, priority: 3, value: (rule) => rate(of(rule, 'packets')), sort: (rule) => of(rule, 'packets') ?? -1 },
         { key: 'bit-rate', title: 'Rate', width: '92px', number: true, priority: 3, value: (rule) => bitRate(of(rule, 'bytes')), sort: (rule) => of(rule, 'bytes') ?? -1 },
       ],
       key: (rule) => rule.id,
       heading: (rule) => (rule.invalid ? `${rule.comment ? `${rule.comment} – ` : ''}invalid: ${rule.invalid}` : rule.dynamic ? null : rule.comment),
       rowClass: (rule) => (rule.invalid ? 'bad-row' : rule.disabled ? 'dimmed' : ''),
       empty: 'No rules: the default of each chain decides.',
-      onOpen: (rule) => isEditable(rule) && run(() => changes.change(context, { base: document.revision, rule })),
+      onOpen: (rule) => isEditable(rule) && run(() => changes.change(context, { base: document.revision, rule, rules: document.rules })),
       onSelect: () => drawSelection(),
       onKey: (event, rules) => keys(event, rules),
       onDrop: (rules, target) => run(() => move(rules, target)),
@@ -149,13 +150,13 @@ export default {
     };
     const some = (rules) => rules.length > 0 && rules.every(isEditable);
     const one = (rules) => rules.length === 1 && isEditable(rules[0]);
-    const menuOfTab = () => (document.rules.find((rule) => rule.chain === tab && !rule.dynamic) ?? { menu: '' });
+    const shownTab = () => tabsOf(document.rules).find(({ key }) => key === tab) ?? { menu: '', chain: '' };
     const buttons = mayEdit ? [
       button('Add', 'Add a rule before the selected one, or at the end', () => true, (rules) => changes.add(context, {
-        base: document.revision, menu: changes.menuOf(rules[0] ?? menuOfTab()), chain: rules[0]?.chain ?? tab, before: rules[0],
+        base: document.revision, menu: changes.menuOf(rules[0] ?? shownTab()), chain: rules[0]?.chain ?? shownTab().chain, before: rules[0], rules: document.rules,
       })),
-      button('Edit', 'Change the properties (Enter)', one, ([rule]) => changes.change(context, { base: document.revision, rule })),
-      button('Copy', 'Add a rule like this one before it', one, ([rule]) => changes.add(context, { base: document.revision, menu: changes.menuOf(rule), before: rule, like: rule })),
+      button('Edit', 'Change the properties (Enter)', one, ([rule]) => changes.change(context, { base: document.revision, rule, rules: document.rules })),
+      button('Copy', 'Add a rule like this one before it', one, ([rule]) => changes.add(context, { base: document.revision, menu: changes.menuOf(rule), before: rule, like: rule, rules: document.rules })),
       button('Enable', 'Enable the rules', (rules) => some(rules) && rules.some((rule) => rule.disabled), (rules) => edit(`Enable ${many(rules)}`, rules, (rule) => `enable ${rule.id}`)),
       button('Disable', 'Disable the rules', (rules) => some(rules) && rules.some((rule) => !rule.disabled), (rules) => edit(`Disable ${many(rules)}`, rules, (rule) => `disable ${rule.id}`)),
       button('Comment', 'Change the comment', one, ([rule]) => comment(rule)),
@@ -179,29 +180,34 @@ export default {
       detail.hidden = !rule || table.selected.length !== 1;
       if (detail.hidden) return;
       const found = lints.get(rule.id) ?? [];
-      detail.replaceChildren(
+      // In place: text that is selected stays selected.
+      patch(detail,
         el('p', {}, el('code', { text: rule.id }), ` · ${rule.menu} · ${rule.origin.source}${rule.line ? `, line ${rule.line}` : ''}`),
-        ...(rule.invalid ? [el('div', { class: 'problem outage', text: rule.invalid })] : []),
-        ...found.map((lint) => el('div', { class: 'problem', text: `${lint.code} ${lint.message}${lint.remedy ? `: ${lint.remedy}` : ''}` })));
+        rule.invalid ? el('div', { class: 'problem outage', text: rule.invalid }) : null,
+        found.map((lint) => el('div', { class: 'problem', text: `${lint.code} ${lint.message}${lint.remedy ? `: ${lint.remedy}` : ''}` })));
     }
 
     function drawTabs() {
-      const chains = ['', ...new Set(document.rules.map((rule) => rule.chain))];
-      if (!chains.includes(tab)) tab = '';
-      if (tabs.childElementCount !== chains.length || chains.some((chain, at) => tabs.children[at].dataset.chain !== chain)) {
-        tabs.replaceChildren(...chains.map((chain) => {
-          const element = el('button', { type: 'button', class: 'plain', text: chain || 'all', 'data-chain': chain });
-          element.addEventListener('click', () => { tab = chain; draw(); });
+      const all = [{ key: '', label: 'all' }, ...tabsOf(document.rules)];
+      if (wanted.chain !== null) {
+        tab = all.find(({ chain }) => chain === wanted.chain)?.key ?? '';
+        wanted.chain = null;
+      }
+      if (!all.some(({ key }) => key === tab)) tab = '';
+      if (tabs.childElementCount !== all.length || all.some(({ key }, at) => tabs.children[at].dataset.key !== key)) {
+        tabs.replaceChildren(...all.map(({ key, label }) => {
+          const element = el('button', { type: 'button', class: 'plain', text: label, 'data-key': key });
+          element.addEventListener('click', () => { tab = key; draw(); });
           return element;
         }));
       }
-      for (const element of tabs.children) element.setAttribute('aria-pressed', String(element.dataset.chain === tab));
+      for (const element of tabs.children) element.setAttribute('aria-pressed', String(element.dataset.key === tab));
     }
 
     function draw() {
       drawTabs();
       const fits = filter(line.value);
-      const rules = document.rules.filter((rule) => (tab === '' || rule.chain === tab) && fits(rule));
+      const rules = document.rules.filter((rule) => (tab === '' || keyOf(rule) === tab) && fits(rule));
       table.setRows(rules);
       setText(shown, rules.length === document.rules.length ? `${number(rules.length)} rules` : `${number(rules.length)} of ${number(document.rules.length)} rules`);
       if (wanted.rule && table.select(wanted.rule)) wanted.rule = null;
@@ -226,7 +232,8 @@ export default {
         const { lints: all, generation } = await context.api.get('lints', { signal: context.signal });
         lints = Map.groupBy(all.filter((lint) => lint.id), (lint) => lint.id);
         shownGeneration = generation;
-        for (const id of before.keys()) if (!found.rules.some((rule) => rule.id === id)) { before.delete(id); rates.delete(id); }
+        const ids = new Set(found.rules.map((rule) => rule.id));
+        for (const id of before.keys()) if (!ids.has(id)) { before.delete(id); rates.delete(id); }
         table.refresh();
       }
       drawSelection();
