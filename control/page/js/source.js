@@ -1,6 +1,8 @@
 // What is known of a source: a dialog with the answer of /api/v1/sources/{address}.
 
-import { dialog, duration, el, number, pairs, patch, plainTable } from './dom.js';
+import { every } from './api.js';
+import { duration, el, number, pairs, patch, plainTable } from './dom.js';
+import { whileOpen } from './while-open.js';
 
 /** Seconds between two reads while the dialog is open. */
 const EVERY = 2;
@@ -93,26 +95,17 @@ function drawn(answer) {
   ];
 }
 
-/** Shows the state of a source in a dialog, which follows it until it is closed or the view is left. */
-export async function sourceDialog(context, address) {
+/**
+ * Shows the state of a source in a dialog, which follows it until it is closed or the view is left. `buttons` are those of `dialog`, whose
+ * promise it returns.
+ */
+export function sourceDialog(context, address, buttons = []) {
   const content = el('div', {}, el('p', { class: 'soft', text: 'Reading…' }));
-  const end = new AbortController();
-  const signal = AbortSignal.any([context.signal, end.signal]);
-  const box = dialog({ title: `Source ${address}`, content, cancel: 'Close' });
-  const close = () => content.closest('dialog')?.close();
-  context.signal.addEventListener('abort', close, { signal: end.signal });
-  let timer = 0;
-  const read = async () => {
+  return whileOpen(context, { title: `Source ${address}`, content, buttons }, (signal) => every(EVERY, async () => {
     try {
-      if (!document.hidden) patch(content, drawn(await context.api.get(['sources', address], { signal })));
+      patch(content, drawn(await context.api.get(['sources', address], { signal })));
     } catch (failure) {
-      if (signal.aborted) return;
-      patch(content, el('p', { class: 'error-text', role: 'alert', text: failure.message }));
+      if (!signal.aborted) patch(content, el('p', { class: 'error-text', role: 'alert', text: failure.message }));
     }
-    if (!signal.aborted) timer = setTimeout(read, EVERY * 1000);
-  };
-  read();
-  await box;
-  clearTimeout(timer);
-  end.abort();
+  }, signal));
 }

@@ -45,6 +45,7 @@ export default {
       return [form, result];
     };
     const from = el('select', { 'aria-label': 'Side' }, ['outside', 'inside'].map((side) => el('option', { value: side, text: `from ${side}` })));
+    if (context.query.get('from') === 'inside') from.value = 'inside';
     const packet = part('Packet', context.query.get('packet') ?? '', 'tcp 198.51.100.7:4000 > 203.0.113.5:22 syn', from, async (text) => explained(
       await context.api.post('explain', { packet: text, from: from.value })));
     const source = part('Source', context.query.get('source') ?? '', '198.51.100.7', [], async (text) => plainTable('The source', [['Name'], ['Value']], rowsOf(
