@@ -177,6 +177,17 @@ impl<'t> Filter<'t> {
         run(&mut self.command(arguments)?)
     }
 
+    /// The packets that the last rule of `/ip firewall filter` has matched.
+    ///
+    /// # Errors
+    /// If `knockctl` fails, or if there is no such rule.
+    pub fn matched_by_last_rule(&self) -> anyhow::Result<u64> {
+        let rules = self.ask(&["show", "rules"])?;
+        let rules = rules["rules"].as_array().context("rules")?;
+        let last = rules.iter().rfind(|rule| rule["menu"] == "/ip firewall filter");
+        last.and_then(|rule| rule["counter"]["packets"].as_u64()).context("a rule with a counter")
+    }
+
     /// Runs `knockctl --json`, which must succeed.
     ///
     /// # Errors

@@ -8,11 +8,13 @@
 //! Everything that a [`Topology`] or a [`Filter`] creates is removed when it is dropped. Names are unique for each run
 //! and each topology, so that runs can be parallel.
 
+mod events;
 mod filter;
 mod process;
 mod terminal;
 mod topology;
 
+pub use events::{granted, json_lines, shown_and_omitted};
 pub use filter::{Filter, FilterOptions, Folder, binary};
 pub use process::{Output, Process, run};
 pub use terminal::{Terminal, key, masked};

@@ -5,7 +5,7 @@
 //! All senders run on the generator's core, as for [`crowd`](super::crowd).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use knockplane_ring::Device;
-use knockplane_tests::{CLIENT, Filter, FilterOptions, Folder, Process, SERVER};
+use knockplane_tests::{
+    CLIENT, Filter, FilterOptions, Folder, Process, SERVER, granted, json_lines, shown_and_omitted,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -187,14 +189,14 @@ pub fn measure(watcher: Watcher, rate: u64, duration: Duration) -> Result<Watchi
     match watcher {
         Watcher::Nobody => {}
         Watcher::Monitor => loop {
-            let (events, audited) = (read(&output)?, read(&audit)?);
+            let (events, audited) = (json_lines(&output)?, json_lines(&audit)?);
             let [events_ids, audited] = [ids(&events), ids(&audited)];
             let same = audited.iter().filter(|(source, id)| events_ids.get(*source) == Some(id)).count();
             grants[1] = Some(same);
-            let of_packets = events.iter().filter(|event| event["kind"] == "packet").count() as u64;
-            let omitted = events.iter().filter_map(|event| event["omitted"]["lines"].as_u64()).sum::<u64>();
-            lines = Some([of_packets, omitted]);
-            if same == KNOCKING as usize && of_packets + omitted == logged(&filter)? || end.elapsed() > PATIENCE {
+            let (told, omitted) = shown_and_omitted(&events);
+            lines = Some([told, omitted]);
+            let is_complete = same == KNOCKING as usize && told + omitted == filter.matched_by_last_rule()?;
+            if is_complete || end.elapsed() > PATIENCE {
                 break;
             }
             thread::sleep(Duration::from_millis(200));
@@ -203,17 +205,18 @@ pub fn measure(watcher: Watcher, rate: u64, duration: Duration) -> Result<Watchi
             while process.as_mut().map_or(Ok(false), Process::runs)? && end.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(100));
             }
-            shown = Some([traced, read(&output)?.iter().filter(|line| line.get("packet").is_some()).count() as u64]);
+            shown =
+                Some([traced, json_lines(&output)?.iter().filter(|line| line.get("packet").is_some()).count() as u64]);
         }
     }
-    grants[0] = Some(ids(&read(&audit)?).len());
+    grants[0] = Some(ids(&json_lines(&audit)?).len());
     if let Some(process) = process.as_mut().filter(|_| watcher == Watcher::Monitor) {
         process.stop(Signal::INT)?;
     }
     Ok(WatchingResult {
         watcher,
         offered: flood.rate() / 1e3,
-        logged: logged(&filter)?,
+        logged: filter.matched_by_last_rule()?,
         client: counts,
         grants,
         lines,
@@ -268,22 +271,8 @@ fn knock(filter: &Filter<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The packets of the rule that logs.
-fn logged(filter: &Filter<'_>) -> Result<u64> {
-    let rules = filter.ask(&["show", "rules"])?;
-    let last = rules["rules"].as_array().context("rules")?.iter().rfind(|rule| rule["menu"] == "/ip firewall filter");
-    last.and_then(|rule| rule["counter"]["packets"].as_u64()).context("a counter")
-}
-
-/// The documents of the whole lines of a file.
-fn read(file: &Path) -> Result<Vec<Value>> {
-    let text = fs::read_to_string(file)?;
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
-}
-
 /// The ids of grants, by their source.
 fn ids(events: &[Value]) -> BTreeMap<String, String> {
-    let granted = events.iter().filter(|event| event["kind"] == "granted");
-    granted.filter_map(|event| Some((event["source"].as_str()?.to_owned(), event["id"].as_str()?.to_owned()))).collect()
+    let pair = |event: Value| Some((event["source"].as_str()?.to_owned(), event["id"].as_str()?.to_owned()));
+    granted(events).into_iter().filter_map(pair).collect()
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology};
+use knockplane_tests::{Filter, FilterOptions, Folder, Process, Topology, granted, json_lines, shown_and_omitted};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -66,15 +66,8 @@ impl Monitor {
     }
 }
 
-/// The whole lines of a file.
 fn lines(file: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
-}
-
-fn granted(events: &[Value]) -> Vec<Value> {
-    events.iter().filter(|event| event["kind"] == "granted").cloned().collect()
+    json_lines(file).expect("documents")
 }
 
 fn of_source(events: &[Value], number: u32) -> Option<Value> {
@@ -90,23 +83,9 @@ fn ids(events: &[Value]) -> Vec<String> {
     events.iter().filter_map(|event| Some(event["id"].as_str()?.to_owned())).collect()
 }
 
-/// Lines of packets, and lines that were omitted.
-fn shown_and_omitted(events: &[Value]) -> (u64, u64) {
-    let shown = events.iter().filter(|event| event["kind"] == "packet").count() as u64;
-    let omitted = events.iter().filter_map(|event| event["omitted"]["lines"].as_u64()).sum();
-    (shown, omitted)
-}
-
 /// The logged packet of the scanner.
 fn scanned(events: &[Value]) -> Option<Value> {
     events.iter().find(|event| event["kind"] == "packet" && event["source"] == *SCANNER.to_string()).cloned()
-}
-
-/// The packets that the last rule has matched.
-fn matched(filter: &Filter<'_>) -> u64 {
-    let rules = filter.ask(&["show", "rules"]).expect("rules");
-    let last = rules["rules"].as_array().expect("rules").iter().rfind(|rule| rule["menu"] == "/ip firewall filter");
-    last.expect("a rule")["counter"]["packets"].as_u64().expect("a counter")
 }
 
 /// Checks that each field of a log line is the field of the document with this path.
@@ -481,7 +460,7 @@ fn a_flood_displaces_no_grant_and_packets_are_shown_or_counted() {
         let mut told = (0, 0, 0);
         eventually("every packet is shown or counted", || {
             let (shown, omitted) = shown_and_omitted(&monitor.events());
-            told = (shown, omitted, matched(filter));
+            told = (shown, omitted, filter.matched_by_last_rule().expect("a counter"));
             told.0 + told.1 == told.2
         });
         println!("{sent} frames sent, {} matched: {} shown, {} omitted; {SOURCES} grants", told.2, told.0, told.1);
