@@ -152,8 +152,8 @@ struct Candidate {
     /// The origin of the rules.
     source: String,
     rules: RuleSet,
+    settings: Settings,
     lints: Vec<Lint>,
-    changes: ChangeCountsJson,
     /// What would be lost.
     loss: Option<String>,
 }
@@ -172,18 +172,23 @@ impl Candidate {
     fn new(running: RunningRules, settings: Settings, rules: RuleSet) -> Candidate {
         let source = running.source.clone();
         let lints = lint::lint(&rules, &settings);
-        let old = Linted::new(&source, &running.rules, &settings);
-        let changes = Changes::of(&old, &Linted::with(&source, &rules, lints.clone())).counts();
         let loss = loss(&running, &rules, &settings);
-        Candidate { running, source, rules, lints, changes, loss }
+        Candidate { running, source, rules, settings, lints, loss }
+    }
+
+    /// The numbers of changes.
+    fn changes(&self) -> ChangeCountsJson {
+        let Candidate { running, source, rules, settings, lints, .. } = self;
+        let old = Linted::new(source, &running.rules, settings);
+        Changes::of(&old, &Linted::with(source, rules, lints.clone())).counts()
     }
 
     async fn apply(self, app: Arc<App>, operator: Operator, change: Change) -> Result<AppliedJson, ApiError> {
-        let Candidate { source, rules, changes, loss, .. } = self;
         let Change { base, origin, note, confirm_within, force } = change;
-        if let Some(loss) = loss.filter(|_| !force) {
-            return Err(ApiError::unconfirmed(&loss));
+        if let Some(loss) = self.loss.as_ref().filter(|_| !force) {
+            return Err(ApiError::unconfirmed(loss));
         }
+        let (changes, Candidate { source, rules, .. }) = compute(move || (self.changes(), self)).await?;
         let names = Vec::new();
         let request = ApplyRequest { rules, source, names, confirm_within, based_on: Some(base), origin, note };
         let applied = hand_over(app, operator, request).await?;
