@@ -1,7 +1,8 @@
 // What is known of a source: a dialog with the answer of /api/v1/sources/{address}.
 
 import { every } from './api.js';
-import { duration, el, number, pairs, patch, plainTable } from './dom.js';
+import { duration, el, number, pairs, patch, plainTable, toast } from './dom.js';
+import { networkText, toText } from './entries.js';
 import { whileOpen } from './while-open.js';
 
 /** Seconds between two reads while the dialog is open. */
@@ -20,12 +21,6 @@ const FAILURES = {
 
 /** A reason of a failed knock in words. */
 export const failureText = (reason) => FAILURES[reason] ?? reason;
-
-/** The virtual network of an entry, as knockctl writes it; '' without one. */
-export const networkText = ({ vlan, pppoe }) => [vlan && `vlan ${vlan}`, pppoe !== null && pppoe !== undefined && `pppoe ${pppoe}`].filter(Boolean).join(' ');
-
-/** The destination that an entry counts for. */
-export const toText = (to) => (to ? to.address ?? 'one IPv6 address' : 'all addresses');
 
 /** The one address whose state the API knows: of a /64 its first, of other prefixes and of ranges none. */
 export function oneAddress(text) {
@@ -97,9 +92,14 @@ function drawn(answer) {
 
 /**
  * Shows the state of a source in a dialog, which follows it until it is closed or the view is left. `buttons` are those of `dialog`, whose
- * promise it returns.
+ * promise it returns. For more than one address it shows a message.
  */
-export function sourceDialog(context, address, buttons = []) {
+export async function sourceDialog(context, source, buttons = []) {
+  const address = oneAddress(source);
+  if (address === null) {
+    toast(`${source} is more than one address: the state of a source is that of one address.`);
+    return undefined;
+  }
   const content = el('div', {}, el('p', { class: 'soft', text: 'Reading…' }));
   return whileOpen(context, { title: `Source ${address}`, content, buttons }, (signal) => every(EVERY, async () => {
     try {

@@ -2,20 +2,17 @@
 
 import { dialog, el, toast } from '../dom.js';
 import { propertyForm } from './form.js';
-import { ofRule, setCommand, written } from './words.js';
+import { MENUS, ofRule, setCommand, written } from './words.js';
 
-/** The menus of rules, by the names of the API. */
-export const MENUS = {
-  'ip-filter': '/ip firewall filter', 'ip-raw': '/ip firewall raw', 'ipv6-filter': '/ipv6 firewall filter', 'ipv6-raw': '/ipv6 firewall raw',
-};
-export const menuOf = (rule) => Object.keys(MENUS).find((name) => MENUS[name] === rule.menu) ?? 'ip-filter';
+/** The name in the API of a rule's menu. */
+export const menuOf = (rule) => MENUS.find(({ path }) => path === rule.menu)?.name ?? 'ip-filter';
 
 const TIMES = [['60s', 'within 1 minute'], ['5m', 'within 5 minutes'], ['30m', 'within 30 minutes'], ['', 'not required']];
 
 const count = (many, what) => `${many} ${what}${many === 1 ? '' : 's'}`;
 
 /** What a plan changes, as nodes. */
-export function planNodes({ plan, lints, loss }) {
+function planNodes({ plan, loss }) {
   const { added, removed, moved, changed } = plan.rules;
   const packets = plan.known?.changed ?? [];
   const nodes = [el('p', {}, [
@@ -33,7 +30,7 @@ export function planNodes({ plan, lints, loss }) {
 }
 
 /**
- * Shows a change and applies it. `plan()` returns `{plan, lints, loss}`; `apply({confirm_within, comment, force})` applies it. Returns
+ * Shows a change and applies it. `plan()` returns `{plan, loss}`; `apply({confirm_within, comment, force})` applies it. Returns
  * whether it was applied.
  */
 export async function review(context, { title, commands, plan, apply }) {

@@ -1,7 +1,7 @@
 // The tabs of the rules view: the chains of each menu.
 
-/** The menus in their order, with the words before the names of their chains. */
-const MENUS = { '/ip firewall filter': '', '/ip firewall raw': 'raw ', '/ipv6 firewall filter': 'IPv6 ', '/ipv6 firewall raw': 'IPv6 raw ' };
+import { MENUS } from './words.js';
+
 const BUILT_IN = ['prerouting', 'input', 'forward', 'output'];
 
 /** The key of the tab with this rule. */
@@ -12,9 +12,8 @@ export function tabsOf(rules) {
   const found = new Map();
   for (const rule of rules) {
     const key = keyOf(rule);
-    if (!found.has(key)) found.set(key, { key, menu: rule.menu, chain: rule.chain, label: `${MENUS[rule.menu] ?? ''}${rule.chain}` });
+    if (!found.has(key)) found.set(key, { key, menu: rule.menu, chain: rule.chain, label: `${MENUS.find(({ path }) => path === rule.menu)?.words ?? ''}${rule.chain}` });
   }
-  const menus = Object.keys(MENUS);
-  const place = ({ menu, chain }) => menus.indexOf(menu) * 10 + (BUILT_IN.includes(chain) ? BUILT_IN.indexOf(chain) : BUILT_IN.length);
+  const place = ({ menu, chain }) => MENUS.findIndex(({ path }) => path === menu) * 10 + (BUILT_IN.includes(chain) ? BUILT_IN.indexOf(chain) : BUILT_IN.length);
   return [...found.values()].sort((one, other) => place(one) - place(other));
 }

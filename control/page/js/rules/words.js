@@ -1,5 +1,11 @@
 // The words of RouterOS in the rules view: properties of a rule, and the filter line.
 
+/** The menus of rules in their order: the path, the name in the API, and the words before the names of their chains. */
+export const MENUS = [
+  { path: '/ip firewall filter', name: 'ip-filter', words: '' }, { path: '/ip firewall raw', name: 'ip-raw', words: 'raw ' },
+  { path: '/ipv6 firewall filter', name: 'ipv6-filter', words: 'IPv6 ' }, { path: '/ipv6 firewall raw', name: 'ipv6-raw', words: 'IPv6 raw ' },
+];
+
 /** Splits a text at blanks outside of quotes. */
 export function split(text) {
   return text.match(/(?:"(?:\\.|[^"\\])*"?|[^\s"])+/gs) ?? [];

@@ -3,7 +3,8 @@
 import { ask, duration, el, number, setText, time, toast } from '../dom.js';
 import { pathOf } from '../api.js';
 import { follow } from '../events.js';
-import { failureText, networkText, oneAddress, sourceDialog, toText } from '../source.js';
+import { doorOf, networkText, removeEntry, secondsLeft, toKey, toText } from '../entries.js';
+import { failureText, oneAddress, sourceDialog } from '../source.js';
 import { Table } from '../table.js';
 
 /** Seconds between two reads without an event: first steps of knocks are no events. */
@@ -26,15 +27,9 @@ function openings(rules) {
   return Object.fromEntries(Object.entries(found).map(([name, texts]) => [name, [...texts].join(', ')]));
 }
 
-/** The door of a list, and which of its three lists it is: `['ssh', 'knocking']`. */
-function ofList(list) {
-  const [, door, part] = /^door-(.+?)(?:-(knocking|closing))?$/s.exec(list ?? '') ?? [];
-  return [door, part];
-}
-
 /** An event at a door in words; null for one that another event tells as well. */
 function eventText(event, countOf) {
-  const [door, part] = ofList(event.list);
+  const [door, part] = doorOf(event.list);
   const { entry } = event;
   const cause = entry?.cause ?? '';
   if (part === 'knocking') {
@@ -74,7 +69,7 @@ export default {
     const happened = [];
 
     const countOf = (door) => answer.doors.find((one) => one.door === door)?.steps.length ?? '?';
-    const left = (row) => (row.time_left_seconds === null ? null : Math.max(0, row.time_left_seconds - (performance.now() - readAt) / 1000));
+    const left = (row) => secondsLeft(row, readAt);
 
     const doors = new Table({
       label: 'Doors',
@@ -109,7 +104,7 @@ export default {
         { key: 'left', title: 'Time left', width: '80px', number: true, value: (row) => { const rest = left(row); return rest === null ? '–' : duration(Math.ceil(rest)); }, sort: (row) => row.time_left_seconds ?? Infinity },
         { key: 'to', title: 'To', width: 'minmax(110px, 1fr)', priority: 2, value: (row) => (row.kind === 'ignored' ? '' : toText(row.to)) },
       ],
-      key: (row) => [row.kind, row.door, row.address, row.vlan, row.pppoe, row.to?.address ?? (row.to ? 'v6' : ''), row.reason].join(' '),
+      key: (row) => [row.kind, row.door, row.address, row.vlan, row.pppoe, toKey(row.to), row.reason].join(' '),
       rowClass: (row) => ({ open: 'good-row', ignored: 'dimmed' }[row.kind] ?? ''),
       empty: 'No source is at a door.',
       onOpen: (row) => show(row.address),
@@ -142,11 +137,7 @@ export default {
       chosen = name;
       draw();
     }
-    function show(address) {
-      const one = oneAddress(address);
-      if (one) sourceDialog(context, one);
-      else toast(`${address} is more than one address: the state of a source is that of one address.`);
-    }
+    const show = (address) => sourceDialog(context, address);
     function drawSelection() {
       const rows = sources.selected;
       state.disabled = rows.length !== 1 || oneAddress(rows[0].address) === null;
@@ -220,12 +211,7 @@ export default {
       let done = 0;
       try {
         for (const row of pairsOf) {
-          try {
-            await context.api.delete(['lists', `door-${row.door}`, row.address]);
-          } catch (failure) {
-            // It may have ended by itself.
-            if (failure.code !== 'refused' || !failure.message.includes('is not in the list')) throw failure;
-          }
+          await removeEntry(`door-${row.door}`, row.address);
           done += 1;
         }
         toast(`Closed: ${names}${more}.`);
@@ -253,7 +239,7 @@ export default {
         if (event.kind === 'gap') tell({ kind: 'gap', time: event.time, text: 'events are missing: the tables above are complete' });
         else if (event.kind === 'start') tell({ kind: 'start', time: event.time, text: 'the dataplane has started' });
         else {
-          const [name] = ofList(event.list);
+          const [name] = doorOf(event.list);
           if (!name) return;
           const text = eventText(event, countOf);
           if (text) tell({ kind: event.kind, time: event.time, door: name, source: event.source ?? '', text });

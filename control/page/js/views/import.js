@@ -10,14 +10,12 @@ export default {
   title: 'Import',
   enter(root, context) {
     let name = 'rules.rsc';
-    let found = null;
     const file = el('input', { type: 'file', accept: '.rsc,text/plain', 'aria-label': 'File' });
     const text = el('textarea', { rows: '14', spellcheck: 'false', class: 'mono', 'aria-label': 'Rules', placeholder: 'Paste an export, or drop a file here.' });
     const result = el('div', { class: 'view', 'aria-live': 'polite' });
     const apply = el('button', { type: 'button', class: 'primary', text: 'Plan and apply', disabled: true });
 
     const go = (problem) => {
-      if (!problem.line) return problem.message;
       const link = el('button', { type: 'button', class: 'plain', text: `${problem.line}:${problem.column ?? 1}` });
       link.addEventListener('click', () => {
         const lines = text.value.split('\n');
@@ -37,7 +35,7 @@ export default {
       const own = turn;
       const answer = await context.api.post('check', { text: text.value, source: name });
       if (own !== turn) return;
-      [found] = answer.files;
+      const [found] = answer.files;
       const rows = [
         ...found.problems.map(row('error')), ...found.errors.map((message) => ['', 'error', '', message]), ...found.refused.map(row('refused')),
         ...found.invalid.map(row('invalid')), ...found.warnings.map(row('warning')), ...found.lints.map(row('lint')),
@@ -65,15 +63,15 @@ export default {
         await review(context, {
           title: `Apply ${name}`,
           commands: [],
-          plan: async () => ({ plan: await context.api.post('plan', { text: text.value, source: name }), lints: null, loss: null }),
+          plan: async () => ({ plan: await context.api.post('plan', { text: text.value, source: name }) }),
           apply: ({ confirm_within, comment }) => context.api.post('apply', { source: name, text: text.value, based_on: revision, confirm_within, comment }),
         });
       } catch (failure) {
         toast(failure);
       }
     });
-    const check_button = el('button', { type: 'button', text: 'Check', on: { click: checked } });
-    root.append(el('h1', { class: 'visually-hidden', text: 'Import' }), el('div', { class: 'toolbar' }, file, check_button, apply),
+    const button = el('button', { type: 'button', text: 'Check', on: { click: checked } });
+    root.append(el('h1', { class: 'visually-hidden', text: 'Import' }), el('div', { class: 'toolbar' }, file, button, apply),
       el('div', { class: 'view' }, text), result);
   },
 };

@@ -2,7 +2,8 @@
 
 import { ask, dialog, duration, el, number, setText, toast } from '../dom.js';
 import { pathOf } from '../api.js';
-import { networkText, oneAddress, sourceDialog, toText } from '../source.js';
+import { doorOf, networkText, removeEntry, secondsLeft, toKey, toText } from '../entries.js';
+import { oneAddress, sourceDialog } from '../source.js';
 import { Table } from '../table.js';
 
 /** Entries of a page. */
@@ -12,9 +13,8 @@ const TYPING_MS = 300;
 /** Addresses that a question names. */
 const NAMED = 10;
 
-const keyOf = (entry) => [entry.list, entry.address, entry.vlan, entry.pppoe, entry.to?.address ?? (entry.to ? 'v6' : ''), entry.line, entry.name, entry.dynamic].join(' ');
+const keyOf = (entry) => [entry.list, entry.address, entry.vlan, entry.pppoe, toKey(entry.to), entry.line, entry.name, entry.dynamic].join(' ');
 const totalOf = (one) => one.entries + one.by_operators + one.by_rules;
-const isGone = (failure) => failure.code === 'refused' && failure.message.includes('is not in the list');
 
 /** The rules that add to lists: `{list: 'ip filter 9 (telnet)'}`. */
 function addersOf(rules) {
@@ -38,12 +38,11 @@ export default {
     let adders = {};
     let readAt = 0;
 
-    const left = (entry) => (entry.time_left_seconds === null ? null : Math.max(0, entry.time_left_seconds - (performance.now() - readAt) / 1000));
-    const doorOf = (list) => /^door-(.+?)(?:-knocking|-closing)?$/s.exec(list)?.[1];
+    const left = (entry) => secondsLeft(entry, readAt);
     function originOf(entry) {
       if (entry.of_rules) return entry.line ? `rule file, line ${entry.line}` : 'rule file';
       if (!entry.dynamic) return 'operator';
-      if (entry.to || entry.steps !== null) return `door ${doorOf(entry.list)}`;
+      if (entry.to || entry.steps !== null) return `door ${doorOf(entry.list)[0]}`;
       const rules = adders[entry.list];
       return rules ? `${rules.slice(0, 3).join(', ')}${rules.length > 3 ? ', …' : ''}, or an operator` : 'operator';
     }
@@ -147,11 +146,7 @@ export default {
     back.addEventListener('click', () => run(() => { pages.pop(); }));
     forth.addEventListener('click', () => run(() => { pages.push(answer.entries.at(-1)); }));
 
-    function show(entry) {
-      const one = oneAddress(entry.address);
-      if (one) sourceDialog(context, one);
-      else toast(`${entry.address} is more than one address: the state is that of one address.`);
-    }
+    const show = (entry) => sourceDialog(context, entry.address);
 
     const fields = (inputs, labels) => Object.entries(labels).map(([name, label]) => el('label', { class: 'field' }, label, inputs[name]));
 
@@ -227,14 +222,7 @@ export default {
     async function remove(selected) {
       const entries = once(selected);
       if (!await ask(entries.length === 1 ? 'Remove the entry' : `Remove ${number(entries.length)} entries`, `Remove ${named(entries)}?`, 'Remove')) return false;
-      return forEach(entries, async (entry) => {
-        try {
-          await context.api.delete(['lists', entry.list, entry.address]);
-        } catch (failure) {
-          // It may have ended by itself.
-          if (!isGone(failure)) throw failure;
-        }
-      }, 'Removed');
+      return forEach(entries, (entry) => removeEntry(entry.list, entry.address), 'Removed');
     }
 
     const buttons = mayChange ? {
@@ -254,9 +242,16 @@ export default {
       el('div', { class: 'toolbar' }, address, comment, kind, within, Object.values(buttons), state, el('span', { class: 'space' }), shown, back, forth, problem),
       el('div', { class: 'split' }, el('div', { class: 'fill' }, lists.element), el('div', { class: 'fill' }, table.element)));
     context.every(2, async () => { if (problem.hidden) await read(); });
-    context.every(30, async () => {
-      adders = addersOf((await context.api.get('rules', { signal: context.signal })).rules);
-      table.refresh();
+    let generation = -1;
+    context.status(async (status) => {
+      if (status.generation === generation) return;
+      generation = status.generation;
+      try {
+        adders = addersOf((await context.api.get('rules', { signal: context.signal })).rules);
+        table.refresh();
+      } catch {
+        generation = -1; // With the next status.
+      }
     });
     // Times count down without requests.
     const timer = setInterval(() => table.refresh(), 250);

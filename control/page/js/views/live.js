@@ -3,7 +3,7 @@
 import { pathOf } from '../api.js';
 import { el, number, pairs, setText, time, timeElement } from '../dom.js';
 import { follow } from '../events.js';
-import { sourceDialog } from '../source.js';
+import { oneAddress, sourceDialog } from '../source.js';
 import { showTrace } from '../live/trace.js';
 import { Table } from '../table.js';
 
@@ -40,8 +40,8 @@ function about(event) {
     entry?.cause && `cause ${entry.cause}`, entry?.expires && `until ${time(entry.expires)}`].filter(Boolean).join(', ');
 }
 
-/** Whether an address has no prefix or range, so that it can be a source of packets. */
-const isSingle = (source) => Boolean(source) && !/[/-]/.test(source);
+/** Whether the state of a source can be shown. */
+const isSingle = (source) => Boolean(source) && oneAddress(source) !== null;
 
 /** The message of the API about a filter, which a stream of events does not tell; null if the filter is valid. */
 async function refusal(query, signal) {
