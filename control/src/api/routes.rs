@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodRouter};
 use knockplane_policy::wire::sample::TrafficSample;
-use knockplane_policy::wire::trace::{TraceBegun, TracedPackets};
+use knockplane_policy::wire::trace::TraceBegun;
 use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tokio::sync::Semaphore;
@@ -258,7 +258,7 @@ pub(super) fn table() -> Vec<Endpoint> {
             trace::read,
             "The packets of a trace since the last read; a trace that is not read for two seconds ends.",
         )
-        .answers::<TracedPackets>(),
+        .answers::<trace::DescribedPackets>(),
         E::delete("/api/v1/trace/{id}", Operate, trace::end, "Ends a trace."),
         E::post("/api/v1/apply", Administer, super::apply, "Replaces the running rules, all or nothing.")
             .takes::<Apply>()

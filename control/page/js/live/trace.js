@@ -2,7 +2,6 @@
 
 import { every } from '../api.js';
 import { el, number, patch, setText } from '../dom.js';
-import { describe } from './headers.js';
 import { whileOpen } from '../while-open.js';
 
 /** Packets that are shown: the newest ones. */
@@ -36,7 +35,7 @@ const clock = new Intl.DateTimeFormat('sv', { timeStyle: 'medium' });
 const timeOf = (at) => `${clock.format(new Date(at / 1e6))}.${String(Math.floor(at / 1e6) % 1000).padStart(3, '0')}`;
 
 function row(packet, rules) {
-  const { text } = describe(packet.bytes);
+  const text = packet.text?.replace(/, \d+ bytes$/, '') ?? 'a frame that rules do not see';
   const canExplain = text.startsWith('tcp ') || text.startsWith('udp ');
   const link = canExplain ? el('a', { href: `#/explain?packet=${encodeURIComponent(text)}&from=${packet.side}`, text: 'Why', title: 'Explain a packet like this with the present state' }) : '';
   const knocks = packet.facts?.knocks.map(knockOf) ?? [];
