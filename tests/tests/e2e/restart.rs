@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_tests::{Filter, FilterOptions, Output, Topology, binary, run};
+use knockplane_tests::{Filter, FilterOptions, Folder, Output, Topology, binary, run};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scenario::{CLIENT, QUICK, ping, with};
@@ -230,8 +230,9 @@ fn a_kill_while_the_file_is_written_anew_loses_no_entry() {
     });
 }
 
-/// A small file system, unmounted when dropped.
-pub(crate) struct SmallDisk(pub(crate) PathBuf);
+/// A small file system in the folder of a filter, unmounted when dropped. It is mounted before the filter starts and outlives it, so a
+/// filter cannot remove its folder.
+pub(crate) struct SmallDisk(pub(crate) PathBuf, #[expect(dead_code, reason = "its drop removes the folder")] Folder);
 
 impl SmallDisk {
     pub(crate) fn mount(path: PathBuf, size: &str) -> SmallDisk {
@@ -239,7 +240,8 @@ impl SmallDisk {
         let options = format!("size={size},mode=0700");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
         assert!(mounted.expect("mount").success());
-        SmallDisk(path)
+        let folder = Folder(path.parent().expect("the folder of the filter").to_owned());
+        SmallDisk(path, folder)
     }
 }
 
