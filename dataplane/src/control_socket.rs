@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_limits::refusal::Refusals;
+use knockplane_ring::Release;
 use mio::net::{UnixListener, UnixStream};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -56,6 +57,7 @@ impl Listener {
         }
         clear(path, deadline)?;
         let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        let socket = UnixListener::from(knockplane_ring::place(socket.into(), Release::ControlSocket));
         let inode = fs::symlink_metadata(path)?.ino();
         // `accept` checks the user of each peer.
         let mode = if uids.is_empty() { 0o600 } else { 0o666 };

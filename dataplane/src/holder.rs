@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 /// The process that has attached an XDP program to the interface of this index by a link. `None` if there is no such
 /// process in this network namespace, or if this process may not read its descriptors.
@@ -11,8 +12,10 @@ pub(crate) fn of_xdp_link(interface: u32) -> Option<i32> {
     let pids =
         fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| namespace(&pid.to_string()) == Some(own)).find(|pid| {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
-        descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok()).any(|info| is_xdp_link(&info, interface))
+        // A thread may have descriptors of its own.
+        let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let descriptors = entries(format!("/proc/{pid}/task").into()).flat_map(|thread| entries(thread.join("fdinfo")));
+        descriptors.filter_map(|file| fs::read_to_string(file).ok()).any(|info| is_xdp_link(&info, interface))
     })
 }
 

@@ -98,6 +98,8 @@ pub fn main() -> ExitCode {
     let hangup = Arc::new(AtomicBool::new(false));
     let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));
     let arguments = Arguments::parse();
+    // Before the first thread.
+    knockplane_ring::make_room();
     if !arguments.log.start("knockplane-dataplane") {
         return Exit::Runtime.into();
     }

@@ -3,7 +3,7 @@
 //! In the order of use:
 //! 1. [`Device`]: finds, checks and prepares an interface (MTU, offloads, queues, promiscuous mode).
 //! 2. [`LoadedProgram`], [`XdpProgram`]: the loaded and the attached XDP program. A queue drops all frames until it
-//!    has a socket.
+//!    has a socket. The program has no fast path at first; [`XdpProgram::add_fast_path`] replaces it by one that has.
 //! 3. [`Buffers`]: whether zero-copy is requested, and the length of chunks that it needs.
 //! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: a batch is read in place, and
 //!    [`Rings::settle`] forwards, answers or drops every frame of it.
@@ -26,9 +26,12 @@
 //! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] the distribution of
 //! frames over a NIC's queues.
 //!
-//! No object is pinned, and none outlives the process: when the process ends, the kernel removes program and sockets.
+//! No object is pinned, and none outlives the process: when the process ends, the kernel removes program and sockets, in
+//! the order of [`Release`].
 
+mod attachment;
 mod buffers;
+mod descriptors;
 mod device;
 mod endpoint;
 mod error;
@@ -46,6 +49,7 @@ mod test_run;
 mod umem;
 
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
+pub use descriptors::{Release, make_room, place};
 pub use device::{Device, HashFields, NicOffload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::RingError;

@@ -3,6 +3,9 @@
 //! The order of calls: [`LoadedProgram::load`] loads the program into the kernel, [`LoadedProgram::attach`] attaches it
 //! to both interfaces of a wire, [`XdpProgram::set_socket`] opens one queue after the other. The kernel detaches the
 //! program when the [`XdpProgram`] is dropped or the process ends.
+//!
+//! The kernel verifies the program with the fast path in some 40 ms, and without it in a fraction of that. So a program without it
+//! is attached first. [`XdpProgram::add_fast_path`] replaces it while frames are forwarded; both programs have the same maps.
 
 use std::io;
 use std::mem;
@@ -14,6 +17,7 @@ use std::time::Instant;
 use knockplane_policy::wire::FastPathMisses;
 use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
 
+use crate::attachment::Attachment;
 use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::{RELEASE_PATIENCE, RELEASE_RETRY, RingError, is_busy};
@@ -66,8 +70,8 @@ pub struct CoreCounts {
 #[derive(Debug)]
 pub struct LoadedProgram {
     object: libbpf_rs::Object,
-    queues: u32,
-    /// Whether the program has the maps of the fast path.
+    settings: ProgramSettings,
+    /// The sizes of the maps of the fast path, if they are in use.
     fast_path: Option<FastPathSizes>,
     max_frame: u32,
 }
@@ -79,18 +83,16 @@ pub struct XdpProgram {
     object: Arc<libbpf_rs::Object>,
     /// 0 is the outside interface, or the only one; 1 is the inside interface.
     side: u32,
-    /// Number of receive queues of each interface.
-    queues: u32,
+    settings: ProgramSettings,
     mode: XdpMode,
-    /// The attachment. It is not pinned: its close detaches the program, and the kernel closes it when the process
-    /// ends.
-    _link: OwnedFd,
+    /// Not pinned: the kernel detaches the program when the process ends.
+    attachment: Attachment,
 }
 
 impl LoadedProgram {
     /// Loads the program for outside and inside, with `queues` receive queues each. `max_frame` is the longest frame in
     /// bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped. With sizes of
-    /// its tables, the program has a fast path, which is off at first.
+    /// its tables, the program has the maps of the fast path, and does not use them yet.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -110,7 +112,6 @@ impl LoadedProgram {
         max_frame: u32,
         fast_path: Option<FastPathSizes>,
     ) -> Result<Self, RingError> {
-        static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         libbpf_rs::set_print(Some((
             PrintLevel::Warn,
             |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
@@ -122,15 +123,13 @@ impl LoadedProgram {
             // The order of arrival can only be lost between queues.
             stamp: queues > 1,
             may_split: devices().any(|device| may_split(device.driver())),
-            fast_path,
+            has_fast_path: false,
         };
-        let object = load(OBJECT, devices().count() as u32, settings).map_err(|error| {
+        let maps = Maps::New { sides: devices().count() as u32, fast_path };
+        let object = load(settings, &maps).map_err(|error| {
             let names: Vec<_> = devices().map(Device::name).collect();
-            RingError::system(
-                format!("cannot load the XDP program for {}", names.join(" and ")),
-                io::Error::other(error),
-                "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-            )
+            let action = format!("cannot load the XDP program for {}", names.join(" and "));
+            RingError::system(action, io::Error::other(error), LOAD_REMEDY)
         })?;
         set_longest(&object, max_frame)?;
         for (side, device) in (0..).zip(devices()) {
@@ -143,15 +142,28 @@ impl LoadedProgram {
                 fast_path::set_peer(&object, side, device)?;
             }
         }
-        Ok(LoadedProgram { object, queues, fast_path, max_frame })
+        Ok(LoadedProgram { object, settings, fast_path, max_frame })
     }
 
-    /// The tables of the fast path, if the program has one. `secret` determines the places of flows.
+    /// The program with the fast path instead, which is off at first; the same program if it was loaded without its tables.
+    ///
+    /// # Errors
+    /// If the kernel refuses the program.
+    pub fn with_fast_path(self) -> Result<Self, RingError> {
+        if self.fast_path.is_none() {
+            return Ok(self);
+        }
+        let (object, settings) = load_fast_path(&self.object, self.settings)?;
+        Ok(LoadedProgram { object, settings, ..self })
+    }
+
+    /// The tables of the fast path, if the program has their maps. `secret` determines the places of flows.
     ///
     /// # Errors
     /// If the kernel does not map them.
     pub fn fast_path(&self, secret: u64) -> Result<Option<FastPath>, RingError> {
-        let open = |sizes: FastPathSizes| FastPath::open(&self.object, &sizes, self.queues, secret, self.max_frame);
+        let open =
+            |sizes: FastPathSizes| FastPath::open(&self.object, &sizes, self.settings.queues, secret, self.max_frame);
         self.fast_path.map(open).transpose()
     }
 
@@ -167,8 +179,8 @@ impl LoadedProgram {
     /// # Errors
     /// If another program holds an interface; see [`RingError::is_busy`].
     pub fn attach(self, devices: [&Device; 2]) -> Result<[XdpProgram; 2], RingError> {
-        let (object, queues) = (Arc::new(self.object), self.queues);
-        let attach = |side: u32| attach(Arc::clone(&object), devices[side as usize], side, queues);
+        let (object, settings) = (Arc::new(self.object), self.settings);
+        let attach = |side: u32| attach(Arc::clone(&object), devices[side as usize], side, settings);
         Ok([attach(0)?, attach(1)?])
     }
 }
@@ -181,8 +193,34 @@ impl XdpProgram {
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
     pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, RingError> {
-        let LoadedProgram { object, queues, .. } = LoadedProgram::load_for(device, None, queues, max_frame, None)?;
-        attach(Arc::new(object), device, 0, queues)
+        let LoadedProgram { object, settings, .. } = LoadedProgram::load_for(device, None, queues, max_frame, None)?;
+        attach(Arc::new(object), device, 0, settings)
+    }
+
+    /// Replaces the program of both interfaces by one with the fast path, which is off: it was loaded with the tables of
+    /// the fast path. No frame is lost: the kernel replaces a program at once, and the maps stay.
+    ///
+    /// # Errors
+    /// If the kernel refuses the program, or after [`XdpProgram::settle`]. An interface then keeps its program.
+    pub fn add_fast_path(programs: &mut [XdpProgram; 2]) -> Result<(), RingError> {
+        let (object, settings) = load_fast_path(&programs[0].object, programs[0].settings)?;
+        let object = Arc::new(object);
+        for program in programs {
+            program.attachment.update(only_program(&object)).map_err(|error| {
+                RingError::system("cannot replace the XDP program by one with the fast path", error, "")
+            })?;
+            (program.object, program.settings) = (Arc::clone(&object), settings);
+        }
+        Ok(())
+    }
+
+    /// Ends the changes of the attachments. A restart after a kill then finds the interfaces free earlier. If the kernel does
+    /// not permit that, it finds them free later.
+    pub fn settle(programs: &mut [XdpProgram; 2]) {
+        let [outside, inside] = programs;
+        if let Err(error) = Attachment::keep_apart([&mut outside.attachment, &mut inside.attachment]) {
+            tracing::debug!("the attachments have no table of descriptors of their own: {error}");
+        }
     }
 
     /// The mode of the program.
@@ -223,11 +261,12 @@ impl XdpProgram {
     /// # Errors
     /// If the socket is not bound to this queue of this interface, or the program was loaded for fewer queues.
     pub fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), RingError> {
-        if queue >= self.queues {
-            let problem = format!("queue {queue} is none of the {} that the program was loaded for", self.queues);
+        let queues = self.settings.queues;
+        if queue >= queues {
+            let problem = format!("queue {queue} is none of the {queues} that the program was loaded for");
             return Err(RingError::unfit(problem, ""));
         }
-        let key = self.side * self.queues + queue;
+        let key = self.side * queues + queue;
         map(&self.object, "sockets")
             .update(&key.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| RingError::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
@@ -279,7 +318,12 @@ fn only_program(object: &libbpf_rs::Object) -> BorrowedFd<'_> {
 }
 
 /// Attaches the program to one interface.
-fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u32) -> Result<XdpProgram, RingError> {
+fn attach(
+    object: Arc<libbpf_rs::Object>,
+    device: &Device,
+    side: u32,
+    settings: ProgramSettings,
+) -> Result<XdpProgram, RingError> {
     let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
     let patience = Instant::now() + RELEASE_PATIENCE;
     let (link, mode) = loop {
@@ -308,9 +352,9 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
     })?;
     if mode == XdpMode::Generic {
         // The network stack joins the parts of a frame before the program runs.
-        keeps_frames_whole(&object, side, queues)?;
+        keeps_frames_whole(&object, side, settings.queues)?;
     }
-    Ok(XdpProgram { object, side, queues, mode, _link: above_others(link) })
+    Ok(XdpProgram { object, side, settings, mode, attachment: Attachment::Here(link) })
 }
 
 /// The remedy if a driver may have refused the program because of the MTU.
@@ -328,41 +372,72 @@ fn smaller_mtu(device: &Device) -> String {
     }
 }
 
+/// The remedy if the kernel refuses to load the program.
+const LOAD_REMEDY: &str = "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+
 /// `struct settings` of `bpf/filter.c`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct ProgramSettings {
     inside: u32,
     queues: u32,
     stamp: bool,
     may_split: bool,
-    fast_path: Option<FastPathSizes>,
+    has_fast_path: bool,
 }
 
 impl ProgramSettings {
     fn encode(self) -> Vec<u8> {
-        let flags = [self.stamp, self.may_split, self.fast_path.is_some()].map(u32::from);
+        let flags = [self.stamp, self.may_split, self.has_fast_path].map(u32::from);
         let words = [self.inside, self.queues].into_iter().chain(flags);
         words.flat_map(u32::to_ne_bytes).collect()
     }
 }
 
-fn load(bytes: &[u8], sides: u32, settings: ProgramSettings) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
-    let mut open = ObjectBuilder::default().open_memory(bytes)?;
+/// The maps of a program, other than its settings.
+enum Maps<'o> {
+    /// New ones, for this number of interfaces.
+    New { sides: u32, fast_path: Option<FastPathSizes> },
+    /// Those of another program.
+    Of(&'o libbpf_rs::Object),
+}
+
+fn load(settings: ProgramSettings, maps: &Maps<'_>) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+    static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
+    let mut open = ObjectBuilder::default().open_memory(OBJECT)?;
     for mut map in open.maps_mut() {
-        if map.name() == "sockets" || map.name() == "splits" {
-            map.set_max_entries(sides * settings.queues)?;
-        } else if map.name().to_string_lossy().ends_with(".rodata") {
+        let name = map.name().to_string_lossy().into_owned();
+        if name.ends_with(".rodata") {
             map.set_initial_value(&settings.encode())?;
-        } else if let Some(sizes) = settings.fast_path {
-            let mut sized = sizes.map_entries(settings.queues).into_iter();
-            if let Some((_, entries)) = sized.find(|(name, _)| map.name() == *name) {
-                map.set_max_entries(entries)?;
+            continue;
+        }
+        match *maps {
+            Maps::Of(other) => map.reuse_fd(self::map(other, &name).as_fd())?,
+            Maps::New { sides, .. } if ["sockets", "splits"].contains(&&*name) => {
+                map.set_max_entries(sides * settings.queues)?;
             }
-        } else if fast_path::FIXED_MAPS.iter().any(|name| map.name() == *name) {
-            map.set_max_entries(1)?;
+            Maps::New { fast_path: Some(sizes), .. } => {
+                let mut sized = sizes.map_entries(settings.queues).into_iter();
+                if let Some((_, entries)) = sized.find(|(sized, _)| *sized == name) {
+                    map.set_max_entries(entries)?;
+                }
+            }
+            Maps::New { fast_path: None, .. } if fast_path::FIXED_MAPS.contains(&&*name) => map.set_max_entries(1)?,
+            Maps::New { fast_path: None, .. } => {}
         }
     }
     open.load()
+}
+
+/// Loads the program with the fast path, with the maps of a program without it.
+fn load_fast_path(
+    without: &libbpf_rs::Object,
+    settings: ProgramSettings,
+) -> Result<(libbpf_rs::Object, ProgramSettings), RingError> {
+    let settings = ProgramSettings { has_fast_path: true, ..settings };
+    let object = load(settings, &Maps::Of(without)).map_err(|error| {
+        RingError::system("cannot load the XDP program with the fast path", io::Error::other(error), LOAD_REMEDY)
+    })?;
+    Ok((object, settings))
 }
 
 fn set_longest(object: &libbpf_rs::Object, max_frame: u32) -> Result<(), RingError> {
@@ -386,21 +461,6 @@ fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Res
 
 pub(crate) fn map<'o>(object: &'o libbpf_rs::Object, name: &str) -> Map<'o> {
     object.maps().find(|map| map.name() == name).expect("the program declares its maps")
-}
-
-/// Duplicates the descriptor to a number above those of sockets. The kernel closes the descriptors of a killed process
-/// from the highest number down, and the detachment takes longest: the next process can attach while the kernel closes
-/// the sockets.
-fn above_others(link: OwnedFd) -> OwnedFd {
-    const FIRST: libc::c_int = 512;
-    // SAFETY: no pointers; the result is checked before use.
-    let above = unsafe { libc::fcntl(link.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) };
-    if above < 0 {
-        // The limit of descriptors may be lower. A restart then takes a little longer.
-        return link;
-    }
-    // SAFETY: the descriptor is new and valid, and has no other owner.
-    unsafe { OwnedFd::from_raw_fd(above) }
 }
 
 /// Attaches a loaded XDP program of the caller to an interface, in the driver. The close of the descriptor detaches it.
@@ -446,16 +506,16 @@ mod tests {
     /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
     /// No queue has a socket: a frame that is not a tail is unbound.
     fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
-        static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
-        let settings = ProgramSettings { inside: 0, queues: 1, stamp: false, may_split, fast_path: None };
-        let object = load(OBJECT, 1, settings).expect("programs can be loaded, as root");
+        let settings = ProgramSettings { inside: 0, queues: 1, stamp: false, may_split, has_fast_path: false };
+        let maps = Maps::New { sides: 1, fast_path: None };
+        let object = load(settings, &maps).expect("programs can be loaded, as root");
         set_longest(&object, MAX_FRAME).expect("the map has the entry");
         if keeps_whole {
             keeps_frames_whole(&object, 0, 1).expect("the map has the entry");
         }
-        let link = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let attachment = Attachment::Here(std::fs::File::open("/").unwrap().into());
         let mut program =
-            XdpProgram { object: Arc::new(object), side: 0, queues: 1, mode: XdpMode::Generic, _link: link };
+            XdpProgram { object: Arc::new(object), side: 0, settings, mode: XdpMode::Generic, attachment };
         let mut before = CoreCounts::default();
         let outcome = |length: &usize| {
             let frame = vec![0x45_u8; *length];

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd
 use std::thread;
 use std::time::Instant;
 
+use crate::descriptors::{Release, place};
 use crate::device::Device;
 use crate::error::{RELEASE_PATIENCE, RELEASE_RETRY, RingError};
 use crate::queue::{Consumer, Descriptor, Producer, RingOffsets};
@@ -84,7 +85,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is new and valid, and has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(place(unsafe { OwnedFd::from_raw_fd(fd) }, Release::RingSocket))
 }
 
 /// Creates a socket and registers the UMEM with it. The kernel keeps the UMEM's pages while a socket uses them.

@@ -176,9 +176,15 @@ impl Wire {
         const SMALL: FastPathSizes = FastPathSizes { flows: [0, 0], epochs: 16, records: 0, sources: 64 };
         raise_memlock_limit();
         let max_frame = headers::max_frame(observed.link.mtu as usize) as u32;
-        Some(match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, Some(SMALL)) {
+        let program = match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, Some(SMALL)) {
+            Ok(program) => program,
+            Err(error) => {
+                return Some(finding(error.to_string()).because(Level::Error, "the filter cannot start without it"));
+            }
+        };
+        Some(match program.with_fast_path() {
             Ok(_) => finding("the kernel takes the XDP program (it was loaded, and attached to nothing)".to_owned()),
-            Err(error) => finding(error.to_string()).because(Level::Error, "the filter cannot start without it"),
+            Err(error) => finding(error.to_string()).because(Level::Warning, "the filter runs without its fast path"),
         })
     }
 

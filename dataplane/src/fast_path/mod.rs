@@ -78,6 +78,8 @@ pub(crate) struct FastPathSwitch {
 /// The causes that suspend the fast path. It is on while there are none.
 #[derive(Debug, Default)]
 struct Causes {
+    /// Whether the attached program has no fast path yet.
+    is_loading: bool,
     /// Whether a worker hangs. Operators are told that nothing passes on its queue.
     hangs: bool,
     /// The reason that it stays off, if it is.
@@ -88,7 +90,7 @@ struct Causes {
 
 impl Causes {
     fn is_on(&self) -> bool {
-        !self.hangs && self.failure.is_none()
+        !self.is_loading && !self.hangs && self.failure.is_none()
     }
 }
 
@@ -131,19 +133,20 @@ impl FastPathSwitch {
         }
     }
 
-    /// A fast path with these tables, which is on. No frames may leave before [`FastPathSwitch::watch_target`].
-    fn on(tables: FastPath, workers: usize) -> FastPathSwitch {
-        let switch = FastPathSwitch {
+    /// A fast path with these tables, which [`FastPathSwitch::begin`] turns on. No frames may leave before
+    /// [`FastPathSwitch::watch_target`].
+    fn with(tables: FastPath, workers: usize) -> FastPathSwitch {
+        FastPathSwitch {
             ticks: Ticks::new(workers),
             numbers: Mutex::new(TrailNumbers::all()),
             causes: Mutex::new(Causes {
+                is_loading: true,
                 sides: [(); 2].map(|()| Departures::unable("not checked yet")),
                 ..Causes::default()
             }),
+            tables: Some(tables),
             ..FastPathSwitch::off(String::new())
-        };
-        tables.resume();
-        FastPathSwitch { tables: Some(tables), ..switch }
+        }
     }
 
     /// A fast path without a count of losses, for test runs of the program. Frames may leave on both sides.
@@ -181,7 +184,9 @@ impl FastPathSwitch {
         let causes = self.causes();
         let reason = causes.failure.clone().or_else(|| {
             let blocked = Side::ALL.into_iter().filter_map(|side| causes.sides[side.index()].reason(side));
-            causes.hangs.then(|| "a worker hangs".to_owned()).into_iter().chain(blocked).next()
+            let loading = causes.is_loading.then(|| "its program is being loaded".to_owned());
+            let hangs = causes.hangs.then(|| "a worker hangs".to_owned());
+            loading.or(hangs).into_iter().chain(blocked).next()
         });
         FastPathState { is_on: causes.is_on(), reason }
     }
@@ -308,13 +313,20 @@ impl FastPathSwitch {
         }
     }
 
-    /// Counts carried frames that are lost, from now on. Called before frames may leave. If the kernel does not permit it,
-    /// the fast path ends: a target that refuses frames would lose all of them without a trace.
-    pub(crate) fn count_losses(&self, devices: [&Device; 2], programs: &[XdpProgram; 2]) {
+    /// Replaces the programs by one with the fast path, and turns the fast path on. Workers forward frames meanwhile: the kernel
+    /// takes tens of milliseconds to verify that program. Counts carried frames that are lost, from now on: a target that
+    /// refuses frames would lose all of them without a trace. If the kernel does not permit one of these, the fast path ends.
+    pub(crate) fn begin(&self, devices: [&Device; 2], programs: &mut [XdpProgram; 2]) {
         let Some(tables) = &self.tables else { return };
         // One program is attached to both interfaces.
-        match RedirectLosses::attach(devices, &programs[0]) {
-            Ok(losses) => _ = self.losses.set(losses),
+        let begun = XdpProgram::add_fast_path(programs).and_then(|()| RedirectLosses::attach(devices, &programs[0]));
+        match begun {
+            Ok(losses) => {
+                _ = self.losses.set(losses);
+                let mut causes = self.causes();
+                causes.is_loading = false;
+                self.resume(tables, &causes);
+            }
             Err(error) => self.fail(tables, error.to_string()),
         }
     }
@@ -325,6 +337,7 @@ impl FastPathSwitch {
         // Under the lock, so that nothing resumes in between.
         let mut causes = self.causes();
         causes.failure = Some(reason);
+        causes.is_loading = false;
         tables.suspend();
     }
 
@@ -448,12 +461,12 @@ pub(crate) fn sizes(config: &Config, buffers: &Buffers) -> Result<FastPathSizes,
     })
 }
 
-/// The fast path of a program that is attached to both interfaces. Logs the reason if there is none.
+/// The fast path for a program that is attached to both interfaces, not on yet. Logs the reason if there is none.
 pub(crate) fn switch(tables: Result<FastPath, String>, programs: &[XdpProgram; 2], workers: usize) -> FastPathSwitch {
     let is_native = programs.iter().all(|program| program.mode() == XdpMode::Native);
     let generic = || "an interface has generic XDP".to_owned();
     match tables.and_then(|tables| is_native.then_some(tables).ok_or_else(generic)) {
-        Ok(tables) => FastPathSwitch::on(tables, workers),
+        Ok(tables) => FastPathSwitch::with(tables, workers),
         Err(reason) => {
             tracing::info!("no fast path: {reason}");
             FastPathSwitch::off(reason)

@@ -30,8 +30,6 @@ pub struct Device {
     /// The driver's name; empty if no driver reports one.
     driver: String,
     control: OwnedFd,
-    /// A packet socket that receives nothing, opened ahead for promiscuous mode.
-    spare: Mutex<Option<OwnedFd>>,
     /// Holds the request for promiscuous mode.
     promiscuous: Mutex<Option<OwnedFd>>,
     /// The place of GRO among the features of the kernel.
@@ -59,9 +57,8 @@ impl Device {
             return Err(there_is(io::Error::last_os_error()));
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
-        let (spare, promiscuous) = (Mutex::new(None), Mutex::new(None));
         let (name, driver) = (name.to_owned(), String::new());
-        let mut device = Device { name, index, driver, control, spare, promiscuous, gro: None };
+        let mut device = Device { name, index, driver, control, promiscuous: Mutex::new(None), gro: None };
         device.driver = device.driver_name();
         // If the place is not known, GRO that is on counts as requested.
         device.gro = device.feature("rx-gro").ok().flatten();

@@ -2,42 +2,25 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::sync::PoisonError;
 
 use super::{Device, socket};
+use crate::descriptors::{Release, place};
 use crate::error::RingError;
 
 impl Device {
-    /// Creates the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the
-    /// descriptors of a killed process in the reverse order of their opening, and waits for a grace period of RCU at
-    /// each packet socket. The process opens the packet sockets before the descriptors that a restart waits for, so
-    /// they do not delay the restart.
-    ///
-    /// # Errors
-    /// Without CAP_NET_RAW.
-    pub fn open_packet_socket(&self) -> Result<(), RingError> {
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.packet_socket()?);
-        Ok(())
-    }
-
-    fn packet_socket(&self) -> Result<OwnedFd, RingError> {
-        // Protocol 0: the socket itself receives nothing.
-        socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(|error| self.not_promiscuous(error))
-    }
-
-    fn not_promiscuous(&self, error: io::Error) -> RingError {
-        RingError::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
-    }
-
     /// Makes the interface receive frames for all addresses. The kernel counts such requests: this request does not
     /// affect those of other processes. It ends when this value is dropped or the process ends.
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or if the interface has been removed.
     pub fn promiscuous(&self) -> Result<(), RingError> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let packet = spare.map_or_else(|| self.packet_socket(), Ok)?;
+        let failed = |error| {
+            RingError::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
+        };
+        // Protocol 0: the socket itself receives nothing.
+        let packet = place(socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(failed)?, Release::PacketSocket);
         let membership = libc::packet_mreq {
             mr_ifindex: self.index as i32,
             mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -55,7 +38,7 @@ impl Device {
             )
         };
         if result != 0 {
-            return Err(self.not_promiscuous(io::Error::last_os_error()));
+            return Err(failed(io::Error::last_os_error()));
         }
         // An earlier request ends after this one has begun.
         *self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner) = Some(packet);

@@ -32,7 +32,7 @@ impl Lab {
                 assert!(made.expect("ip runs").success());
                 let devices = ["one", "two"].map(|name| Device::open(name).expect("the interface exists"));
                 let program = LoadedProgram::load([&devices[0], &devices[1]], 1, MAX_FRAME, Some(SIZES));
-                let program = program.expect("programs can be loaded, as root");
+                let program = program.and_then(LoadedProgram::with_fast_path).expect("programs can be loaded, as root");
                 let fast_path = program.fast_path(7).expect("maps").expect("a fast path was requested");
                 for side in Side::ALL {
                     fast_path.set_may_send(side, true);

@@ -192,7 +192,8 @@ fn with_program(test: impl FnOnce(&Program) + Send) {
             let devices = ["one", "two"].map(|name| Device::open(name).expect("the interface exists"));
             let max_frame = headers::max_frame(MTU) as u32;
             let program = LoadedProgram::load([&devices[0], &devices[1]], 1, max_frame, Some(sizes()));
-            test(&Program { devices, program: program.expect("programs can be loaded, as root") });
+            let program = program.and_then(LoadedProgram::with_fast_path).expect("programs can be loaded, as root");
+            test(&Program { devices, program });
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
