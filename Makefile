@@ -181,8 +181,8 @@ soak:
 	    cargo test --locked --release -p knockplane-policy -p knockplane-engine $(ONLY)
 	env KNOCKPLANE_SOAK=$$(($(SOAK) * 3)) cargo test --locked --release -p knockplane-dataplane --lib $(or $(ONLY),carrier)
 
-# Kills of the dataplane, the control process and both at random times while sources knock: KILLS=500 takes half an hour. Before,
-# ten times as many machines that boot and whose wall clock is set: a minute.
+# Kills of the dataplane, the control process and both at random times while sources knock, and the wall clock is set by an hour or
+# two: KILLS=500 takes half an hour. Before, ten times as many machines that boot and whose wall clock is set: a minute.
 KILLS ?= 500
 .PHONY: soak-restarts
 soak-restarts:

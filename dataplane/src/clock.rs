@@ -36,8 +36,7 @@ impl Clock {
 /// The wall time at which the monotonic clock was 0, in nanoseconds since 1970 (UTC). The value changes when the wall
 /// clock is set.
 pub(crate) fn wall() -> i64 {
-    let now = clock_gettime(ClockId::Realtime);
-    let since_1970 = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
     i64::try_from(since_1970 - i128::from(read().as_nanos())).unwrap_or_default()
 }
 

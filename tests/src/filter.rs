@@ -57,6 +57,9 @@ impl FilterOptions {
     }
 }
 
+/// The file with the wall clock of a filter's processes, if a test sets it.
+const WALL_CLOCK: &str = "wall-clock";
+
 /// Dataplane and control process in a topology's filter namespace; they end when it is dropped.
 #[derive(Debug)]
 pub struct Filter<'t> {
@@ -83,6 +86,19 @@ impl<'t> Filter<'t> {
         let mut filter = Filter { control, dataplane, folder, topology };
         filter.wait_until_ready()?;
         Ok(filter)
+    }
+
+    /// Sets the wall clock of both processes to so many hours from now: while they run, within a second, and in processes that
+    /// start from now on. Processes that started before the first call keep their clock. This is libfaketime
+    /// (<https://github.com/wolfcw/libfaketime>), which replaces the C library's clock.
+    ///
+    /// # Errors
+    /// If the file that libfaketime reads cannot be written.
+    pub fn set_wall_clock(&self, hours: i32) -> anyhow::Result<()> {
+        // A reader sees the old or the new content.
+        let (file, next) = (self.path(WALL_CLOCK), self.path("next-wall-clock"));
+        fs::write(&next, format!("{hours:+}h\n"))?;
+        Ok(fs::rename(next, file)?)
     }
 
     /// Starts the dataplane again after it ended.
@@ -308,6 +324,13 @@ fn start(topology: &Topology, folder: &Path, program: &str) -> anyhow::Result<Pr
 fn start_with(topology: &Topology, folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let mut command = topology.filter.command(binary(program)?);
     command.arg("--config").arg(folder.join("knockplane.toml")).args(arguments);
+    let clock = folder.join(WALL_CLOCK);
+    if clock.exists() {
+        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
+        ensure!(Path::new(&library).exists(), "{library} is missing; run: apt-get install faketime");
+        command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
+        command.envs([("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("FAKETIME_CACHE_DURATION", "1"), ("NO_FAKE_STAT", "1")]);
+    }
     Process::start(program, &mut command, &folder.join(format!("{program}.log")))
 }
 

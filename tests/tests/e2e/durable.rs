@@ -335,6 +335,8 @@ fn after_kills_at_random_times_no_grant_is_lost_and_none_is_unearned() {
                 control(filter, &["list", "remove", "secured", &one]);
                 removed.insert(one);
             }
+            // The lists count the time of the boot, so a wall clock that is set loses and extends nothing.
+            filter.set_wall_clock(dice.of(&[-1, 0, 1])).expect("set");
             kill_and_restart(filter, killed);
             // The ring takes all of these few packets, so the earlier ones were decided and stored.
             let stored =
@@ -349,8 +351,17 @@ fn after_kills_at_random_times_no_grant_is_lost_and_none_is_unearned() {
                 "round {round}, {killed:?}: lost {lost:?}, unearned {unearned:?}"
             );
             assert!(is_first || !earned.is_empty());
+            for (one, left) in entries(filter, "secured") {
+                assert!((3_000.0..=3_600.0).contains(&left), "round {round}, {killed:?}: {one} has {left} s left");
+            }
             earned = found;
         }
+        // The clock of these processes is the one that the test sets.
+        filter.set_wall_clock(0).expect("set");
+        kill_and_restart(filter, Killed::Both);
+        filter.set_wall_clock(1).expect("set");
+        let steps = || filter.metric("knockplane_wall_clock_steps_total", &[]).expect("a counter");
+        eventually("the dataplane sees the step", || steps() >= 1.0);
     });
 }
 
