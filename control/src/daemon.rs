@@ -36,6 +36,7 @@ use crate::settings::api::ApiSettings;
 use crate::settings::{ControlSettings, DEFAULT_FILE};
 use crate::socket;
 use crate::tokens::Tokens;
+use crate::traffic::TrafficHistory;
 
 /// Time limit for running requests after a signal. The dataplane completes an apply that takes longer.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -221,6 +222,9 @@ impl ApiListener {
             let sessions = Arc::new(Sessions::load(&file.with_extension("sessions.json"), Arc::clone(&tokens)));
             tokio::spawn(Arc::clone(&sessions).watch());
             app.sessions = Some(sessions);
+            let (traffic, dataplane) = (Arc::new(TrafficHistory::default()), app.dataplane.clone());
+            app.traffic = Some(Arc::clone(&traffic));
+            tokio::spawn(async move { traffic.follow(dataplane).await });
         }
         Ok(ApiListener { listener: listen("[control.api]", *address, deadline).await?, tokens })
     }

@@ -13,6 +13,7 @@ use knockplane_policy::rule::{AddressSet, RuleId};
 use knockplane_policy::wire::connection_filter::ConnectionFilter;
 use knockplane_policy::wire::connections::{ConnectionCounts, ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::events::{EventBatch, EventQuery};
+use knockplane_policy::wire::frame_totals::FrameTotals;
 use knockplane_policy::wire::history::{History, RevisionRules};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
@@ -285,6 +286,14 @@ impl Dataplane {
         }
     }
 
+    /// The frames since the dataplane started.
+    pub(crate) async fn frame_totals(&self) -> Result<FrameTotals, DataplaneError> {
+        match self.ask(&Request::FrameTotals).await? {
+            Response::FrameTotals(totals) => Ok(totals),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// The counters.
     pub async fn metrics(&self) -> Result<MetricsReport, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -431,6 +440,7 @@ impl Dataplane {
             | Request::CountConnections(_)
             | Request::SourceRates { .. }
             | Request::Kernel(_)
+            | Request::FrameTotals
             | Request::Metrics
             | Request::Events(_) => self.answer_within,
         }
@@ -501,6 +511,7 @@ impl Dataplane {
             Response::ConnectionCounts(_) => "connection-counts",
             Response::ConnectionsEnded { .. } => "connections-ended",
             Response::SourceRates(_) => "source-rates",
+            Response::FrameTotals(_) => "frame-totals",
             Response::Metrics(_) => "metrics",
             Response::Events(_) => "events",
             Response::Kernel(_) => "kernel",

@@ -17,6 +17,7 @@
 //! | [`tokens`]    | the tokens of the API on TCP |
 //! | [`sessions`]  | the sessions of browsers |
 //! | [`page`]      | the web page: its files, and checks of browsers' requests |
+//! | [`traffic`]   | the traffic of the last ten minutes, for the web page |
 //! | [`address`]   | parsing of a single address |
 //! | [`rules`]     | offline checks of rules, before the dataplane gets them |
 //! | `check`       | the findings about a rule file |
@@ -68,6 +69,7 @@ pub mod settings;
 mod socket;
 mod text;
 pub mod tokens;
+pub mod traffic;
 
 /// The state of the control process's log.
 fn log_status() -> LogStatus {

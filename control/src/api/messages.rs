@@ -354,6 +354,15 @@ pub struct SourceLimit {
     pub limit: usize,
 }
 
+/// The query for the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrafficQuery {
+    /// Only samples after the one with this number.
+    #[serde(default)]
+    pub since: u64,
+}
+
 /// The duration of a watch of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

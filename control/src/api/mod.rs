@@ -24,6 +24,7 @@
 //! | `sessions.rs` | the handlers for sessions of the web page |
 //! | `tokens.rs`   | the handlers for tokens |
 //! | `trace.rs`    | the handlers for traces of packets |
+//! | `traffic.rs`  | the handler for the traffic of the last ten minutes |
 //! | `openapi/`    | the document of the API |
 
 pub mod answer;
@@ -44,6 +45,7 @@ mod sessions;
 mod sweep;
 mod tokens;
 mod trace;
+mod traffic;
 mod work;
 
 use std::sync::Arc;
@@ -101,6 +103,7 @@ use crate::server::latest::Latest;
 use crate::server::tls::Certificates;
 use crate::sessions::Sessions;
 use crate::tokens::{Role, Tokens};
+use crate::traffic::TrafficHistory;
 use crate::{address, json, log_status, ready, rules};
 
 /// The state that the handlers share.
@@ -124,6 +127,8 @@ pub struct App {
     pub tokens: Option<Arc<Tokens>>,
     /// The sessions of the web page; `None` if it is off.
     pub sessions: Option<Arc<Sessions>>,
+    /// The traffic of the last ten minutes, for the web page; `None` if it is off.
+    pub traffic: Option<Arc<TrafficHistory>>,
     /// Its certificate; `None` without TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
 }
@@ -582,6 +587,7 @@ impl App {
             ready: Latest::default(),
             tokens: None,
             sessions: None,
+            traffic: None,
             certificates: None,
         }
     }

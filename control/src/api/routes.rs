@@ -20,10 +20,10 @@ use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
     Apply, BeginSample, BeginTrace, CandidateRules, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery,
     EditRules, ExplainPacket, FlushQuery, ListAddition, ListImport, ListQuery, RatedSources, ReloadQuery,
-    ResetCounters, ReturnToRevision, SampleBegun, SessionInfo, SignIn, SourceLimit, WatchQuery,
+    ResetCounters, ReturnToRevision, SampleBegun, SessionInfo, SignIn, SourceLimit, TrafficQuery, WatchQuery,
 };
 use super::work::{self, WorkClass};
-use super::{App, connections, counters, edits, evaluation, openapi, sessions, tokens, trace};
+use super::{App, connections, counters, edits, evaluation, openapi, sessions, tokens, trace, traffic};
 use crate::check::Checked;
 use crate::events::filter::EventsQuery;
 use crate::explain::Single;
@@ -40,6 +40,7 @@ use crate::json::source::SourceJson;
 use crate::json::status::{StatusJson, WorkersJson};
 use crate::json::tokens::{NewTokenJson, TokensJson};
 use crate::json::top::{SourcesJson, TopJson};
+use crate::json::traffic::TrafficHistoryJson;
 use crate::plan::Plan;
 use crate::server::body::{self, Bodies};
 use crate::tokens::Role::{self, Administer, Operate, Read};
@@ -222,6 +223,14 @@ pub(super) fn table() -> Vec<Endpoint> {
             .shows::<ConnectionTotalsJson>(),
         E::get("/api/v1/counters", Read, counters::counters, "All counters of `knockctl top`, without rates.")
             .shows::<TopJson>(),
+        E::get(
+            "/api/v1/traffic",
+            Read,
+            traffic::traffic,
+            "The traffic of the last ten minutes, one sample a second; while the web page is on.",
+        )
+        .query::<TrafficQuery>()
+        .shows::<TrafficHistoryJson>(),
         E::get("/api/v1/sources", Read, counters::sources, "The busiest sources since the last such request.")
             .query::<RatedSources>()
             .shows::<SourcesJson>(),

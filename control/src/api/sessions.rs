@@ -75,7 +75,7 @@ fn info_of(session: &ValidSession) -> SessionInfo {
     }
 }
 
-fn page_is_off() -> ApiError {
+pub(super) fn page_is_off() -> ApiError {
     ApiError::conflict("the web page is off, or this is not the API on TCP")
         .with_remedy("set `page = true` in [control.api], restart the control process, and use its address")
 }

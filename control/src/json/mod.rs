@@ -21,6 +21,7 @@
 //! | `status.rs`  | the dataplane, its interfaces and workers |
 //! | `tokens.rs`  | tokens of the API |
 //! | `top.rs`     | live rates |
+//! | `traffic.rs` | the traffic of the last ten minutes |
 //! | `schema.rs`  | the schemas, and the test that they are those in `docs/schema/` |
 
 pub(crate) mod changes;
@@ -38,6 +39,7 @@ pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod tokens;
 pub(crate) mod top;
+pub(crate) mod traffic;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

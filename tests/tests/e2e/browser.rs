@@ -84,6 +84,11 @@ impl Browser {
         self.runtime.block_on(self.client.goto(&format!("{PAGE}{fragment}"))).expect("the page opens");
     }
 
+    /// Gives the window another size, in pixels.
+    pub(crate) fn resize(&self, (width, height): (u32, u32)) {
+        self.runtime.block_on(self.client.set_window_size(width, height)).expect("the window changes its size");
+    }
+
     /// Signs in, and waits for the frame of the page.
     pub(crate) fn sign_in(&self, token: &str) {
         self.open("");

@@ -34,7 +34,7 @@
 //! | `api_edits.rs` | edits, plans, checks and explanations of rules through the API |
 //! | `page.rs`      | the web page, in a browser |
 //! | `page_doors.rs` | the doors and the lists in the web page |
-//! | `page_live.rs` | events and traces in the web page |
+//! | `page_live.rs` | events, traces and the traffic in the web page |
 //! | `browser.rs`   | this browser |
 //! | `connections.rs` | connections: filtered, counted and ended |
 //! | `completion.rs` | completion in bash, zsh and fish |

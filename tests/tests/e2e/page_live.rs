@@ -1,6 +1,7 @@
-//! The live view of the web page, in a browser: events with filter and pause, and a trace.
+//! The live view of the web page, in a browser: events with filter and pause, a trace, and the traffic.
 
 use knockplane_tests::{CLIENT, Filter, FilterOptions, Topology, VISITOR};
+use serde_json::Value;
 
 use crate::browser::Browser;
 use crate::fast_path::{PORT, receiver};
@@ -115,5 +116,120 @@ fn pause_holds_the_rows_and_a_filter_selects_events() {
         browser.type_into("input[name=rule]", "nonsense");
         browser.click("Filter");
         browser.until_text(".error-text", "neither the id of a rule");
+    });
+}
+
+/// The answer of the API about the traffic.
+fn traffic(browser: &Browser) -> Value {
+    browser.run("return fetch('/api/v1/traffic').then((answer) => answer.json())")
+}
+
+/// The rates of all samples, the oldest first; null in gaps.
+fn rates(browser: &Browser) -> Vec<Value> {
+    let answer = traffic(browser);
+    answer["samples"].as_array().expect("samples").iter().map(|sample| sample["rates"].clone()).collect()
+}
+
+/// A script: whether a row of the tables of the plots begins with this name, and its highest value is not zero.
+fn has_traffic(line: &str) -> String {
+    format!(
+        "return [...document.querySelectorAll('.plot-table tbody tr')].some(({{ cells: [name, , highest] }}) => \
+         name.textContent === '{line}' && /^[1-9]/.test(highest.textContent))"
+    )
+}
+
+/// The places of the parts that must not move while values change.
+fn places(browser: &Browser) -> Value {
+    browser.run(
+        "return [...document.querySelectorAll('.traffic, .plot, .plot-table, .plot-table thead th, .toolbar, .grid')] \
+         .map((one) => { const { x, y, width, height } = one.getBoundingClientRect(); return [x, y, width, height]; })",
+    )
+}
+
+/// Whether the first plot has pixels of its line's colour.
+fn is_drawn(browser: &Browser) -> bool {
+    let found = browser.run(
+        "const canvas = document.querySelector('.plot canvas'); \
+         if (canvas === null) return false; \
+         const colour = getComputedStyle(document.querySelector('.mark.line-1')).color.match(/\\d+/g).map(Number); \
+         const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height); \
+         for (let at = 0; at < data.length; at += 4) { \
+           if (data[at + 3] > 200 && colour.every((part, index) => Math.abs(data[at + index] - part) < 8)) return true; \
+         } \
+         return false",
+    );
+    found == true
+}
+
+#[test]
+fn the_traffic_of_ten_minutes_is_plotted_and_a_restart_is_a_gap() {
+    live("page-traffic", "read", |topology, filter, browser| {
+        topology.allow_redirects().expect("GRO can be turned on");
+        browser.until_text(".plot-table", "worker 0");
+        let before = places(browser);
+        knock(topology, filter);
+        let (client, scan, _receiver) = (udp_to(topology, PORT), udp_from(topology, VISITOR, 7777), receiver(topology));
+        // The tables of the plots have a line for each of these.
+        for line in ["forwarded", "rule", "worker 0", "kernel fast path", "userspace"] {
+            eventually(line, || {
+                client.send(b"hello").expect("sent");
+                scan.send(b"x").expect("sent");
+                browser.run(&has_traffic(line)) == true
+            });
+        }
+        assert_eq!(places(browser), before, "nothing moves while values change");
+        assert_eq!(browser.console(topology), [""; 0], "no error, and nothing that the policy refused");
+        for (width, theme) in [(1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")] {
+            browser.resize((width, 800));
+            browser.run(&format!("document.documentElement.dataset.theme = '{theme}'"));
+            browser.until(
+                "plots as wide as their places",
+                "return [...document.querySelectorAll('.plot')].filter((one) => one.checkVisibility()) \
+                 .every((one) => one.querySelector('canvas')?.clientWidth === Math.floor(one.clientWidth))",
+            );
+            eventually("a line in the colour of the table", || is_drawn(browser));
+            assert_eq!(browser.violations(), [""; 0], "{width}, {theme}");
+            assert_eq!(
+                browser.run("return document.documentElement.scrollWidth <= innerWidth"),
+                true,
+                "{width} is wide"
+            );
+        }
+        // A page that is opened anew shows what happened before.
+        let sum = |rates: &[Value]| rates.iter().filter_map(|rates| rates["dropped"]["rule"].as_f64()).sum::<f64>();
+        let dropped = sum(&rates(browser));
+        browser.open("#/status");
+        browser.open("#/live");
+        browser.until("the past", &has_traffic("rule"));
+
+        filter.dataplane.kill().expect("killed");
+        browser.until_text(".plot-table td", "–");
+        filter.restart_dataplane().expect("started");
+        let has_values = "return !document.querySelector('.plot-table td').textContent.includes('–')";
+        browser.until("values after the gap", has_values);
+        let all = rates(browser);
+        assert!(sum(&all) >= dropped, "what was before the restart is kept: {all:?}");
+        // Behind the first samples, which a slow start of the test may have without rates.
+        let known = |rates: &Value| !rates.is_null();
+        let (first, last) = (all.iter().position(known), all.iter().rposition(known));
+        let gap = &all[first.expect("rates")..=last.expect("rates")];
+        assert!(!gap.iter().all(known), "a gap: {all:?}");
+        for rates in all.iter().filter(|rates| known(rates)) {
+            for name in ["forwarded", "kernel", "userspace"] {
+                assert!((0.0..10_000.0).contains(&rates[name].as_f64().expect("a rate")), "{rates}");
+            }
+        }
+
+        // Another control process begins again; the page reads its samples from the first one, and keeps what it has seen.
+        let from_first = "return performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/traffic?since=0')).length";
+        let (before, start) = (browser.run(from_first).as_u64(), traffic(browser)["start"].clone());
+        filter.control.kill().expect("killed");
+        filter.restart_control().expect("started");
+        eventually("the page reads from the first sample", || browser.run(from_first).as_u64() > before);
+        browser.until("values of the other process", has_values);
+        assert_eq!(browser.run(&has_traffic("rule")), true);
+        let answer = traffic(browser);
+        assert_ne!(answer["start"], start);
+        assert!(answer["samples"][0]["rates"].is_null(), "its first sample has nothing to compare with");
     });
 }

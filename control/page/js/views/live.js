@@ -1,10 +1,11 @@
-// Events as they happen.
+// Events as they happen, and the traffic of the last ten minutes.
 
 import { pathOf } from '../api.js';
 import { el, number, pairs, setText, time, timeElement } from '../dom.js';
 import { follow } from '../events.js';
 import { oneAddress, sourceDialog } from '../source.js';
 import { showTrace } from '../live/trace.js';
+import { trafficPanel } from '../live/traffic.js';
 import { Table } from '../table.js';
 
 /** Events that are kept. */
@@ -169,7 +170,7 @@ export default {
     for (const input of inputs) input.addEventListener('search', () => { if (input.value === '') begin(); });
     context.signal.addEventListener('abort', () => clearTimeout(due));
 
-    root.append(el('h1', { class: 'visually-hidden', text: 'Live' }), form, problem, table.element, detail);
+    root.append(el('h1', { class: 'visually-hidden', text: 'Live' }), trafficPanel(context), form, problem, table.element, detail);
     begin();
   },
 };

@@ -13,6 +13,7 @@ pub mod connections;
 pub mod doors;
 pub mod events;
 pub mod fast_path;
+pub mod frame_totals;
 pub mod grants;
 pub mod history;
 pub mod interface;

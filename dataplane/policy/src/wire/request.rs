@@ -62,6 +62,8 @@ pub enum Request {
         /// At most [`MAX_RATED_SOURCES`](super::source_rates::MAX_RATED_SOURCES).
         limit: usize,
     },
+    /// Answered by [`Response::FrameTotals`]. Cheaper than the status: it reads only counters of frames.
+    FrameTotals,
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// The events after a position, and logged packets. Answered by [`Response::Events`]. A reader repeats the request on one

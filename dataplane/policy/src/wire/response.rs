@@ -6,6 +6,7 @@ use super::connections::{ConnectionCounts, ConnectionPage};
 use super::doors::Doors;
 use super::events::EventBatch;
 use super::fast_path::KernelVerdict;
+use super::frame_totals::FrameTotals;
 use super::history::{History, RevisionRules};
 use super::lists::ListPage;
 use super::metrics::MetricsReport;
@@ -55,6 +56,8 @@ pub enum Response {
     },
     /// The answer to [`Request::SourceRates`].
     SourceRates(SourceRates),
+    /// The answer to [`Request::FrameTotals`].
+    FrameTotals(FrameTotals),
     /// The answer to [`Request::Metrics`].
     Metrics(Box<MetricsReport>),
     /// The answer to [`Request::Events`].

@@ -1,4 +1,4 @@
-//! The answers of the manager itself: the status and the metrics. Neither waits for a job.
+//! The answers of the manager itself: the status, the totals of frames and the metrics. Neither waits for a job.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,6 +9,7 @@ use knockplane_limits::usage;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::frame_totals::FrameTotals;
 use knockplane_policy::wire::{
     DataplaneStatus, DropCount, FastPathStatus, FrameCount, Interface, InterfaceCounters, ListSummary, LogStatus,
     LostLines, MetricsReport, PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
@@ -96,16 +97,7 @@ impl Supervisor {
             carried_bytes: Side::ALL.map(|side| frames.bytes(Verdict::Forward, side)),
             dropped: frames.frames(Verdict::Drop, Side::Outside),
             dropped_bytes: frames.bytes(Verdict::Drop, Side::Outside),
-            frames: (Reason::ALL.iter().filter(|reason| reason.may_forward()))
-                .map(|reason| (Verdict::Forward, reason))
-                // The reasons for which strangers are dropped.
-                .chain([&Reason::Rule, &Reason::ChainDefault].map(|reason| (Verdict::Drop, reason)))
-                .map(|(verdict, reason)| FrameCount {
-                    verdict,
-                    reason: *reason,
-                    frames: frames.for_reason(verdict, *reason),
-                })
-                .collect(),
+            frames: kernel_counts(&frames),
             lost: Side::ALL.map(|side| fast_path.lost(side).frames),
             misses: outside + inside,
         }
@@ -121,6 +113,21 @@ impl Supervisor {
     pub(super) fn watch_drops(&self) {
         let dropped = self.kernel_frames().frames(Verdict::Drop, Side::Outside);
         self.shared.fast_path.last_drop(dropped, self.shared.clock.now());
+    }
+
+    /// The frames since start. It reads no table, so a reader may request it each second.
+    pub(in crate::manager) fn frame_totals(&self) -> FrameTotals {
+        let by_kernel = self.kernel_frames();
+        let carried: u64 = Side::ALL.iter().map(|side| by_kernel.frames(Verdict::Forward, *side)).sum();
+        let workers = || self.workers.iter().map(|worker| &worker.counters);
+        FrameTotals {
+            started: self.shared.clock.started_since_epoch(),
+            uptime: self.shared.clock.uptime(),
+            forwarded: carried + workers().map(|counters| counters.total(Verdict::Forward)).sum::<u64>(),
+            kernel: carried + by_kernel.frames(Verdict::Drop, Side::Outside),
+            workers: workers().map(|counters| counters.received.iter().map(|side| side.frames.load()).sum()).collect(),
+            drops: self.drops(&kernel_counts(&by_kernel)),
+        }
     }
 
     /// Frames dropped by all workers and the kernel, by reason.
@@ -226,6 +233,15 @@ impl Supervisor {
                 .collect(),
         }
     }
+}
+
+/// The frames of the kernel by verdict and reason, with the pairs that can occur.
+fn kernel_counts(frames: &KernelFrames) -> Vec<FrameCount> {
+    let forwarded = Reason::ALL.iter().filter(|reason| reason.may_forward()).map(|reason| (Verdict::Forward, *reason));
+    // The reasons for which strangers are dropped.
+    let dropped = [Reason::Rule, Reason::ChainDefault].map(|reason| (Verdict::Drop, reason));
+    let count = |(verdict, reason)| FrameCount { verdict, reason, frames: frames.for_reason(verdict, reason) };
+    forwarded.chain(dropped).map(count).collect()
 }
 
 fn log_status() -> LogStatus {
