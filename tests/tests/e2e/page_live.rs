@@ -138,12 +138,20 @@ fn has_traffic(line: &str) -> String {
     )
 }
 
-/// The places of the parts that must not move while values change.
-fn places(browser: &Browser) -> Value {
-    browser.run(
-        "return [...document.querySelectorAll('.traffic, .plot, .plot-table, .plot-table thead th, .toolbar, .grid')] \
-         .map((one) => { const { x, y, width, height } = one.getBoundingClientRect(); return [x, y, width, height]; })",
-    )
+/// The places of these elements.
+fn places(browser: &Browser, css: &str) -> Value {
+    browser.run(&format!(
+        "return [...document.querySelectorAll('{css}')].map((one) => one.getBoundingClientRect()) \
+         .map(({{ x, y, width, height }}) => [x, y, width, height])"
+    ))
+}
+
+/// Shows this plot, of those that a narrow window shows one at a time.
+fn choose_plot(browser: &Browser, plot: usize) {
+    browser.run(&format!(
+        "const choice = document.querySelector('.plot-choice'); \
+         choice.value = {plot}; choice.dispatchEvent(new Event('change'))"
+    ));
 }
 
 /// Whether the first plot has pixels of its line's colour.
@@ -166,7 +174,8 @@ fn the_traffic_of_ten_minutes_is_plotted_and_a_restart_is_a_gap() {
     live("page-traffic", "read", |topology, filter, browser| {
         topology.allow_redirects().expect("GRO can be turned on");
         browser.until_text(".plot-table", "worker 0");
-        let before = places(browser);
+        let parts = ".traffic, .plot, .plot-table, .plot-table thead th, .toolbar, .grid";
+        let before = places(browser, parts);
         knock(topology, filter);
         let (client, scan, _receiver) = (udp_to(topology, PORT), udp_from(topology, VISITOR, 7777), receiver(topology));
         // The tables of the plots have a line for each of these.
@@ -177,7 +186,7 @@ fn the_traffic_of_ten_minutes_is_plotted_and_a_restart_is_a_gap() {
                 browser.run(&has_traffic(line)) == true
             });
         }
-        assert_eq!(places(browser), before, "nothing moves while values change");
+        assert_eq!(places(browser, parts), before, "nothing moves while values change");
         assert_eq!(browser.console(topology), [""; 0], "no error, and nothing that the policy refused");
         for (width, theme) in [(1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")] {
             browser.resize((width, 800));
@@ -195,6 +204,13 @@ fn the_traffic_of_ten_minutes_is_plotted_and_a_restart_is_a_gap() {
                 "{width} is wide"
             );
         }
+        // Nor does anything move if a plot has more lines.
+        let place = |plot| {
+            choose_plot(browser, plot);
+            places(browser, ".toolbar, .grid")
+        };
+        assert_eq!(place(3), place(0));
+
         // A page that is opened anew shows what happened before.
         let sum = |rates: &[Value]| rates.iter().filter_map(|rates| rates["dropped"]["rule"].as_f64()).sum::<f64>();
         let dropped = sum(&rates(browser));
