@@ -98,6 +98,15 @@ bench-memory:
 	@tests/setup bench-memory
 	@cargo bench --quiet --locked -p knockplane-bench --bench engine -- $(ONLY)
 
+# The web page with 10 and 10,000 rules, all of which count: sizes and times of its requests, first paint, and the work of the main
+# thread of chromium. Two minutes.
+.PHONY: bench-page
+bench-page:
+	@tests/setup test
+	@echo "building (release)"
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control
+	@cargo test --quiet --locked --release -p knockplane-tests --test e2e -- --ignored --nocapture measure_the_page
+
 # Ten million entries in the address lists: memory, lookups, additions, and the longest pause in a minute of additions at
 # full rate. SECONDS_LONG=5 is shorter.
 .PHONY: bench-lists

@@ -21,7 +21,7 @@ use knockplane_policy::wire::source_rates::SourceRates;
 use knockplane_policy::wire::trace::{TraceBegun, TraceQuery, TracedPackets};
 use knockplane_policy::wire::{
     Added, ApplyRequest, DataplaneStatus, Doors, Greeting, KernelQuery, KernelVerdict, ListPage, ListQuery, MAX_LINE,
-    MetricsReport, NameAnswer, NameState, NewEntry, Reloaded, Request, Response, RunningRules, VERSION,
+    MetricsReport, NameAnswer, NameState, NewEntry, Reloaded, Request, Response, RuleCounters, RunningRules, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -178,6 +178,14 @@ impl Dataplane {
     pub async fn rules(&self) -> Result<RunningRules, DataplaneError> {
         match self.ask(&Request::Rules).await? {
             Response::Rules(rules) => Ok(*rules),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The counters of the running rules.
+    pub async fn rule_counters(&self) -> Result<RuleCounters, DataplaneError> {
+        match self.ask(&Request::RuleCounters).await? {
+            Response::RuleCounters(counters) => Ok(counters),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -425,6 +433,7 @@ impl Dataplane {
             | Request::EndConnections(_) => CHANGE_WITHIN,
             Request::Status
             | Request::Rules
+            | Request::RuleCounters
             | Request::Lists(_)
             | Request::Doors { .. }
             | Request::History
@@ -499,6 +508,7 @@ impl Dataplane {
         let name = match answer {
             Response::Status(_) => "status",
             Response::Rules(_) => "rules",
+            Response::RuleCounters(_) => "rule-counters",
             Response::Lists(_) => "lists",
             Response::Names(_) => "names",
             Response::Doors(_) => "doors",

@@ -203,6 +203,7 @@ pub(crate) fn rules() -> RunningRules {
     RunningRules {
         generation: 3,
         revision: 2,
+        order: "3-179a2c9f0e1d8000".into(),
         source: "/etc/knockplane/rules.rsc".into(),
         configuration: "/etc/knockplane/knockplane.toml".into(),
         rules: RuleSet {

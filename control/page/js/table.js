@@ -66,8 +66,12 @@ export class Table {
     if (this.#selected.size !== before) this.#tellSelection();
   }
 
-  /** Shows changed contents of row objects that were given to `setRows`. */
-  refresh() { for (const [, shown] of this.#elements) shown.row = null; this.#schedule(); }
+  /** Shows changed contents of row objects that were given to `setRows`. `sorts`: what the order depends on has changed, too. */
+  refresh({ sorts = false } = {}) {
+    if (sorts && this.#sort) this.#arrange();
+    for (const [, shown] of this.#elements) shown.row = null;
+    this.#schedule();
+  }
 
   /** Selects the row with this key, and scrolls to it. Returns whether there is one. */
   select(key) {

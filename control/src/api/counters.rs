@@ -11,7 +11,8 @@ use knockplane_policy::wire::source_rates::MAX_RATED_SOURCES;
 use super::App;
 use super::answer::Form;
 use super::failure::ApiError;
-use super::messages::RatedSources;
+use super::messages::{RatedSources, RuleCountersQuery};
+use crate::json::rules::RuleCountersJson;
 use crate::json::top::{Reading, SourcesJson, TopJson};
 
 /// All counters.
@@ -20,6 +21,20 @@ pub(super) async fn counters(State(app): State<Arc<App>>, form: Form) -> Result<
     // Rates need no settings, which have the passphrases of doors.
     counters.status.settings = Settings::default();
     Ok(form.answer(counters, |counters| TopJson::between(None, &Reading { counters, sources: None })))
+}
+
+/// The counters of the running rules.
+pub(super) async fn of_rules(
+    State(app): State<Arc<App>>,
+    form: Form,
+    query: Result<Query<RuleCountersQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(RuleCountersQuery { order }) = query?;
+    let counters = app.ask(app.dataplane.rule_counters()).await?;
+    match counters.order == order {
+        true => Ok(form.answer(counters, RuleCountersJson::from)),
+        false => Err(ApiError::other_rules()),
+    }
 }
 
 /// The busiest sources since the last such request.

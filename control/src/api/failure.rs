@@ -77,6 +77,8 @@ codes! {
     SlowRequest = "slow-request", 408;
     /// The request does not fit the present state; nothing changed.
     Conflict = "conflict", 409;
+    /// Other rules run than those of the request: read the rules again.
+    OtherRules = "other-rules", 409;
     /// The change would leave no rule, or no way in from outside: it needs `force`. Nothing changed.
     Unconfirmed = "unconfirmed", 409;
     /// The body is too long.
@@ -174,6 +176,12 @@ impl ApiError {
     /// 409: the request does not fit the present state.
     pub fn conflict(error: impl Into<String>) -> Self {
         ApiError::new(ErrorCode::Conflict, error)
+    }
+
+    /// 409: other rules run than those of the request.
+    pub fn other_rules() -> Self {
+        ApiError::new(ErrorCode::OtherRules, "other rules run than those of `order`")
+            .with_remedy("read GET /api/v1/rules again")
     }
 
     /// 409: a change with a loss that must be confirmed.

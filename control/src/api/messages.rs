@@ -55,6 +55,14 @@ pub struct Apply {
     pub edit: String,
 }
 
+/// The rules whose counters are read.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RuleCountersQuery {
+    /// `order` of `GET /api/v1/rules`: if other rules run, the answer is 409 with the code `other-rules`.
+    pub(crate) order: String,
+}
+
 /// Commands that edit the running rules, all or none.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

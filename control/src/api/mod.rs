@@ -779,6 +779,8 @@ mod tests {
         let cases = [
             (Method::GET, "/api/v1/lists?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/lists?limti=1", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/rules/counters", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/rules/counters?revision=1", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/doors?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/sources/192.0.2.1?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/sources/nobody", "", StatusCode::BAD_REQUEST),

@@ -14,13 +14,16 @@ use knockplane_policy::wire::trace::TraceBegun;
 use knockplane_policy::wire::{KernelQuery, KernelVerdict};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tokio::sync::Semaphore;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
 use super::counted::counted;
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
     Apply, BeginSample, BeginTrace, CandidateRules, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery,
     EditRules, ExplainPacket, FlushQuery, ListAddition, ListImport, ListQuery, RatedSources, ReloadQuery,
-    ResetCounters, ReturnToRevision, SampleBegun, SessionInfo, SignIn, SourceLimit, TrafficQuery, WatchQuery,
+    ResetCounters, ReturnToRevision, RuleCountersQuery, SampleBegun, SessionInfo, SignIn, SourceLimit, TrafficQuery,
+    WatchQuery,
 };
 use super::work::{self, WorkClass};
 use super::{App, connections, counters, edits, evaluation, openapi, sessions, tokens, trace, traffic};
@@ -35,7 +38,7 @@ use crate::json::edits::{EditedJson, ExportTextJson, RuleLintsJson};
 use crate::json::events::EventJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
 use crate::json::lists::ListsJson;
-use crate::json::rules::RulesJson;
+use crate::json::rules::{RuleCountersJson, RulesJson};
 use crate::json::source::SourceJson;
 use crate::json::status::{StatusJson, WorkersJson};
 use crate::json::tokens::{NewTokenJson, TokensJson};
@@ -124,6 +127,12 @@ impl Endpoint {
         Endpoint { computes: true, ..self }
     }
 
+    /// Its answer is large: gzip, if the client accepts it. Not for answers that have text of strangers beside secrets.
+    fn compresses(self) -> Self {
+        let gzip = CompressionLayer::new().quality(CompressionLevel::Fastest);
+        Endpoint { handler: self.handler.layer(gzip), ..self }
+    }
+
     /// The parameters of its query.
     fn query<T: JsonSchema>(self) -> Self {
         Endpoint { query: Some(T::json_schema), ..self }
@@ -156,7 +165,18 @@ pub(super) fn table() -> Vec<Endpoint> {
     vec![
         E::get("/api/v1/status", Read, super::status, "The state of both processes.").shows::<StatusJson>(),
         E::get("/api/v1/workers", Read, super::workers, "The workers, with their counters.").shows::<WorkersJson>(),
-        E::get("/api/v1/rules", Read, super::running_rules, "The running rules, with counters.").shows::<RulesJson>(),
+        E::get("/api/v1/rules", Read, super::running_rules, "The running rules, with counters.")
+            .shows::<RulesJson>()
+            .compresses(),
+        E::get(
+            "/api/v1/rules/counters",
+            Read,
+            counters::of_rules,
+            "The counters of the running rules in columns, for a read each second.",
+        )
+        .query::<RuleCountersQuery>()
+        .shows::<RuleCountersJson>()
+        .compresses(),
         E::post("/api/v1/rules/reset-counters", Operate, super::reset_counters, "Sets counters of rules to zero.")
             .takes::<ResetCounters>(),
         E::post(

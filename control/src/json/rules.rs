@@ -24,6 +24,8 @@ pub(crate) struct RulesJson {
     pub(crate) generation: u64,
     /// The revision of the rules in `history`. A change that is based on it can name it: `--revision`.
     pub(crate) revision: u64,
+    /// Identifies these rules in this order, for `GET /api/v1/rules/counters`. It changes with every apply, reload and start.
+    pub(crate) order: String,
     /// The source of the rules.
     pub(crate) source: String,
     /// The rules, including those of doors, in the order of evaluation within each chain.
@@ -32,6 +34,26 @@ pub(crate) struct RulesJson {
     pub(crate) chain_defaults: Vec<ChainDefaultJson>,
     /// The layer-7 patterns of the rules.
     pub(crate) patterns: Vec<PatternJson>,
+}
+
+/// The counters of the running rules in columns: small, for a read each second.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RuleCountersJson {
+    /// That of the request.
+    pub(crate) order: String,
+    /// The time of the reading, since the dataplane started: a rate is a difference of counters by a difference of these times.
+    pub(crate) uptime_seconds: f64,
+    /// Packets of each rule, in the order of `rules` of `GET /api/v1/rules`, since its last `rule reset-counters`.
+    pub(crate) packets: Vec<u64>,
+    /// IP bytes of each rule, in the same order.
+    pub(crate) bytes: Vec<u64>,
+}
+
+impl From<wire::RuleCounters> for RuleCountersJson {
+    fn from(counters: wire::RuleCounters) -> Self {
+        let wire::RuleCounters { order, uptime, packets, bytes } = counters;
+        RuleCountersJson { order, uptime_seconds: seconds(uptime), packets, bytes }
+    }
 }
 
 /// A running rule.
@@ -296,7 +318,8 @@ impl From<&RuleSet> for ExportedJson {
 impl RulesJson {
     /// The running rules with these settings.
     pub(crate) fn new(running: &wire::RunningRules, history: &History, settings: &Settings) -> RulesJson {
-        let wire::RunningRules { generation, revision, source, configuration, rules, origins, counters, .. } = running;
+        let wire::RunningRules { generation, revision, order, source, configuration, rules, origins, counters, .. } =
+            running;
         let numbered = rule::numbers(&rules.rules).into_iter().zip(&rules.rules);
         let counted = numbered.zip(origins).zip(counters).map(|(((number, rule), origin), counter)| CountedRuleJson {
             number,
@@ -307,6 +330,7 @@ impl RulesJson {
         RulesJson {
             generation: *generation,
             revision: *revision,
+            order: order.clone(),
             source: source.clone(),
             rules: counted.collect(),
             chain_defaults: chain_defaults(&running.chain_defaults, settings),

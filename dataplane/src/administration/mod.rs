@@ -207,7 +207,7 @@ impl Administration {
     fn answer(&mut self, request: Request) -> Response {
         match request {
             // The manager answers these requests, because it has more recent data.
-            Request::Status | Request::FrameTotals | Request::Metrics | Request::Events(_) => {
+            Request::Status | Request::RuleCounters | Request::FrameTotals | Request::Metrics | Request::Events(_) => {
                 Response::Failed { error: "the manager answers this: this is a defect".to_owned() }
             }
             Request::Rules => Response::Rules(Box::new(self.rules())),

@@ -196,6 +196,7 @@ impl Administration {
         RunningRules {
             generation: generation.number,
             revision: history.last(),
+            order: generation.order(),
             source: generation.source.clone(),
             configuration: self.rules.config.file.display().to_string(),
             rules: rules.clone(),

@@ -69,6 +69,11 @@ impl Generation {
         Generation { trails, strangers, ..self }
     }
 
+    /// Identifies the generation, also among those of earlier processes.
+    pub(crate) fn order(&self) -> String {
+        format!("{}-{:x}", self.number, self.since_epoch.as_nanos())
+    }
+
     pub(crate) fn rules(&self) -> &RuleSet {
         self.table.rules()
     }

@@ -153,10 +153,11 @@ fn end(mut supervisor: Supervisor, jobs: Jobs, writers: &[JoinHandle<()>]) {
     }
 }
 
-/// Answers the status, the totals of frames, the metrics and readers of events, and passes all other requests to the administration.
+/// Answers the status, counters, the metrics and readers of events, and passes all other requests to the administration.
 fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     match request {
         Request::Status => Asked::Answered(Response::Status(Box::new(supervisor.status())).into()),
+        Request::RuleCounters => Asked::Answered(Response::RuleCounters(supervisor.rule_counters()).into()),
         Request::FrameTotals => Asked::Answered(Response::FrameTotals(supervisor.frame_totals()).into()),
         Request::Metrics => Asked::Answered(Response::Metrics(Box::new(supervisor.metrics())).into()),
         Request::Events(query) => Asked::Answered(Response::Events(Box::new(supervisor.events(&query))).into()),

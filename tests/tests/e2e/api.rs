@@ -372,6 +372,8 @@ fn answers_are_those_of_the_openapi_document() {
         let (status, document) = ask("GET", "/api/v1/openapi.json", None);
         assert_eq!(status, 200);
         let sample = json!({ "time": "1s", "packets": 10 });
+        let running = filter.ask(&["show", "rules"]).expect("rules");
+        let order = format!("?order={}", running["order"].as_str().expect("an order"));
         let cases = [
             ("POST", "/api/v1/lists/{list}", "office", Some(json!({ "address": "192.0.2.7", "timeout": "1h" }))),
             ("POST", "/api/v1/lists", "", Some(json!({ "entries": [{ "list": "office", "address": "192.0.2.8" }] }))),
@@ -379,6 +381,7 @@ fn answers_are_those_of_the_openapi_document() {
             ("GET", "/api/v1/status", "", None),
             ("GET", "/api/v1/workers", "", None),
             ("GET", "/api/v1/rules", "", None),
+            ("GET", "/api/v1/rules/counters", &order, None),
             ("POST", "/api/v1/rules/reset-counters", "", Some(json!({ "rules": [] }))),
             ("GET", "/api/v1/doors", "", None),
             ("GET", "/api/v1/connections", "", None),

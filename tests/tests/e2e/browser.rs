@@ -100,14 +100,26 @@ impl Browser {
     /// The errors and warnings of the console since the last call: of scripts, of requests that failed, and of what the
     /// Content-Security-Policy refused.
     pub(crate) fn console(&self, topology: &Topology) -> Vec<String> {
-        let session = self.runtime.block_on(self.client.session_id()).expect("an answer").expect("a session");
-        let mut command = topology.filter.command("curl");
-        command.args(["--silent", "--show-error", "--max-time", "20", "-d", r#"{"type": "browser"}"#]);
-        let answer = run(command.arg(format!("http://127.0.0.1:{DRIVER}/session/{session}/se/log"))).expect("curl");
-        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
-        let lines = answer["value"].as_array().expect("lines").iter();
+        let answer = self.ask_driver(topology, "se/log", &json!({ "type": "browser" }));
+        let lines = answer.as_array().expect("lines").iter();
         let severe = lines.filter(|line| line["level"] == "SEVERE" || line["level"] == "WARNING");
         severe.map(|line| line["message"].to_string()).collect()
+    }
+
+    /// The result of a command of the protocol of DevTools.
+    pub(crate) fn command(&self, topology: &Topology, name: &str, parameters: &Value) -> Value {
+        self.ask_driver(topology, "goog/cdp/execute", &json!({ "cmd": name, "params": parameters }))
+    }
+
+    /// The answer to a request that is no part of the WebDriver standard.
+    fn ask_driver(&self, topology: &Topology, path: &str, body: &Value) -> Value {
+        let session = self.runtime.block_on(self.client.session_id()).expect("an answer").expect("a session");
+        let mut command = topology.filter.command("curl");
+        command.args(["--silent", "--show-error", "--max-time", "20", "-d", &body.to_string()]);
+        let answer = run(command.arg(format!("http://127.0.0.1:{DRIVER}/session/{session}/{path}"))).expect("curl");
+        let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+        assert!(answer["value"]["error"].is_null(), "{path} {body}: {answer}");
+        answer["value"].clone()
     }
 
     /// The serious and critical violations of the rules of accessibility that axe-core finds.

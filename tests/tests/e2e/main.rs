@@ -35,7 +35,9 @@
 //! | `page.rs`      | the web page, in a browser |
 //! | `page_doors.rs` | the doors and the lists in the web page |
 //! | `page_live.rs` | events, traces and the traffic in the web page |
+//! | `page_load.rs` | a measurement: the load of the page and its main thread with many rules |
 //! | `browser.rs`   | this browser |
+//! | `rule_counters.rs` | counters of rules in columns, in the API and in the web page |
 //! | `connections.rs` | connections: filtered, counted and ended |
 //! | `completion.rs` | completion in bash, zsh and fish |
 //! | `top.rs`       | `knockctl top` in a terminal, and without one |
@@ -91,12 +93,14 @@ mod operator;
 mod page;
 mod page_doors;
 mod page_live;
+mod page_load;
 mod processes;
 mod prometheus;
 mod random;
 mod reload;
 mod restart;
 mod revocations;
+mod rule_counters;
 mod scenario;
 mod screens;
 mod sources;

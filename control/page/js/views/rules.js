@@ -3,6 +3,7 @@
 import { bitRate, bytes, dialog, el, number, patch, rate, setText, time, toast } from '../dom.js';
 import { Table } from '../table.js';
 import * as changes from '../rules/changes.js';
+import { count, countersOf, keepRates } from '../rules/counters.js';
 import { keyOf, tabsOf } from '../rules/tabs.js';
 import { filter, quoted } from '../rules/words.js';
 
@@ -22,19 +23,14 @@ const values = (rule, names) => names.filter((name) => rule.properties[name] !==
   .map((name) => (name.endsWith('-address-list') ? '@' : OF[name] ?? `${name}=`) + rule.properties[name]).join(' ');
 const others = (rule) => Object.entries(rule.properties).filter(([name]) => !OWN.has(name)).map(([name, value]) => `${name}=${value}`).join(' ');
 
-/** Seconds between two reads: a read of many rules is large. */
-const pause = (rules) => (rules.length > 1000 ? 5 : 1);
-
 export default {
   title: 'Rules',
   enter(root, context) {
-    let document = { rules: [], revision: 0, generation: -1 };
+    let document = { rules: [], revision: 0, order: null };
     let lints = new Map();
-    let shownGeneration = -1;
-    let next = 0;
+    let orderOfLints = null;
+    let counted = null;
     let tab = '';
-    const before = new Map();
-    const rates = new Map();
     const wanted = { rule: context.query.get('rule'), chain: context.query.get('chain') };
 
     const tabs = el('div', { class: 'tabs', role: 'group', 'aria-label': 'Chain' });
@@ -42,7 +38,7 @@ export default {
     const detail = el('section', { class: 'detail', 'aria-label': 'Selected rule', 'aria-live': 'off', hidden: true });
     const shown = el('span', { class: 'soft' });
 
-    const of = (rule, what) => rates.get(rule.id)?.[what] ?? null;
+    const of = (rule, what) => rule.rate?.[what] ?? null;
     const flags = (rule) => [rule.dynamic ? 'D' : '', rule.disabled ? 'X' : '', rule.invalid ? 'I' : '', lints.has(rule.id) ? '!' : ''].join('');
     const table = new Table({
       label: 'Rules',
@@ -214,35 +210,42 @@ export default {
     }
     line.addEventListener('input', draw);
 
+    /** Reads the rules, and their lints if they are others than before. */
     async function read() {
       const found = await context.api.get('rules', { signal: context.signal });
-      const now = performance.now() / 1000;
-      for (const rule of found.rules) {
-        const { packets, bytes: size } = rule.counter;
-        const last = before.get(rule.id);
-        // A counter that was set to zero begins again.
-        if (last && packets >= last.packets && now > last.now) rates.set(rule.id, { packets: (packets - last.packets) / (now - last.now), bytes: (size - last.bytes) / (now - last.now) });
-        else rates.delete(rule.id);
-        before.set(rule.id, { packets, bytes: size, now });
-      }
+      keepRates(found.rules, document.rules);
       document = found;
-      next = now + pause(found.rules);
       draw();
-      if (found.generation !== shownGeneration) {
-        const { lints: all, generation } = await context.api.get('lints', { signal: context.signal });
+      if (found.order !== orderOfLints) {
+        const { lints: all } = await context.api.get('lints', { signal: context.signal });
         lints = Map.groupBy(all.filter((lint) => lint.id), (lint) => lint.id);
-        shownGeneration = generation;
-        const ids = new Set(found.rules.map((rule) => rule.id));
-        for (const id of before.keys()) if (!ids.has(id)) { before.delete(id); rates.delete(id); }
+        orderOfLints = found.order;
         table.refresh();
       }
       drawSelection();
+    }
+
+    /** Reads the counters; the whole rules only if they are others than the shown ones. */
+    async function readCounters() {
+      const { order } = document;
+      if (order === null) return read();
+      try {
+        const now = await context.api.get(countersOf(document), { signal: context.signal });
+        // A change of this page may have read other rules meanwhile.
+        if (document.order !== order) return undefined;
+        count(document.rules, counted, now);
+        counted = now;
+        return table.refresh({ sorts: true });
+      } catch (failure) {
+        if (failure.code === 'other-rules') return read();
+        throw failure;
+      }
     }
 
     root.append(el('h1', { class: 'visually-hidden', text: 'Rules' }),
       el('div', { class: 'toolbar' }, tabs, el('span', { class: 'space' }), line, shown),
       ...(buttons.length > 0 ? [el('div', { class: 'toolbar' }, buttons)] : []), table.element, detail);
     drawSelection();
-    context.every(1, async () => { if (performance.now() / 1000 >= next) await read(); });
+    context.every(1, readCounters);
   },
 };

@@ -45,7 +45,7 @@ pub use self::metrics::{
 pub use self::names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
 pub use self::request::{ApplyRequest, Request};
 pub use self::response::{Added, Reloaded, Response};
-pub use self::rules::{Counter, RunningRules};
+pub use self::rules::{Counter, RuleCounters, RunningRules};
 pub use self::status::{
     DataplaneStatus, DropCount, JournalStatus, LogStatus, LostLines, RestoreReport, StoredCountersStatus, TableMemory,
     WorkerStatus,

@@ -26,6 +26,8 @@ pub enum Request {
     Status,
     /// Answered by [`Response::Rules`].
     Rules,
+    /// Answered by [`Response::RuleCounters`], also while a change is in progress.
+    RuleCounters,
     /// Answered by [`Response::Lists`].
     Lists(ListQuery),
     /// Answered by [`Response::Doors`].

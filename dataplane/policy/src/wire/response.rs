@@ -11,7 +11,7 @@ use super::history::{History, RevisionRules};
 use super::lists::ListPage;
 use super::metrics::MetricsReport;
 use super::names::NameState;
-use super::rules::RunningRules;
+use super::rules::{RuleCounters, RunningRules};
 use super::sample::TrafficSample;
 use super::source::SourceReport;
 use super::source_rates::SourceRates;
@@ -26,6 +26,8 @@ pub enum Response {
     Status(Box<DataplaneStatus>),
     /// The answer to [`Request::Rules`].
     Rules(Box<RunningRules>),
+    /// The answer to [`Request::RuleCounters`].
+    RuleCounters(RuleCounters),
     /// The answer to [`Request::Lists`].
     Lists(ListPage),
     /// The host names in the address lists of the running rules.

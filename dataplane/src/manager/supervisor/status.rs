@@ -1,4 +1,4 @@
-//! The answers of the manager itself: the status, the totals of frames and the metrics. Neither waits for a job.
+//! The answers of the manager itself: the status, the counters of rules, the totals of frames and the metrics. None waits for a job.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,8 +11,8 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::frame_totals::FrameTotals;
 use knockplane_policy::wire::{
-    DataplaneStatus, DropCount, FastPathStatus, FrameCount, Interface, InterfaceCounters, ListSummary, LogStatus,
-    LostLines, MetricsReport, PeersRefused, TableMemory, WorkerMetrics, WorkerStatus,
+    Counter, DataplaneStatus, DropCount, FastPathStatus, FrameCount, Interface, InterfaceCounters, ListSummary,
+    LogStatus, LostLines, MetricsReport, PeersRefused, RuleCounters, TableMemory, WorkerMetrics, WorkerStatus,
 };
 
 use super::{Supervisor, WorkerHandle};
@@ -185,6 +185,17 @@ impl Supervisor {
                 busy: Duration::from_nanos(worker.counters.busy.load()),
             })
             .collect()
+    }
+
+    /// The counters of the running rules, since their resets.
+    pub(in crate::manager) fn rule_counters(&self) -> RuleCounters {
+        let ledger = self.published.ledger();
+        let generation = self.shared.generation.load_full();
+        let counters = ledger.book.since_reset(&generation, &ledger.book.totals(&generation));
+        let uptime = self.shared.clock.uptime();
+        drop(ledger);
+        let (packets, bytes) = counters.into_iter().map(|Counter { packets, bytes }| (packets, bytes)).unzip();
+        RuleCounters { order: generation.order(), uptime, packets, bytes }
     }
 
     pub(in crate::manager) fn metrics(&mut self) -> MetricsReport {
