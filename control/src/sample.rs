@@ -335,6 +335,12 @@ fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSum
     let failed = Failure::ALL.iter().zip(failed).map(|(reason, times)| FailureCount { reason: *reason, times });
     DoorSummary {
         door: name.into(),
+        knock: (1..steps.len())
+            .map(|step| format!("tcp/{step}000 syn"))
+            .chain(["udp/4321 with its passphrase".into()])
+            .collect(),
+        close: Vec::new(),
+        opens: vec!["tcp/22".into()],
         steps: steps.to_vec(),
         opened: steps.last().copied().unwrap_or_default(),
         closed: 0,

@@ -26,6 +26,13 @@ pub(crate) struct DoorsJson {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DoorJson {
     pub(crate) door: String,
+    /// The steps of the knock in the form of the configuration: `tcp/7000 syn`, `udp/4321 with its passphrase`, `icmp size=128`. No
+    /// role sees a passphrase here.
+    pub(crate) knock: Vec<String>,
+    /// The steps of the closing knock in the same form; empty if the door has none.
+    pub(crate) close: Vec<String>,
+    /// The protocols and ports that the door opens, in the form of the configuration: `tcp/22`; empty for all.
+    pub(crate) opens: Vec<String>,
     /// The number of times that each step of the knock was taken, in order.
     pub(crate) steps: Vec<u64>,
     /// The number of times that a knock opened the door.
@@ -72,8 +79,8 @@ pub(crate) struct IgnoredSourceJson {
 
 impl From<wire::DoorSummary> for DoorJson {
     fn from(summary: wire::DoorSummary) -> Self {
-        let wire::DoorSummary { door, steps, opened, closed, failed, knocking, open } = summary;
-        DoorJson { door, steps, opened, closed, failed, knocking, open }
+        let wire::DoorSummary { door, knock, close, opens, steps, opened, closed, failed, knocking, open } = summary;
+        DoorJson { door, knock, close, opens, steps, opened, closed, failed, knocking, open }
     }
 }
 

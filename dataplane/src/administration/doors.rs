@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use knockplane_engine::state::doors::{DoorTally, Ignored, Visitors};
 use knockplane_engine::state::lists::ListId;
-use knockplane_policy::door::{Door, Failure};
+use knockplane_policy::door::{Door, Failure, KnockStep};
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::wire::{
     DoorSummary, Doors, FailureCount, IgnoredSource, ListEntry, ListPage, ListQuery, ListSummary, MAX_ANSWER_ENTRIES,
@@ -120,8 +120,12 @@ fn summary(door: &Door, tally: &DoorTally, knocking: Option<&ListSummary>, open:
         _ => 0,
     };
     let failed = Failure::ALL.iter().zip(tally.failed);
+    let words = |steps: &[KnockStep]| steps.iter().map(KnockStep::without_passphrase).collect();
     DoorSummary {
         door: door.name.clone(),
+        knock: words(&door.knock),
+        close: words(&door.close),
+        opens: door.opens.iter().map(ToString::to_string).collect(),
         steps: tally.steps.into_iter().take(door.knock.len()).collect(),
         opened: tally.opened,
         closed: tally.closed,
@@ -136,6 +140,18 @@ fn summary(door: &Door, tally: &DoorTally, knocking: Option<&ListSummary>, open:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_summary_has_the_words_of_its_door_without_passphrases() {
+        let text = r#"{"name":"ssh","knock":["tcp/1 syn","udp/2 \"open sesame\"","icmp size=128"],"close":["udp/3 \"bye\""],
+            "opens":["tcp/22","udp/60000-61000"]}"#;
+        let told = summary(&serde_json::from_str(text).expect("a door"), &DoorTally::default(), None, None);
+        assert_eq!(told.knock, ["tcp/1 syn", "udp/2 with its passphrase", "icmp size=128"]);
+        assert_eq!(
+            (told.close, told.opens),
+            (vec!["udp/3 with its passphrase".into()], vec!["tcp/22".into(), "udp/60000-61000".into()])
+        );
+    }
 
     #[test]
     fn what_a_list_loses_is_what_came_to_nothing_at_its_door() {

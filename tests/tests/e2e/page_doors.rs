@@ -33,9 +33,9 @@ fn the_page_follows_a_knock_and_closes_the_door() {
         browser.until_text("[aria-label='Doors']", "echo");
         let at = "[aria-label='Sources at doors']";
         knock(topology, "7000:tcp");
-        browser.until_text(at, "step 1 of 3");
+        browser.until_text(at, "step 1 of 3, next: udp/4321");
         knock(topology, "4321:udp");
-        browser.until_text(at, "step 2 of 3");
+        browser.until_text(at, "step 2 of 3, next: tcp/1234 syn");
         browser.until_text("[aria-label='Events at doors']", "took step 2 of 3");
         // Another packet in between: the knock starts over, and the page tells the reason.
         knock(topology, "9000:udp");
@@ -63,6 +63,38 @@ fn the_page_follows_a_knock_and_closes_the_door() {
             "no source is in",
             &format!("return !document.querySelector(\"{at}\").textContent.includes('is in')"),
         );
+    });
+}
+
+#[test]
+fn the_steps_of_doors_are_shown_without_their_passphrases() {
+    let secret = "[[door]]
+name = \"secret\"
+knock = ['tcp/7001 syn', 'udp/4321 \"open sesame\"', 'icmp size=128']
+close = ['udp/4322 \"shut sesame\"']
+for = \"1m\"
+";
+    let sections = format!("{DOOR}{secret}");
+    let options = FilterOptions { sections, ..FilterOptions::from_rules("/ip firewall filter\n") };
+    on_page_with("page-steps", (1280, 800), &options, |_, filter, browser| {
+        let shown = filter.ask(&["show", "doors"]).expect("doors");
+        assert_eq!(shown["doors"][0]["knock"], json!(["tcp/7000 syn", "udp/4321", "tcp/1234 syn"]), "{shown}");
+        assert_eq!((&shown["doors"][0]["close"], &shown["doors"][0]["opens"]), (&json!([]), &json!(["tcp/8080"])));
+        assert_eq!((&shown["doors"][1]["opens"], &shown["doors"][1]["steps"]), (&json!([]), &json!([0, 0, 0])));
+        for role in ["read", "administer"] {
+            browser.sign_in(&token(filter, role, role));
+            browser.open("#/doors");
+            let table = "[aria-label='Doors']";
+            browser.until_text(table, "1. tcp/7000 syn  2. udp/4321  3. tcp/1234 syn");
+            browser.until_text(table, "1. tcp/7001 syn  2. udp/4321 with its passphrase  3. icmp size=128");
+            browser.until_text(table, "1. udp/4322 with its passphrase");
+            browser.until_text(table, "everything");
+            let answer = browser.run("return fetch('/api/v1/doors').then((answer) => answer.json())");
+            assert_eq!(answer, shown, "the API answers as the command, with the role {role}");
+            assert!(!answer.to_string().contains("sesame"), "{answer}");
+            browser.click("Sign out");
+            browser.until("signed out", "return document.querySelector('input[name=token]') !== null");
+        }
     });
 }
 
@@ -106,6 +138,14 @@ fn entries_are_added_extended_and_removed_in_the_page() {
         browser.click("Remove");
         browser.until_text(".toast", "Removed");
         assert!(!listed(filter, list, "192.0.2.0/29") && listed(filter, list, "192.0.2.77"));
+        // An entry that has ended meanwhile is removed as well.
+        browser.choose("192.0.2.77");
+        browser.click("Remove");
+        browser.until_text("dialog p", "Remove 192.0.2.77");
+        let ended = filter.knockctl(&["list", "remove", list, "192.0.2.77"]).expect("knockctl");
+        assert!(ended.ok(), "{ended:?}");
+        browser.click("Remove");
+        browser.until_text(".toast", "Removed 192.0.2.77");
         assert_eq!(browser.run("return document.querySelectorAll('main img, main i, .toast i').length"), 0);
         assert_eq!(browser.run("return document.title.includes('broken')"), false);
 

@@ -15,17 +15,8 @@ const MOST_SOURCES = 500;
 const MOST_EVENTS = 500;
 const KINDS = 'granted,listed,stepped,refreshed,removed,flushed,expired,evicted,bulk';
 
-/** What a door opens, of the rules that it becomes: `{name: 'tcp/22, udp/60000-61000'}`. */
-function openings(rules) {
-  const found = {};
-  for (const { dynamic, action, properties } of rules) {
-    if (!dynamic || action !== 'accept' || !properties.door) continue;
-    const { protocol, 'dst-port': ports } = properties;
-    const text = !protocol ? 'everything' : ports ? `${protocol}/${ports}` : protocol;
-    (found[properties.door] ??= new Set()).add(text.replace(/^icmpv6$/, 'icmp'));
-  }
-  return Object.fromEntries(Object.entries(found).map(([name, texts]) => [name, [...texts].join(', ')]));
-}
+/** The steps of a knock: `1. tcp/7000 syn  2. udp/4321 with its passphrase`. */
+const stepsText = (steps) => steps.map((step, at) => `${at + 1}. ${step}`).join('  ');
 
 /** An event at a door in words; null for one that another event tells as well. */
 function eventText(event, countOf) {
@@ -62,24 +53,26 @@ export default {
     const mayClose = context.can('operate');
     let chosen = context.path[0] ?? '';
     let answer = { doors: [], open: [], knocking: [], ignored: [], truncated: false };
-    let opens = {};
     let readAt = performance.now();
     let failedBefore = null;
     let serial = 0;
     const happened = [];
 
-    const countOf = (door) => answer.doors.find((one) => one.door === door)?.steps.length ?? '?';
+    const knockOf = (door) => answer.doors.find((one) => one.door === door)?.knock;
+    const countOf = (door) => knockOf(door)?.length ?? '?';
     const left = (row) => secondsLeft(row, readAt);
 
     const doors = new Table({
       label: 'Doors',
       columns: [
         { key: 'door', title: 'Door', width: 'minmax(90px, 1fr)', value: (row) => row.door },
-        { key: 'opens', title: 'Opens', width: 'minmax(110px, 1fr)', priority: 2, value: (row) => opens[row.door] },
+        { key: 'knock', title: 'Knock', width: 'minmax(120px, 3fr)', value: (row) => stepsText(row.knock) },
+        { key: 'opens', title: 'Opens', width: 'minmax(90px, 1fr)', priority: 2, value: (row) => row.opens.join(', ') || 'everything' },
         { key: 'open', title: 'In', width: '60px', number: true, value: (row) => number(row.open), sort: (row) => row.open },
         { key: 'knocking', title: 'Knocking', width: '80px', number: true, value: (row) => number(row.knocking), sort: (row) => row.knocking },
-        { key: 'opened', title: 'Opened', width: '80px', number: true, value: (row) => number(row.opened), sort: (row) => row.opened },
+        { key: 'opened', title: 'Opened', width: '80px', number: true, priority: 2, value: (row) => number(row.opened), sort: (row) => row.opened },
         { key: 'closed', title: 'Closed', width: '80px', number: true, priority: 3, value: (row) => number(row.closed), sort: (row) => row.closed },
+        { key: 'close', title: 'Closing knock', width: 'minmax(90px, 1fr)', priority: 3, value: (row) => stepsText(row.close) || '–' },
         {
           key: 'steps', title: 'Steps taken', width: 'minmax(240px, 2fr)', priority: 2, sort: false,
           value: (row) => row.steps.map((count, at) => `${at === row.steps.length - 1 ? 'opens' : `step ${at + 1}`}: ${number(count)}`).join(' → '),
@@ -93,8 +86,8 @@ export default {
       empty: 'The configuration has no doors. Add a [[door]] to it, and reload it.',
       onSelect: (rows) => choose(rows.length === 1 ? rows[0].door : ''),
     });
-    const stateOf = (row) => (row.kind === 'ignored' ? `ignored: ${failureText(row.reason)}`
-      : row.kind === 'open' ? 'is in' : `step ${row.steps} of ${countOf(row.door)}`);
+    const progress = ({ door, steps }) => `step ${steps} of ${countOf(door)}, next: ${knockOf(door)?.[steps] ?? '?'}`;
+    const stateOf = (row) => (row.kind === 'ignored' ? `ignored: ${failureText(row.reason)}` : row.kind === 'open' ? 'is in' : progress(row));
     const sources = new Table({
       label: 'Sources at doors',
       columns: [
@@ -188,9 +181,6 @@ export default {
           isStale = false;
           const found = await context.api.get(pathOf('doors', { limit: MOST_SOURCES }), { signal: context.signal });
           readAt = performance.now();
-          if (found.doors.some((one) => !answer.doors.some(({ door: name }) => name === one.door)) || found.doors.length !== answer.doors.length) {
-            opens = openings((await context.api.get('rules', { signal: context.signal })).rules);
-          }
           answer = found;
           tellFailed(found.doors);
           draw();

@@ -49,6 +49,12 @@ pub struct IgnoredSource {
 pub struct DoorSummary {
     /// The name.
     pub door: String,
+    /// The steps of the knock in the form of the configuration, without passphrases.
+    pub knock: Vec<String>,
+    /// The steps of the closing knock in the same form; empty if the door has none.
+    pub close: Vec<String>,
+    /// What the door opens, in the form of the configuration; empty if it opens everything.
+    pub opens: Vec<String>,
     /// The number of times that each step was taken, in order. The last step opens the door.
     pub steps: Vec<u64>,
     /// The number of times that a knock opened the door.
