@@ -65,6 +65,11 @@ fn content_type(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use knockplane_policy::rsc;
+    use knockplane_policy::rule::MENUS;
+
     use super::*;
 
     /// The names of all files.
@@ -94,6 +99,28 @@ mod tests {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("\"//"), "{name}");
         }
+    }
+
+    /// The texts of an array of a script, which begins with these words.
+    fn texts(script: &str, begin: &str) -> BTreeSet<String> {
+        let (_, rest) = script.split_once(begin).unwrap_or_else(|| panic!("{begin}"));
+        let (array, _) = rest.split_once(']').expect("the end of the array");
+        let texts: Vec<_> = array.split('\'').skip(1).step_by(2).collect();
+        let different: BTreeSet<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(texts.len(), different.len(), "{begin}: nothing is there twice");
+        different
+    }
+
+    #[test]
+    fn the_form_suggests_the_properties_and_actions_of_rules_that_run() {
+        let form = read("js/rules/form.js").expect("the form");
+        let form = str::from_utf8(&form.content).expect("a text");
+        let rules =
+            rsc::reference().into_iter().find(|menu| menu.menus.contains(&MENUS[0].2)).expect("the menu of rules");
+        let runs = rules.properties.iter().filter(|property| property.is_run).map(|property| property.name.to_owned());
+        assert_eq!(texts(form, "const NAMES = ["), runs.collect());
+        let actions = rules.actions.iter().map(|action| action.name.to_owned());
+        assert_eq!(texts(form, "  action: ["), actions.collect());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 import { el } from '../dom.js';
 import { asWritten, plain, properties, written } from './words.js';
 
-/** The properties that are suggested, the frequent ones first. */
+/** The properties that are suggested, the frequent ones first. A test compares them, and the actions, with the reader of rules. */
 const NAMES = [
   'chain', 'action', 'protocol', 'src-address', 'dst-address', 'src-address-list', 'dst-address-list', 'src-port', 'dst-port', 'port',
   'connection-state', 'in-interface', 'out-interface', 'in-interface-list', 'out-interface-list', 'comment', 'disabled', 'log', 'log-prefix',
@@ -11,12 +11,15 @@ const NAMES = [
   'content', 'layer7-protocol', 'tls-host', 'packet-size', 'src-mac-address', 'src-address-type', 'dst-address-type', 'time', 'psd', 'random',
   'nth', 'per-connection-classifier', 'connection-bytes', 'connection-rate', 'connection-nat-state', 'tcp-mss', 'dscp', 'tos', 'ttl', 'hop-limit',
   'fragment', 'ipv4-options', 'headers', 'priority', 'ingress-priority', 'in-bridge-port', 'out-bridge-port', 'in-bridge-port-list',
-  'out-bridge-port-list', 'connection-mark', 'packet-mark', 'routing-mark', 'ipsec-policy',
+  'out-bridge-port-list', 'connection-mark', 'packet-mark', 'routing-mark', 'ipsec-policy', 'hw-offload',
 ];
 const YES_OR_NO = ['yes', 'no'];
 const ADDRESS_TYPES = ['local', 'broadcast', 'multicast', 'unicast'];
 const VALUES = {
-  action: ['accept', 'drop', 'reject', 'tarpit', 'jump', 'return', 'log', 'passthrough', 'add-src-to-address-list', 'add-dst-to-address-list'],
+  action: [
+    'accept', 'drop', 'reject', 'tarpit', 'jump', 'return', 'log', 'passthrough', 'add-src-to-address-list', 'add-dst-to-address-list',
+    'fasttrack-connection', 'notrack',
+  ],
   protocol: ['tcp', 'udp', 'icmp', 'icmpv6', 'gre', 'ipsec-esp', 'ipsec-ah', 'sctp'],
   'connection-state': ['established,related', 'established,related,untracked', 'new', 'invalid'],
   'reject-with': ['icmp-network-unreachable', 'icmp-host-unreachable', 'icmp-port-unreachable', 'icmp-admin-prohibited', 'tcp-reset'],
