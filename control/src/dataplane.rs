@@ -90,6 +90,9 @@ pub enum DataplaneError {
     /// The request does not fit the state of the dataplane. Nothing changed.
     #[error("{0}")]
     Conflict(String),
+    /// The entry does not exist, or not any more. Nothing changed.
+    #[error("{0}")]
+    NoEntry(String),
     /// The dataplane refused the request. Nothing changed.
     #[error("{0}")]
     Refused(String),
@@ -118,6 +121,7 @@ impl DataplaneError {
             DataplaneError::TooLong(_) => "split the file",
             DataplaneError::TurnedAway(_)
             | DataplaneError::Conflict(_)
+            | DataplaneError::NoEntry(_)
             | DataplaneError::Refused(_)
             | DataplaneError::Failed(_) => return None,
         };
@@ -135,12 +139,13 @@ impl DataplaneError {
             DataplaneError::Garbage { .. } => "garbage",
             DataplaneError::TooLong(_) => "too-long",
             DataplaneError::Conflict(_) => "conflict",
+            DataplaneError::NoEntry(_) => "no-entry",
             DataplaneError::Refused(_) => "refused",
             DataplaneError::Failed(_) => "failed",
         }
     }
 
-    /// The values of [`DataplaneError::kind`] that mean a missing answer; `conflict`, `refused` and `failed` are one.
+    /// The values of [`DataplaneError::kind`] that mean a missing answer; `conflict`, `no-entry`, `refused` and `failed` are one.
     pub const FAILURES: [&'static str; 7] =
         ["unreachable", "silent", "lost", "turned-away", "version", "garbage", "too-long"];
 }
@@ -412,6 +417,7 @@ impl Dataplane {
         let within = self.answer_within(request);
         match timeout(within, self.converse(&line)).await {
             Ok(Ok(Response::Conflict { error })) => Err(DataplaneError::Conflict(error)),
+            Ok(Ok(Response::NoEntry { error })) => Err(DataplaneError::NoEntry(error)),
             Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
             Ok(Ok(Response::Failed { error })) => Err(DataplaneError::Failed(error)),
             Ok(answer) => answer,
@@ -534,6 +540,7 @@ impl Dataplane {
             Response::Done => "done",
             Response::Flushed { .. } => "flushed",
             Response::Conflict { .. } => "conflict",
+            Response::NoEntry { .. } => "no-entry",
             Response::Refused { .. } => "refused",
             Response::Failed { .. } => "failed",
         };

@@ -25,6 +25,6 @@ export async function removeEntry(list, address) {
   try {
     await api.delete(['lists', list, address]);
   } catch (failure) {
-    if (failure.code !== 'refused' || !failure.message.includes('is not in the list')) throw failure;
+    if (failure.code !== 'no-entry') throw failure;
   }
 }

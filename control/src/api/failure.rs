@@ -71,6 +71,8 @@ codes! {
     Forbidden = "forbidden", 403;
     /// There is no such path or object.
     NotFound = "not-found", 404;
+    /// The list has no such entry, or not any more; nothing changed.
+    NoEntry = "no-entry", 404;
     /// The path has no such method.
     MethodNotAllowed = "method-not-allowed", 405;
     /// The request did not arrive in time.
@@ -282,6 +284,7 @@ impl From<DataplaneError> for ApiError {
     fn from(error: DataplaneError) -> Self {
         let code = match &error {
             DataplaneError::Conflict(_) => ErrorCode::Conflict,
+            DataplaneError::NoEntry(_) => ErrorCode::NoEntry,
             DataplaneError::Refused(_) => ErrorCode::Refused,
             DataplaneError::Failed(_) => ErrorCode::Failed,
             DataplaneError::TooLong(_) => ErrorCode::TooLong,

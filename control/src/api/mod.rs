@@ -615,9 +615,13 @@ impl App {
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         let result = answer.await;
         match &result {
-            Ok(_) | Err(DataplaneError::Conflict(_) | DataplaneError::Refused(_) | DataplaneError::Failed(_)) => {
-                self.metrics.answered()
-            }
+            Ok(_)
+            | Err(
+                DataplaneError::Conflict(_)
+                | DataplaneError::NoEntry(_)
+                | DataplaneError::Refused(_)
+                | DataplaneError::Failed(_),
+            ) => self.metrics.answered(),
             Err(error) => self.metrics.request_failed(error),
         }
         result

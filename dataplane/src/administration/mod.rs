@@ -92,10 +92,11 @@ pub(crate) struct AnswerLine {
     pub(crate) line: Vec<u8>,
 }
 
-/// The reason that a request failed: the request is invalid, does not fit the present state, or another reason.
+/// The reason that a request failed: the request is invalid, does not fit the present state, names no entry, or another reason.
 #[derive(Debug)]
 pub(crate) enum RequestError {
     Conflict(String),
+    NoEntry(String),
     Theirs(String),
     Ours(String),
 }
@@ -104,6 +105,7 @@ impl From<RequestError> for Response {
     fn from(problem: RequestError) -> Response {
         match problem {
             RequestError::Conflict(error) => Response::Conflict { error },
+            RequestError::NoEntry(error) => Response::NoEntry { error },
             RequestError::Theirs(error) => Response::Refused { error },
             RequestError::Ours(error) => Response::Failed { error },
         }
@@ -178,9 +180,10 @@ impl Administration {
     /// Publishes a change that no connection requested.
     fn note_own(&self, action: OwnAction, answer: &Response) {
         let error = match answer {
-            Response::Failed { error } | Response::Conflict { error } | Response::Refused { error } => {
-                Some(error.clone())
-            }
+            Response::Failed { error }
+            | Response::Conflict { error }
+            | Response::NoEntry { error }
+            | Response::Refused { error } => Some(error.clone()),
             _ => None,
         };
         let time_ns = self.shared.clock.now().as_nanos().saturating_add_signed(self.shared.wall.load(Relaxed));

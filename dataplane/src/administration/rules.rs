@@ -41,7 +41,12 @@ impl Administration {
     pub(super) fn applied(&self, result: Result<Response, RequestError>) -> Response {
         match &result {
             Ok(_) => _ = self.published.applied.fetch_add(1, Relaxed),
-            Err(RequestError::Conflict(error) | RequestError::Theirs(error) | RequestError::Ours(error)) => {
+            Err(
+                RequestError::Conflict(error)
+                | RequestError::NoEntry(error)
+                | RequestError::Theirs(error)
+                | RequestError::Ours(error),
+            ) => {
                 self.published.refused.fetch_add(1, Relaxed);
                 tracing::warn!(target: target!("operator"), error, "not applied as it should be");
             }

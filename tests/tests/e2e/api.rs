@@ -361,6 +361,27 @@ fn a_thousand_connections_and_requests_without_an_end_affect_no_other_client() {
     });
 }
 
+#[test]
+fn the_removal_of_an_entry_that_has_ended_has_a_code_of_its_own() {
+    let authority = Authority::new("kp-api-entries");
+    with(&authority.options(""), |topology, filter| {
+        let token = authority.token(filter, "helpdesk", "operate", "1d");
+        let added = filter.knockctl(&["list", "add", "office", "192.0.2.0/24"]).expect("knockctl");
+        assert!(added.ok(), "{added:?}");
+        let remove = |entry: &str| {
+            let path = format!("/api/v1/lists/{}", entry.replace("/24", "%2F24"));
+            let (status, answer) = authority.request(topology, &token, "DELETE", &path, None);
+            (status, answer["code"].clone())
+        };
+        assert_eq!(remove("office/192.0.2.7"), (422, json!("refused")), "it is within another entry");
+        assert_eq!(remove("office/192.0.2.0/24"), (204, Value::Null));
+        assert_eq!(remove("office/192.0.2.0/24"), (404, json!("no-entry")));
+        assert_eq!(remove("nowhere/192.0.2.7"), (404, json!("no-entry")));
+        let again = filter.knockctl(&["list", "remove", "office", "192.0.2.7"]).expect("knockctl");
+        assert!(again.code == Some(1) && again.stderr.contains("is not in the list office"), "{again:?}");
+    });
+}
+
 /// Each answer of the real processes has the form that the document describes.
 #[test]
 fn answers_are_those_of_the_openapi_document() {

@@ -115,8 +115,8 @@ pub enum Request {
         /// The entries.
         entries: Vec<NewEntry>,
     },
-    /// Removes an entry from a list. Answered by [`Response::Done`], or by [`Response::Refused`] if the entry does not
-    /// exist or belongs to the rules.
+    /// Removes an entry from a list. Answered by [`Response::Done`], by [`Response::NoEntry`], or by [`Response::Refused`]
+    /// if the entry belongs to the rules.
     ListRemove {
         /// The list.
         list: String,

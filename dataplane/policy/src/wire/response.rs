@@ -103,6 +103,11 @@ pub enum Response {
         /// The cause and the remedy.
         error: String,
     },
+    /// The request is valid, but the entry that it names does not exist, or not any more; nothing changed.
+    NoEntry {
+        /// The entry and the list.
+        error: String,
+    },
     /// The request is invalid; nothing changed.
     Refused {
         /// The cause and the remedy.

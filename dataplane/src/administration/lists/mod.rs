@@ -136,11 +136,11 @@ impl ListAdministration {
             tracing::info!(target: target!("operator"), %set, list, "removed by request");
             return Ok(());
         }
-        Err(RequestError::Theirs(self.why_not_removed(list, set, shared)))
+        Err(self.why_not_removed(list, set, shared))
     }
 
     /// The reason that an entry cannot be removed.
-    fn why_not_removed(&self, list: &str, set: &AddressSet, shared: &Shared) -> String {
+    fn why_not_removed(&self, list: &str, set: &AddressSet, shared: &Shared) -> RequestError {
         let generation = shared.generation.load();
         let of_rules = |wanted: &dyn Fn(&AddressSet) -> bool| {
             let entries = generation.rules().address_lists.iter().filter(|entry| entry.list == list && !entry.disabled);
@@ -152,9 +152,9 @@ impl ListAdministration {
         };
         if let Some((line, _)) = of_rules(&|other| other.bounds() == set.bounds()) {
             let source = &generation.source;
-            return format!(
+            return RequestError::Theirs(format!(
                 "{set} is in {list} by line {line} of the rules ({source}): remove it there, and apply them"
-            );
+            ));
         }
         let covers = |other: &AddressSet| other.bounds().0 <= set.bounds().0 && set.bounds().1 <= other.bounds().1;
         let around = self.entries.list(list).and_then(|entries| entries.values().find(|entry| covers(&entry.set)));
@@ -166,13 +166,15 @@ impl ListAdministration {
             )
         });
         if let Some(name) = self.name_of(list, set, shared.clock.now()) {
-            return format!(
+            return RequestError::Theirs(format!(
                 "{set} is in {list} as an address of {name}: remove the name from the rules, and apply them"
-            );
+            ));
         }
         match by_operator.or(by_rules) {
-            Some((other, remedy)) => format!("{set} is no entry of {list}, but within {other}: {remedy}"),
-            None => format!("{set} is not in the list {list}"),
+            Some((other, remedy)) => {
+                RequestError::Theirs(format!("{set} is no entry of {list}, but within {other}: {remedy}"))
+            }
+            None => RequestError::NoEntry(format!("{set} is not in the list {list}")),
         }
     }
 

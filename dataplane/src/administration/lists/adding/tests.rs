@@ -48,7 +48,10 @@ impl House {
         let House { lists, entries, notes, rules, .. } = self;
         let adding = Adding { lists, entries, notes, journal: &Journal::default(), rules, source: "rules.rsc" };
         adding.add(lines.iter().map(entry).collect(), at(0)).map_err(|problem| match problem {
-            RequestError::Conflict(error) | RequestError::Theirs(error) | RequestError::Ours(error) => error,
+            RequestError::Conflict(error)
+            | RequestError::NoEntry(error)
+            | RequestError::Theirs(error)
+            | RequestError::Ours(error) => error,
         })
     }
 
