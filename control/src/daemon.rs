@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::api::{self, App};
+use crate::api::{self, App, WebPage};
 use crate::audit::{self, AuditState};
 use crate::dataplane::{self, Dataplane};
 use crate::events::follow;
@@ -221,7 +221,7 @@ impl ApiListener {
         if *page {
             let sessions = Arc::new(Sessions::load(&file.with_extension("sessions.json"), Arc::clone(&tokens)));
             tokio::spawn(Arc::clone(&sessions).watch());
-            app.sessions = Some(sessions);
+            app.web_page = Some(WebPage { sessions, address: settings.page_address() });
             let (traffic, dataplane) = (Arc::new(TrafficHistory::default()), app.dataplane.clone());
             app.traffic = Some(Arc::clone(&traffic));
             tokio::spawn(async move { traffic.follow(dataplane).await });

@@ -14,7 +14,7 @@ use knockplane_policy::wire::connection_filter::ConnectionFilter;
 use knockplane_policy::wire::connections::{ConnectionCounts, ConnectionPage, ConnectionQuery};
 use knockplane_policy::wire::events::{EventBatch, EventQuery};
 use knockplane_policy::wire::frame_totals::FrameTotals;
-use knockplane_policy::wire::history::{History, RevisionRules};
+use knockplane_policy::wire::history::{ApplyNote, History, RevisionRules};
 use knockplane_policy::wire::sample::{SampleQuery, TrafficSample};
 use knockplane_policy::wire::source::{SourceQuery, SourceReport};
 use knockplane_policy::wire::source_rates::SourceRates;
@@ -357,15 +357,13 @@ impl Dataplane {
     }
 
     /// Reloads its configuration. Returns once every worker runs it.
-    /// `uid` and `token` are those of [`knockplane_policy::wire::history::ApplyNote`]. With a time, the dataplane rolls it back as
-    /// [`Dataplane::apply`] does.
+    /// The note has the operator. With a time, the dataplane rolls it back as [`Dataplane::apply`] does.
     pub async fn reload(
         &self,
-        uid: Option<u32>,
-        token: Option<String>,
+        ApplyNote { uid, token, page, .. }: ApplyNote,
         confirm_within: Option<Duration>,
     ) -> Result<Reloaded, DataplaneError> {
-        match self.ask(&Request::Reload { uid, token, confirm_within }).await? {
+        match self.ask(&Request::Reload { uid, token, page, confirm_within }).await? {
             Response::Reloaded(reloaded) => Ok(reloaded),
             other => Err(self.unexpected(&other)),
         }
@@ -677,7 +675,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_without_a_greeting_ends_at_the_short_limit() {
         let (_dir, dataplane) = peer(&[], true);
-        let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload(None, None, None))
+        let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload(ApplyNote::default(), None))
             .await
             .expect("it ends long before a change may");
         assert_eq!(changed.unwrap_err().kind(), "silent");

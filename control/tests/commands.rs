@@ -107,6 +107,18 @@ fn spawn(configuration: &Path) -> Child {
 }
 
 #[test]
+fn a_link_to_a_page_that_is_off_is_refused_with_the_setting() {
+    let daemon = Daemon::start();
+    for arguments in [&["page"][..], &["page", "--role", "read"], &["page", "--sign-out"]] {
+        let output = knockctl(&daemon.socket(), arguments);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(6), &b""[..]), "{output:?}");
+        assert!(stderr(&output).contains("the web page is off: set `page = true` in [control.api]"), "{output:?}");
+    }
+    let output = knockctl(&daemon.socket(), &["page", "--role", "owner"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
 fn without_a_daemon_every_question_ends_with_4_and_one_sentence() {
     let socket = Path::new("/nonexistent/control.sock");
     for arguments in [

@@ -3,6 +3,7 @@
 import { api, connection, every, session, signIn, signOut } from './api.js';
 import { confirmBar } from './confirm.js';
 import { el, setText, time, toast } from './dom.js';
+import { takeLink } from './link.js';
 import doors from './views/doors.js';
 import explain from './views/explain.js';
 import importing from './views/import.js';
@@ -80,7 +81,8 @@ function showSignIn(message = '') {
     }
   });
   document.body.replaceChildren(el('main', { class: 'sign-in' }, el('h1', { text: 'knockplane' }), form,
-    el('p', { class: 'soft' }, 'A user of the host makes a token: ', el('code', { text: 'knockctl token new NAME --role administer --expires 90d' }))));
+    el('p', { class: 'soft' }, 'On the host, ', el('code', { text: 'knockctl page' }), ' prints a link that signs in, and ',
+      el('code', { text: 'knockctl token new NAME --role administer --expires 90d' }), ' makes a token.')));
   input.focus();
 }
 
@@ -193,16 +195,29 @@ function leaveView() {
   shown = null;
 }
 
-async function start() {
-  applyTheme(localStorage.getItem('theme'));
+/** Shows the session, or the sign-in. A link begins a session first; if it does not, an earlier session goes on. */
+async function start(link) {
+  endFrame();
+  signedIn = null;
+  let refused = null;
   try {
-    const found = await session();
-    if (found) showFrame(found);
-    else showSignIn();
+    let found = null;
+    if (link !== null) found = await signIn({ link }).catch((failure) => { refused = failure; });
+    if (refused?.code === 'unreachable') throw refused;
+    found ??= await session();
+    if (!found) return showSignIn(refused?.message);
+    showFrame(found);
+    if (refused) toast(refused);
   } catch (failure) {
     document.body.replaceChildren(el('p', { class: 'page-message', role: 'alert', text: failure.message }));
-    setTimeout(start, 2000);
+    setTimeout(() => start(link), 2000);
   }
 }
 
-start();
+applyTheme(localStorage.getItem('theme'));
+// A link that is opened in the window of the page changes the fragment alone.
+addEventListener('hashchange', () => {
+  const link = takeLink();
+  if (link !== null) start(link);
+});
+start(takeLink());

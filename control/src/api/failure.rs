@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::operator::Operator;
 use crate::dataplane::DataplaneError;
+use crate::sessions::Holder;
 use crate::tokens::{Role, TokenError};
 
 /// A failed request: its body, whose code has the status.
@@ -131,7 +132,13 @@ impl ApiError {
     /// 401: a browser without a session.
     pub fn signed_out() -> Self {
         ApiError::new(ErrorCode::Unauthenticated, "you are not signed in, or the session has ended")
-            .with_remedy("sign in with a token of `knockctl token new`")
+            .with_remedy("open a link of `knockctl page`, or sign in with a token of `knockctl token new`")
+    }
+
+    /// 401: a link that begins no session.
+    pub(super) fn invalid_link(valid: Duration) -> Self {
+        let message = format!("the link is wrong, was used already, or is older than {} s", valid.as_secs());
+        ApiError::new(ErrorCode::Unauthenticated, message).with_remedy("run `knockctl page` on the host again")
     }
 
     /// 403: a request of a browser that does not come from the web page.
@@ -144,7 +151,11 @@ impl ApiError {
     pub fn forbidden(operator: Option<&Operator>, role: Option<Role>, required: Role) -> Self {
         let role = role.map_or("no role", Role::name);
         let (message, remedy) = match operator {
-            Some(operator @ Operator::Token(_)) => (
+            Some(operator @ Operator::Session(Holder::User(_))) => (
+                format!("{operator} has the role `{role}` in this session, and this request needs `{required}`"),
+                format!("sign in again with a link of `knockctl page --role {required}`"),
+            ),
+            Some(operator @ (Operator::Token(_) | Operator::Session(Holder::Token(_)))) => (
                 format!("the {operator} has the role `{role}`, and this request needs `{required}`"),
                 format!("use another token, or make one with `knockctl token new NAME --role {required}`"),
             ),
@@ -160,6 +171,25 @@ impl ApiError {
     pub fn only_at_the_socket() -> Self {
         let message = "tokens are created, listed and revoked by users of the host, not with a token";
         ApiError::new(ErrorCode::Forbidden, message).with_remedy("run `knockctl token` on the host, without --api")
+    }
+
+    /// 403: a link without a user of this host.
+    pub(super) fn links_are_of_the_socket() -> Self {
+        let message = "links that sign in are made by users of the host, not with a token or in a session";
+        ApiError::new(ErrorCode::Forbidden, message).with_remedy("run `knockctl page` on the host, without --api")
+    }
+
+    /// 403: a link with a role that its user has not.
+    pub(super) fn above_the_socket(wanted: Role, own: Role) -> Self {
+        let message = format!("this socket has the role `{own}`, so it makes no link with the role `{wanted}`");
+        ApiError::new(ErrorCode::Forbidden, message)
+            .with_remedy("use the socket of operators, `socket` in [control], or omit the role")
+    }
+
+    /// 409: the web page is needed.
+    pub(super) fn page_is_off(error: &str) -> Self {
+        ApiError::conflict(error)
+            .with_remedy("set `page = true` in [control.api], restart the control process, and use its address")
     }
 
     /// 404: no such path.

@@ -2,7 +2,7 @@
 //!
 //! At a unix socket, the mode of its file decides who connects, and the socket has a role. On TCP a request has a token, or the
 //! cookie of a session at the web page. A request without either learns nothing: neither whether a path exists, nor whether the name
-//! of a token does. [`SIGN_IN`] is the only request without them: its body has the token.
+//! of a token does. [`SIGN_IN`] is the only request without them: its body has the token, or the secret of a link.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
@@ -28,8 +28,8 @@ use crate::metrics::{ApiRefusal, Metrics};
 use crate::page::browser::{self, Browser};
 use crate::server::ConnectionSlot;
 use crate::server::rates::{Rate, Rates};
-use crate::sessions::{Sessions, ValidSession};
-use crate::tokens::{Role, TokenName, TokenRefusal, Tokens, ValidToken};
+use crate::sessions::{Holder, LINK_VALID, MAX_SESSIONS, NewSession, Sessions, ValidSession};
+use crate::tokens::{MAX_TOKENS, Role, TokenName, TokenRefusal, Tokens, ValidToken};
 
 /// The path of requests about the session of a browser. A POST signs in.
 pub(super) const SIGN_IN: &str = "/api/v1/session";
@@ -40,7 +40,7 @@ const FAILURES: Rate = Rate { events: 10, period: Duration::from_secs(60) };
 /// Addresses whose failures are counted.
 const MAX_ADDRESSES: usize = 1_024;
 
-/// Requests with one token. `knockctl` sends a request for each 10,000 entries of a list.
+/// Requests of one operator, by token or session. `knockctl` sends a request for each 10,000 entries of a list.
 const REQUESTS: Rate = Rate { events: 1_000, period: Duration::from_secs(10) };
 
 /// Events about a token that is used from an address: the first request, and the first one after this time.
@@ -65,7 +65,7 @@ pub struct TokenGate {
     /// The web page; `None` if it is off.
     page: Option<PageGate>,
     failures: Rates<IpAddr>,
-    requests: Rates<TokenName>,
+    requests: Rates<Holder>,
     sign_ins: Rates<(TokenName, IpAddr)>,
     lines: Rates<()>,
 }
@@ -98,10 +98,17 @@ enum Proof {
 }
 
 impl Proof {
-    fn token(&self) -> &ValidToken {
+    fn role(&self) -> Role {
         match self {
-            Proof::Token(token) => token,
-            Proof::Session(session, _) => &session.token,
+            Proof::Token(token) => token.role,
+            Proof::Session(session, _) => session.rights.role(),
+        }
+    }
+
+    fn operator(&self) -> Operator {
+        match self {
+            Proof::Token(token) => Operator::Token(token.name.clone()),
+            Proof::Session(session, _) => Operator::Session(session.rights.holder()),
         }
     }
 }
@@ -113,7 +120,7 @@ impl Gate {
             tokens,
             page,
             failures: Rates::new(FAILURES, MAX_ADDRESSES),
-            requests: Rates::new(REQUESTS, crate::tokens::MAX_TOKENS),
+            requests: Rates::new(REQUESTS, MAX_TOKENS + MAX_SESSIONS),
             sign_ins: Rates::new(SIGN_INS, MAX_ADDRESSES),
             lines: Rates::new(LINES, 1),
         }))
@@ -157,10 +164,11 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     // No log of a layer below can contain a secret.
     request.headers_mut().remove(header::AUTHORIZATION);
     request.headers_mut().remove(header::COOKIE);
-    let ValidToken { name, role, .. } = proof.token().clone();
-    let operator = Operator::Token(name.clone());
+    let (operator, role) = (proof.operator(), proof.role());
     match &proof {
-        Proof::Token(_) if gate.is_sign_in(name, address) => record_sign_in(&guard.app, &operator, address),
+        Proof::Token(token) if gate.is_sign_in(token.name.clone(), address) => {
+            record_sign_in(&guard.app, &operator, address)
+        }
         Proof::Token(_) => {}
         Proof::Session(session, _) => _ = request.extensions_mut().insert(session.clone()),
     }
@@ -175,7 +183,7 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     Response::from_parts(parts, body)
 }
 
-/// Records the sign-in of a token's holder.
+/// Records the sign-in of an operator.
 pub(super) fn record_sign_in(app: &super::App, operator: &Operator, address: IpAddr) {
     // Peers over IPv6 are counted by their /64.
     let length = if address.is_ipv4() { 32 } else { 64 };
@@ -211,6 +219,14 @@ impl SignInGate {
                 gate.limited(checked, self.address, metrics).map_err(ApiError::at_sign_in)
             }
         }
+    }
+
+    /// Begins a session with the secret of a link. Failures count as those of tokens.
+    pub(super) fn begin_with_link(&self, link: &str, metrics: &Metrics) -> Result<NewSession, ApiError> {
+        let Gate::Tokens(gate) = &*self.gate else { return Err(ApiError::invalid_link(LINK_VALID)) };
+        let Some(PageGate { sessions, .. }) = &gate.page else { return Err(ApiError::invalid_link(LINK_VALID)) };
+        let begun = sessions.begin_with_link(link).map_err(|error| ApiError::internal(&error))?;
+        begun.ok_or_else(|| gate.failed("invalid link", ApiError::invalid_link(LINK_VALID), self.address, metrics))
     }
 }
 
@@ -255,7 +271,7 @@ impl TokenGate {
         let session = page.sessions.check(secret, is_active);
         let session = session.ok_or_else(|| Refused::SignedOut(refuse(ApiError::signed_out())))?;
         browser::check_csrf(method, headers, &session.csrf).map_err(refuse)?;
-        self.within_rate(&session.token, metrics)?;
+        self.within_rate(session.rights.holder(), metrics)?;
         Ok(Proof::Session(session, Arc::clone(&page.sessions)))
     }
 
@@ -266,14 +282,7 @@ impl TokenGate {
         address: IpAddr,
         metrics: &Metrics,
     ) -> Result<ValidToken, ApiError> {
-        let now = Instant::now();
         let valid = checked.map_err(|refusal| {
-            // A valid token is not affected: other clients may have the same address.
-            if let Err(wait) = self.failures.take(address, now) {
-                metrics.api_refused(ApiRefusal::Rate);
-                return ApiError::too_many("too many requests with an invalid token came from this address", wait);
-            }
-            metrics.api_refused(ApiRefusal::Authentication);
             let (reason, error) = match refusal {
                 None => ("no token", ApiError::unauthenticated("the request has no token")),
                 Some(TokenRefusal::Unknown) => {
@@ -281,19 +290,31 @@ impl TokenGate {
                 }
                 Some(TokenRefusal::Expired) => ("expired token", ApiError::unauthenticated("the token has expired")),
             };
-            if self.lines.take((), now).is_ok() {
-                warn!(target: target!("operator"), source = %address, reason, "API request refused");
-            }
-            error
+            self.failed(reason, error, address, metrics)
         })?;
-        self.within_rate(&valid, metrics)?;
+        self.within_rate(Holder::Token(valid.name.clone()), metrics)?;
         Ok(valid)
     }
 
-    fn within_rate(&self, token: &ValidToken, metrics: &Metrics) -> Result<(), ApiError> {
-        self.requests.take(token.name.clone(), Instant::now()).map_err(|wait| {
+    /// Counts a failed authentication, and returns the error for it.
+    fn failed(&self, reason: &'static str, error: ApiError, address: IpAddr, metrics: &Metrics) -> ApiError {
+        let now = Instant::now();
+        // A valid token or link is not affected: other clients may have the same address.
+        if let Err(wait) = self.failures.take(address, now) {
             metrics.api_refused(ApiRefusal::Rate);
-            ApiError::too_many("too many requests came with this token", wait)
+            return ApiError::too_many("too many requests with an invalid token or link came from this address", wait);
+        }
+        metrics.api_refused(ApiRefusal::Authentication);
+        if self.lines.take((), now).is_ok() {
+            warn!(target: target!("operator"), source = %address, reason, "API request refused");
+        }
+        error
+    }
+
+    fn within_rate(&self, holder: Holder, metrics: &Metrics) -> Result<(), ApiError> {
+        self.requests.take(holder, Instant::now()).map_err(|wait| {
+            metrics.api_refused(ApiRefusal::Rate);
+            ApiError::too_many("too many requests came from this operator", wait)
         })
     }
 }

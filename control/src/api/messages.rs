@@ -431,19 +431,61 @@ pub struct CreateToken {
     pub expires: String,
 }
 
-/// A sign-in at the web page.
+/// A sign-in at the web page: either with a token or with a link.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// A token.
-    pub token: String,
+    #[serde(default)]
+    pub token: Option<String>,
+    /// The secret of a link of `knockctl page`, which is used up.
+    #[serde(default)]
+    pub link: Option<String>,
+}
+
+/// A link that signs in at the web page once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateLink {
+    /// The role of the session; that of the socket if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+}
+
+/// A new link. No later answer contains it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewLink {
+    /// The address of the web page.
+    pub page: String,
+    /// The secret.
+    pub secret: String,
+    /// The role of the session.
+    pub role: Role,
+    /// The user id of the operator, whose session it begins.
+    pub uid: u32,
+    /// The time at which it expires, in Unix time.
+    pub expires: u64,
+}
+
+impl NewLink {
+    /// The link for a browser, which does not send the part with the secret to a server.
+    pub fn url(&self) -> String {
+        format!("{}#link={}", self.page, self.secret)
+    }
+}
+
+/// The answer to the end of the sessions that began with a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSessionsEnded {
+    /// Their number.
+    pub ended: usize,
 }
 
 /// The session of a browser, which is in the cookie.
 #[derive(Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SessionInfo {
-    /// The name of the token.
-    pub name: TokenName,
+    /// The name of the token; `user` and the user id after a sign-in with a link.
+    pub name: String,
     /// The role.
     pub role: Role,
     /// The value of the header `X-Knockplane-CSRF`, which each request of the session except GET needs.

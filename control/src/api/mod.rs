@@ -22,6 +22,7 @@
 //! | `counted.rs`  | counts of requests |
 //! | `events.rs`   | the stream of events |
 //! | `sessions.rs` | the handlers for sessions of the web page |
+//! | `links.rs`    | the handlers for links that begin such a session |
 //! | `tokens.rs`   | the handlers for tokens |
 //! | `trace.rs`    | the handlers for traces of packets |
 //! | `traffic.rs`  | the handler for the traffic of the last ten minutes |
@@ -36,6 +37,7 @@ mod evaluation;
 mod events;
 pub mod failure;
 pub mod gate;
+mod links;
 pub mod messages;
 mod openapi;
 pub mod operator;
@@ -125,12 +127,21 @@ pub struct App {
     ready: Latest<Result<String, String>>,
     /// The tokens of the API on TCP; `None` if it is off.
     pub tokens: Option<Arc<Tokens>>,
-    /// The sessions of the web page; `None` if it is off.
-    pub sessions: Option<Arc<Sessions>>,
+    /// The web page; `None` if it is off.
+    pub web_page: Option<WebPage>,
     /// The traffic of the last ten minutes, for the web page; `None` if it is off.
     pub traffic: Option<Arc<TrafficHistory>>,
     /// Its certificate; `None` without TLS.
     pub(crate) certificates: Option<Arc<Certificates>>,
+}
+
+/// The web page, and who has signed in there.
+#[derive(Debug)]
+pub struct WebPage {
+    /// The sessions.
+    pub sessions: Arc<Sessions>,
+    /// The address for browsers, with a `/` at the end.
+    pub address: String,
 }
 
 /// Limit on concurrent requests of operators to the dataplane; others wait. The dataplane accepts 32 connections of one user, and
@@ -174,7 +185,9 @@ pub fn read_only(app: Arc<App>) -> Router {
 /// The router for the API on TCP, and for the web page if it is on.
 pub fn with_tokens(app: Arc<App>, tokens: Arc<Tokens>) -> Router {
     let limits = WorkLimits { turns: MAX_API_TURNS, bodies: Bodies::new(API_BODY, API_BODIES) };
-    let Some(sessions) = app.sessions.clone() else { return routes::router(app, Gate::tokens(tokens, None), limits) };
+    let Some(sessions) = app.web_page.as_ref().map(|page| Arc::clone(&page.sessions)) else {
+        return routes::router(app, Gate::tokens(tokens, None), limits);
+    };
     let browser = Browser { with_tls: app.certificates.is_some() };
     let gate = Gate::tokens(tokens, Some(PageGate { sessions, browser }));
     page::with_headers(page::router(browser).merge(routes::router(app, gate, limits)))
@@ -315,7 +328,7 @@ async fn watch_source(
     let watch = Some(rules::timeout(&time).map_err(ApiError::bad_request)?);
     let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };
     let source = app.ask(app.dataplane.source(query)).await?;
-    info!(target: target!("operator"), source = %address, time, operator.by.uid = operator.uid(), operator.by.token = operator.token(), "source watched");
+    info!(target: target!("operator"), source = %address, time, operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.by.page = operator.is_at_page().then_some(true), "source watched");
     Ok(form.answer(source, SourceJson::from))
 }
 
@@ -327,7 +340,7 @@ async fn begin_sample(
     let Json(BeginSample { time, packets }) = body?;
     let query = SampleQuery { time: rules::timeout(&time).map_err(ApiError::bad_request)?, packets };
     let sample = app.ask(app.dataplane.begin_sample(query)).await?;
-    info!(target: target!("operator"), time, packets, operator.by.uid = operator.uid(), operator.by.token = operator.token(), "traffic sampled");
+    info!(target: target!("operator"), time, packets, operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.by.page = operator.is_at_page().then_some(true), "traffic sampled");
     Ok(Json(SampleBegun { sample }))
 }
 
@@ -383,7 +396,7 @@ async fn apply(
             app.metrics.apply_was_invalid();
             warn!(
                 target: target!("operator"),
-                { operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.rules_source = source },
+                { operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.by.page = operator.is_at_page().then_some(true), operator.rules_source = source },
                 "rules refused: they cannot be read"
             );
         })?,
@@ -483,8 +496,7 @@ async fn reload(
     let Query(ReloadQuery { confirm_within }) = query?;
     let confirm_within = confirmation_time(confirm_within)?;
     app.reload_certificates().await;
-    let token = operator.token().map(str::to_owned);
-    let result = app.timed(app.dataplane.reload(operator.uid(), token, confirm_within)).await;
+    let result = app.timed(app.dataplane.reload(operator.note(), confirm_within)).await;
     let change = OperatorChange::of(OperatorAction::Reload, operator.recorded()).ended(&result);
     app.events.record(OperatorChange {
         generation: result.as_ref().ok().map(|reloaded| reloaded.generation),
@@ -586,7 +598,7 @@ impl App {
             page: Latest::default(),
             ready: Latest::default(),
             tokens: None,
-            sessions: None,
+            web_page: None,
             traffic: None,
             certificates: None,
         }

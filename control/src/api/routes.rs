@@ -20,13 +20,13 @@ use tower_http::compression::CompressionLayer;
 use super::counted::counted;
 use super::gate::{self, Gate, Guard, Required};
 use super::messages::{
-    Apply, BeginSample, BeginTrace, CandidateRules, ConnectionQuery, ConnectionWords, CreateToken, DoorQuery,
-    EditRules, ExplainPacket, FlushQuery, ListAddition, ListImport, ListQuery, RatedSources, ReloadQuery,
+    Apply, BeginSample, BeginTrace, CandidateRules, ConnectionQuery, ConnectionWords, CreateLink, CreateToken,
+    DoorQuery, EditRules, ExplainPacket, FlushQuery, ListAddition, ListImport, ListQuery, RatedSources, ReloadQuery,
     ResetCounters, ReturnToRevision, RuleCountersQuery, SampleBegun, SessionInfo, SignIn, SourceLimit, TrafficQuery,
     WatchQuery,
 };
 use super::work::{self, WorkClass};
-use super::{App, connections, counters, edits, evaluation, openapi, sessions, tokens, trace, traffic};
+use super::{App, connections, counters, edits, evaluation, links, openapi, sessions, tokens, trace, traffic};
 use crate::check::Checked;
 use crate::events::filter::EventsQuery;
 use crate::explain::Single;
@@ -37,6 +37,7 @@ use crate::json::doors::DoorsJson;
 use crate::json::edits::{EditedJson, ExportTextJson, RuleLintsJson};
 use crate::json::events::EventJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
+use crate::json::links::{LinkSessionsEndedJson, NewLinkJson};
 use crate::json::lists::ListsJson;
 use crate::json::rules::{RuleCountersJson, RulesJson};
 use crate::json::source::SourceJson;
@@ -336,9 +337,29 @@ pub(super) fn table() -> Vec<Endpoint> {
             .takes::<CreateToken>()
             .shows::<NewTokenJson>(),
         E::delete("/api/v1/tokens/{name}", Administer, tokens::revoke, "Revokes a token; at a unix socket only."),
-        E::post(gate::SIGN_IN, Read, sessions::sign_in, "Signs a browser in with a token in the body; over TCP only.")
-            .takes::<SignIn>()
-            .answers::<SessionInfo>(),
+        E::post(
+            "/api/v1/session-links",
+            Read,
+            links::create,
+            "Makes a link that signs a browser in once, with at most the role of the socket; at a unix socket only.",
+        )
+        .takes::<CreateLink>()
+        .shows::<NewLinkJson>(),
+        E::delete(
+            "/api/v1/session-links",
+            Administer,
+            links::end,
+            "Ends all sessions that began with a link, and all links; at a unix socket only.",
+        )
+        .shows::<LinkSessionsEndedJson>(),
+        E::post(
+            gate::SIGN_IN,
+            Read,
+            sessions::sign_in,
+            "Signs a browser in with a token or the secret of a link in the body; over TCP only.",
+        )
+        .takes::<SignIn>()
+        .answers::<SessionInfo>(),
         E::get(gate::SIGN_IN, Read, sessions::session, "The session of the browser; 204 if there is none.")
             .answers::<SessionInfo>(),
         E::delete(gate::SIGN_IN, Read, sessions::sign_out, "Signs the browser out."),

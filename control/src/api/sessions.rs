@@ -19,7 +19,7 @@ use super::operator::Operator;
 use crate::events::change::{OperatorAction, OperatorChange};
 use crate::json::rfc_3339;
 use crate::page::browser::Browser;
-use crate::sessions::{IDLE, LONGEST, Sessions, ValidSession};
+use crate::sessions::{Holder, IDLE, LONGEST, ValidSession};
 
 /// `POST /api/v1/session`.
 pub(super) async fn sign_in(
@@ -33,12 +33,18 @@ pub(super) async fn sign_in(
         return Err(page_is_off());
     };
     browser.check_origin(&Method::POST, &headers)?;
-    let Json(SignIn { token }) = body?;
-    let token = gate.check(token.trim(), &app.metrics)?;
-    let kept = Arc::clone(sessions);
-    let begun = on_disk(move || kept.begin(&token)).await?.map_err(|error| ApiError::internal(&error))?;
+    let Json(SignIn { token, link }) = body?;
+    let begun = match (token, link) {
+        (None, Some(link)) => gate.begin_with_link(link.trim(), &app.metrics)?,
+        (Some(token), None) => {
+            let token = gate.check(token.trim(), &app.metrics)?;
+            let kept = Arc::clone(sessions);
+            on_disk(move || kept.begin(token)).await?.map_err(|error| ApiError::internal(&error))?
+        }
+        _ => return Err(ApiError::bad_request("give either `token` or `link`")),
+    };
     let session = begun.session;
-    gate::record_sign_in(&app, &Operator::Token(session.token.name.clone()), gate.address);
+    gate::record_sign_in(&app, &Operator::Session(session.rights.holder()), gate.address);
     let cookie = browser.set_cookie(&begun.secret, LONGEST.as_secs());
     let cookie = HeaderValue::from_str(&cookie).map_err(|error| ApiError::internal(&error))?;
     Ok(([(SET_COOKIE, cookie)], Json(info_of(&session))).into_response())
@@ -57,7 +63,7 @@ pub(super) async fn sign_out(
     session: Option<Extension<ValidSession>>,
 ) -> Result<Response, ApiError> {
     let Extension(session) = session.ok_or_else(no_session)?;
-    let sessions: Arc<Sessions> = app.sessions.clone().ok_or_else(page_is_off)?;
+    let sessions = app.web_page.as_ref().map(|page| Arc::clone(&page.sessions)).ok_or_else(page_is_off)?;
     on_disk(move || sessions.end(&session)).await?;
     app.events.record(OperatorChange::of(OperatorAction::SignOut, operator.recorded()));
     let browser = Browser { with_tls: app.certificates.is_some() };
@@ -67,8 +73,11 @@ pub(super) async fn sign_out(
 
 fn info_of(session: &ValidSession) -> SessionInfo {
     SessionInfo {
-        name: session.token.name.clone(),
-        role: session.role(),
+        name: match session.rights.holder() {
+            Holder::Token(name) => name.to_string(),
+            user @ Holder::User(_) => user.to_string(),
+        },
+        role: session.rights.role(),
         csrf: session.csrf.clone(),
         expires: rfc_3339(Time::from_nanos(session.expires.saturating_mul(1_000_000_000))),
         idle_seconds: IDLE.as_secs(),
@@ -76,8 +85,7 @@ fn info_of(session: &ValidSession) -> SessionInfo {
 }
 
 pub(super) fn page_is_off() -> ApiError {
-    ApiError::conflict("the web page is off, or this is not the API on TCP")
-        .with_remedy("set `page = true` in [control.api], restart the control process, and use its address")
+    ApiError::page_is_off("the web page is off, or this is not the API on TCP")
 }
 
 fn no_session() -> ApiError {
@@ -90,7 +98,7 @@ async fn on_disk<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use axum::Router;
@@ -100,33 +108,38 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::api::with_tokens;
+    use crate::api::{WebPage, with_tokens};
     use crate::dataplane::Dataplane;
     use crate::metrics::Metrics;
     use crate::names::Resolver;
+    use crate::sessions::Sessions;
     use crate::tokens::{Role, Tokens};
 
-    struct Page {
-        _dir: tempfile::TempDir,
+    /// The API on TCP with the web page.
+    pub(in crate::api) struct Page {
+        pub(in crate::api) dir: tempfile::TempDir,
+        pub(in crate::api) app: Arc<App>,
         tokens: Arc<Tokens>,
         router: Router,
     }
 
     impl Page {
-        fn new() -> Page {
+        pub(in crate::api) fn new() -> Page {
             let dir = tempfile::tempdir().unwrap();
             let tokens = Arc::new(Tokens::load(&dir.path().join("tokens.json")).unwrap());
             let mut app = App::new(Dataplane::new("/nonexistent.sock"), Resolver::default(), Metrics::default());
-            app.sessions = Some(Arc::new(Sessions::load(&dir.path().join("sessions.json"), Arc::clone(&tokens))));
-            let router = with_tokens(app.into(), Arc::clone(&tokens));
-            Page { _dir: dir, tokens, router }
+            let sessions = Arc::new(Sessions::load(&dir.path().join("sessions.json"), Arc::clone(&tokens)));
+            app.web_page = Some(WebPage { sessions, address: "http://127.0.0.1:9480/".to_owned() });
+            let app = Arc::new(app);
+            let router = with_tokens(Arc::clone(&app), Arc::clone(&tokens));
+            Page { dir, app, tokens, router }
         }
 
-        fn token(&self, role: Role) -> String {
+        pub(in crate::api) fn token(&self, role: Role) -> String {
             self.tokens.create(role.name().parse().unwrap(), role, Duration::from_secs(86_400)).unwrap().token
         }
 
-        async fn send(
+        pub(in crate::api) async fn send(
             &self,
             method: Method,
             path: &str,

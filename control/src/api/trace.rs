@@ -56,7 +56,7 @@ pub(super) async fn begin(
     let query =
         TraceQuery { filter: filter.clone(), time: rules::timeout(&time).map_err(ApiError::bad_request)?, rate };
     let begun = app.ask(app.dataplane.begin_trace(query)).await?;
-    info!(target: target!("operator"), filter, time, operator.by.uid = operator.uid(), operator.by.token = operator.token(), "packets traced");
+    info!(target: target!("operator"), filter, time, operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.by.page = operator.is_at_page().then_some(true), "packets traced");
     Ok(Json(begun))
 }
 

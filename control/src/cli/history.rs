@@ -170,10 +170,10 @@ fn text(history: &History) -> String {
     table.text() + &damage.collect::<String>()
 }
 
-/// The user id, or the name of the API token; names of tokens do not begin with a digit.
+/// The user id, or the name of the API token; names of tokens do not begin with a digit. ` (page)` follows for the web page.
 fn operator(Revision { note, .. }: &Revision) -> String {
     let user = || note.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
-    note.token.clone().unwrap_or_else(user)
+    note.token.clone().unwrap_or_else(user) + if note.page { " (page)" } else { "" }
 }
 
 /// The time of a revision, to the second, in UTC.

@@ -38,6 +38,7 @@
 //! | `top/`       | live rates |
 //! | `signals.rs` | the signals that end a command that goes on |
 //! | `watch.rs`   | repeats a `show` command |
+//! | `page.rs`    | a link that signs in at the web page |
 //! | `token.rs`   | creates, shows and revokes tokens |
 //! | `api.rs`     | the API on TCP as the way to the control process |
 //! | `question.rs` | a question before a change |
@@ -63,6 +64,7 @@ mod input;
 mod list;
 mod monitor;
 mod output;
+mod page;
 mod plan;
 mod print;
 mod question;
@@ -250,6 +252,11 @@ enum Command {
     /// Create, show and revoke tokens for the API on TCP
     #[command(subcommand)]
     Token(token::Command),
+    /// Print a link that signs a browser in at the web page, once and within 60 s
+    ///
+    /// The session has the role of the socket, or the one of --role, and its changes have the user id of the command with the word
+    /// `page` in history, log and audit file. Ends with 6 if the web page is off: set `page = true` in [control.api].
+    Page(page::Page),
     /// End tracked connections
     #[command(subcommand)]
     Connection(connections::Command),
@@ -479,6 +486,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
             watch::watch(period, json, async || show_once(&client, &what, json).await).await
         }
         Command::List(command) => list::run(&client, command, json).await,
+        Command::Page(command) => page::run(&client, command, json).await,
         Command::Token(command) => token::run(&client, command, json).await,
         Command::Connection(command) => connections::change(&client, &command, json).await,
         Command::Top(command) => top::run(&client, &command, json).await,

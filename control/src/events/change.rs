@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 /// The operator of a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RecordedOperator {
-    /// The user id of the operator's process, at a unix socket; `null` if it is not known.
+    /// The user id of the operator's process, at a unix socket, also of the process that made the link of a sign-in; `null` if it is
+    /// not known.
     pub(crate) uid: Option<u32>,
     /// The name of the operator's token; `null` without a token.
     pub(crate) token: Option<String>,
+    /// Whether the operator uses the web page.
+    pub(crate) page: bool,
 }
 
 /// The action of an operator, or of the dataplane in the place of one.
@@ -54,9 +57,11 @@ pub(crate) enum OperatorAction {
     TokenCreate,
     /// A token was revoked.
     TokenRevoke,
+    /// A link was made that signs in once at the web page.
+    LinkCreate,
     /// The first request with a token from an address in 12 hours, or a sign-in at the web page.
     SignIn,
-    /// A sign-out from the web page.
+    /// A sign-out from the web page, or of all sessions by link.
     SignOut,
 }
 
@@ -86,6 +91,7 @@ impl OperatorAction {
             OperatorAction::ConnectionRemove => ("connections ended", "connections not ended"),
             OperatorAction::TokenCreate => ("token created", "token not created"),
             OperatorAction::TokenRevoke => ("token revoked", "token not revoked"),
+            OperatorAction::LinkCreate => ("link created", "link not created"),
             OperatorAction::SignIn => ("signed in", "not signed in"),
             OperatorAction::SignOut => ("signed out", "not signed out"),
         }
@@ -122,13 +128,13 @@ pub(crate) struct OperatorChange {
     /// The time within which it must be confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) confirm_within_seconds: Option<f64>,
-    /// The token that was created or revoked, or the filter of the connections that were ended.
+    /// The token that was created or revoked, the role of a link, or the filter of the connections that were ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<String>,
     /// The timeout of an entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeout_seconds: Option<f64>,
-    /// The number of entries that were added or removed, of connections that were ended, or of rules whose counters were reset; 0
+    /// The number of entries that were added or removed, of connections or sessions that were ended, or of rules whose counters were reset; 0
     /// for all rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) number: Option<u64>,
@@ -176,6 +182,7 @@ impl OperatorChange {
                     operator.action = %action,
                     operator.by.uid = by.uid,
                     operator.by.token = by.token,
+                    operator.by.page = by.page.then_some(true),
                     operator.error = error,
                     operator.generation = self.generation,
                     operator.revision = self.revision,

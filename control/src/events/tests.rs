@@ -71,8 +71,12 @@ async fn packets_are_shown_or_counted_for_each_reader() {
 async fn changes_by_operators_are_in_order_and_those_that_are_gone_are_a_gap() {
     let events = events();
     let slow = events.reader(all());
-    let record =
-        |_| events.record(OperatorChange::of(OperatorAction::ListAdd, RecordedOperator { uid: Some(0), token: None }));
+    let record = |_| {
+        events.record(OperatorChange::of(
+            OperatorAction::ListAdd,
+            RecordedOperator { uid: Some(0), ..RecordedOperator::default() },
+        ))
+    };
     let ids: Vec<EventId> = (0..OPERATORS + 7).map(record).collect();
     assert!(ids.windows(2).all(|pair| pair[0].behind != pair[1].behind), "each id once");
     let continued = events.reader_after(ids[OPERATORS], all());

@@ -30,10 +30,13 @@ pub(crate) struct RevisionJson {
     pub(crate) back_to: Option<u64>,
     /// The command of an edit, such as `rule remove 3`; `null` for other origins.
     pub(crate) edit: Option<String>,
-    /// The user id of the operator's process; `null` if none is known.
+    /// The user id of the operator's process, also of the process that made the link of a sign-in at the web page; `null` if none is
+    /// known.
     pub(crate) uid: Option<u32>,
     /// The name of the API token of the request; `null` if it had none.
     pub(crate) token: Option<String>,
+    /// Whether the request came from the web page.
+    pub(crate) page: bool,
     /// The operator's comment.
     pub(crate) comment: String,
     /// The origin of the rules.
@@ -51,7 +54,7 @@ pub(crate) struct RevisionJson {
 impl From<Revision> for RevisionJson {
     fn from(revision: Revision) -> Self {
         let Revision { number, time, origin, note, source, rules, changes, confirm_within, has_rules } = revision;
-        let ApplyNote { uid, token, comment, back_to, edit } = note;
+        let ApplyNote { uid, token, page, comment, back_to, edit } = note;
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         RevisionJson {
             revision: number,
@@ -61,6 +64,7 @@ impl From<Revision> for RevisionJson {
             edit: (!edit.is_empty()).then_some(edit),
             uid,
             token,
+            page,
             comment,
             source,
             rules,

@@ -15,6 +15,7 @@
 //! | `edits.rs`   | edits by the API, and lints of the running rules |
 //! | `events.rs`  | events |
 //! | `history.rs` | revisions and their differences |
+//! | `links.rs`   | links that sign in at the web page |
 //! | `lists.rs`   | address lists and their entries |
 //! | `rules.rs`   | rules, with and without counters |
 //! | `source.rs`  | one source |
@@ -31,6 +32,7 @@ pub(crate) mod doors;
 pub(crate) mod edits;
 pub(crate) mod events;
 pub(crate) mod history;
+pub(crate) mod links;
 pub(crate) mod lists;
 pub(crate) mod rules;
 #[cfg(test)]

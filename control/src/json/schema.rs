@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde_json::Value;
 
 use super::{
-    Document, ErrorDocument, changes, connections, doctor, doors, events, history, lists, rules, source, status,
+    Document, ErrorDocument, changes, connections, doctor, doors, events, history, links, lists, rules, source, status,
     tokens, top,
 };
 use crate::{check, cli, explain, plan};
@@ -63,6 +63,8 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("list-flush", of::<changes::FlushedJson>("knockctl --json list flush")),
         ("list-import", of::<changes::ImportedJson>("knockctl --json list import")),
         ("list-remove", of::<changes::RemovedJson>("knockctl --json list remove")),
+        ("page", of::<links::NewLinkJson>("knockctl --json page")),
+        ("page-sign-out", of::<links::LinkSessionsEndedJson>("knockctl --json page --sign-out")),
         ("plan", of::<plan::Plan>("knockctl --json plan")),
         ("reload", of::<changes::ReloadedJson>("knockctl --json reload")),
         ("rule-reset-counters", of::<changes::CountersResetJson>("knockctl --json rule reset-counters")),

@@ -142,7 +142,10 @@ fn events_of_all_kinds_match_their_schema() {
         list: Some("staff".into()),
         address: Some("192.0.2.0/24".parse().unwrap()),
         error: Some("no".into()),
-        ..OperatorChange::of(OperatorAction::ListAdd, RecordedOperator { uid: Some(1000), token: None })
+        ..OperatorChange::of(
+            OperatorAction::ListAdd,
+            RecordedOperator { uid: Some(1000), ..RecordedOperator::default() },
+        )
     };
     let rule = LoggedRule { id: Some(knockplane_policy::rule::RuleId("0a1b2c3d".into())), number: None };
     let bodies = [

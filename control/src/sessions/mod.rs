@@ -1,35 +1,39 @@
-//! Sessions of browsers that have signed in at the web page.
+//! Sessions of browsers that have signed in at the web page, with a token or with a link that a user of the host made.
 //!
-//! A session has a secret of 32 random bytes, which is in a cookie. Only its SHA-256 hash is stored, in a file beside that of the
-//! tokens, so a restart of the control process keeps sign-ins. A session ends when it was idle for [`IDLE`], when it is
-//! [`LONGEST`] old, when its token expires or is revoked, or when its user signs out. The number of sessions is bounded by
-//! [`MAX_SESSIONS`]: a new one replaces one that has ended, or else the longest idle one of the same token, or else the longest
-//! idle one of all.
+//! A session has a secret of 32 random bytes, which is in a cookie. It ends when it was idle for [`IDLE`], when it is [`LONGEST`] old,
+//! or when its user signs out. The number of sessions is bounded by [`MAX_SESSIONS`]: a new one replaces one that has ended, or else
+//! the longest idle one of the same holder, or else the longest idle one of all.
+//!
+//! A session by token also ends when the token expires or is revoked. The hash of its secret is stored in a file beside that of the
+//! tokens, so a restart of the control process keeps it. A session by link is in memory alone, so a restart ends it, and so does
+//! [`Sessions::end_links`]: nothing checks later whether its user may still connect to the socket.
 //!
 //! | file      | owns |
 //! |-----------|------|
 //! | `mod.rs`  | the sessions |
+//! | `links.rs` | the links that were not used yet |
 //! | `file.rs` | the state file |
 
 mod file;
+mod links;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use knockplane_log::target;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::watch;
 use tracing::warn;
 
 use self::file::SessionFile;
-use crate::secret_file;
+pub(crate) use self::links::LINK_VALID;
+use self::links::Links;
 use crate::tokens::{Role, TokenName, Tokens, ValidToken};
 
 /// Maximum number of sessions.
@@ -44,22 +48,67 @@ pub const LONGEST: Duration = Duration::from_secs(12 * 60 * 60);
 /// Interval at which the file is written, if the times of uses have changed.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
 
-/// A session as it is stored.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredSession {
-    /// SHA-256 of the secret, in hexadecimal.
-    #[serde(with = "secret_file::hexadecimal")]
+/// The identity of an operator in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// The holder of a token.
+    Token(TokenName),
+    /// A user of this host, who made a link.
+    User(u32),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Token(name) => write!(f, "token {name}"),
+            Holder::User(uid) => write!(f, "user {uid}"),
+        }
+    }
+}
+
+/// The rights of a session, and their origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// Those of a token.
+    Token(ValidToken),
+    /// Those that a user of this host has put into a link.
+    User {
+        /// The user id.
+        uid: u32,
+        /// The role; at most that of the socket where the link was made.
+        role: Role,
+    },
+}
+
+impl Rights {
+    /// The operator.
+    pub(crate) fn holder(&self) -> Holder {
+        match self {
+            Rights::Token(token) => Holder::Token(token.name.clone()),
+            Rights::User { uid, .. } => Holder::User(*uid),
+        }
+    }
+
+    /// The role.
+    pub(crate) const fn role(&self) -> Role {
+        match self {
+            Rights::Token(token) => token.role,
+            Rights::User { role, .. } => *role,
+        }
+    }
+}
+
+/// A session.
+#[derive(Clone, PartialEq, Eq)]
+struct Session {
+    /// SHA-256 of the secret.
     hash: [u8; 32],
-    /// The token of the sign-in.
-    token: TokenName,
-    /// The time of the token's creation: a later token with the same name is another one.
-    token_created: u64,
+    rights: Rights,
     created: u64,
     last_used: u64,
 }
 
-impl StoredSession {
+impl Session {
     /// The time at which it ends, unless it is used before.
     fn ends(&self) -> u64 {
         (self.created + LONGEST.as_secs()).min(self.last_used + IDLE.as_secs())
@@ -78,8 +127,8 @@ pub(crate) struct NewSession {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ValidSession {
     hash: [u8; 32],
-    /// The token of its sign-in.
-    pub(crate) token: ValidToken,
+    /// Its rights.
+    pub(crate) rights: Rights,
     /// The value with which a request shows that a page of this origin sends it.
     pub(crate) csrf: String,
     /// The time at which it ends at the latest, in Unix time.
@@ -88,14 +137,7 @@ pub(crate) struct ValidSession {
 
 impl fmt::Debug for ValidSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ValidSession").field("token", &self.token).finish_non_exhaustive()
-    }
-}
-
-impl ValidSession {
-    /// Its role.
-    pub(crate) fn role(&self) -> Role {
-        self.token.role
+        f.debug_struct("ValidSession").field("rights", &self.rights).finish_non_exhaustive()
     }
 }
 
@@ -112,7 +154,8 @@ pub struct Sessions {
 }
 
 struct State {
-    sessions: Vec<StoredSession>,
+    sessions: Vec<Session>,
+    links: Links,
     /// Whether the file has an older state.
     is_changed: bool,
 }
@@ -132,7 +175,8 @@ impl Sessions {
             warn!("{error}; sign-ins of before are not valid any more");
             Vec::new()
         });
-        let state = Mutex::new(State { sessions, is_changed: false });
+        let sessions = sessions.into_iter().filter_map(|stored| stored.into_session(&tokens)).collect();
+        let state = Mutex::new(State { sessions, links: Links::default(), is_changed: false });
         Sessions { file, tokens, state, writing: Mutex::default(), ended: watch::Sender::new(0) }
     }
 
@@ -140,27 +184,48 @@ impl Sessions {
     ///
     /// # Errors
     /// If the system has no random numbers.
-    pub(crate) fn begin(&self, token: &ValidToken) -> Result<NewSession, getrandom::Error> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random)?;
-        let secret = BASE64URL_NOPAD.encode(&random);
-        let time = now();
-        let stored = StoredSession {
-            hash: hash(&secret),
-            token: token.name.clone(),
-            token_created: token.created,
-            created: time,
-            last_used: time,
-        };
-        let session = valid(&stored, token.clone(), &secret);
-        {
-            let mut state = self.lock();
-            state.make_room(&token.name, time);
-            state.sessions.push(stored);
-            state.is_changed = true;
-        }
+    pub(crate) fn begin(&self, token: ValidToken) -> Result<NewSession, getrandom::Error> {
+        let secret = new_secret()?;
+        let session = self.lock().begin(&secret, Rights::Token(token));
         self.write();
         Ok(NewSession { secret, session })
+    }
+
+    /// Makes a link with these rights, and returns its secret, which is stored nowhere. It begins one session within [`LINK_VALID`].
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub(crate) fn make_link(&self, uid: u32, role: Role) -> Result<String, getrandom::Error> {
+        let secret = new_secret()?;
+        self.lock().links.add(hash(&secret), Rights::User { uid, role }, Instant::now());
+        Ok(secret)
+    }
+
+    /// Begins a session with the secret of a link, which is used up. `None` if there is no such link, or not any more.
+    ///
+    /// # Errors
+    /// If the system has no random numbers. Then the link is not used up.
+    pub(crate) fn begin_with_link(&self, link: &str) -> Result<Option<NewSession>, getrandom::Error> {
+        let secret = new_secret()?;
+        // One lock for both, so that `end_links` leaves nothing.
+        let mut state = self.lock();
+        let Some(rights) = state.links.take(&hash(link), Instant::now()) else { return Ok(None) };
+        let session = state.begin(&secret, rights);
+        Ok(Some(NewSession { secret, session }))
+    }
+
+    /// Ends all sessions that began with a link, with their open streams, and all links. Returns the number of these sessions.
+    pub(crate) fn end_links(&self) -> usize {
+        let count = {
+            let (mut state, time) = (self.lock(), now());
+            state.links = Links::default();
+            let is_by_link = |known: &Session| matches!(known.rights, Rights::User { .. });
+            let count = state.sessions.iter().filter(|known| is_by_link(known) && known.ends() > time).count();
+            state.sessions.retain(|known| !is_by_link(known));
+            count
+        };
+        self.ended.send_modify(|ended| *ended += 1);
+        count
     }
 
     /// The session with this secret. `is_active`: the user, and not a timer, causes the request, so the session is not idle.
@@ -182,11 +247,13 @@ impl Sessions {
         if known.ends() <= time {
             return None;
         }
-        let token = self.tokens.still(&known.token, known.token_created)?;
-        let session = valid(known, token, secret);
+        if let Rights::Token(token) = &known.rights {
+            self.tokens.still(&token.name, token.created)?;
+        }
+        let session = valid(known, secret);
         if is_active {
             known.last_used = time;
-            state.is_changed = true;
+            state.is_changed |= matches!(session.rights, Rights::Token(_));
         }
         Some(session)
     }
@@ -208,8 +275,7 @@ impl Sessions {
         let by_itself = async {
             loop {
                 let time = now();
-                let ends =
-                    self.lock().sessions.iter().find(|known| known.hash == session.hash).map(StoredSession::ends);
+                let ends = self.lock().sessions.iter().find(|known| known.hash == session.hash).map(Session::ends);
                 let Some(left) = ends.map(|ends| ends.saturating_sub(time)).filter(|left| *left > 0) else { return };
                 // The wall clock may be changed meanwhile.
                 let pause = Duration::from_secs(left.min(60));
@@ -217,9 +283,10 @@ impl Sessions {
                 let _ = tokio::time::timeout(pause, ended.changed()).await;
             }
         };
+        let Rights::Token(token) = &session.rights else { return by_itself.await };
         tokio::select! {
             () = by_itself => {}
-            () = self.tokens.ended(&session.token) => {}
+            () = self.tokens.ended(token) => {}
         }
     }
 
@@ -255,14 +322,26 @@ impl Sessions {
 }
 
 impl State {
-    /// Makes room for a session with this token.
-    fn make_room(&mut self, token: &TokenName, time: u64) {
+    /// Begins a session.
+    fn begin(&mut self, secret: &str, rights: Rights) -> ValidSession {
+        let time = now();
+        let session = Session { hash: hash(secret), rights, created: time, last_used: time };
+        self.make_room(&session.rights.holder(), time);
+        let begun = valid(&session, secret);
+        // The session that made room may be one of the file.
+        self.is_changed = true;
+        self.sessions.push(session);
+        begun
+    }
+
+    /// Makes room for a session of this holder.
+    fn make_room(&mut self, holder: &Holder, time: u64) {
         self.sessions.retain(|known| known.ends() > time);
         if self.sessions.len() < MAX_SESSIONS {
             return;
         }
         let idle = |own: bool| {
-            let places = self.sessions.iter().enumerate().filter(|(_, known)| !own || known.token == *token);
+            let places = self.sessions.iter().enumerate().filter(|(_, known)| !own || known.rights.holder() == *holder);
             places.min_by_key(|(_, known)| known.last_used).map(|(place, _)| place)
         };
         if let Some(place) = idle(true).or_else(|| idle(false)) {
@@ -271,11 +350,23 @@ impl State {
     }
 }
 
-fn valid(stored: &StoredSession, token: ValidToken, secret: &str) -> ValidSession {
-    let expires = (stored.created + LONGEST.as_secs()).min(token.expires);
+/// A proven session, with its rights as they are now.
+fn valid(session: &Session, secret: &str) -> ValidSession {
+    let latest = session.created + LONGEST.as_secs();
+    let expires = match &session.rights {
+        Rights::Token(token) => latest.min(token.expires),
+        Rights::User { .. } => latest,
+    };
     // Derived from the secret, so that it is stored nowhere and the same after a restart.
     let csrf = BASE64URL_NOPAD.encode(&Sha256::digest(format!("knockplane csrf {secret}")));
-    ValidSession { hash: stored.hash, token, csrf, expires }
+    ValidSession { hash: session.hash, rights: session.rights.clone(), csrf, expires }
+}
+
+/// 32 random bytes as text.
+fn new_secret() -> Result<String, getrandom::Error> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    Ok(BASE64URL_NOPAD.encode(&random))
 }
 
 fn hash(secret: &str) -> [u8; 32] {

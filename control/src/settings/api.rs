@@ -1,5 +1,6 @@
 //! The section `[control.api]`: the API on TCP.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,19 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities of client certificates; without them, clients need no certificate.
     pub client_ca: Option<PathBuf>,
+}
+
+impl ApiSettings {
+    /// The address of the web page for browsers. If the listener is on all addresses, it has the name of this host.
+    pub fn page_address(&self) -> String {
+        let (ip, port) = (self.listen.ip().to_canonical(), self.listen.port());
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let name = || fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+        match name().filter(|name| ip.is_unspecified() && !name.is_empty()) {
+            Some(name) => format!("{scheme}://{name}:{port}/"),
+            None => format!("{scheme}://{}/", SocketAddr::new(ip, port)),
+        }
+    }
 }
 
 impl SettingsReader<'_> {
@@ -135,6 +149,18 @@ mod tests {
         let tls = read.unwrap().tls.unwrap();
         assert_eq!(tls.certificate, Path::new("/etc/knockplane/tls/c.pem"));
         assert_eq!((tls.key, tls.client_ca), ("/k.pem".into(), Some("/etc/knockplane/ca.pem".into())));
+    }
+
+    #[test]
+    fn the_address_for_browsers_has_scheme_and_port() {
+        let address = |text: &str| api(&format!("page = true\n{text}")).unwrap().unwrap().page_address();
+        assert_eq!(address(""), "http://127.0.0.1:9480/");
+        assert_eq!(address("listen = '[::1]:7'"), "http://[::1]:7/");
+        assert_eq!(address("listen = '[::ffff:127.0.0.1]:7'"), "http://127.0.0.1:7/");
+        let tls = "certificate = 'c'\nkey = 'k'";
+        assert_eq!(address(&format!("listen = '192.0.2.1:7'\n{tls}")), "https://192.0.2.1:7/");
+        let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(address(&format!("listen = '0.0.0.0:7'\n{tls}")), format!("https://{}:7/", own.trim()));
     }
 
     #[test]

@@ -251,8 +251,8 @@ impl Administration {
                 let confirmed = self.confirm();
                 self.settled(or_error(confirmed.map(|generation| Response::Confirmed { generation })))
             }
-            Request::Reload { uid, token, confirm_within } => {
-                let operator = ApplyNote { uid, token, ..ApplyNote::default() };
+            Request::Reload { uid, token, page, confirm_within } => {
+                let operator = ApplyNote { uid, token, page, ..ApplyNote::default() };
                 let reloaded = self.reload(operator, confirm_within);
                 self.settled(self.applied(reloaded.map(Response::Reloaded)))
             }

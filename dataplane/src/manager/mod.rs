@@ -119,6 +119,7 @@ impl Manager {
                         own(JobTask::Request(Box::new(Request::Reload {
                             uid: None,
                             token: None,
+                            page: false,
                             confirm_within: None,
                         })))
                     } else {

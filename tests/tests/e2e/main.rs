@@ -36,6 +36,7 @@
 //! | `page_doors.rs` | the doors and the lists in the web page |
 //! | `page_live.rs` | events, traces and the traffic in the web page |
 //! | `page_load.rs` | a measurement: the load of the page and its main thread with many rules |
+//! | `page_sign_in.rs` | sign-in at the web page with a link, and the end of sessions |
 //! | `browser.rs`   | this browser |
 //! | `rule_counters.rs` | counters of rules in columns, in the API and in the web page |
 //! | `connections.rs` | connections: filtered, counted and ended |
@@ -94,6 +95,7 @@ mod page;
 mod page_doors;
 mod page_live;
 mod page_load;
+mod page_sign_in;
 mod processes;
 mod prometheus;
 mod random;

@@ -38,6 +38,9 @@ pub(super) fn line(event: &EventJson) -> String {
         add("action", action);
         by.uid.iter().for_each(|uid| add("uid", uid));
         by.token.iter().for_each(|token| add("token", &printable(token)));
+        if by.page {
+            add("page", &true);
+        }
         generation.iter().for_each(|generation| add("generation", generation));
         revision.iter().for_each(|revision| add("revision", revision));
         let quoted =

@@ -61,6 +61,9 @@ pub struct ApplyNote {
     /// The name of the API token of the request; `None` for a request without a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// Whether the request came from the web page.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub page: bool,
     /// Free text, at most [`MAX_APPLY_COMMENT`] bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
@@ -70,6 +73,10 @@ pub struct ApplyNote {
     /// The command of an edit, at most [`MAX_APPLY_COMMENT`] bytes: `rule remove 3`. Empty for other changes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub edit: String,
+}
+
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A rule set that has run.
@@ -117,6 +124,9 @@ impl fmt::Display for Revision {
         }
         if let Some(token) = &self.note.token {
             write!(f, " by token {token}")?;
+        }
+        if self.note.page {
+            f.write_str(" in the web page")?;
         }
         write!(f, ": {}; rules +{added} -{removed} ~{changed}", self.what())?;
         if self.note.comment.is_empty() { Ok(()) } else { write!(f, "; {}", self.note.comment) }

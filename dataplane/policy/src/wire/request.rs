@@ -100,6 +100,9 @@ pub enum Request {
         /// The name of the operator's API token, as in [`ApplyNote`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<String>,
+        /// Whether the request came from the web page, as in [`ApplyNote`].
+        #[serde(default)]
+        page: bool,
         /// As in [`Request::Apply`], for the doors and `[policy]`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         confirm_within: Option<Duration>,
