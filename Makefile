@@ -6,7 +6,8 @@ PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 # The programs of a release build, where cargo writes them.
 BIN_DIR ?= $(or $(CARGO_TARGET_DIR),target)/release
 
-# Shows knocks on a filter between interfaces that the demo creates. KEEP=1 keeps them until Ctrl-C.
+# Shows knocks on a filter between interfaces that the demo creates. KEEP=1 keeps them until Ctrl-C, and prints a link to
+# the web page of the filter.
 demo:
 	@tests/setup demo
 	@echo "building (release)"

@@ -10,12 +10,14 @@
 
 mod events;
 mod filter;
+mod forward;
 mod process;
 mod terminal;
 mod topology;
 
 pub use events::{granted, json_lines, shown_and_omitted};
 pub use filter::{Filter, FilterOptions, Folder, binary};
+pub use forward::forward;
 pub use process::{Output, Process, run};
 pub use terminal::{Terminal, key, masked};
 pub use topology::{CLIENT, CLIENT6, FAR, FAR6, Namespace, SERVER, SERVER6, Topology, VISITOR};

@@ -82,11 +82,9 @@ impl Namespace {
     /// # Errors
     /// The error of the code, or if the namespace cannot be entered.
     pub fn within<T: Send>(&self, code: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-        let path = format!("/run/netns/{}", self.name);
         thread::scope(|scope| {
             let inside = scope.spawn(move || {
-                let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                enter(&self.name)?;
                 code()
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -111,6 +109,13 @@ impl Drop for Namespace {
         // after an error.
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
     }
+}
+
+/// Moves this thread into a namespace.
+pub(crate) fn enter(name: &str) -> anyhow::Result<()> {
+    let path = format!("/run/netns/{name}");
+    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
 /// Client, filter and server.

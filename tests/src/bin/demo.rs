@@ -2,7 +2,8 @@
 //! step.
 //!
 //! Exit code 0 if every step succeeded, 1 if one failed, 130 if it was interrupted. Namespaces, interfaces and
-//! processes are removed in every case. With `--keep` the demo continues until Ctrl-C.
+//! processes are removed in every case. With `--keep` the demo continues until Ctrl-C, and forwards a port of loopback to the web
+//! page of its filter.
 
 use std::io::{IsTerminal as _, Read as _, Write as _, stdout};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
-use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, binary};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, binary, forward};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Shows what an inline port-knocking firewall does.
@@ -74,7 +75,14 @@ fn tell(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<
     let (client, filter, server) = (topology.client.name(), topology.filter.name(), topology.server.name());
     println!("   {client}        {filter}        {server}");
     println!("   {CLIENT}  ═══════════  outside ▓ inside  ═══════════  {SERVER}\n");
-    let filter = Filter::start(&topology, &FilterOptions::from_configs("two-ports.rsc")?)?;
+    let mut options = FilterOptions::from_configs("two-ports.rsc")?;
+    let page = if arguments.keep { Some(page_port()?) } else { None };
+    if let Some(page) = &page {
+        // The same port on both sides, so that the links of `knockctl page` are right for browsers of this host.
+        options.sections =
+            format!("[control.api]\npage = true\nlisten = \"{}\"\ntokens = \"tokens.json\"\n", page.local_addr()?);
+    }
+    let filter = Filter::start(&topology, &options)?;
     println!(
         "Dataplane (process {}) and control (process {}) run with configs/two-ports.rsc:\n",
         filter.dataplane.id(),
@@ -108,10 +116,16 @@ fn tell(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<
             }
         }
     }
-    if arguments.keep {
-        scenario.stay();
+    if let Some(page) = page {
+        scenario.stay(page)?;
     }
     Ok(Ending::Told { failed })
+}
+
+/// The port of loopback for the web page: that of a default configuration, if it is free.
+fn page_port() -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(("127.0.0.1", 9_480)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
+    listener.context("no free port on 127.0.0.1")
 }
 
 fn closed_at_first(scenario: &Scenario<'_>) -> anyhow::Result<String> {
@@ -263,7 +277,7 @@ impl Scenario<'_> {
         }
     }
 
-    fn stay(&self) {
+    fn stay(&self, page: TcpListener) -> anyhow::Result<()> {
         let (client, filter) = (self.topology.client.name(), self.topology.filter.name());
         println!("\nStaying up until Ctrl-C. In another terminal, for example:");
         println!("   ip netns exec {client} ping {SERVER}");
@@ -276,9 +290,18 @@ impl Scenario<'_> {
             self.filter.path("control.sock").display()
         );
         println!("   ip netns exec {filter} curl http://127.0.0.1:9479/metrics");
+        forward(page, &self.topology.filter)?;
+        let link = self.filter.knockctl(&["page"])?;
+        ensure!(link.ok(), "knockctl page: {}", link.stderr);
+        println!("\nThe web page of this filter, for a browser of this host. The link signs in once, within 60 s:");
+        println!("   {}", link.stdout.trim());
+        println!("Another link:");
+        println!("   {}", self.filter.knockctl_line(&["page"])?);
+        let _ = stdout().flush();
         while !self.is_interrupted() {
             thread::sleep(Duration::from_millis(100));
         }
+        Ok(())
     }
 }
 
