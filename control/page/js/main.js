@@ -86,7 +86,13 @@ function showSignIn(message = '') {
   input.focus();
 }
 
-connection.addEventListener('signed-out', ({ detail }) => { if (signedIn) showSignIn(detail.message); });
+/** Whether something is entered that is not applied: a form is open, or a text. */
+const hasInput = () => document.querySelector('dialog[open] :is(input, textarea, select)') !== null
+  || [...document.querySelectorAll('main textarea')].some((one) => one.value !== '');
+
+connection.addEventListener('signed-out', ({ detail }) => {
+  if (signedIn) showSignIn(hasInput() ? `${detail.message}. What was entered and not applied is lost.` : detail.message);
+});
 
 // ---- The frame
 

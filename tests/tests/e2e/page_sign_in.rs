@@ -91,3 +91,41 @@ fn a_link_has_the_wanted_role_until_an_operator_ends_its_session() {
         browser.until_text("#sign-in-error", "the session has ended: open a link of `knockctl page`");
     });
 }
+
+/// A token that is valid for this time.
+fn token(filter: &Filter<'_>, name: &str, expires: &str) -> String {
+    let made =
+        filter.knockctl(&["token", "new", name, "--role", "administer", "--expires", expires]).expect("knockctl");
+    assert!(made.ok(), "{made:?}");
+    made.stdout.trim().to_owned()
+}
+
+#[test]
+fn a_token_that_ends_while_the_page_is_open_leads_to_the_sign_in_which_tells_what_is_lost() {
+    on_page("page-ends", |filter, browser| {
+        for (name, expires, enters) in [("expires", "15s", true), ("revoked", "1d", false)] {
+            browser.sign_in(&token(filter, name, expires));
+            browser.open("#/lists");
+            browser.until_text("main .toolbar", "Add");
+            if enters {
+                browser.click("Add");
+                browser.type_into("dialog input", "office");
+            } else {
+                assert!(filter.knockctl(&["token", "revoke", name]).expect("knockctl").ok());
+            }
+            browser
+                .until_text("#sign-in-error", "the session has ended: open a link of `knockctl page`, or sign in with");
+            let lost = browser.text("#sign-in-error").contains("What was entered and not applied is lost.");
+            assert_eq!(lost, enters, "{name}");
+            assert_eq!(browser.run("return document.querySelector('dialog, main .toolbar')"), Value::Null);
+            // The next sign-in shows the view that the session had.
+            browser.type_into("input[name=token]", &token(filter, &format!("{name}-again"), "1d"));
+            browser.click("Sign in");
+            browser.until_text("main .toolbar", "Add");
+            assert_eq!(browser.run("return location.hash"), "#/lists");
+            browser.click("Sign out");
+        }
+        let lists = filter.knockctl(&["show", "lists"]).expect("knockctl").stdout;
+        assert!(!lists.contains("office"), "nothing was applied: {lists}");
+    });
+}
