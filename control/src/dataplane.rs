@@ -316,7 +316,8 @@ impl Dataplane {
     }
 
     /// Sends rules to run. Returns their generation and their revision once every worker runs them.
-    /// With a time, the dataplane rolls them back unless [`Dataplane::confirm`] is called within that time.
+    /// With a time, the dataplane rolls them back unless [`Dataplane::confirm`] is called within that time, or earlier by
+    /// [`Dataplane::cancel`].
     pub async fn apply(&self, request: ApplyRequest) -> Result<(u64, u64), DataplaneError> {
         match self.ask(&Request::Apply(Box::new(request))).await? {
             Response::Applied { generation, revision } => Ok((generation, revision)),
@@ -336,6 +337,14 @@ impl Dataplane {
     pub async fn confirm(&self) -> Result<u64, DataplaneError> {
         match self.ask(&Request::Confirm).await? {
             Response::Confirmed { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Rolls the apply or the reload back that waits for a confirmation. Returns the generation and the revision that run then.
+    pub async fn cancel(&self, operator: ApplyNote) -> Result<(u64, u64), DataplaneError> {
+        match self.ask(&Request::Cancel(operator)).await? {
+            Response::Applied { generation, revision } => Ok((generation, revision)),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -429,6 +438,7 @@ impl Dataplane {
             Request::Apply(_)
             | Request::ResetCounters(_)
             | Request::Confirm
+            | Request::Cancel(_)
             | Request::NameAnswers(_)
             | Request::Reload { .. }
             | Request::ListAdd { .. }

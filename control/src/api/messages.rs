@@ -200,6 +200,15 @@ pub struct Confirmed {
     pub generation: u64,
 }
 
+/// The answer to a cancellation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// The generation that runs, with the rules before the change.
+    pub generation: u64,
+    /// Its revision.
+    pub revision: u64,
+}
+
 /// A host name that could not be resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unresolved {

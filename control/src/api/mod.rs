@@ -80,7 +80,7 @@ use self::counted::counted;
 use self::failure::ApiError;
 use self::gate::{Gate, PageGate};
 use self::messages::{
-    Applied, Apply, BeginSample, Confirmed, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
+    Applied, Apply, BeginSample, Cancelled, Confirmed, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed,
     ListAddition, ListImport, ListQuery, Overview, ReloadQuery, ResetCounters, SampleBegun, SourceLimit, Unresolved,
     WatchQuery, Workers,
 };
@@ -90,7 +90,9 @@ use crate::audit::AuditState;
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::events::Events;
 use crate::events::change::{OperatorAction, OperatorChange};
-use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
+use crate::json::changes::{
+    AddedJson, AppliedJson, CancelledJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson,
+};
 use crate::json::doors::DoorsJson;
 use crate::json::history::{HistoryJson, RevisionExportJson};
 use crate::json::lists::ListsJson;
@@ -472,6 +474,15 @@ async fn confirm(State(app): State<Arc<App>>, operator: Operator, form: Form) ->
     let generation = result.as_ref().ok().copied();
     app.events.record(OperatorChange { generation, ..change.ended(&result) });
     Ok(form.answer(Confirmed { generation: result? }, ConfirmedJson::from))
+}
+
+async fn cancel(State(app): State<Arc<App>>, operator: Operator, form: Form) -> Result<Response, ApiError> {
+    let result = app.ask(app.dataplane.cancel(operator.note())).await;
+    let change = OperatorChange::of(OperatorAction::Cancel, operator.recorded());
+    let (generation, revision) = result.as_ref().ok().copied().unzip();
+    app.events.record(OperatorChange { generation, revision, ..change.ended(&result) });
+    let (generation, revision) = result?;
+    Ok(form.answer(Cancelled { generation, revision }, CancelledJson::from))
 }
 
 async fn history(State(app): State<Arc<App>>, form: Form) -> Result<Response, ApiError> {

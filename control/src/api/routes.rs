@@ -31,7 +31,9 @@ use crate::check::Checked;
 use crate::events::filter::EventsQuery;
 use crate::explain::Single;
 use crate::json::Document;
-use crate::json::changes::{AddedJson, AppliedJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson};
+use crate::json::changes::{
+    AddedJson, AppliedJson, CancelledJson, ConfirmedJson, FlushedJson, ImportedJson, ReloadedJson,
+};
 use crate::json::connections::{ConnectionTotalsJson, ConnectionsJson, EndedJson};
 use crate::json::doors::DoorsJson;
 use crate::json::edits::{EditedJson, ExportTextJson, RuleLintsJson};
@@ -298,6 +300,13 @@ pub(super) fn table() -> Vec<Endpoint> {
             .shows::<ReloadedJson>(),
         E::post("/api/v1/confirm", Operate, super::confirm, "Confirms an apply or a reload that waits for it.")
             .shows::<ConfirmedJson>(),
+        E::post(
+            "/api/v1/cancel",
+            Operate,
+            super::cancel,
+            "Rolls an apply or a reload back that waits for its confirmation.",
+        )
+        .shows::<CancelledJson>(),
         E::get(
             "/api/v1/events",
             Read,

@@ -155,13 +155,18 @@ enum Command {
     /// If no rule would be left, or no way in from outside, the command asks for a confirmation on a terminal. Without a
     /// terminal it ends with 5, unless --force is given.
     ///
-    /// With --confirm, the dataplane returns to the rules before after that time, unless `knockctl confirm` arrives earlier.
+    /// With --confirm, the dataplane returns to the rules before after that time, unless `knockctl confirm` arrives earlier; with
+    /// `knockctl cancel` at once.
     /// A second apply and a reload end with 6 meanwhile.
     Apply(apply::Command),
     /// Confirm the rules of `apply --confirm`, or the settings of `reload --confirm`, so that they remain
     ///
     /// Ends with 6 if nothing waits for a confirmation: it was confirmed or rolled back already.
     Confirm,
+    /// Roll back the rules of `apply --confirm`, or the settings of `reload --confirm`, now
+    ///
+    /// Ends with 6 if nothing waits for a confirmation: it was confirmed or rolled back already.
+    Cancel,
     /// Show the verdict on a packet and its evaluation rule by rule; needs no daemon with --rules
     Explain(Box<explain::Explain>),
     /// Show the state of one source address in the dataplane, and why its knocks are ignored
@@ -470,7 +475,8 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Redo(command) => undo::redo(&client, &command, json).await,
         Command::Edit(command) => edit::run(&client, &command, json).await,
         Command::Rule(command) => rule::run(&client, command, json).await,
-        Command::Confirm => confirm::run(&client, json).await,
+        Command::Confirm => confirm::confirm(&client, json).await,
+        Command::Cancel => confirm::cancel(&client, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,
         Command::Trace(command) => trace::run(&client, &command, json).await,

@@ -453,7 +453,7 @@ fn an_apply_with_a_time_tells_what_to_do_next() {
         "generation 2 runs, 2 rules; revision 1\n\
          rules: 0 added, 0 removed, 0 moved, 0 changed; lints: 0 added, 0 gone\n\
          it is rolled back in 1m30s: try a new connection, then run `knockctl confirm` to keep \
-         it\n"
+         it, or `knockctl cancel` to roll it back now\n"
     );
     assert_eq!(sent.unwrap().confirm_within.as_deref(), Some("1m30s"));
     let (applied, _) = apply(&["--confirm", "2m", "--json"], text, Settings::default());

@@ -37,6 +37,8 @@ pub(crate) enum OperatorAction {
     Redo,
     /// An apply or a reload was confirmed.
     Confirm,
+    /// An operator rolled an apply or a reload back instead of confirming it.
+    Cancel,
     /// An apply or a reload was not confirmed in time, and the dataplane rolled it back.
     NotConfirmed,
     /// The configuration was reloaded, by an operator or by a signal.
@@ -81,7 +83,7 @@ impl OperatorAction {
             | OperatorAction::Undo
             | OperatorAction::Redo => ("rules applied", "rules not applied"),
             OperatorAction::Confirm => ("rules confirmed", "rules not confirmed"),
-            OperatorAction::NotConfirmed => ("rolled back", "not rolled back"),
+            OperatorAction::Cancel | OperatorAction::NotConfirmed => ("rolled back", "not rolled back"),
             OperatorAction::Reload => ("configuration reloaded", "configuration not reloaded"),
             OperatorAction::ResetCounters => ("counters of rules reset", "counters of rules not reset"),
             OperatorAction::ListAdd => ("entry added", "entry not added"),

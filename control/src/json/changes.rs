@@ -46,6 +46,21 @@ pub(crate) struct ChangeCountsJson {
     pub(crate) lints_gone: usize,
 }
 
+/// `cancel`: the rules, or the doors and `[policy]`, before the change run again.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct CancelledJson {
+    /// The generation that runs.
+    generation: u64,
+    /// Its revision.
+    revision: u64,
+}
+
+impl From<messages::Cancelled> for CancelledJson {
+    fn from(messages::Cancelled { generation, revision }: messages::Cancelled) -> Self {
+        CancelledJson { generation, revision }
+    }
+}
+
 /// `confirm`: the rules, or the doors and `[policy]`, remain.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ConfirmedJson {

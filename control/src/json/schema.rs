@@ -50,6 +50,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("apply", of::<changes::AppliedJson>("knockctl --json apply")),
         ("history", of::<history::HistoryJson>("knockctl --json history")),
         ("diff", of::<history::DiffJson>("knockctl --json diff")),
+        ("cancel", of::<changes::CancelledJson>("knockctl --json cancel")),
         ("confirm", of::<changes::ConfirmedJson>("knockctl --json confirm")),
         ("check", of::<check::Checked>("knockctl --json check")),
         ("doctor", of::<doctor::DoctorJson>("knockctl --json doctor")),

@@ -103,6 +103,7 @@ fn changes_say_what_they_did() {
     let applied = messages::Applied { generation: 3, revision: 2, rules: 2, patterns: 1, unresolved: Vec::new() };
     printed("apply", changes::AppliedJson::new(applied.clone(), None, Some(Duration::from_secs(60))));
     printed("apply", changes::AppliedJson::new(applied, Some(changes::ChangeCountsJson::default()), None));
+    printed("cancel", changes::CancelledJson::from(messages::Cancelled { generation: 4, revision: 3 }));
     printed("confirm", changes::ConfirmedJson::from(messages::Confirmed { generation: 3 }));
     printed("rule-reset-counters", changes::CountersResetJson { rules: 3 });
     let reloaded = knockplane_policy::wire::Reloaded { generation: 3, doors: 1, waiting: vec!["mtu".into()] };

@@ -88,7 +88,7 @@ impl Administration {
         let PendingConfirmation { generation, time_left, back_to, .. } = pending;
         Err(RequestError::Conflict(format!(
             "no {change} while generation {generation} waits for a confirmation; nothing changed: run `knockctl \
-             confirm`, or wait {} for the rollback to the {} of generation {back_to}",
+             confirm` or `knockctl cancel`, or wait {} for the rollback to the {} of generation {back_to}",
             format_duration(time_left),
             pending.change.replaces()
         )))
@@ -97,14 +97,7 @@ impl Administration {
     /// Confirms the rules or the settings that wait for it. If that cannot be stored, they continue to wait.
     pub(super) fn confirm(&mut self) -> Result<u64, RequestError> {
         let running = self.shared.generation.load_full();
-        let Some(unconfirmed) = self.published.unconfirmed.load_full() else {
-            let (number, rules) = (running.number, running.rules().rules.len());
-            return Err(RequestError::Conflict(format!(
-                "no apply and no reload waits for a confirmation; nothing changed: generation {number} runs, {rules} rules \
-                 from {}",
-                running.source
-            )));
-        };
+        let Some(unconfirmed) = self.published.unconfirmed.load_full() else { return Err(self.nothing_waits()) };
         let (stored, kept) = match unconfirmed.change {
             UnconfirmedChange::Apply => {
                 let stored_rules = &self.rules.stored_rules;
@@ -128,13 +121,21 @@ impl Administration {
         Ok(generation)
     }
 
-    /// Restores the rules and the settings before the change that waits for a confirmation. The timeouts of the rules' own
-    /// entries have continued, and removed entries are not added again.
-    pub(super) fn roll_back(&mut self) -> Result<u64, RequestError> {
-        let Some(unconfirmed) = self.published.unconfirmed.load_full() else {
-            return Err(RequestError::Conflict("nothing waits for a confirmation".to_owned()));
-        };
+    fn nothing_waits(&self) -> RequestError {
+        let running = self.shared.generation.load();
+        let (number, rules) = (running.number, running.rules().rules.len());
+        RequestError::Conflict(format!(
+            "no apply and no reload waits for a confirmation; nothing changed: generation {number} runs, {rules} rules from {}",
+            running.source
+        ))
+    }
+
+    /// Restores the rules and the settings before the change that waits for a confirmation: its time is over, or the operator of
+    /// this note cancels it. The timeouts of the rules' own entries have continued, and removed entries are not added again.
+    pub(super) fn roll_back(&mut self, cancelled: Option<ApplyNote>) -> Result<u64, RequestError> {
+        let Some(unconfirmed) = self.published.unconfirmed.load_full() else { return Err(self.nothing_waits()) };
         let Unconfirmed { change, generation, before, .. } = &*unconfirmed;
+        let cause = if cancelled.is_some() { "cancelled" } else { "not confirmed in time" };
         tracing::warn!(
             target: target!("operator"),
             change = change.name(),
@@ -142,14 +143,14 @@ impl Administration {
             unconfirmed = generation,
             back_to = before.number,
             source = before.source,
-            "not confirmed in time: rolled back"
+            "{cause}: rolled back"
         );
         // The steps of `knockctl undo` ignore reloads, and therefore their rollbacks.
         let (origin, comment) = match change {
             UnconfirmedChange::Apply => (RevisionOrigin::Unconfirmed, ""),
-            UnconfirmedChange::Reload => (RevisionOrigin::Reload, "not confirmed in time"),
+            UnconfirmedChange::Reload => (RevisionOrigin::Reload, cause),
         };
-        let note = ApplyNote { comment: comment.to_owned(), ..ApplyNote::default() };
+        let note = ApplyNote { comment: comment.to_owned(), ..cancelled.unwrap_or_default() };
         let settings = before.table.settings();
         let table = before.table.with_settings(settings, &self.shared.state);
         let table = table.map_err(|error| RequestError::Ours(format!("the rules before cannot run: {error}")));

@@ -199,9 +199,7 @@ impl Administration {
                 Err(response) => return *response,
             },
             JobTask::RollBack => {
-                let rolled_back = self.roll_back();
-                let answer = rolled_back.map(|generation| self.runs(generation));
-                return self.settled(self.applied(answer));
+                return self.rolled_back(None);
             }
         };
         self.answer(request)
@@ -251,6 +249,7 @@ impl Administration {
                 let confirmed = self.confirm();
                 self.settled(or_error(confirmed.map(|generation| Response::Confirmed { generation })))
             }
+            Request::Cancel(note) => self.rolled_back(Some(note)),
             Request::Reload { uid, token, page, confirm_within } => {
                 let operator = ApplyNote { uid, token, page, ..ApplyNote::default() };
                 let reloaded = self.reload(operator, confirm_within);
@@ -277,6 +276,11 @@ impl Administration {
     }
 
     /// The answer to an apply.
+    fn rolled_back(&mut self, cancelled: Option<ApplyNote>) -> Response {
+        let rolled_back = self.roll_back(cancelled).map(|generation| self.runs(generation));
+        self.settled(self.applied(rolled_back))
+    }
+
     fn runs(&self, generation: u64) -> Response {
         Response::Applied { generation, revision: self.rules.history.last() }
     }

@@ -209,6 +209,7 @@ fn the_read_only_socket_reads_and_changes_nothing() {
             &["reload"][..],
             &["list", "add", "secured", "192.0.2.1"],
             &["confirm"],
+            &["cancel"],
             &["rule", "remove", "0", "--force"],
             &["token", "list"],
         ] {
@@ -423,7 +424,8 @@ fn answers_are_those_of_the_openapi_document() {
             ("POST", "/api/v1/rules/edit", "", Some(json!({ "base": 1, "commands": ["comment 0 new"] }))),
             ("POST", "/api/v1/undo", "", Some(json!({}))),
             ("POST", "/api/v1/redo", "", Some(json!({}))),
-            ("POST", "/api/v1/history/{number}/rollback", "1", Some(json!({}))),
+            ("POST", "/api/v1/history/{number}/rollback", "1", Some(json!({ "confirm_within": "60s" }))),
+            ("POST", "/api/v1/cancel", "", None),
             ("POST", "/api/v1/apply", "", Some(json!({ "source": "test", "text": QUICK, "confirm_within": "60s" }))),
             ("POST", "/api/v1/confirm", "", None),
             ("POST", "/api/v1/reload", "", None),

@@ -134,6 +134,40 @@ fn confirmed_rules_remain() {
 }
 
 #[test]
+fn a_change_that_waits_is_cancelled_at_once() {
+    with_grant(|topology, filter, file| {
+        let before = rule_ids(&rules(filter));
+        apply(filter, file, "1h");
+        assert!(!ping(topology, ""), "the new rules are in force");
+        let cancelled = filter.ask(&["cancel"]).expect("cancelled");
+        assert_eq!((&cancelled["generation"], &cancelled["revision"]), (&3.into(), &3.into()), "{cancelled}");
+        assert!(ping(topology, "") && confirmation(filter).is_null());
+        assert_eq!(rule_ids(&rules(filter)), before);
+        let history = filter.ask(&["history"]).expect("the history");
+        let last = history["revisions"].as_array().and_then(|revisions| revisions.last()).expect("a revision");
+        assert_eq!((&last["origin"], &last["uid"]), (&"unconfirmed".into(), &0.into()), "{last}");
+        let again = filter.knockctl(&["cancel"]).expect("knockctl");
+        assert!(
+            again.code == Some(6) && again.stderr.contains("waits for a confirmation; nothing changed"),
+            "{again:?}"
+        );
+        eventually("the log has it", || filter.log().contains("cancelled: rolled back"));
+
+        // A reload's doors as well; there is none before.
+        let configuration = filter.path("knockplane.toml");
+        let text = fs::read_to_string(&configuration).expect("the configuration");
+        let door =
+            "[[door]]\nname = \"new\"\nknock = [\"tcp/7000\", \"udp/7001\"]\nopens = [\"tcp/8081\"]\nfor = \"1h\"\n";
+        fs::write(&configuration, format!("{text}{door}")).expect("written");
+        let doors = || filter.ask(&["show", "doors"]).expect("doors")["doors"].as_array().expect("doors").len();
+        assert!(filter.knockctl(&["reload", "--confirm", "1h"]).expect("knockctl").ok());
+        assert_eq!(doors(), 1);
+        assert!(filter.knockctl(&["cancel"]).expect("knockctl").ok());
+        assert_eq!((doors(), rule_ids(&rules(filter))), (0, before));
+    });
+}
+
+#[test]
 fn rules_without_a_confirmation_are_rolled_back_as_they_were() {
     with_grant(|topology, filter, file| {
         // The server answers each connection once, in order.

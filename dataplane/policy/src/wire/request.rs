@@ -87,6 +87,9 @@ pub enum Request {
     /// [`Response::Confirmed`], or by [`Response::Conflict`] if none waits. [`Response::Failed`] means that this could not
     /// be stored, and that the change still waits.
     Confirm,
+    /// Rolls the change back that waits for its confirmation, now. The note has the operator. Answered as [`Request::Apply`], or by
+    /// [`Response::Conflict`] if none waits.
+    Cancel(ApplyNote),
     /// The host names in the address lists of the running rules. Answered by [`Response::Names`].
     Names,
     /// The present addresses of host names. Names that no list contains are ignored. Answered by [`Response::Done`].
