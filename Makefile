@@ -25,6 +25,13 @@ test:
 build:
 	cargo build --locked --release --workspace
 
+# Pictures of every view of the web page, with a filter in network namespaces and Debian's chromium: docs/images/page. As root.
+.PHONY: screenshots
+screenshots:
+	@tests/setup test
+	@cargo build --quiet --locked --workspace
+	cargo test --locked -p knockplane-tests --test e2e -- --ignored --exact page_views::pictures_of_every_view
+
 # Programs, systemd units, man pages, completions, the example of the configuration, and files for Prometheus and Grafana. Run `make build` first; its
 # programs are in BIN_DIR. Programs are stripped unless STRIP is empty. DESTDIR precedes every path, for packages.
 PREFIX ?= /usr/local

@@ -1,7 +1,7 @@
 // The bar about a change that waits for its confirmation. It appears for changes of all clients, because it follows the status.
 
 import { api } from './api.js';
-import { ask, duration, el, setText, toast } from './dom.js';
+import { ask, duration, el, setText, time as timeOf, toast } from './dom.js';
 
 /**
  * Makes the bar. `refresh()` reads the status at once. `bar.show(confirmation)` takes the field `confirmation` of the status, or null.
@@ -43,37 +43,31 @@ export function confirmBar({ can, refresh }) {
     toast('Confirmed. The change remains.');
   }));
   undo.addEventListener('click', () => run(async () => {
-    if (!await ask('Undo the change?', 'The rules of the revision before run at once.', 'Undo now')) return;
-    await undoLast();
-    toast('Undone. The rules of the revision before run.');
+    if (await ask('Undo the change?', 'The rules and settings before the change run at once.', 'Undo now')) await api.post('cancel');
   }));
+
+  // Whether the change was confirmed, undone or rolled back, is in the history alone.
+  const tellEnd = async () => {
+    const last = (await api.get('history')).revisions.at(-1);
+    const isBack = last.origin === 'unconfirmed' || (last.origin === 'reload' && ['not confirmed in time', 'cancelled'].includes(last.comment));
+    if (!isBack) return;
+    const by = last.token ?? last.uid;
+    toast(by === null
+      ? new Error(`Not confirmed in time: rolled back at ${timeOf(last.time)}. The rules before the change run again.`)
+      : `Undone by ${by}. The rules before the change run again.`);
+  };
 
   return {
     element,
     show(confirmation) {
+      if (pending && !confirmation) tellEnd().catch(() => {});
       pending = confirmation;
       element.hidden = !confirmation;
       if (!confirmation) return;
       ends = Date.now() + confirmation.time_left_seconds * 1000;
       confirm.hidden = !can('operate');
-      // A reload also changes doors, which are in no revision: it returns by itself.
-      undo.hidden = !can('administer') || confirmation.change === 'reload';
+      undo.hidden = !can('operate');
       draw();
     },
   };
-}
-
-/**
- * Applies the rules of the revision before the last one. The dataplane refuses an apply while another one waits, so that one is
- * confirmed first, as late as possible.
- */
-async function undoLast() {
-  const { revisions } = await api.get('history');
-  const last = revisions.at(-1);
-  const before = revisions.slice(0, -1).findLast((revision) => revision.has_rules);
-  if (!before) throw new Error('The history has no revision before this change: wait until the time is over.');
-  const { export: text } = await api.get(['history', String(before.revision)]);
-  if (text === null) throw new Error('The rules before have no text form: wait until the time is over, or run `knockctl undo` on the host.');
-  await api.post('confirm');
-  await api.post('apply', { source: before.source, text, origin: 'undo', back_to: before.revision, based_on: last.revision });
 }

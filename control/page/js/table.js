@@ -1,6 +1,7 @@
 // A table for many rows: only the visible ones are elements. Rows have one height. Cells change in place.
 
 import { el, setText } from './dom.js';
+import { draggable } from './drag.js';
 
 /** Rows above and below the visible part that are elements as well. */
 const SPARE = 8;
@@ -21,7 +22,7 @@ let tables = 0;
  *   onSelect   (rows) => the selection has changed
  *   onKey      (event, rows) => other keys on selected rows, such as Delete; return true if it was used
  *   canDrag    (row) => whether it can be dragged, in the original order
- *   onDrop     (rows, target) => rows were dragged before the row `target`, or behind the last one (null)
+ *   onDrop     (rows, target) => rows were dragged before the row `target`, or behind the last one (null); with mouse or finger
  *
  * Put `table.element` into a parent with the class `fill`.
  */
@@ -204,9 +205,8 @@ export class Table {
     }
     const isSelected = this.#selected.has(item.key);
     element.setAttribute('aria-selected', isSelected);
-    const css = [this.#options.rowClass?.(item.row) ?? '', this.#active === item.key ? 'active' : ''].join(' ').trim();
+    const css = [this.#options.rowClass?.(item.row) ?? '', this.#active === item.key ? 'active' : '', this.#canDrag(item.row) ? 'draggable' : ''].filter(Boolean).join(' ');
     if (element.className !== css) element.className = css;
-    if (this.#options.onDrop) element.draggable = this.#sort === null && this.#options.canDrag(item.row);
     if (shown.row === item.row) return;
     shown.row = item.row;
     this.#columns.forEach((column, place) => {
@@ -261,31 +261,33 @@ export class Table {
     this.#tellSelection();
   }
 
+  #canDrag(row) { return Boolean(this.#options.onDrop) && this.#sort === null && this.#options.canDrag(row); }
+
   // Rows are dragged with the selection that they belong to.
   #drag() {
-    let dragged = null;
-    const mark = (element) => {
-      for (const [, { element: one }] of this.#elements) one.classList.toggle('drop-before', one === element);
-    };
-    this.#body.addEventListener('dragstart', (event) => {
-      const row = this.#rowOf(event.target);
-      if (!row) return;
-      dragged = this.#selected.has(this.#options.key(row)) ? this.selected.filter((one) => this.#options.canDrag(one)) : [row];
-      event.dataTransfer.effectAllowed = 'move';
-      event.dataTransfer.setData('text/plain', dragged.map(this.#options.key).join(' '));
+    draggable(this.#grid, {
+      begin: (element) => {
+        const row = this.#rowOf(element);
+        if (!row || !this.#canDrag(row)) return null;
+        return this.#selected.has(this.#options.key(row)) ? this.selected.filter((one) => this.#options.canDrag(one)) : [row];
+      },
+      mark: (element, after) => {
+        for (const [, { element: one }] of this.#elements) {
+          if (one === element) one.dataset.drop = after ? 'after' : 'before';
+          else delete one.dataset.drop;
+        }
+      },
+      drop: (rows, element, after) => {
+        const row = element && this.#rowOf(element);
+        // A comment belongs to the row below it.
+        const isBehind = after && !element.classList.contains('heading');
+        const target = isBehind ? this.#rows[this.#rows.indexOf(row) + 1] ?? null : row;
+        // Rows may have been read again during the drag.
+        const dragged = new Set(rows.map(this.#options.key));
+        const isItself = [target, isBehind ? row : null].some((one) => one && dragged.has(this.#options.key(one)));
+        if (!isItself) this.#options.onDrop(rows, target);
+      },
     });
-    this.#grid.addEventListener('dragover', (event) => {
-      if (!dragged) return;
-      event.preventDefault();
-      mark(event.target.closest('[role="row"]'));
-    });
-    this.#grid.addEventListener('drop', (event) => {
-      if (!dragged) return;
-      event.preventDefault();
-      const [rows, target] = [dragged, this.#rowOf(event.target)];
-      if (!rows.includes(target)) this.#options.onDrop(rows, target);
-    });
-    this.#grid.addEventListener('dragend', () => { dragged = null; mark(null); });
   }
 
   #tellSelection() { this.#options.onSelect?.(this.selected); }

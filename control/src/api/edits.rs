@@ -49,12 +49,13 @@ pub(super) async fn edit(
     });
     let candidate = candidate.await?.map_err(ApiError::from_edit)?;
     if dry_run {
-        return Ok(Json(Document::new(planned(&app, &access, candidate).await?)));
+        let new = "the rules with this edit".to_owned();
+        return Ok(Json(Document::new(planned(&app, &access, candidate, new).await?)));
     }
     let note = ApplyNote { comment, edit: summary, ..access.operator.note() };
     let change = Change { base, origin: RevisionOrigin::Edit, note, confirm_within, force };
     let applied = candidate.apply(app, access.operator, change).await?;
-    Ok(Json(Document::new(EditedJson { applied: Some(applied), plan: None, lints: None, loss: None })))
+    Ok(Json(Document::new(EditedJson::applied(applied))))
 }
 
 /// Returns to the rules before the last change that was not undone.
@@ -62,7 +63,7 @@ pub(super) async fn undo(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
     body: Result<Json<ReturnToRevision>, JsonRejection>,
-) -> Result<Json<Document<AppliedJson>>, ApiError> {
+) -> Result<Json<Document<EditedJson>>, ApiError> {
     let Json(wanted) = body?;
     step(app, access, RevisionOrigin::Undo, wanted).await
 }
@@ -72,7 +73,7 @@ pub(super) async fn redo(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
     body: Result<Json<ReturnToRevision>, JsonRejection>,
-) -> Result<Json<Document<AppliedJson>>, ApiError> {
+) -> Result<Json<Document<EditedJson>>, ApiError> {
     let Json(wanted) = body?;
     step(app, access, RevisionOrigin::Redo, wanted).await
 }
@@ -83,7 +84,7 @@ pub(super) async fn rollback(
     Extension(access): Extension<Access>,
     path: Result<Path<u64>, PathRejection>,
     body: Result<Json<ReturnToRevision>, JsonRejection>,
-) -> Result<Json<Document<AppliedJson>>, ApiError> {
+) -> Result<Json<Document<EditedJson>>, ApiError> {
     let (Path(number), Json(wanted)) = (path?, body?);
     return_to(app, access, RevisionOrigin::Rollback, |_| Ok(number), wanted).await
 }
@@ -93,18 +94,18 @@ async fn step(
     access: Access,
     origin: RevisionOrigin,
     wanted: ReturnToRevision,
-) -> Result<Json<Document<AppliedJson>>, ApiError> {
+) -> Result<Json<Document<EditedJson>>, ApiError> {
     return_to(app, access, origin, |history| revisions::target(history, origin), wanted).await
 }
 
-/// Applies the rules of the revision that `target` chooses.
+/// Applies the rules of the revision that `target` chooses, or shows what would change.
 async fn return_to(
     app: Arc<App>,
     access: Access,
     origin: RevisionOrigin,
     target: impl FnOnce(&History) -> Result<u64, String>,
-    ReturnToRevision { base, confirm_within, comment, force }: ReturnToRevision,
-) -> Result<Json<Document<AppliedJson>>, ApiError> {
+    ReturnToRevision { base, dry_run, confirm_within, comment, force }: ReturnToRevision,
+) -> Result<Json<Document<EditedJson>>, ApiError> {
     let confirm_within = confirmation_time(confirm_within)?;
     let running = app.ask(app.dataplane.rules()).await?;
     let base = base.unwrap_or(running.revision);
@@ -117,9 +118,15 @@ async fn return_to(
         let candidate = Candidate::new(running, settings, rules);
         Candidate { source: revision.source, ..candidate }
     });
+    let candidate = candidate.await?;
+    if dry_run {
+        let new = format!("the rules of revision {number}");
+        return Ok(Json(Document::new(planned(&app, &access, candidate, new).await?)));
+    }
     let note = ApplyNote { comment, back_to: Some(number), ..access.operator.note() };
     let change = Change { base, origin, note, confirm_within, force };
-    Ok(Json(Document::new(candidate.await?.apply(app, access.operator, change).await?)))
+    let applied = candidate.apply(app, access.operator, change).await?;
+    Ok(Json(Document::new(EditedJson::applied(applied))))
 }
 
 /// Checks that the revision of a request is the one that runs.
@@ -131,14 +138,14 @@ async fn check_base(app: &App, base: u64, running: u64) -> Result<(), ApiError> 
     Err(ApiError::conflict(revisions::stale(&history, base)))
 }
 
-/// What an edit would change.
-async fn planned(app: &App, access: &Access, candidate: Candidate) -> Result<EditedJson, ApiError> {
+/// What a change of the running rules would change. `new` are the words for its rules.
+async fn planned(app: &App, access: &Access, candidate: Candidate, new: String) -> Result<EditedJson, ApiError> {
     let Candidate { running, rules, lints, loss, .. } = candidate;
     let RunningRules { source, rules: old, .. } = running;
     let StateOfPlan { running, tracked } = app.state(access.role, source.clone(), old).await?;
     compute(move || {
         let all = rule_lints(&source, &rules, &lints);
-        let compared = Compared::with_running(running, "the rules with this edit".to_owned(), rules);
+        let compared = Compared::with_running(running, new, rules);
         let compared = Compared { new_lints: Some(lints), ..compared };
         let plan = Plan::of_running(&compared, &tracked, limits());
         EditedJson { applied: None, plan: Some(plan), lints: Some(all), loss }

@@ -96,6 +96,9 @@ pub(crate) struct ReturnToRevision {
     /// The revision that must run: if another one does, the answer is 409 and nothing changes.
     #[serde(default)]
     pub(crate) base: Option<u64>,
+    /// Whether the answer shows what would change, and nothing changes.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
     /// The time within which the change must be confirmed, in the syntax of RouterOS: `60s`. Otherwise it is rolled back.
     #[serde(default)]
     pub(crate) confirm_within: Option<String>,

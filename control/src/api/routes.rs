@@ -322,24 +322,29 @@ pub(super) fn table() -> Vec<Endpoint> {
             "/api/v1/history/{number}/rollback",
             Administer,
             edits::rollback,
-            "Applies the rules of a revision again.",
+            "Applies the rules of a revision again, or plans it.",
         )
         .takes::<ReturnToRevision>()
-        .shows::<AppliedJson>()
+        .shows::<EditedJson>()
         .computes(),
         E::post(
             "/api/v1/undo",
             Administer,
             edits::undo,
-            "Returns to the rules before the last change that was not undone.",
+            "Returns to the rules before the last change that was not undone, or plans it.",
         )
         .takes::<ReturnToRevision>()
-        .shows::<AppliedJson>()
+        .shows::<EditedJson>()
         .computes(),
-        E::post("/api/v1/redo", Administer, edits::redo, "Reverses the last undo, if no other change followed.")
-            .takes::<ReturnToRevision>()
-            .shows::<AppliedJson>()
-            .computes(),
+        E::post(
+            "/api/v1/redo",
+            Administer,
+            edits::redo,
+            "Reverses the last undo, if no other change followed, or plans it.",
+        )
+        .takes::<ReturnToRevision>()
+        .shows::<EditedJson>()
+        .computes(),
         E::get("/api/v1/tokens", Administer, tokens::list, "The tokens, without secrets; at a unix socket only.")
             .shows::<TokensJson>(),
         E::post("/api/v1/tokens", Administer, tokens::create, "Creates a token; at a unix socket only.")

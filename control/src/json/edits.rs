@@ -12,18 +12,25 @@ use super::changes::AppliedJson;
 use crate::check::findings;
 use crate::plan::Plan;
 
-/// `POST /api/v1/rules/edit`: the rules run, or what would change.
+/// `POST /api/v1/rules/edit`, an undo, a redo or a rollback: the rules run, or what would change.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EditedJson {
     /// The rules that run now, with the numbers of changes; `null` for a dry run.
     pub(crate) applied: Option<AppliedJson>,
     /// What would change; `null` unless it is a dry run.
     pub(crate) plan: Option<Plan>,
-    /// The lints of the rules with the edit; `null` unless it is a dry run.
+    /// The lints of the changed rules; `null` unless it is a dry run.
     pub(crate) lints: Option<Vec<RuleLintJson>>,
-    /// What the edit would lose, in words: no rule, or no way in from outside, is left. Then only an edit with `force` is applied.
+    /// What the change would lose, in words: no rule, or no way in from outside, is left. Then only a change with `force` is applied.
     /// `null` if nothing, or unless it is a dry run.
     pub(crate) loss: Option<String>,
+}
+
+impl EditedJson {
+    /// The answer to a change that was applied.
+    pub(crate) fn applied(applied: AppliedJson) -> EditedJson {
+        EditedJson { applied: Some(applied), plan: None, lints: None, loss: None }
+    }
 }
 
 /// `GET /api/v1/export`: the running rules in the format of a RouterOS export.

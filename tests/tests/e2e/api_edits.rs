@@ -189,15 +189,21 @@ fn an_edit_without_confirmation_is_rolled_back_and_a_loss_needs_force() {
         assert_eq!(api.comments(), ["silent", "rest"]);
 
         // Undo, redo and rollback are revisions, too.
-        let undone = api.done("undo", json!({ "confirm_within": "1m" }));
+        let planned = api.done("undo", json!({ "dry_run": true }));
+        assert_eq!(planned["plan"]["rules"]["added"].as_array().expect("rules").len(), 2, "{planned}");
+        assert_eq!((&planned["applied"], &planned["loss"]), (&Value::Null, &Value::Null), "{planned}");
+        assert_eq!(api.comments(), ["silent", "rest"], "a plan changes nothing");
+        let undone = api.done("undo", json!({ "confirm_within": "1m" }))["applied"].clone();
         assert_eq!(undone["changes"]["rules_added"], 2, "{undone}");
         api.done("confirm", json!({}));
         assert_eq!(api.comments(), ["ssh", "silent", "pings", "rest"]);
+        let planned = api.done("redo", json!({ "base": undone["revision"], "dry_run": true }));
+        assert!(planned["loss"].as_str().expect("a text").contains("nothing from outside"), "{planned}");
         api.done("redo", json!({ "base": undone["revision"], "force": true }));
         assert_eq!(api.comments(), ["silent", "rest"]);
         let (status, refused) = api.post("redo", json!({}));
         assert_eq!((status, &refused["code"]), (409, &json!("conflict")), "{refused}");
-        let back = api.done("history/1/rollback", json!({ "comment": "back" }));
+        let back = api.done("history/1/rollback", json!({ "comment": "back" }))["applied"].clone();
         assert_eq!(api.comments(), ["ssh", "silent", "pings", "rest"]);
         let (status, refused) = api.post("history/1/rollback", json!({ "base": 1 }));
         assert_eq!((status, &refused["code"]), (409, &json!("conflict")), "{refused}");

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fantoccini::actions::{InputSource as _, KeyAction, KeyActions, MOUSE_BUTTON_LEFT, PointerAction};
+use fantoccini::actions::{MouseActions, TouchActions};
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -21,6 +23,14 @@ pub(crate) const PAGE: &str = "http://127.0.0.1:9480/";
 const DRIVER: u16 = 9515;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A pointer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pointer {
+    Mouse,
+    /// A finger, which rests before it moves.
+    Touch,
+}
 
 /// A window of the browser. All methods wait, and panic if the browser does not do what they say.
 pub(crate) struct Browser {
@@ -81,7 +91,12 @@ pub(crate) fn with_browser(
 impl Browser {
     /// Opens the page with this fragment.
     pub(crate) fn open(&self, fragment: &str) {
-        self.runtime.block_on(self.client.goto(&format!("{PAGE}{fragment}"))).expect("the page opens");
+        self.visit(&format!("{PAGE}{fragment}"));
+    }
+
+    /// Opens any address.
+    pub(crate) fn visit(&self, address: &str) {
+        self.runtime.block_on(self.client.goto(address)).expect("the page opens");
     }
 
     /// Gives the window another size, in pixels.
@@ -120,6 +135,11 @@ impl Browser {
         let answer: Value = serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
         assert!(answer["value"]["error"].is_null(), "{path} {body}: {answer}");
         answer["value"].clone()
+    }
+
+    /// The window as a PNG file.
+    pub(crate) fn screenshot(&self) -> Vec<u8> {
+        self.runtime.block_on(self.client.screenshot()).expect("a picture")
     }
 
     /// The serious and critical violations of the rules of accessibility that axe-core finds.
@@ -187,11 +207,58 @@ impl Browser {
         self.runtime.block_on(button.click()).expect(text);
     }
 
+    /// Chooses a value of a list.
+    pub(crate) fn select(&self, css: &str, value: &str) {
+        let list = self.wait_for(Locator::Css(css));
+        self.runtime.block_on(list.select_by_value(value)).expect(css);
+    }
+
+    /// Presses keys together.
+    pub(crate) fn press(&self, keys: &[char]) {
+        let down = keys.iter().map(|key| KeyAction::Down { value: *key });
+        let up = keys.iter().rev().map(|key| KeyAction::Up { value: *key });
+        let actions = down.chain(up).fold(KeyActions::new("keyboard".to_owned()), KeyActions::then);
+        self.runtime.block_on(self.client.perform_actions(actions)).expect("the keys are pressed");
+    }
+
+    /// Types a text where the focus is.
+    pub(crate) fn type_text(&self, text: &str) {
+        text.chars().for_each(|letter| self.press(&[letter]));
+    }
+
+    /// Drags the first row of a table whose text contains `row` to the upper half of the one that contains `target`.
+    pub(crate) fn drag(&self, row: &str, target: &str, pointer: Pointer) {
+        let [row, target] = [row, target].map(|text| self.row(text));
+        let to = |element: Element, y, milliseconds| {
+            let duration = Some(Duration::from_millis(milliseconds));
+            PointerAction::MoveToElement { element, duration, x: 0.0, y }
+        };
+        let begin = [to(row, 0.0, 0), PointerAction::Down { button: MOUSE_BUTTON_LEFT }];
+        let rest = PointerAction::Pause { duration: Duration::from_secs(1) };
+        let end = [to(target, -5.0, 500), PointerAction::Up { button: MOUSE_BUTTON_LEFT }];
+        let dragged = match pointer {
+            Pointer::Mouse => {
+                let mouse =
+                    begin.into_iter().chain(end).fold(MouseActions::new("mouse".to_owned()), MouseActions::then);
+                self.runtime.block_on(self.client.perform_actions(mouse))
+            }
+            Pointer::Touch => {
+                let actions = begin.into_iter().chain([rest]).chain(end);
+                let finger = actions.fold(TouchActions::new("finger".to_owned()), TouchActions::then);
+                self.runtime.block_on(self.client.perform_actions(finger))
+            }
+        };
+        dragged.expect("the row is dragged");
+    }
+
     /// Clicks the first row of a table whose text contains this.
     pub(crate) fn choose(&self, text: &str) {
+        self.runtime.block_on(self.row(text).click()).expect(text);
+    }
+
+    fn row(&self, text: &str) -> Element {
         let path = format!("//*[@role='row' and not(contains(@class, 'heading')) and contains(., '{text}')]");
-        let row = self.wait_for(Locator::XPath(&path));
-        self.runtime.block_on(row.click()).expect(text);
+        self.wait_for(Locator::XPath(&path))
     }
 
     fn wait_for(&self, locator: Locator<'_>) -> Element {

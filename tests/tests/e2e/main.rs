@@ -33,10 +33,13 @@
 //! | `api.rs`       | the API on TCP and the read-only socket: roles, tokens, certificates, limits, the OpenAPI document |
 //! | `api_edits.rs` | edits, plans, checks and explanations of rules through the API |
 //! | `page.rs`      | the web page, in a browser |
+//! | `page_changes.rs` | changes of rules in the web page, and requests of other pages |
 //! | `page_doors.rs` | the doors and the lists in the web page |
 //! | `page_live.rs` | events, traces and the traffic in the web page |
 //! | `page_load.rs` | a measurement: the load of the page and its main thread with many rules |
 //! | `page_sign_in.rs` | sign-in at the web page with a link, and the end of sessions |
+//! | `page_views.rs` | every view of the web page: accessibility, and the pictures in docs/images/page |
+//! | `pictures.rs`  | these pictures |
 //! | `browser.rs`   | this browser |
 //! | `rule_counters.rs` | counters of rules in columns, in the API and in the web page |
 //! | `connections.rs` | connections: filtered, counted and ended |
@@ -92,10 +95,13 @@ mod offload;
 mod one_nic;
 mod operator;
 mod page;
+mod page_changes;
 mod page_doors;
 mod page_live;
 mod page_load;
 mod page_sign_in;
+mod page_views;
+mod pictures;
 mod processes;
 mod prometheus;
 mod random;

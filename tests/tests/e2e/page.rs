@@ -10,7 +10,7 @@ use crate::fast_path::{PORT, receiver};
 use crate::scenario::{eventually, udp_to, with};
 
 /// The packet of the tests is dropped by the first of two rules.
-fn rules() -> String {
+pub(crate) fn rules() -> String {
     format!(
         "/ip firewall filter
 add action=drop chain=input protocol=udp dst-port={PORT} comment=closed
@@ -21,7 +21,7 @@ add action=drop chain=input
 }
 
 /// Runs a test with the page, in a window of this size.
-fn on_page(name: &str, size: (u32, u32), test: impl FnOnce(&Topology, &mut Filter<'_>, &Browser) + Send) {
+pub(crate) fn on_page(name: &str, size: (u32, u32), test: impl FnOnce(&Topology, &mut Filter<'_>, &Browser) + Send) {
     on_page_with(name, size, &FilterOptions::from_rules(&rules()), test);
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn token(filter: &Filter<'_>, name: &str, role: &str) -> String {
 }
 
 /// Whether a packet arrives at the server.
-fn passes(topology: &Topology) -> bool {
+pub(crate) fn passes(topology: &Topology) -> bool {
     let receiver = receiver(topology);
     udp_to(topology, PORT).send(b"hello").expect("sent");
     receiver.recv(&mut [0; 16]).is_ok()
@@ -66,9 +66,9 @@ fn a_rule_that_is_moved_in_the_page_changes_a_verdict_until_it_is_undone() {
         browser.until_text(".notice", "not confirmed");
         assert!(passes(topology));
         browser.click("Undo now");
-        browser.until_text("dialog", "The rules of the revision before run at once");
+        browser.until_text("dialog", "The rules and settings before the change run at once");
         browser.click("Undo now");
-        browser.until_text(".toast", "Undone");
+        browser.until_text(".toast", "Undone by me");
         assert!(!passes(topology));
         // Another session changes the rules behind the back of this one.
         browser.run(
@@ -149,10 +149,12 @@ fn sign_in_roles_and_texts_of_others() {
              return [(await post(headers)).status, (await post({ ...headers, 'X-Knockplane-CSRF': 'wrong' })).status] })()",
         );
         assert_eq!(status, serde_json::json!([403, 403]));
-        // A revoked token ends the session.
+        // A revoked token ends the session: the page tells so by itself, and asks for a token.
         let revoked = filter.knockctl(&["token", "revoke", "reader"]).expect("knockctl");
         assert!(revoked.ok(), "{revoked:?}");
+        browser.until_text("#sign-in-error", "the session has ended: sign in with a token");
         browser.until("the sign-in", "return document.querySelector('input[name=token]') !== null");
+        assert_eq!(browser.run("return document.querySelector('header.top')"), serde_json::Value::Null);
     });
 }
 

@@ -1,13 +1,13 @@
 // Changes of rules: each one is shown with its plan first, and applied with a time to confirm it.
 
-import { dialog, el, toast } from '../dom.js';
+import { dialog, el, time as timeOf, toast } from '../dom.js';
 import { propertyForm } from './form.js';
 import { MENUS, ofRule, setCommand, written } from './words.js';
 
 /** The name in the API of a rule's menu. */
 export const menuOf = (rule) => MENUS.find(({ path }) => path === rule.menu)?.name ?? 'ip-filter';
 
-const TIMES = [['60s', 'within 1 minute'], ['5m', 'within 5 minutes'], ['30m', 'within 30 minutes'], ['', 'not required']];
+const TIMES = [['60s', 'within 1 minute'], ['15s', 'within 15 seconds'], ['5m', 'within 5 minutes'], ['30m', 'within 30 minutes'], ['', 'not required']];
 
 const count = (many, what) => `${many} ${what}${many === 1 ? '' : 's'}`;
 
@@ -30,10 +30,10 @@ function planNodes({ plan, loss }) {
 }
 
 /**
- * Shows a change and applies it. `plan()` returns `{plan, loss}`; `apply({confirm_within, comment, force})` applies it. Returns
- * whether it was applied.
+ * Shows a change and applies it. `about`: a sentence about it. `plan()` returns `{plan, loss}`; `apply({confirm_within, comment,
+ * force})` applies it. Returns whether it was applied.
  */
-export async function review(context, { title, commands, plan, apply }) {
+export async function review(context, { title, about = '', commands = [], plan, apply }) {
   const planned = await plan();
   const time = el('select', {}, TIMES.map(([value, text]) => el('option', { value, text })));
   const comment = el('input', { maxlength: '400' });
@@ -41,6 +41,7 @@ export async function review(context, { title, commands, plan, apply }) {
   const applied = await dialog({
     title,
     content: el('div', {},
+      about ? el('p', { text: about }) : null,
       commands.length > 0 ? el('pre', { class: 'commands', text: commands.join('\n') }) : null,
       planNodes(planned),
       el('label', { class: 'field' }, 'Confirmation', time),
@@ -114,4 +115,18 @@ export function add(context, { base, menu, chain, before, rules, like = null }) 
 export function change(context, { base, rule, rules }) {
   const before = ofRule(rule);
   return ask(context, { title: `Rule ${rule.number}`, base, menu: menuOf(rule), rule, rules, commandOf: (words) => setCommand(rule.id, before, words) });
+}
+
+/** Returns to the rules before the last change. */
+export async function undo(context) {
+  const { revisions } = await context.api.get('history');
+  const last = revisions.at(-1);
+  const request = { base: last.revision };
+  const planned = await context.api.post('undo', { ...request, dry_run: true });
+  return review(context, {
+    title: 'Undo the last change',
+    about: `Revision ${last.revision} of ${timeOf(last.time)} runs. After the undo, ${planned.plan.new} run.`,
+    plan: () => planned,
+    apply: (options) => context.api.post('undo', { ...request, ...options }),
+  });
 }

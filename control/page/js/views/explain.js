@@ -32,7 +32,7 @@ export default {
     const part = (label, text, placeholder, fields, ask) => {
       const input = el('input', { required: true, spellcheck: 'false', autocomplete: 'off', class: 'filter', placeholder, value: text });
       const result = el('div', { class: 'view', 'aria-live': 'polite' });
-      const form = el('form', { class: 'toolbar' }, el('label', {}, `${label} `, input), fields, el('button', { type: 'submit', text: 'Show' }));
+      const form = el('form', { class: 'toolbar' }, el('label', { class: 'labelled' }, label, input), fields, el('button', { type: 'submit', text: 'Show' }));
       const show = async () => {
         try {
           result.replaceChildren(...[await ask(input.value.trim())].flat(Infinity));

@@ -62,7 +62,6 @@ export default {
         const { revision } = await context.api.get('rules');
         await review(context, {
           title: `Apply ${name}`,
-          commands: [],
           plan: async () => ({ plan: await context.api.post('plan', { text: text.value, source: name }) }),
           apply: ({ confirm_within, comment }) => context.api.post('apply', { source: name, text: text.value, based_on: revision, confirm_within, comment }),
         });

@@ -69,7 +69,7 @@ export default {
         { key: 'kind', title: 'Kind', width: '80px', value: (event) => event.kind },
         { key: 'source', title: 'Source', width: '150px', value: (event) => event.source },
         { key: 'rule', title: 'Rule', width: '110px', priority: 3, value: (event) => event.rule && (event.rule.number ?? event.rule.id) },
-        { key: 'about', title: 'What', width: 'minmax(240px, 1fr)', priority: 2, value: about },
+        { key: 'about', title: 'What', width: 'minmax(80px, 1fr)', value: about },
       ],
       key: (event) => event.serial,
       rowClass: (event) => (event.gap || event.lost ? 'bad-row' : event.kind === 'omitted' ? 'dimmed' : ''),

@@ -1,6 +1,6 @@
 // The running rules: WinBox's firewall window.
 
-import { bitRate, bytes, dialog, el, number, patch, rate, setText, time, toast } from '../dom.js';
+import { bitRate, bytes, dialog, el, number, patch, rate, setText, toast } from '../dom.js';
 import { Table } from '../table.js';
 import * as changes from '../rules/changes.js';
 import { count, countersOf, keepRates } from '../rules/counters.js';
@@ -44,18 +44,18 @@ export default {
       label: 'Rules',
       columns: [
         { key: 'flags', title: '', width: '32px', value: flags },
-        { key: 'number', title: '#', width: '92px', value: (rule) => rule.number },
-        { key: 'action', title: 'Action', width: '124px', value: (rule) => `${icon(rule.action)} ${rule.action}` },
-        { key: 'chain', title: 'Chain', width: '84px', value: (rule) => rule.chain },
-        { key: 'source', title: 'Source', width: 'minmax(104px, 1fr)', value: (rule) => values(rule, COLUMNS.source) },
+        { key: 'number', title: '#', width: '92px', priority: 2, value: (rule) => rule.number },
+        { key: 'action', title: 'Action', width: '116px', value: (rule) => `${icon(rule.action)} ${rule.action}` },
+        { key: 'chain', title: 'Chain', width: '76px', priority: 2, value: (rule) => rule.chain },
+        { key: 'source', title: 'Source', width: 'minmax(96px, 1fr)', value: (rule) => values(rule, COLUMNS.source) },
         { key: 'destination', title: 'Destination', width: 'minmax(104px, 1fr)', priority: 2, value: (rule) => values(rule, COLUMNS.destination) },
-        { key: 'protocol', title: 'Proto', width: '64px', value: (rule) => values(rule, COLUMNS.protocol) },
+        { key: 'protocol', title: 'Proto', width: '56px', value: (rule) => values(rule, COLUMNS.protocol) },
         { key: 'ports', title: 'Ports', width: '84px', value: (rule) => values(rule, COLUMNS.ports) },
-        { key: 'interfaces', title: 'Interfaces', width: '92px', priority: 3, value: (rule) => values(rule, COLUMNS.interfaces) },
-        { key: 'others', title: 'Other properties', width: 'minmax(120px, 2fr)', priority: 3, value: others },
-        { key: 'bytes', title: 'Bytes', width: '80px', number: true, priority: 3, value: (rule) => bytes(rule.counter.bytes), sort: (rule) => rule.counter.bytes },
-        { key: 'packets', title: 'Packets', width: '96px', number: true, priority: 2, value: (rule) => number(rule.counter.packets), sort: (rule) => rule.counter.packets },
-        { key: 'packet-rate', title: 'Packets/s', width: '88px', number: true, priority: 3, value: (rule) => rate(of(rule, 'packets')), sort: (rule) => of(rule, 'packets') ?? -1 },
+        { key: 'interfaces', title: 'Interfaces', width: '88px', priority: 3, value: (rule) => values(rule, COLUMNS.interfaces) },
+        { key: 'others', title: 'Other properties', width: 'minmax(120px, 4fr)', priority: 3, value: others },
+        { key: 'bytes', title: 'Bytes', width: '76px', number: true, priority: 3, value: (rule) => bytes(rule.counter.bytes), sort: (rule) => rule.counter.bytes },
+        { key: 'packets', title: 'Packets', width: '84px', number: true, priority: 2, value: (rule) => number(rule.counter.packets), sort: (rule) => rule.counter.packets },
+        { key: 'packet-rate', title: 'Packets/s', width: '84px', number: true, priority: 3, value: (rule) => rate(of(rule, 'packets')), sort: (rule) => of(rule, 'packets') ?? -1 },
         { key: 'bit-rate', title: 'Rate', width: '92px', number: true, priority: 3, value: (rule) => bitRate(of(rule, 'bytes')), sort: (rule) => of(rule, 'bytes') ?? -1 },
       ],
       key: (rule) => rule.id,
@@ -123,19 +123,6 @@ export default {
       return text ? edit('Comment', [rule], () => `comment ${rule.id} ${quoted(text.text) || '""'}`) : false;
     }
 
-    async function undo() {
-      const { revisions } = await context.api.get('history');
-      const last = revisions.at(-1);
-      const text = el('p', { text: `The rules return to those before revision ${last.revision} of ${time(last.time)}, and wait a minute for a confirmation.` });
-      return dialog({
-        title: 'Undo the last change',
-        content: text,
-        buttons: [{
-          label: 'Undo', primary: true, action: async () => { await context.api.post('undo', { base: last.revision, confirm_within: '60s' }); context.refreshStatus(); return true; },
-        }],
-      });
-    }
-
     const needs = [];
     /** A button for some number of selected rules. */
     const button = (text, title, fits, action) => {
@@ -159,7 +146,7 @@ export default {
       button('Up', 'Move up (Alt and arrow up)', some, (rules) => step(rules, -1)),
       button('Down', 'Move down (Alt and arrow down)', some, (rules) => step(rules, 1)),
       button('Remove', 'Remove the rules (Delete)', some, (rules) => edit(`Remove ${many(rules)}`, rules, (rule) => `remove ${rule.id}`)),
-      button('Undo', 'Return to the rules before the last change', () => true, undo),
+      button('Undo', 'Return to the rules before the last change', () => true, () => changes.undo(context)),
     ] : [];
     if (context.can('operate')) {
       const reset = el('button', { type: 'button', text: 'Reset counters', title: 'Set the counters of the selected rules, or of all, to zero' });
@@ -178,7 +165,7 @@ export default {
       const found = lints.get(rule.id) ?? [];
       // In place: text that is selected stays selected.
       patch(detail,
-        el('p', {}, el('code', { text: rule.id }), ` · ${rule.menu} · ${rule.origin.source}${rule.line ? `, line ${rule.line}` : ''}`),
+        el('p', {}, el('code', { text: rule.id }), ` · ${rule.number} · ${rule.menu} · ${rule.origin.source}${rule.line ? `, line ${rule.line}` : ''}`),
         rule.invalid ? el('div', { class: 'problem outage', text: rule.invalid }) : null,
         found.map((lint) => el('div', { class: 'problem', text: `${lint.code} ${lint.message}${lint.remedy ? `: ${lint.remedy}` : ''}` })));
     }
