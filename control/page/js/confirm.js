@@ -51,7 +51,7 @@ export function confirmBar({ can, refresh }) {
     const last = (await api.get('history')).revisions.at(-1);
     const isBack = last.origin === 'unconfirmed' || (last.origin === 'reload' && ['not confirmed in time', 'cancelled'].includes(last.comment));
     if (!isBack) return;
-    const by = last.token ?? last.uid;
+    const by = last.token ?? (last.uid === null ? null : `user ${last.uid}`);
     toast(by === null
       ? new Error(`Not confirmed in time: rolled back at ${timeOf(last.time)}. The rules before the change run again.`)
       : `Undone by ${by}. The rules before the change run again.`);
