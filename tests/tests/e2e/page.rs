@@ -152,7 +152,7 @@ fn sign_in_roles_and_texts_of_others() {
         // A revoked token ends the session: the page tells so by itself, and asks for a token.
         let revoked = filter.knockctl(&["token", "revoke", "reader"]).expect("knockctl");
         assert!(revoked.ok(), "{revoked:?}");
-        browser.until_text("#sign-in-error", "the session has ended: sign in with a token");
+        browser.until_text("#sign-in-error", "the session has ended: open a link");
         browser.until("the sign-in", "return document.querySelector('input[name=token]') !== null");
         assert_eq!(browser.run("return document.querySelector('header.top')"), serde_json::Value::Null);
     });

@@ -121,7 +121,7 @@ impl Sample<'_> {
             "sign-in" => {
                 browser.open("");
                 browser.click("Sign out");
-                browser.until_text("main", "A user of the host makes a token");
+                browser.until_text("main", "On the host, knockctl page prints a link");
             }
             "rules" => {
                 browser.until_text(".grid", "5004");
