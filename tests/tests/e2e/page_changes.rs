@@ -1,8 +1,8 @@
 //! Changes of rules in the web page: with confirmation, by drag, with the keyboard, undone; and requests of other pages.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -188,16 +188,30 @@ fn serve_other_page(topology: &Topology) -> Arc<Mutex<Vec<String>>> {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&heads);
     thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
-            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            kept.lock().expect("no panic").push(head.join("\n"));
-            let page = "<!doctype html><title>other</title><p>other";
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", page.len());
-            let _ = write!(stream, "{head}Connection: close\r\n\r\n{page}");
+        // A browser also opens connections on which it sends nothing.
+        for stream in listener.incoming().flatten() {
+            let kept = Arc::clone(&kept);
+            thread::spawn(move || answer_with_a_page(stream, &kept));
         }
     });
     heads
+}
+
+/// Reads one request, keeps its head, and answers with a page.
+fn answer_with_a_page(stream: TcpStream, heads: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(&stream);
+    let head: Vec<_> = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let body = head
+        .iter()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = body.map_or(0, |(_, length)| length.trim().parse().expect("a length"));
+    // A close with unread bytes resets the connection, and the answer can be lost.
+    _ = reader.read_exact(&mut vec![0; length]);
+    heads.lock().expect("no panic").push(head.join("\n"));
+    let page = "<!doctype html><title>other</title><p>other";
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", page.len());
+    _ = write!(&stream, "{head}Connection: close\r\n\r\n{page}");
 }
 
 /// A script: posts to an address with the cookies of the browser, and returns the type of the answer, or the error.
