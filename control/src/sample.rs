@@ -302,7 +302,12 @@ pub(crate) fn doors() -> Doors {
     Doors {
         doors: vec![
             door("ssh", &[1_204, 37, 12], [340, 21, 5, 0, 0, 1_900, 0]),
-            DoorSummary { closed: 1, knocking: 0, ..door("office", &[3], [0; Failure::ALL.len()]) },
+            DoorSummary {
+                closed: 1,
+                knocking: 0,
+                close: vec!["icmp size=128".into()],
+                ..door("office", &[3], [0; Failure::ALL.len()])
+            },
         ],
         knocking: vec![
             visitor("ssh", "192.0.2.7", Some("203.0.113.5"), 2, soon),

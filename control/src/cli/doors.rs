@@ -1,4 +1,4 @@
-//! The doors as tables: counters, failed knocks by reason, and the sources that knock, are admitted or are ignored.
+//! The doors as tables: counters, steps, failed knocks by reason, and the sources that knock, are admitted or are ignored.
 
 use std::array;
 use std::net::IpAddr;
@@ -29,7 +29,9 @@ pub(super) fn doors(doors: &Doors) -> String {
     if doors.doors.is_empty() {
         return "there are no doors: each is a `[[door]]` of the configuration\n".to_owned();
     }
-    let mut text = summary_table(&doors.doors) + "\nfailed knocks and steps\n" + &failure_table(&doors.doors);
+    let mut text = summary_table(&doors.doors);
+    text += &format!("\nsteps of the knocks\n{}", step_table(&doors.doors));
+    text += &format!("\nfailed knocks and steps\n{}", failure_table(&doors.doors));
     if !doors.knocking.is_empty() {
         text += &format!("\nsources that knock\n{}", knocking_table(&doors.knocking, &doors.doors));
     }
@@ -54,8 +56,7 @@ fn summary_table(doors: &[DoorSummary]) -> String {
         ("OPEN", Right),
         ("OPENED", Right),
         ("CLOSED", Right),
-        ("STEPS", Right),
-        ("EACH TAKEN", Left),
+        ("OPENS", Left),
     ]);
     for door in doors {
         table.row([
@@ -64,9 +65,23 @@ fn summary_table(doors: &[DoorSummary]) -> String {
             grouped(door.open),
             grouped(door.opened),
             grouped(door.closed),
-            door.steps.len().to_string(),
-            door.steps.iter().map(|times| grouped(*times)).collect::<Vec<_>>().join(", "),
+            if door.opens.is_empty() { "all ports".to_owned() } else { door.opens.join(", ") },
         ]);
+    }
+    table.text()
+}
+
+/// A row for each step. Steps of closing knocks have no counters of their own.
+fn step_table(doors: &[DoorSummary]) -> String {
+    let mut table =
+        Columns::new(&[("DOOR", Left), ("KNOCK", Left), ("STEP", Right), ("TAKEN", Right), ("PACKET", Left)]);
+    for door in doors {
+        for (step, (packet, taken)) in (1_u32..).zip(door.knock.iter().zip(&door.steps)) {
+            table.row([door.door.clone(), "opens".into(), step.to_string(), grouped(*taken), packet.clone()]);
+        }
+        for (step, packet) in (1_u32..).zip(&door.close) {
+            table.row([door.door.clone(), "closes".into(), step.to_string(), "-".into(), packet.clone()]);
+        }
     }
     table.text()
 }

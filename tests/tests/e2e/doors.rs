@@ -240,7 +240,10 @@ fn results_of_knocks_are_shown_and_counted() {
         assert_eq!((&told["doors"][0]["steps"], &told["doors"][0]["open"]), (&vec![3, 2, 1].into(), &1.into()));
         assert_eq!((&told["open"][0]["address"], &told["open"][0]["to"]["address"]), (&CLIENT.into(), &SERVER.into()));
         let table = filter.knockctl(&["show", "doors"]).expect("knockctl").stdout;
-        assert!(table.contains("EACH TAKEN\necho") && table.contains("3, 2, 1"), "{table}");
+        for (step, taken, packet) in [("1", "3", "tcp/7000 syn"), ("2", "2", "udp/4321"), ("3", "1", "tcp/1234 syn")] {
+            let row: Vec<_> = ["echo", "opens", step, taken].into_iter().chain(packet.split(' ')).collect();
+            assert!(table.lines().any(|line| line.split_whitespace().eq(row.iter().copied())), "{row:?}: {table}");
+        }
         let metric = |name: &str, label: &str| filter.metric(name, &["door=\"echo\"", label]).expect("a series");
         assert_eq!(metric("knockplane_door_steps_total", "step=\"2\""), 2.0);
         assert_eq!(metric("knockplane_door_opened_total", ""), 1.0);
