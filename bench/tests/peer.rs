@@ -78,7 +78,7 @@ fn frames_of_our_rings_pass_a_forwarder_on_the_library() {
         .within(|| {
             let devices = [Device::open("outside")?, Device::open("inside")?];
             let both = [&devices[0], &devices[1]];
-            let mut programs = LoadedProgram::load(both, 1, devices[0].mtu()? + 22, None)?.attach(both)?;
+            let mut programs = LoadedProgram::load(both, 1, devices[0].mtu()? + 22)?.attach(both)?;
             let peer = PeerSockets::bind(&both, RING_SIZE)?;
             for side in Side::ALL {
                 programs[side.index()].set_socket(0, peer.fd(side.index()))?;
@@ -150,7 +150,7 @@ fn wire(namespace: &Namespace) -> (Rings, [XdpProgram; 2]) {
         let devices = [Device::open("outside")?, Device::open("inside")?];
         let both = [&devices[0], &devices[1]];
         let max_frame = devices[0].mtu()? + 22;
-        let mut programs = LoadedProgram::load(both, 1, max_frame, None)?.attach(both)?;
+        let mut programs = LoadedProgram::load(both, 1, max_frame)?.attach(both)?;
         let buffers = Buffers::choose([devices[0].driver(), devices[1].driver()], max_frame, ZeroCopy::Auto)?;
         let rings = Rings::bind(both, 0, &RingSettings { ring_size: RING_SIZE, buffers })?;
         rings.connect(&mut programs, 0)?;

@@ -159,7 +159,7 @@ fn prepare() -> Result<([Device; 2], [XdpProgram; 2], u32), RingError> {
     let mut devices = [Device::open("outside")?, Device::open("inside")?];
     let max_frame = devices[0].mtu()? + 22;
     let both = [&devices[0], &devices[1]];
-    let programs = LoadedProgram::load(both, 1, max_frame, None)?.attach(both)?;
+    let programs = LoadedProgram::load(both, 1, max_frame)?.attach(both)?;
     for device in &mut devices {
         device.promiscuous()?;
     }

@@ -5,7 +5,8 @@
 //! program when the [`XdpProgram`] is dropped or the process ends.
 //!
 //! The kernel verifies the program with the fast path in some 40 ms, and without it in a fraction of that. So a program without it
-//! is attached first. [`XdpProgram::add_fast_path`] replaces it while frames are forwarded; both programs have the same maps.
+//! is attached first. Meanwhile [`FastPath::create`] takes the memory of the tables. [`XdpProgram::add_fast_path`] replaces the
+//! program while frames are forwarded; the other maps stay.
 
 use std::io;
 use std::mem;
@@ -15,7 +16,7 @@ use std::thread;
 use std::time::Instant;
 
 use knockplane_policy::wire::FastPathMisses;
-use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
+use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, OpenObject, PrintLevel};
 
 use crate::attachment::Attachment;
 use crate::buffers::{largest_native_mtu, may_split};
@@ -71,9 +72,6 @@ pub struct CoreCounts {
 pub struct LoadedProgram {
     object: libbpf_rs::Object,
     settings: ProgramSettings,
-    /// The sizes of the maps of the fast path, if they are in use.
-    fast_path: Option<FastPathSizes>,
-    max_frame: u32,
 }
 
 /// The program of `bpf/filter.c` on one interface.
@@ -91,31 +89,15 @@ pub struct XdpProgram {
 
 impl LoadedProgram {
     /// Loads the program for outside and inside, with `queues` receive queues each. `max_frame` is the longest frame in
-    /// bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped. With sizes of
-    /// its tables, the program has the maps of the fast path, and does not use them yet.
+    /// bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn load(
-        devices: [&Device; 2],
-        queues: u32,
-        max_frame: u32,
-        fast_path: Option<FastPathSizes>,
-    ) -> Result<Self, RingError> {
-        Self::load_for(devices[0], Some(devices[1]), queues, max_frame, fast_path)
+    pub fn load(devices: [&Device; 2], queues: u32, max_frame: u32) -> Result<Self, RingError> {
+        Self::load_for(devices[0], Some(devices[1]), queues, max_frame)
     }
 
-    fn load_for(
-        outside: &Device,
-        inside: Option<&Device>,
-        queues: u32,
-        max_frame: u32,
-        fast_path: Option<FastPathSizes>,
-    ) -> Result<Self, RingError> {
-        libbpf_rs::set_print(Some((
-            PrintLevel::Warn,
-            |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
-        )));
+    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32, max_frame: u32) -> Result<Self, RingError> {
         let devices = || [Some(outside), inside].into_iter().flatten();
         let settings = ProgramSettings {
             inside: inside.map_or(0, Device::index),
@@ -125,7 +107,7 @@ impl LoadedProgram {
             may_split: devices().any(|device| may_split(device.driver())),
             has_fast_path: false,
         };
-        let maps = Maps::New { sides: devices().count() as u32, fast_path };
+        let maps = Maps::New { sides: devices().count() as u32 };
         let object = load(settings, &maps).map_err(|error| {
             let names: Vec<_> = devices().map(Device::name).collect();
             let action = format!("cannot load the XDP program for {}", names.join(" and "));
@@ -137,34 +119,16 @@ impl LoadedProgram {
                 keeps_frames_whole(&object, side, queues)?;
             }
         }
-        for (side, device) in (0..).zip(devices()) {
-            if fast_path.is_some() {
-                fast_path::set_peer(&object, side, device)?;
-            }
-        }
-        Ok(LoadedProgram { object, settings, fast_path, max_frame })
+        Ok(LoadedProgram { object, settings })
     }
 
-    /// The program with the fast path instead, which is off at first; the same program if it was loaded without its tables.
+    /// The program with the fast path instead, which uses these tables, and is off at first.
     ///
     /// # Errors
     /// If the kernel refuses the program.
-    pub fn with_fast_path(self) -> Result<Self, RingError> {
-        if self.fast_path.is_none() {
-            return Ok(self);
-        }
-        let (object, settings) = load_fast_path(&self.object, self.settings)?;
-        Ok(LoadedProgram { object, settings, ..self })
-    }
-
-    /// The tables of the fast path, if the program has their maps. `secret` determines the places of flows.
-    ///
-    /// # Errors
-    /// If the kernel does not map them.
-    pub fn fast_path(&self, secret: u64) -> Result<Option<FastPath>, RingError> {
-        let open =
-            |sizes: FastPathSizes| FastPath::open(&self.object, &sizes, self.settings.queues, secret, self.max_frame);
-        self.fast_path.map(open).transpose()
+    pub fn with_fast_path(self, tables: &FastPath) -> Result<Self, RingError> {
+        let (object, settings) = load_fast_path(&self.object, tables, self.settings)?;
+        Ok(LoadedProgram { object, settings })
     }
 
     /// The loaded program.
@@ -193,17 +157,17 @@ impl XdpProgram {
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
     pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, RingError> {
-        let LoadedProgram { object, settings, .. } = LoadedProgram::load_for(device, None, queues, max_frame, None)?;
+        let LoadedProgram { object, settings } = LoadedProgram::load_for(device, None, queues, max_frame)?;
         attach(Arc::new(object), device, 0, settings)
     }
 
-    /// Replaces the program of both interfaces by one with the fast path, which is off: it was loaded with the tables of
-    /// the fast path. No frame is lost: the kernel replaces a program at once, and the maps stay.
+    /// Replaces the program of both interfaces by one with the fast path, which uses these tables, and is off. No frame is
+    /// lost: the kernel replaces a program at once, and the other maps stay.
     ///
     /// # Errors
     /// If the kernel refuses the program, or after [`XdpProgram::settle`]. An interface then keeps its program.
-    pub fn add_fast_path(programs: &mut [XdpProgram; 2]) -> Result<(), RingError> {
-        let (object, settings) = load_fast_path(&programs[0].object, programs[0].settings)?;
+    pub fn add_fast_path(programs: &mut [XdpProgram; 2], tables: &FastPath) -> Result<(), RingError> {
+        let (object, settings) = load_fast_path(&programs[0].object, tables, programs[0].settings)?;
         let object = Arc::new(object);
         for program in programs {
             program.attachment.update(only_program(&object)).map_err(|error| {
@@ -373,7 +337,7 @@ fn smaller_mtu(device: &Device) -> String {
 }
 
 /// The remedy if the kernel refuses to load the program.
-const LOAD_REMEDY: &str = "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
+pub(crate) const LOAD_REMEDY: &str = "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 
 /// `struct settings` of `bpf/filter.c`.
 #[derive(Clone, Copy, Debug)]
@@ -395,15 +359,24 @@ impl ProgramSettings {
 
 /// The maps of a program, other than its settings.
 enum Maps<'o> {
-    /// New ones, for this number of interfaces.
-    New { sides: u32, fast_path: Option<FastPathSizes> },
-    /// Those of another program.
-    Of(&'o libbpf_rs::Object),
+    /// New ones, for this number of interfaces. The tables of the fast path have one entry: the program does not use them.
+    New { sides: u32 },
+    /// Those of a program without the fast path, and the tables of the fast path.
+    Of { program: &'o libbpf_rs::Object, tables: &'o libbpf_rs::Object },
+}
+
+/// The maps that programs without the fast path use.
+const MAPS: [&str; 4] = ["sockets", "longest", "splits", "counts"];
+
+/// The object of `bpf/filter.c`, not in the kernel yet.
+fn open() -> Result<OpenObject, libbpf_rs::Error> {
+    static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
+    libbpf_rs::set_print(Some((PrintLevel::Warn, |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()))));
+    ObjectBuilder::default().open_memory(OBJECT)
 }
 
 fn load(settings: ProgramSettings, maps: &Maps<'_>) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
-    static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
-    let mut open = ObjectBuilder::default().open_memory(OBJECT)?;
+    let mut open = open()?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if name.ends_with(".rodata") {
@@ -411,30 +384,43 @@ fn load(settings: ProgramSettings, maps: &Maps<'_>) -> Result<libbpf_rs::Object,
             continue;
         }
         match *maps {
-            Maps::Of(other) => map.reuse_fd(self::map(other, &name).as_fd())?,
-            Maps::New { sides, .. } if ["sockets", "splits"].contains(&&*name) => {
+            Maps::Of { program, .. } if MAPS.contains(&&*name) => map.reuse_fd(self::map(program, &name).as_fd())?,
+            Maps::Of { tables, .. } => map.reuse_fd(self::map(tables, &name).as_fd())?,
+            Maps::New { sides } if ["sockets", "splits"].contains(&&*name) => {
                 map.set_max_entries(sides * settings.queues)?;
             }
-            Maps::New { fast_path: Some(sizes), .. } => {
-                let mut sized = sizes.map_entries(settings.queues).into_iter();
-                if let Some((_, entries)) = sized.find(|(sized, _)| *sized == name) {
-                    map.set_max_entries(entries)?;
-                }
-            }
-            Maps::New { fast_path: None, .. } if fast_path::FIXED_MAPS.contains(&&*name) => map.set_max_entries(1)?,
-            Maps::New { fast_path: None, .. } => {}
+            Maps::New { .. } if fast_path::FIXED_MAPS.contains(&&*name) => map.set_max_entries(1)?,
+            Maps::New { .. } => {}
         }
     }
     open.load()
 }
 
-/// Loads the program with the fast path, with the maps of a program without it.
+/// Creates the tables of the fast path, for no program yet.
+pub(crate) fn load_tables(sizes: &FastPathSizes, queues: u32) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+    let mut open = open()?;
+    for mut program in open.progs_mut() {
+        program.set_autoload(false);
+    }
+    let sizes = sizes.map_entries(queues);
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if let Some((_, entries)) = sizes.iter().find(|(sized, _)| *sized == name) {
+            map.set_max_entries(*entries)?;
+        }
+    }
+    open.load()
+}
+
+/// Loads the program with the fast path and its tables, with the other maps of a program without it.
 fn load_fast_path(
     without: &libbpf_rs::Object,
+    tables: &FastPath,
     settings: ProgramSettings,
 ) -> Result<(libbpf_rs::Object, ProgramSettings), RingError> {
     let settings = ProgramSettings { has_fast_path: true, ..settings };
-    let object = load(settings, &Maps::Of(without)).map_err(|error| {
+    let maps = Maps::Of { program: without, tables: tables.maps() };
+    let object = load(settings, &maps).map_err(|error| {
         RingError::system("cannot load the XDP program with the fast path", io::Error::other(error), LOAD_REMEDY)
     })?;
     Ok((object, settings))
@@ -507,7 +493,7 @@ mod tests {
     /// No queue has a socket: a frame that is not a tail is unbound.
     fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
         let settings = ProgramSettings { inside: 0, queues: 1, stamp: false, may_split, has_fast_path: false };
-        let maps = Maps::New { sides: 1, fast_path: None };
+        let maps = Maps::New { sides: 1 };
         let object = load(settings, &maps).expect("programs can be loaded, as root");
         set_longest(&object, MAX_FRAME).expect("the map has the entry");
         if keeps_whole {

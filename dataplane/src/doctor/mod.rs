@@ -21,7 +21,7 @@ use std::path::Path;
 use knockplane_engine::headers;
 use knockplane_policy::doctor::{HostFinding, Level, Report, Scope};
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, FastPathSizes, LinkReader, LoadedProgram, raise_memlock_limit};
+use knockplane_ring::{Device, FastPath, FastPathSizes, LinkReader, LoadedProgram, raise_memlock_limit};
 
 use self::interface::Examined;
 use crate::config::Config;
@@ -176,13 +176,15 @@ impl Wire {
         const SMALL: FastPathSizes = FastPathSizes { flows: [0, 0], epochs: 16, records: 0, sources: 64 };
         raise_memlock_limit();
         let max_frame = headers::max_frame(observed.link.mtu as usize) as u32;
-        let program = match LoadedProgram::load([outside, inside], observed.queues.rx, max_frame, Some(SMALL)) {
+        let queues = observed.queues.rx;
+        let program = match LoadedProgram::load([outside, inside], queues, max_frame) {
             Ok(program) => program,
             Err(error) => {
                 return Some(finding(error.to_string()).because(Level::Error, "the filter cannot start without it"));
             }
         };
-        Some(match program.with_fast_path() {
+        let tables = FastPath::create([outside, inside], &SMALL, queues, 0, max_frame);
+        Some(match tables.and_then(|tables| program.with_fast_path(&tables)) {
             Ok(_) => finding("the kernel takes the XDP program (it was loaded, and attached to nothing)".to_owned()),
             Err(error) => finding(error.to_string()).because(Level::Warning, "the filter runs without its fast path"),
         })

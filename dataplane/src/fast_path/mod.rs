@@ -319,7 +319,8 @@ impl FastPathSwitch {
     pub(crate) fn begin(&self, devices: [&Device; 2], programs: &mut [XdpProgram; 2]) {
         let Some(tables) = &self.tables else { return };
         // One program is attached to both interfaces.
-        let begun = XdpProgram::add_fast_path(programs).and_then(|()| RedirectLosses::attach(devices, &programs[0]));
+        let begun =
+            XdpProgram::add_fast_path(programs, tables).and_then(|()| RedirectLosses::attach(devices, &programs[0]));
         match begun {
             Ok(losses) => {
                 _ = self.losses.set(losses);

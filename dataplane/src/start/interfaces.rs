@@ -13,8 +13,8 @@ use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{HostFinding, Level};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, CopyReason, Device, FastPath, LinkReader, LoadedProgram, Memory, OffloadState, RingSettings, Rings,
-    XdpMode, XdpProgram, raise_memlock_limit,
+    Buffers, CopyReason, Device, FastPath, FastPathSizes, LinkReader, LoadedProgram, Memory, OffloadState,
+    RingSettings, Rings, XdpMode, XdpProgram, raise_memlock_limit,
 };
 
 use super::StartError;
@@ -32,8 +32,9 @@ pub(super) struct Prepared {
     mtu: u32,
     buffers: Buffers,
     program: LoadedProgram,
-    /// The tables of the fast path, or the reason that there are none.
-    fast_path: Result<FastPath, String>,
+    max_frame: u32,
+    /// The sizes of the tables of the fast path, or the reason that there are none.
+    sizes: Result<FastPathSizes, String>,
 }
 
 /// Both interfaces with the program attached and sockets bound. All frames are dropped yet.
@@ -76,24 +77,29 @@ pub(super) fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, S
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
     let sizes = fast_path::sizes(config, &buffers);
-    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame, sizes.clone().ok())?;
-    let tables = program.fast_path(RandomState::new().hash_one("flows"))?;
-    let fast_path = tables.ok_or_else(|| sizes.err().unwrap_or_default());
-    Ok(Prepared { listener, devices, observed, queues, mtu, buffers, program, fast_path })
+    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame)?;
+    Ok(Prepared { listener, devices, observed, queues, mtu, buffers, program, max_frame, sizes })
 }
 
 /// Attaches the program and binds the sockets. The kernel waits for a grace period of RCU at the first attachment; the
-/// frames' memory is taken meanwhile.
+/// memory of frames and of the fast path's tables is taken meanwhile.
 ///
 /// # Errors
 /// The problem and its remedy.
 pub(super) fn close(config: &Config, prepared: Prepared) -> Result<Closed, StartError> {
-    let Prepared { listener, devices, observed, queues, mtu, buffers, program, fast_path } = prepared;
+    let Prepared { listener, devices, observed, queues, mtu, buffers, program, max_frame, sizes } = prepared;
     let mut settings = RingSettings { ring_size: config.ring_size, buffers };
-    let (programs, memory) = thread::scope(|scope| {
+    let both = [&*devices[0], &*devices[1]];
+    let (programs, memory, fast_path) = thread::scope(|scope| {
         let take = || (0..queues).map(|_| Memory::take(&settings)).collect::<Result<Vec<_>, _>>();
         let memory = thread::Builder::new().name("frames".to_owned()).spawn_scoped(scope, take);
         let memory = memory.context("cannot start a thread")?;
+        let create = || {
+            let secret = RandomState::new().hash_one("flows");
+            sizes.map(|sizes| FastPath::create(both, &sizes, queues, secret, max_frame))
+        };
+        let tables = thread::Builder::new().name("tables".to_owned()).spawn_scoped(scope, create);
+        let tables = tables.context("cannot start a thread")?;
         for (device, observed) in devices.iter().zip(&observed) {
             turn_off_offloads(device, observed)?;
             device.promiscuous()?;
@@ -101,7 +107,12 @@ pub(super) fn close(config: &Config, prepared: Prepared) -> Result<Closed, Start
         let programs = attach(program, &devices)?;
         // A panic ends the process.
         let memory = memory.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok::<_, StartError>((programs, memory))
+        let tables = tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let fast_path = match tables {
+            Ok(created) => Ok(created?),
+            Err(reason) => Err(reason),
+        };
+        Ok::<_, StartError>((programs, memory, fast_path))
     })?;
     for (side, device) in Side::ALL.into_iter().zip(&devices) {
         let mode = programs[side.index()].mode();
@@ -111,7 +122,6 @@ pub(super) fn close(config: &Config, prepared: Prepared) -> Result<Closed, Start
         require(mode::is_required(config.require, side, device, mode, None))?;
     }
     say_buffers(&settings.buffers, [devices[0].driver(), devices[1].driver()]);
-    let both = [&*devices[0], &*devices[1]];
     let bind = |(queue, memory)| Rings::bind_in(memory, both, queue, &settings);
     let rings = (0..queues).zip(memory).map(bind).collect::<Result<Vec<_>, _>>()?;
     let zero_copy = Side::ALL.map(|side| rings.iter().all(|rings| rings.zero_copy(side)));

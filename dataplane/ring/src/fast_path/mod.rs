@@ -49,7 +49,7 @@ use self::shared::SharedWords;
 pub use self::strangers::Strangers;
 use crate::device::Device;
 use crate::error::RingError;
-use crate::program::map;
+use crate::program::{LOAD_REMEDY, load_tables, map};
 
 /// Constants of `bpf/fast_path.h`.
 const REGIONS: usize = 16;
@@ -156,6 +156,8 @@ fn cores() -> usize {
 
 /// The tables of the fast path, shared with the XDP program.
 pub struct FastPath {
+    /// Owns the maps, and no program.
+    maps: libbpf_rs::Object,
     control: SharedWords,
     verdicts: [SharedWords; 2],
     epochs: Arc<Epochs>,
@@ -284,22 +286,30 @@ impl Place<'_> {
 }
 
 impl FastPath {
-    /// The tables of a program that was loaded for the fast path. They are off: no verdict counts before
-    /// [`FastPath::resume`].
+    /// Creates the tables for programs with `queues` receive queues on these interfaces. They are off: no verdict counts before
+    /// [`FastPath::resume`]. `secret` determines the places of flows; `max_frame` is as for
+    /// [`LoadedProgram::load`](crate::LoadedProgram::load). The kernel writes the whole memory of the tables: some 10 ms.
     ///
     /// # Errors
-    /// If the kernel does not map them.
-    pub(crate) fn open(
-        object: &libbpf_rs::Object,
+    /// If the kernel does not create or map them.
+    pub fn create(
+        devices: [&Device; 2],
         sizes: &FastPathSizes,
         queues: u32,
         secret: u64,
         max_frame: u32,
     ) -> Result<FastPath, RingError> {
-        let open = || -> io::Result<FastPath> {
+        let maps = load_tables(sizes, queues).map_err(|error| {
+            RingError::system("cannot create the tables of the fast path", io::Error::other(error), LOAD_REMEDY)
+        })?;
+        for (side, device) in (0..).zip(devices) {
+            set_peer(&maps, side, device)?;
+        }
+        let open = |maps: libbpf_rs::Object| -> io::Result<FastPath> {
+            let object = &maps;
             let words = |name: &str, bytes: usize| SharedWords::of_map(map(object, name).as_fd(), bytes);
             let ([v4, v6], regions) = (sizes.places(queues), sizes.regions(queues));
-            let fast_path = FastPath {
+            Ok(FastPath {
                 control: words("fast_control", control::BYTES)?,
                 verdicts: [words("verdicts4", v4 * PLACE_BYTES[0])?, words("verdicts6", v6 * PLACE_BYTES[1])?],
                 epochs: Arc::new(Epochs { words: words("epochs", sizes.epochs * size_of::<u32>())? }),
@@ -315,15 +325,22 @@ impl FastPath {
                 cores: cores(),
                 last_generation: AtomicU32::new(0),
                 grace: GracePeriod::new()?,
-            };
-            for (word, mask) in fast_path.control()[control::MASK..].iter().zip(fast_path.masks) {
-                word.store(mask as u32, Relaxed);
-            }
-            fast_path.control.of_64_bits()[wide_control::SECRET].store(secret, Relaxed);
-            fast_path.set_max_frame(max_frame);
-            Ok(fast_path)
+                maps,
+            })
         };
-        open().map_err(|error| RingError::system("cannot map the tables of the fast path", error, ""))
+        let fast_path =
+            open(maps).map_err(|error| RingError::system("cannot map the tables of the fast path", error, ""))?;
+        for (word, mask) in fast_path.control()[control::MASK..].iter().zip(fast_path.masks) {
+            word.store(mask as u32, Relaxed);
+        }
+        fast_path.control.of_64_bits()[wide_control::SECRET].store(secret, Relaxed);
+        fast_path.set_max_frame(max_frame);
+        Ok(fast_path)
+    }
+
+    /// The maps of the tables.
+    pub(crate) const fn maps(&self) -> &libbpf_rs::Object {
+        &self.maps
     }
 
     fn control(&self) -> &[AtomicU32] {
@@ -527,7 +544,7 @@ impl FastPath {
 }
 
 /// Sets the interface to which frames that leave on this side are redirected.
-pub(crate) fn set_peer(object: &libbpf_rs::Object, side: u32, device: &Device) -> Result<(), RingError> {
+fn set_peer(object: &libbpf_rs::Object, side: u32, device: &Device) -> Result<(), RingError> {
     map(object, "peers")
         .update(&side.to_ne_bytes(), &device.index().to_ne_bytes(), MapFlags::ANY)
         .map_err(|error| RingError::system("cannot write the program's targets", io::Error::other(error), ""))

@@ -31,9 +31,11 @@ impl Lab {
                 let made = Command::new("ip").args("link add dev one type veth peer name two".split(' ')).status();
                 assert!(made.expect("ip runs").success());
                 let devices = ["one", "two"].map(|name| Device::open(name).expect("the interface exists"));
-                let program = LoadedProgram::load([&devices[0], &devices[1]], 1, MAX_FRAME, Some(SIZES));
-                let program = program.and_then(LoadedProgram::with_fast_path).expect("programs can be loaded, as root");
-                let fast_path = program.fast_path(7).expect("maps").expect("a fast path was requested");
+                let both = [&devices[0], &devices[1]];
+                let fast_path = FastPath::create(both, &SIZES, 1, 7, MAX_FRAME).expect("maps can be created, as root");
+                let program =
+                    LoadedProgram::load(both, 1, MAX_FRAME).and_then(|program| program.with_fast_path(&fast_path));
+                let program = program.expect("programs can be loaded, as root");
                 for side in Side::ALL {
                     fast_path.set_may_send(side, true);
                 }

@@ -17,7 +17,7 @@ use knockplane_policy::rsc;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
-use knockplane_ring::{Device, FastPathSizes, LoadedProgram, XDP_REDIRECT, test_run};
+use knockplane_ring::{Device, FastPath, FastPathSizes, LoadedProgram, XDP_REDIRECT, test_run};
 
 use crate::fast_path::{FastPathSwitch, KernelFrames};
 use crate::generation::Generation;
@@ -176,14 +176,14 @@ fn compile(
     Arc::new(Generation::new(number, now, String::new(), table, 1).with_fast_path(Arc::clone(fast_path), &state.lists))
 }
 
-/// The program in a network namespace, and its fast path.
+/// The program in a network namespace.
 pub(super) struct Program {
     devices: [Device; 2],
     program: LoadedProgram,
 }
 
-/// Runs a test on a thread in a network namespace of its own, which ends with the thread.
-fn with_program(test: impl FnOnce(&Program) + Send) {
+/// Runs a test with the program and its fast path, on a thread in a network namespace of its own, which ends with the thread.
+fn with_program(test: impl FnOnce(&Program, &Arc<FastPathSwitch>) + Send) {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter_namespace();
@@ -191,9 +191,12 @@ fn with_program(test: impl FnOnce(&Program) + Send) {
             assert!(made.expect("ip runs").success());
             let devices = ["one", "two"].map(|name| Device::open(name).expect("the interface exists"));
             let max_frame = headers::max_frame(MTU) as u32;
-            let program = LoadedProgram::load([&devices[0], &devices[1]], 1, max_frame, Some(sizes()));
-            let program = program.and_then(LoadedProgram::with_fast_path).expect("programs can be loaded, as root");
-            test(&Program { devices, program });
+            let both = [&devices[0], &devices[1]];
+            let tables = FastPath::create(both, &sizes(), 1, 7, max_frame).expect("maps can be created, as root");
+            let program = LoadedProgram::load(both, 1, max_frame).and_then(|program| program.with_fast_path(&tables));
+            let program = program.expect("programs can be loaded, as root");
+            tables.strangers().set_samples(0);
+            test(&Program { devices, program }, &Arc::new(FastPathSwitch::for_tests(tables)));
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
@@ -210,11 +213,10 @@ pub(super) fn sequences<const N: usize>(
 ) -> [u64; N] {
     let run = |first: u64| {
         let mut sums = [0; N];
-        with_program(|program| {
-            let fast_path = switch(program);
+        with_program(|program, fast_path| {
             let mut now = Time::from_nanos(1_000_000_000);
             for number in (first..count).step_by(PROGRAMS as usize) {
-                let counts = compare(program, &fast_path, number, &mut now);
+                let counts = compare(program, fast_path, number, &mut now);
                 sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
         });
@@ -228,12 +230,6 @@ pub(super) fn sequences<const N: usize>(
             sums
         })
     })
-}
-
-fn switch(program: &Program) -> Arc<FastPathSwitch> {
-    let tables = program.program.fast_path(7).expect("maps").expect("a fast path was requested");
-    tables.strangers().set_samples(0);
-    Arc::new(FastPathSwitch::for_tests(tables))
 }
 
 fn enter_namespace() {
