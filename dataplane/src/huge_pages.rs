@@ -15,6 +15,20 @@ pub(crate) fn advise_lists(lists: &Lists) {
     for_each("lists", lists.regions(), knockplane_ring::advise_huge_pages);
 }
 
+/// The number of entries for which the allocation of a page at its first use takes longer than that of all pages of the index.
+const MANY: usize = 500;
+
+/// Makes the kernel allocate the pages that this number of entries will use, if they are many. An entry at a random place of the
+/// index waits for a page twice otherwise: at its first read and at its first write.
+pub(crate) fn populate_lists(lists: &Lists, entries: usize) {
+    if entries < MANY {
+        return;
+    }
+    let all = entries >= lists.capacity() / 16;
+    let regions = if all { adjacent(lists.regions()) } else { lists.index_regions() };
+    for_each("lists", regions, knockplane_ring::populate);
+}
+
 /// Replaces the pages of the lists by huge pages. The allocator has written a few pages of each shard before the advice,
 /// and the kernel allocates no huge page where a page exists.
 pub(crate) fn collapse_lists(lists: &Lists) {

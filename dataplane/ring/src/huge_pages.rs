@@ -30,6 +30,14 @@ pub fn collapse(memory: Range<usize>) -> io::Result<()> {
     advise(memory, libc::MADV_COLLAPSE)
 }
 
+/// Makes the kernel allocate all pages of this range now, so that no access waits for them.
+///
+/// # Errors
+/// If memory does not suffice, before Linux 5.14, or if no memory is mapped in a part of the range.
+pub fn populate(memory: Range<usize>) -> io::Result<()> {
+    advise(memory, libc::MADV_POPULATE_WRITE)
+}
+
 /// Gives an advice about all pages that are at least partly in a range.
 pub(crate) fn advise(memory: Range<usize>, advice: libc::c_int) -> io::Result<()> {
     let changes_no_contents =

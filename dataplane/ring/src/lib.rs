@@ -58,7 +58,7 @@ pub use fast_path::{
     TRAILS, Written,
 };
 pub use host::{has_xdp_sockets, is_clock_synchronised};
-pub use huge_pages::{advise_huge_pages, collapse};
+pub use huge_pages::{advise_huge_pages, collapse, populate};
 pub use ingress::IngressDrop;
 pub use netlink::{Features, Link, LinkChanges, LinkCounters, LinkReader, XdpFeatures};
 pub use program::{CoreCounts, LoadedProgram, XdpMode, XdpProgram, attach_native};

@@ -93,6 +93,11 @@ impl StoredGrants {
         Ok(stored)
     }
 
+    /// The number of entries to install.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The prefixes and ranges with a timeout, by list; and addresses with a comment and no expiry of their own. A comment
     /// counts if the address is in its list.
     pub(crate) fn by_operators(&self) -> &[(String, OperatorEntry)] {

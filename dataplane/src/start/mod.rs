@@ -1,9 +1,10 @@
 //! Starts the dataplane. The order ensures that a failed start leaves no change except offloads that are turned off.
 //!
 //! ```text
-//!   rules and state read, lists filled ────────────────────────────────┐
-//!   interfaces checked ─► program attached ─► sockets bound ───────────┴─► queues opened, workers started ─► rest
-//!                    └──► frames' memory taken ─┘
+//!   rules and state read, lists filled ──────────────────────────────────────┐
+//!   interfaces checked ─► program attached ──────────┬─► sockets bound ──────┴─► queues opened, workers started ─► rest
+//!                    ├──► frames' memory taken ──────┤
+//!                    └──► fast path's tables created ┘
 //! ```
 //! The start checks the interfaces before it changes anything. The attached program drops all frames until a queue is
 //! opened, and no queue is opened before the state is in force. When frames are forwarded, the start
@@ -123,6 +124,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let by_operators = grants.by_operators().to_vec();
         entries.install(&state.lists, &of_names, &by_operators)?;
         table.begin(&state, now);
+        huge_pages::populate_lists(&state.lists, grants.len());
         let restored = grants.install(&state.lists, Clock::start().now());
         let counters = StoredCounters::load(state_dir)?;
         let source = stored.source;

@@ -226,6 +226,11 @@ impl Lists {
         self.shards.iter().flat_map(|shard| shard.memory.regions()).collect()
     }
 
+    /// The part of [`Lists::regions`] that is the index: an entry uses a line of it at random.
+    pub fn index_regions(&self) -> Vec<Range<usize>> {
+        self.shards.iter().map(|shard| shard.memory.regions()[1].clone()).collect()
+    }
+
     /// Sets the settings of first steps, before any entry is added. A quota takes at most 4 bytes for each entry.
     ///
     /// # Errors

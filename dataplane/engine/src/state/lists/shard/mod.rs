@@ -33,6 +33,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use knockplane_policy::event::EventKind;
 use knockplane_policy::strangers::KnownSources;
 use knockplane_policy::time::Time;
+use zerocopy::FromZeros as _;
 
 use self::entry::{Entry, PeerWords, VlanWords};
 pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, VLAN_BYTES};
@@ -152,14 +153,14 @@ impl Shard {
             memory: Arc::new(memory),
             slots,
             populated: 0,
-            vlans: zeros(slots as usize)?,
+            vlans: VlanWords::new_vec_zeroed(slots as usize).ok()?,
             in_vlans: 0,
             queues: [LevelQueue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
             free: NIL,
             fresh: 0,
             cursor: 0,
             counts: Box::new([ListCounts::default(); MAX_LISTS]),
-            peers: zeros(slots as usize)?,
+            peers: PeerWords::new_vec_zeroed(slots as usize).ok()?,
             events,
             removals: Removals::new(removals)?,
         })
@@ -341,13 +342,6 @@ impl Shard {
     fn quota_of(&self, level: u8) -> Option<&PrefixQuota> {
         self.quota.as_deref().filter(|_| level == 0)
     }
-}
-
-/// A vector of zeros; `None` if there is not enough memory. The kernel allocates its pages at the first write.
-fn zeros<const N: usize, T: Copy + Default>(length: usize) -> Option<Vec<[T; N]>> {
-    // This call only checks the available memory: filling reserved memory would write it.
-    Vec::<[T; N]>::new().try_reserve_exact(length).ok()?;
-    Some(vec![[T::default(); N]; length])
 }
 
 #[cfg(test)]
