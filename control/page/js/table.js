@@ -3,6 +3,8 @@
 import { el, setText } from './dom.js';
 import { draggable } from './drag.js';
 
+/** The order of texts, with numbers by their values. */
+const { compare: compareTexts } = new Intl.Collator('en', { numeric: true });
 /** Rows above and below the visible part that are elements as well. */
 const SPARE = 8;
 let tables = 0;
@@ -22,7 +24,7 @@ let tables = 0;
  *   onSelect   (rows) => the selection has changed
  *   onKey      (event, rows) => other keys on selected rows, such as Delete; return true if it was used
  *   canDrag    (row) => whether it can be dragged, in the original order
- *   onDrop     (rows, target) => rows were dragged before the row `target`, or behind the last one (null); with mouse or finger
+ *   onDrop     (rows, { before, after }) => rows were dragged before or after a row; with mouse or finger
  *
  * Put `table.element` into a parent with the class `fill`.
  */
@@ -132,7 +134,7 @@ export class Table {
     if (column) {
       const of = typeof column.sort === 'function' ? column.sort : column.value;
       const compare = (one, other) => (typeof one === 'number' && typeof other === 'number'
-        ? one - other : String(one ?? '').localeCompare(String(other ?? ''), 'en', { numeric: true }));
+        ? one - other : compareTexts(String(one ?? ''), String(other ?? '')));
       this.#rows = this.#all.map((row) => [of(row), row]).sort(([one], [other]) => this.#sort.order * compare(one, other)).map(([, row]) => row);
     } else {
       this.#rows = this.#all;
@@ -281,11 +283,12 @@ export class Table {
         const row = element && this.#rowOf(element);
         // A comment belongs to the row below it.
         const isBehind = after && !element.classList.contains('heading');
-        const target = isBehind ? this.#rows[this.#rows.indexOf(row) + 1] ?? null : row;
         // Rows may have been read again during the drag.
+        if (element && !row) return;
+        // The last row has the room below it.
+        const target = row ?? this.#rows.at(-1);
         const dragged = new Set(rows.map(this.#options.key));
-        const isItself = [target, isBehind ? row : null].some((one) => one && dragged.has(this.#options.key(one)));
-        if (!isItself) this.#options.onDrop(rows, target);
+        if (target && !dragged.has(this.#options.key(target))) this.#options.onDrop(rows, isBehind || !row ? { after: target } : { before: target });
       },
     });
   }

@@ -179,7 +179,7 @@ impl Candidate {
     fn new(running: RunningRules, settings: Settings, rules: RuleSet) -> Candidate {
         let source = running.source.clone();
         let lints = lint::lint(&rules, &settings);
-        let loss = loss(&running, &rules, &settings);
+        let loss = loss(&source, &running.rules, &rules, &settings);
         Candidate { running, source, rules, settings, lints, loss }
     }
 

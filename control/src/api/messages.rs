@@ -53,6 +53,10 @@ pub struct Apply {
     /// The command of an `edit`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub edit: String,
+    /// Whether the rules of `text` are applied although they remove the last way in from outside, or the last rule that runs: the
+    /// `loss` of a plan. Otherwise the answer is 409 and nothing changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The rules whose counters are read.

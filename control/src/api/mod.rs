@@ -102,6 +102,7 @@ use crate::json::status::{StatusJson, WorkersJson};
 use crate::metrics::{self, EventNumbers, Metrics};
 use crate::names::Resolver;
 use crate::page::{self, browser::Browser};
+use crate::plan::loss::loss;
 use crate::server::body::{Bodies, BodyMemory};
 use crate::server::latest::Latest;
 use crate::server::tls::Certificates;
@@ -386,22 +387,32 @@ fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
 
 async fn apply(
     State(app): State<Arc<App>>,
-    operator: Operator,
+    Extension(Access { operator, role, .. }): Extension<Access>,
     form: Form,
     body: Result<Json<Apply>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(Apply { source, text, rules, confirm_within, comment, based_on, origin, back_to, edit }) = body?;
+    let Json(Apply { source, text, rules, confirm_within, comment, based_on, origin, back_to, edit, force }) = body?;
     let confirm_within = confirmation_time(confirm_within)?;
     let note = ApplyNote { comment, back_to, edit, ..operator.note() };
     let rules = match (text, rules) {
-        (Some(text), None) => read(&text).inspect_err(|_| {
-            app.metrics.apply_was_invalid();
-            warn!(
-                target: target!("operator"),
-                { operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.by.page = operator.is_at_page().then_some(true), operator.rules_source = source },
-                "rules refused: they cannot be read"
-            );
-        })?,
+        (Some(text), None) => {
+            let rules = read(&text).inspect_err(|_| {
+                app.metrics.apply_was_invalid();
+                warn!(
+                    target: target!("operator"),
+                    { operator.by.uid = operator.uid(), operator.by.token = operator.token(), operator.by.page = operator.is_at_page().then_some(true), operator.rules_source = source },
+                    "rules refused: they cannot be read"
+                );
+            })?;
+            if !force {
+                let running = app.ask(app.dataplane.rules()).await?;
+                let settings = app.settings(role).await?;
+                if let Some(loss) = loss(&running.source, &running.rules, &rules, &settings) {
+                    return Err(ApiError::unconfirmed(&loss));
+                }
+            }
+            rules
+        }
         (None, Some(mut rules)) => {
             rules.assign_ids();
             rules

@@ -127,7 +127,7 @@ pub(super) async fn send(
     // With `--force`, rules are also applied if the running ones cannot be compared with them.
     let running = if *force { running.ok() } else { Some(running?) };
     if let Some(running) = running.as_ref().filter(|_| !force)
-        && let Some(loss) = loss(running, &rules, settings)
+        && let Some(loss) = loss(&running.source, &running.rules, &rules, settings)
     {
         question::ask(&loss, &APPLY)?;
     }
@@ -149,6 +149,7 @@ pub(super) async fn send(
         origin,
         back_to,
         edit,
+        force: *force,
     };
     let applied: Applied = decode(&change(client, "/api/v1/apply", Some(as_json(&apply)?)).await?)?;
     if json {

@@ -4,7 +4,6 @@ use knockplane_policy::lint::{WayIn, ways_in};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::RunningRules;
 
 use crate::text::printable;
 
@@ -12,13 +11,14 @@ use crate::text::printable;
 const MOST_NAMED: usize = 5;
 
 /// The losses that need a confirmation, as the beginning of a question; `None` if there are none.
-pub(crate) fn loss(running: &RunningRules, new: &RuleSet, settings: &Settings) -> Option<String> {
+/// `source` is the origin of the running rules.
+pub(crate) fn loss(source: &str, running: &RuleSet, new: &RuleSet, settings: &Settings) -> Option<String> {
     let are_left = |rules: &RuleSet| rules.rules.iter().filter(|rule| !rule.dynamic && rule.runs()).count();
-    let ways = ways_in(&running.rules, settings);
+    let ways = ways_in(running, settings);
     let is_closed = !ways.is_empty() && ways_in(new, settings).is_empty();
-    let before = are_left(&running.rules);
+    let before = are_left(running);
     let closed = if is_closed {
-        format!("; no source outside could begin a connection\n{}", named(&ways, running))
+        format!("; no source outside could begin a connection\n{}", named(&ways, source, running))
     } else {
         "\n".to_owned()
     };
@@ -30,13 +30,12 @@ pub(crate) fn loss(running: &RunningRules, new: &RuleSet, settings: &Settings) -
 }
 
 /// The names of the ways in that would be lost.
-fn named(ways: &[WayIn], running: &RunningRules) -> String {
+fn named(ways: &[WayIn], source: &str, running: &RuleSet) -> String {
     let said = |way: &WayIn| match way {
         WayIn::Door(name) => format!("door `{name}`"),
         WayIn::Rule(place) => {
-            let rule = &running.rules.rules[*place];
-            let line =
-                if rule.line > 0 { format!("line {} of {}: ", rule.line, running.source) } else { String::new() };
+            let rule = &running.rules[*place];
+            let line = if rule.line > 0 { format!("line {} of {source}: ", rule.line) } else { String::new() };
             line + &wording::rule(rule).join(" ")
         }
         WayIn::Default(chain) => format!("`{} = \"accept\"` in [policy.chain-default]", chain.name()),
@@ -69,8 +68,7 @@ mod tests {
     }
 
     fn loss_of(before: &str, after: &str, settings: &Settings) -> Option<String> {
-        let running = RunningRules { source: "old.rsc".to_owned(), rules: rules(before), ..crate::sample::rules() };
-        loss(&running, &rules(after), settings)
+        loss("old.rsc", &rules(before), &rules(after), settings)
     }
 
     #[test]

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 pub(crate) use self::changes::{Changes, Linted};
 use self::known::{KnownVerdicts, Limits, RulesWithEntries};
+use self::loss::loss;
 use self::verdicts::{CaptureVerdicts, LiveVerdicts};
 use crate::api::messages::Tracked;
 use crate::running::{Running, for_bench, now};
@@ -44,6 +45,9 @@ pub(crate) struct Plan {
     /// The first packets of connections and sources of the dataplane whose verdict would change; `null` with a capture or a
     /// sample, or if the old rules come from a file.
     pub(crate) known: Option<KnownVerdicts>,
+    /// The last way in from outside, or the last rule that runs, which the new rules would remove: `apply` asks before. `null` if
+    /// there is no such loss, or if the old rules come from a file.
+    pub(crate) loss: Option<String>,
 }
 
 /// The rules that are compared, and the settings of both.
@@ -58,6 +62,8 @@ pub(crate) struct Compared {
     pub(crate) settings: Settings,
     /// The list entries of the dataplane; `None` if the old rules come from a file.
     pub(crate) lists: Option<ListPage>,
+    /// What would be lost; `None` if the old rules come from a file.
+    pub(crate) loss: Option<String>,
 }
 
 impl Plan {
@@ -70,8 +76,8 @@ impl Plan {
             None => Linted::new(new_name, new, settings),
         };
         let changes = Changes::of(&before, &after);
-        let (old, new) = (old_name.clone(), new_name.clone());
-        Plan { would_change: !changes.is_empty(), old, new, changes, verdicts: None, live: None, known: None }
+        let (old, new, loss) = (old_name.clone(), new_name.clone(), compared.loss.clone());
+        Plan { would_change: !changes.is_empty(), old, new, changes, verdicts: None, live: None, known: None, loss }
     }
 
     /// The plan with the verdicts on the connections and sources that the dataplane knows.
@@ -93,7 +99,8 @@ impl Compared {
     pub(crate) fn with_running(running: Running, new_name: String, new: RuleSet) -> Compared {
         let Running { source, rules: old, settings, lists } = running;
         let old_name = format!("the running rules, from {source}");
-        Compared { old_name, old, new_name, new, new_lints: None, settings, lists: Some(lists) }
+        let loss = loss(&source, &old, &new, &settings);
+        Compared { old_name, old, new_name, new, new_lints: None, settings, lists: Some(lists), loss }
     }
 
     /// The comparison for the connections and sources that the dataplane knows; `None` if the old rules come from a file.

@@ -185,6 +185,13 @@ fn an_edit_without_confirmation_is_rolled_back_and_a_loss_needs_force() {
         let (status, refused) = loss(json!({}));
         assert_eq!((status, &refused["code"]), (409, &json!("unconfirmed")), "{refused}");
         assert_eq!(api.rules()["revision"], base);
+        // The same for rules as text.
+        let text = "/ip firewall filter\nadd chain=input action=drop\n";
+        let planned = api.done("plan", json!({ "source": "new", "text": text }));
+        assert!(planned["loss"].as_str().expect("a text").contains("nothing from outside"), "{planned}");
+        let (status, refused) = api.post("apply", json!({ "source": "new", "text": text }));
+        assert_eq!((status, &refused["code"]), (409, &json!("unconfirmed")), "{refused}");
+        assert_eq!(api.rules()["revision"], base);
         assert_eq!(loss(json!({ "force": true })).0, 200);
         assert_eq!(api.comments(), ["silent", "rest"]);
 

@@ -228,6 +228,16 @@ impl Browser {
 
     /// Drags the first row of a table whose text contains `row` to the upper half of the one that contains `target`.
     pub(crate) fn drag(&self, row: &str, target: &str, pointer: Pointer) {
+        self.drag_to(row, target, -5.0, pointer);
+    }
+
+    /// Drags a row to the lower half of another one, with the mouse.
+    pub(crate) fn drag_behind(&self, row: &str, target: &str) {
+        self.drag_to(row, target, 5.0, Pointer::Mouse);
+    }
+
+    /// `y`: pixels below the middle of the target.
+    fn drag_to(&self, row: &str, target: &str, y: f64, pointer: Pointer) {
         let [row, target] = [row, target].map(|text| self.row(text));
         let to = |element: Element, y, milliseconds| {
             let duration = Some(Duration::from_millis(milliseconds));
@@ -235,7 +245,7 @@ impl Browser {
         };
         let begin = [to(row, 0.0, 0), PointerAction::Down { button: MOUSE_BUTTON_LEFT }];
         let rest = PointerAction::Pause { duration: Duration::from_secs(1) };
-        let end = [to(target, -5.0, 500), PointerAction::Up { button: MOUSE_BUTTON_LEFT }];
+        let end = [to(target, y, 500), PointerAction::Up { button: MOUSE_BUTTON_LEFT }];
         let dragged = match pointer {
             Pointer::Mouse => {
                 let mouse =

@@ -164,6 +164,16 @@ fn an_import_shows_its_problems_and_the_page_outlives_a_kill_of_the_control_proc
         browser.sign_in(&token(filter, "me", "administer"));
         browser.open("#/import");
         let generation = filter.ask(&["show", "rules"]).expect("rules")["generation"].clone();
+        // Rules that would leave no rule: the plan tells it, and they are applied with a tick only.
+        browser.type_into("textarea", "/ip firewall filter\n");
+        browser.click("Check");
+        browser.until_text("main", "Valid: 0 rules");
+        browser.click("Plan and apply");
+        browser.until_text("dialog .problem.outage", "these rules have none that runs");
+        browser.click("Apply");
+        browser.until_text("dialog .error-text", "these rules have none that runs");
+        assert_eq!(filter.ask(&["show", "rules"]).expect("rules")["generation"], generation);
+        browser.click("Cancel");
         browser.type_into("textarea", "/ip firewall filter\nadd chain=input protocol=tcp dst-port=x\n");
         browser.click("Check");
         browser.until_text("main", "The rules have errors");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, PAGE, Pointer};
 use crate::fast_path::control;
 use crate::page::{on_page, passes, token};
-use crate::scenario::listed;
+use crate::scenario::{eventually, listed};
 
 /// A script: the actions of the shown rules, in the column that a narrow window has as well.
 const ACTIONS: &str = "return [...document.querySelectorAll('.rows [role=row]:not(.heading)')] \
@@ -94,6 +94,35 @@ fn a_rule_that_is_dragged_with_the_mouse_changes_a_verdict() {
 #[test]
 fn a_rule_that_is_dragged_with_a_finger_changes_a_verdict() {
     drag("page-finger", (390, 800), Pointer::Touch);
+}
+
+#[test]
+fn a_rule_that_is_dragged_behind_the_last_shown_one_passes_no_hidden_rule() {
+    signed_in("page-filtered", (1280, 800), |_, filter, browser| {
+        browser.type_into("input[type=search]", "protocol=udp");
+        browser.until_text("main .toolbar", "2 of 3 rules");
+        browser.drag_behind("✗ drop", "✓ accept");
+        let rules = filter.ask(&["show", "rules"]).expect("rules")["rules"].clone();
+        let id = |place: usize| rules[place]["id"].as_str().expect("an id").to_owned();
+        browser.until_text("dialog .commands", &format!("move {} {}", id(0), id(2)));
+    });
+}
+
+#[test]
+fn counters_of_all_rules_are_reset_after_a_question_only() {
+    signed_in("page-reset", (1280, 800), |topology, filter, browser| {
+        assert!(!passes(topology));
+        let counted = || filter.ask(&["show", "rules"]).expect("rules")["rules"][0]["counter"]["packets"].clone();
+        assert_ne!(counted(), 0);
+        browser.click("Reset counters");
+        browser.until_text("dialog", "all 3 rules become 0");
+        browser.click("Cancel");
+        assert_ne!(counted(), 0);
+        browser.click("Reset counters");
+        browser.until_text("dialog", "all 3 rules become 0");
+        browser.click("Reset");
+        eventually("the counters are reset", || counted() == 0);
+    });
 }
 
 #[test]

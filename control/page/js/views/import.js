@@ -53,7 +53,8 @@ export default {
       text.value = await chosen.text();
       checked();
     };
-    file.addEventListener('change', () => take(file.files[0]));
+    // Empty again, so that the same file can be chosen after a change of it.
+    file.addEventListener('change', () => { const [chosen] = file.files; take(chosen).finally(() => { file.value = ''; }); });
     root.addEventListener('dragover', (event) => event.preventDefault());
     root.addEventListener('drop', (event) => { if (event.dataTransfer.files.length > 0) { event.preventDefault(); take(event.dataTransfer.files[0]); } });
     text.addEventListener('change', checked);
@@ -62,8 +63,11 @@ export default {
         const { revision } = await context.api.get('rules');
         await review(context, {
           title: `Apply ${name}`,
-          plan: async () => ({ plan: await context.api.post('plan', { text: text.value, source: name }) }),
-          apply: ({ confirm_within, comment }) => context.api.post('apply', { source: name, text: text.value, based_on: revision, confirm_within, comment }),
+          plan: async () => {
+            const plan = await context.api.post('plan', { text: text.value, source: name });
+            return { plan, loss: plan.loss };
+          },
+          apply: (options) => context.api.post('apply', { source: name, text: text.value, based_on: revision, ...options }),
         });
       } catch (failure) {
         toast(failure);

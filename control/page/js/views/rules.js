@@ -1,6 +1,6 @@
 // The running rules: WinBox's firewall window.
 
-import { bitRate, bytes, dialog, el, number, patch, rate, setText, toast } from '../dom.js';
+import { ask, bitRate, bytes, dialog, el, number, patch, rate, setText, toast } from '../dom.js';
 import { Table } from '../table.js';
 import * as changes from '../rules/changes.js';
 import { count, countersOf, keepRates } from '../rules/counters.js';
@@ -65,7 +65,7 @@ export default {
       onOpen: (rule) => isEditable(rule) && run(() => changes.change(context, { base: document.revision, rule, rules: document.rules })),
       onSelect: () => drawSelection(),
       onKey: (event, rules) => keys(event, rules),
-      onDrop: (rules, target) => run(() => move(rules, target)),
+      onDrop: (rules, { before, after }) => run(() => move(rules, before ?? next(after, rules))),
       canDrag: (rule) => isEditable(rule),
     });
 
@@ -84,6 +84,13 @@ export default {
     });
     const ids = (rules) => rules.map((rule) => rule.id).join(',');
     const many = (rules) => (rules.length === 1 ? `rule ${rules[0].number}` : `${rules.length} rules`);
+
+    /** The rule behind another one in its menu, other than the moved ones; `null` at the end. Rules that the filter hides count. */
+    function next(rule, moved) {
+      if (rule.menu !== moved[0].menu) return rule;
+      const own = document.rules.filter((one) => one.menu === rule.menu && !moved.includes(one));
+      return own[own.indexOf(rule) + 1] ?? null;
+    }
 
     /** Moves rules before another one of their menu, or to its end. */
     function move(rules, target) {
@@ -151,7 +158,10 @@ export default {
     if (context.can('operate')) {
       const reset = el('button', { type: 'button', text: 'Reset counters', title: 'Set the counters of the selected rules, or of all, to zero' });
       reset.addEventListener('click', () => run(async () => {
-        await context.api.post(['rules', 'reset-counters'], { rules: table.selected.map((rule) => rule.id) });
+        const { selected } = table;
+        const all = `The packets and bytes of all ${number(document.rules.length)} rules become 0, also of rules that the filter hides.`;
+        if (selected.length === 0 && !(await ask('Reset all counters', all, 'Reset'))) return false;
+        await context.api.post(['rules', 'reset-counters'], { rules: selected.map((rule) => rule.id) });
         return true;
       }));
       buttons.push(reset);

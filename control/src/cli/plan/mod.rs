@@ -161,7 +161,7 @@ async fn read(client: &Client, command: &Command, source: &CheckedFile, json: bo
     let settings = sources::settings_of(config.as_deref())?;
     let other = check::read(old_file, json)?;
     let (old, new) = (rules(&other, &settings)?, rules(source, &settings)?);
-    Ok(Compared { old_name: other.name, old, new_name, new, new_lints: None, settings, lists: None })
+    Ok(Compared { old_name: other.name, old, new_name, new, new_lints: None, settings, lists: None, loss: None })
 }
 
 /// The comparison for a capture, and the error of the capture.

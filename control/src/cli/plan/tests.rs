@@ -436,6 +436,7 @@ fn addresses_of_a_host_name_stay_while_the_list_has_the_name() {
             new_lints: None,
             settings: Settings::default(),
             lists: Some(ListPage { entries: vec![entry], ..crate::sample::lists() }),
+            loss: None,
         }
     };
     let planned = |new: &str| {

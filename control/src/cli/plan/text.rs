@@ -26,6 +26,10 @@ pub(super) fn text(plan: &Plan, limit: usize) -> String {
         (_, _, Some(verdicts)) => known(verdicts, limit),
         (None, None, None) => "\nverdicts: not compared; --pcap FILE compares those on a capture\n".to_owned(),
     };
+    if let Some(loss) = &plan.loss {
+        text += "\n`apply` asks before, or needs --force:\n";
+        text += &loss.lines().map(|line| wrapped(&printable(line), INDENT)).collect::<String>();
+    }
     let is_complete = plan.live.as_ref().is_none_or(|live| live.undecided.is_empty());
     match (plan.would_change, is_complete) {
         (true, _) => {}
