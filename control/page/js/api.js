@@ -22,14 +22,22 @@ export class Failure extends Error {
 
 /** Events: `signed-out` (detail: the failure), `lost` (detail: the failure), `restored`. */
 export const connection = new EventTarget();
-let lost = false;
+/** What the connection was lost to: '' if it is not lost, 'control' or 'dataplane'. */
+let lost = '';
 const tell = (name, detail) => connection.dispatchEvent(new CustomEvent(name, { detail }));
 
-function noteReachable(failure) {
-  const isLost = Boolean(failure) && (failure.code === 'unreachable' || failure.status === 502 || failure.status === 503 || failure.status === 504);
-  if (isLost) tell('lost', failure);
-  else if (lost) tell('restored');
-  lost = isLost;
+/** Requests that control answers without the dataplane. */
+const WITHOUT_DATAPLANE = ['/traffic', '/session'];
+
+/** Notes the end of a request to a path. A failure with another status is an answer, as a success is. */
+function noteReachable(path, failure = null) {
+  const before = lost;
+  if (failure?.code === 'unreachable') lost = 'control';
+  else if ([502, 503, 504].includes(failure?.status)) lost = 'dataplane';
+  else if (lost === 'control' || !WITHOUT_DATAPLANE.some((one) => path.startsWith(BASE + one))) lost = '';
+  else return;
+  if (lost) tell('lost', failure);
+  else if (before) tell('restored');
 }
 
 /** The path of a request: segments are escaped, and parameters that are null or '' are omitted. `path`: ['lists', name] */
@@ -61,7 +69,7 @@ async function send(method, path, { body, background = false, signal } = {}) {
   } catch (error) {
     if (signal?.aborted) throw error;
     const failure = new Failure({ code: 'unreachable', message: 'The control process does not answer. The page tries again by itself.' });
-    noteReachable(failure);
+    noteReachable(path, failure);
     throw failure;
   }
   let content = null;
@@ -71,7 +79,7 @@ async function send(method, path, { body, background = false, signal } = {}) {
     content = null;
   }
   if (answer.ok) {
-    noteReachable(null);
+    noteReachable(path);
     return content;
   }
   const failure = new Failure({
@@ -81,7 +89,7 @@ async function send(method, path, { body, background = false, signal } = {}) {
     remedy: content?.remedy,
     problems: content?.problems,
   });
-  noteReachable(failure);
+  noteReachable(path, failure);
   if (answer.status === 401) tell('signed-out', failure);
   throw failure;
 }

@@ -67,7 +67,13 @@ export function dialog({ title, content, buttons = [], cancel = 'Cancel' }) {
     const error = el('p', { class: 'error-text', role: 'alert', hidden: true });
     const box = el('dialog', { 'aria-label': title });
     const close = (result) => { box.close(); resolve(result); };
+    const leave = el('button', { type: 'button', text: cancel, on: { click: () => close() } });
+    // An action is not undone by closing the dialog: its result is shown first.
+    let runs = false;
+    box.addEventListener('cancel', (event) => { if (runs) event.preventDefault(); });
     const run = async (button, action) => {
+      runs = true;
+      leave.disabled = true;
       button.disabled = true;
       error.hidden = true;
       try {
@@ -76,6 +82,8 @@ export function dialog({ title, content, buttons = [], cancel = 'Cancel' }) {
         error.textContent = failure.message;
         error.hidden = false;
       } finally {
+        runs = false;
+        leave.disabled = false;
         button.disabled = false;
       }
     };
@@ -88,7 +96,7 @@ export function dialog({ title, content, buttons = [], cancel = 'Cancel' }) {
     const form = el('form', { on: { submit: (event) => { event.preventDefault(); main?.click(); } } },
       el('header', { text: title }),
       el('div', { class: 'content' }, content, error),
-      el('footer', {}, el('button', { type: 'button', text: cancel, on: { click: () => close() } }), made),
+      el('footer', {}, leave, made),
       el('button', { type: 'submit', hidden: true, tabindex: '-1', text: 'OK' }));
     box.append(form);
     box.addEventListener('close', () => { box.remove(); resolve(); });

@@ -20,6 +20,7 @@ let tables = 0;
  *   heading    (row) => a text for a line above the row, such as a comment, or null; only in the original order
  *   rowClass   (row) => classes of the row, such as 'dimmed'
  *   empty      text without rows
+ *   reads      whether rows are read first: until the first `setRows`, the table says so
  *   onOpen     (row) => Enter or a double click
  *   onSelect   (rows) => the selection has changed
  *   onKey      (event, rows) => other keys on selected rows, such as Delete; return true if it was used
@@ -30,14 +31,15 @@ let tables = 0;
  */
 export class Table {
   #options; #all = []; #items = []; #rows = []; #placeOf = new Map(); #selected = new Set(); #active = null; #anchor = null;
-  #sort = null; #columns = []; #elements = new Map(); #grid; #body; #head; #empty; #id; #frame = 0; #height = 22;
+  #sort = null; #columns = []; #elements = new Map(); #grid; #body; #head; #empty; #id; #frame = 0; #height = 22; #isRead;
 
   constructor(options) {
     this.#options = { key: (row) => row.key, empty: 'There is nothing here.', ...options };
     this.#id = `table-${tables += 1}`;
     this.#body = el('div', { class: 'rows', role: 'rowgroup' });
     this.#head = el('div', { class: 'head', role: 'row', 'aria-rowindex': '1' });
-    this.#empty = el('p', { class: 'empty', text: this.#options.empty, hidden: true });
+    this.#isRead = !this.#options.reads;
+    this.#empty = el('p', { class: 'empty', hidden: true });
     this.#grid = el('div', { class: 'grid', role: 'grid', tabindex: '0', 'aria-label': this.#options.label, 'aria-multiselectable': 'true' },
       el('div', { class: 'top-rows', role: 'rowgroup' }, this.#head), this.#body);
     // Beside the grid, because a grid has nothing but rows.
@@ -60,6 +62,7 @@ export class Table {
   /** Replaces all rows. Selection, position and sorting remain. */
   setRows(rows) {
     this.#all = rows;
+    this.#isRead = true;
     this.#arrange();
     const keys = new Set(rows.map(this.#options.key));
     const before = this.#selected.size;
@@ -158,6 +161,7 @@ export class Table {
   #draw() {
     const height = this.#height;
     this.#empty.hidden = this.#items.length > 0;
+    setText(this.#empty, this.#isRead ? this.#options.empty : 'Reading…');
     this.#body.style.height = `${this.#items.length * height}px`;
     const first = Math.max(0, Math.floor(this.#grid.scrollTop / height) - SPARE);
     const end = Math.min(this.#items.length, Math.ceil((this.#grid.scrollTop + this.#grid.clientHeight) / height) + SPARE);

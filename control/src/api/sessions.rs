@@ -45,7 +45,7 @@ pub(super) async fn sign_in(
     };
     let session = begun.session;
     gate::record_sign_in(&app, &Operator::Session(session.rights.holder()), gate.address);
-    let cookie = browser.set_cookie(&begun.secret, LONGEST.as_secs());
+    let cookie = browser.set_cookie(&headers, &begun.secret, LONGEST.as_secs());
     let cookie = HeaderValue::from_str(&cookie).map_err(|error| ApiError::internal(&error))?;
     Ok(([(SET_COOKIE, cookie)], Json(info_of(&session))).into_response())
 }
@@ -61,13 +61,15 @@ pub(super) async fn sign_out(
     State(app): State<Arc<App>>,
     operator: Operator,
     session: Option<Extension<ValidSession>>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let Extension(session) = session.ok_or_else(no_session)?;
     let sessions = app.web_page.as_ref().map(|page| Arc::clone(&page.sessions)).ok_or_else(page_is_off)?;
     on_disk(move || sessions.end(&session)).await?;
     app.events.record(OperatorChange::of(OperatorAction::SignOut, operator.recorded()));
     let browser = Browser { with_tls: app.certificates.is_some() };
-    let cookie = HeaderValue::from_str(&browser.set_cookie("", 0)).map_err(|error| ApiError::internal(&error))?;
+    let cookie =
+        HeaderValue::from_str(&browser.set_cookie(&headers, "", 0)).map_err(|error| ApiError::internal(&error))?;
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
 

@@ -25,22 +25,28 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// The name of the cookie. A browser accepts the prefix `__Host-` over TLS alone, and then from no other host.
-    const fn cookie_name(self) -> &'static str {
-        if self.with_tls { "__Host-knockplane" } else { "knockplane" }
+    /// The name of the cookie. A browser accepts the prefix `__Host-` over TLS alone, and then from no other host. It sends a cookie
+    /// to all ports of its host, such as the forwarded ports of several filters. So the name has the port of the address.
+    fn cookie_name(self, headers: &HeaderMap) -> String {
+        let name = if self.with_tls { "__Host-knockplane" } else { "knockplane" };
+        match port(host(headers)) {
+            Some(port) => format!("{name}-{port}"),
+            None => name.to_owned(),
+        }
     }
 
     /// The secret in the cookie of a request.
     pub(crate) fn cookie(self, headers: &HeaderMap) -> Option<&str> {
         let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let wanted = self.cookie_name(headers);
         let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find(|(name, _)| *name == self.cookie_name()).map(|(_, secret)| secret)
+        pairs.find(|(name, _)| *name == wanted).map(|(_, secret)| secret)
     }
 
-    /// The header that sets the cookie.
-    pub(crate) fn set_cookie(self, secret: &str, seconds: u64) -> String {
+    /// The header that sets the cookie, for the host of a request with these headers.
+    pub(crate) fn set_cookie(self, headers: &HeaderMap, secret: &str, seconds: u64) -> String {
         let secure = if self.with_tls { "; Secure" } else { "" };
-        let name = self.cookie_name();
+        let name = self.cookie_name(headers);
         format!("{name}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
     }
 
@@ -68,12 +74,22 @@ impl Browser {
 
     /// Refuses a request to a name that is not one of loopback, if the listener is on loopback.
     pub(crate) fn check_host(self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-        match self.with_tls || is_loopback(host) {
+        match self.with_tls || is_loopback(host(headers)) {
             true => Ok(()),
             false => Err(ApiError::not_from_the_page("the name of the host in the address is not one of loopback")),
         }
     }
+}
+
+/// The value of `Host`.
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("")
+}
+
+/// The port in a value of `Host`. An IPv6 address is in brackets.
+fn port(host: &str) -> Option<u16> {
+    let (_, port) = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'))?;
+    port.parse().ok()
 }
 
 /// Whether this value of `Host` names loopback: `localhost`, 127.0.0.0/8 or ::1, with any port, which may be forwarded.
@@ -152,7 +168,23 @@ mod tests {
         let sent = headers(&[("cookie", "a=b; knockplane=s1;__Host-knockplane=s2")]);
         assert_eq!((plain.cookie(&sent), tls.cookie(&sent)), (Some("s1"), Some("s2")));
         assert_eq!(plain.cookie(&headers(&[("cookie", "xknockplane=1")])), None);
-        assert_eq!(tls.set_cookie("s", 7), "__Host-knockplane=s; Path=/; Max-Age=7; HttpOnly; SameSite=Strict; Secure");
-        assert_eq!(plain.set_cookie("s", 7), "knockplane=s; Path=/; Max-Age=7; HttpOnly; SameSite=Strict");
+        let none = HeaderMap::new();
+        let cookie = tls.set_cookie(&none, "s", 7);
+        assert_eq!(cookie, "__Host-knockplane=s; Path=/; Max-Age=7; HttpOnly; SameSite=Strict; Secure");
+        assert_eq!(plain.set_cookie(&none, "s", 7), "knockplane=s; Path=/; Max-Age=7; HttpOnly; SameSite=Strict");
+        // Two filters through forwarded ports: each has its own.
+        let cookies = ("cookie", "knockplane-9480=s1; knockplane-9481=s2");
+        for (host, secret) in [
+            ("127.0.0.1:9480", Some("s1")),
+            ("[::1]:9481", Some("s2")),
+            ("localhost:9482", None),
+            ("[::1]", None),
+            ("::1", None),
+        ] {
+            let sent = headers(&[("host", host), cookies]);
+            assert_eq!(plain.cookie(&sent), secret, "{host}");
+        }
+        let sent = headers(&[("host", "127.0.0.1:9481")]);
+        assert!(plain.set_cookie(&sent, "s", 7).starts_with("knockplane-9481=s;"));
     }
 }

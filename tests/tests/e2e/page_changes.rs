@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fantoccini::key::Key;
-use knockplane_tests::{Filter, Topology};
+use knockplane_tests::{Filter, FilterOptions, Topology};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, PAGE, Pointer};
 use crate::fast_path::control;
-use crate::page::{on_page, passes, token};
+use crate::page::{on_page, on_page_with, passes, token};
 use crate::scenario::{eventually, listed};
 
 /// A script: the actions of the shown rules, in the column that a narrow window has as well.
@@ -105,6 +105,30 @@ fn a_rule_that_is_dragged_behind_the_last_shown_one_passes_no_hidden_rule() {
         let rules = filter.ask(&["show", "rules"]).expect("rules")["rules"].clone();
         let id = |place: usize| rules[place]["id"].as_str().expect("an id").to_owned();
         browser.until_text("dialog .commands", &format!("move {} {}", id(0), id(2)));
+    });
+}
+
+#[test]
+fn a_narrow_window_shows_the_whole_of_a_selected_rule_and_a_filter_finds_quoted_values() {
+    let rules = "/ip firewall filter\nadd action=accept chain=input protocol=tcp dst-port=443\n\
+                 add action=drop chain=input src-address-list=\"port scanners\" in-interface=outside\n";
+    on_page_with("page-narrow", (390, 800), &FilterOptions::from_rules(rules), |_, filter, browser| {
+        browser.sign_in(&token(filter, "me", "read"));
+        browser.choose("✗ drop");
+        for text in
+            ["chain=input action=drop", "src-address-list=\"port scanners\"", "in-interface=outside", "0 packets"]
+        {
+            browser.until_text(".detail", text);
+        }
+        for (line, found) in [
+            ("src-address-list=\"port scanners\"", 1),
+            ("src-address-list~\"t sc\"", 1),
+            ("!src-address-list=\"port scanners\"", 1),
+            ("src-address-list=port", 0),
+        ] {
+            browser.type_into("input[type=search]", line);
+            browser.until_text("main .toolbar", &format!("{found} of 2 rules"));
+        }
     });
 }
 
@@ -282,7 +306,7 @@ fn a_page_of_another_origin_changes_nothing_and_does_not_send_the_session() {
             assert!(sent == "opaque" || sent == "basic200", "{sent}");
             let heads = heads.lock().expect("no panic").clone();
             let head = heads.iter().rfind(|head| head.starts_with("POST /take")).expect("a request");
-            assert_eq!(head.contains("knockplane="), with_cookie, "{host}: {head}");
+            assert_eq!(head.contains("knockplane-9480="), with_cookie, "{host}: {head}");
             // A form, whose answer is a page: the API tells why it refuses.
             browser.run(&format!(
                 "const form = document.createElement('form'); \

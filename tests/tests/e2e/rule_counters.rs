@@ -147,6 +147,8 @@ fn the_page_reads_counters_alone_until_other_rules_run() {
         );
         browser.click("Packets ▼");
         browser.click("Reset counters");
+        browser.until_text("dialog", "all 3 rules become 0");
+        browser.click("Reset");
         browser.until("no packet", &format!("return {} === '0'", cell("Packets")));
         let before = requests("rules");
         let commented = filter.knockctl(&["rule", "comment", "1", "changed"]).expect("knockctl");

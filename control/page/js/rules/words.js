@@ -72,16 +72,17 @@ export const written = (words) => [...words].map(([name, value]) => `${name}=${v
 export function filter(text) {
   const terms = split(text.toLowerCase()).map((word) => {
     const negated = word.startsWith('!');
-    const plain = negated ? word.slice(1) : word;
-    const [, name, operator, value] = /^([a-z0-9-]+)([=~])(.*)$/s.exec(plain) ?? [null, null, null, plain];
-    const wanted = value.replace(/^"|"$/g, '');
+    const term = negated ? word.slice(1) : word;
+    const [, name, operator, value] = /^([a-z0-9-]+)([=~])(.*)$/s.exec(term) ?? [null, null, null, term];
+    // The closing quote may not be typed yet.
+    const wanted = plain(value).replace(/^"|"$/g, '');
     const fits = (rule) => {
       if (!name) {
         if (['dynamic', 'disabled', 'invalid'].includes(wanted)) return Boolean(rule[wanted]);
         return `${rule.number} ${rule.id} ${written(ofRule(rule))}`.toLowerCase().includes(wanted);
       }
       const of = { chain: rule.chain, action: rule.action, comment: rule.comment, id: rule.id, disabled: rule.disabled ? 'yes' : 'no', dynamic: rule.dynamic ? 'yes' : 'no' };
-      const found = String(of[name] ?? rule.properties[name] ?? '').toLowerCase();
+      const found = String(of[name] ?? plain(rule.properties[name] ?? '')).toLowerCase();
       return operator === '~' ? found.includes(wanted) : found === wanted;
     };
     return (rule) => fits(rule) !== negated;

@@ -83,6 +83,7 @@ export default {
         },
       ],
       key: (row) => row.door,
+      reads: true,
       empty: 'The configuration has no doors. Add a [[door]] to it, and reload it.',
       onSelect: (rows) => choose(rows.length === 1 ? rows[0].door : ''),
     });
@@ -99,6 +100,7 @@ export default {
       ],
       key: (row) => [row.kind, row.door, row.address, row.vlan, row.pppoe, toKey(row.to), row.reason].join(' '),
       rowClass: (row) => ({ open: 'good-row', ignored: 'dimmed' }[row.kind] ?? ''),
+      reads: true,
       empty: 'No source is at a door.',
       onOpen: (row) => show(row.address),
       onSelect: () => drawSelection(),

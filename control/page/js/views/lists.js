@@ -69,6 +69,7 @@ export default {
         { key: 'comment', title: 'Comment', width: 'minmax(100px, 1fr)', value: (entry) => entry.comment },
       ],
       key: keyOf,
+      reads: true,
       empty: 'No entries.',
       onSelect: () => drawSelection(),
       onKey: (event, entries) => event.key === 'Delete' && mayChange && entries.some(isOwn) && (run(() => remove(entries.filter(isOwn))), true),

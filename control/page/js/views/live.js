@@ -2,6 +2,7 @@
 
 import { pathOf } from '../api.js';
 import { el, number, pairs, setText, time, timeElement } from '../dom.js';
+import { toText } from '../entries.js';
 import { follow } from '../events.js';
 import { oneAddress, sourceDialog } from '../source.js';
 import { showTrace } from '../live/trace.js';
@@ -37,8 +38,8 @@ function about(event) {
   if (event.start) return `The dataplane started, with ${number(event.start.restored)} restored entries`;
   if (event.operator) return [event.operator.action, event.list && `list ${event.list}`, event.operator.error && `failed: ${event.operator.error}`].filter(Boolean).join(', ');
   const { entry } = event;
-  return [event.door && `door ${event.door}`, event.list && `list ${event.list}`, entry?.to && `to ${entry.to.address}`, entry?.steps > 0 && `step ${entry.steps}`,
-    entry?.cause && `cause ${entry.cause}`, entry?.expires && `until ${time(entry.expires)}`].filter(Boolean).join(', ');
+  return [event.door && `door ${event.door}`, event.list && `list ${event.list}`, entry?.to && `to ${toText(entry.to)}`, entry?.steps > 0 && `step ${entry.steps}`,
+    entry?.cause && `cause ${entry.cause}`, entry?.expires && `${event.kind === 'removed' ? 'had time until' : 'until'} ${time(entry.expires)}`].filter(Boolean).join(', ');
 }
 
 /** Whether the state of a source can be shown. */

@@ -5,7 +5,7 @@ import { Table } from '../table.js';
 import * as changes from '../rules/changes.js';
 import { count, countersOf, keepRates } from '../rules/counters.js';
 import { keyOf, tabsOf } from '../rules/tabs.js';
-import { filter, quoted } from '../rules/words.js';
+import { filter, ofRule, quoted, written } from '../rules/words.js';
 
 const ICONS = { accept: '✓', drop: '✗', reject: '⊘', tarpit: '⊘', jump: '↷', return: '↶', log: '≡', passthrough: '↓' };
 const icon = (action) => ICONS[action] ?? (action.startsWith('add-') ? '+' : '·');
@@ -61,6 +61,7 @@ export default {
       key: (rule) => rule.id,
       heading: (rule) => (rule.invalid ? `${rule.comment ? `${rule.comment} – ` : ''}invalid: ${rule.invalid}` : rule.dynamic ? null : rule.comment),
       rowClass: (rule) => (rule.invalid ? 'bad-row' : rule.disabled ? 'dimmed' : ''),
+      reads: true,
       empty: 'No rules: the default of each chain decides.',
       onOpen: (rule) => isEditable(rule) && run(() => changes.change(context, { base: document.revision, rule, rules: document.rules })),
       onSelect: () => drawSelection(),
@@ -173,9 +174,11 @@ export default {
       detail.hidden = !rule || table.selected.length !== 1;
       if (detail.hidden) return;
       const found = lints.get(rule.id) ?? [];
-      // In place: text that is selected stays selected.
+      // The whole rule: a narrow window has few columns. In place: text that is selected stays selected.
       patch(detail,
         el('p', {}, el('code', { text: rule.id }), ` · ${rule.number} · ${rule.menu} · ${rule.origin.source}${rule.line ? `, line ${rule.line}` : ''}`),
+        el('p', {}, el('code', { text: written(ofRule(rule)) })),
+        el('p', { class: 'soft', text: `${number(rule.counter.packets)} packets, ${bytes(rule.counter.bytes)}; ${rate(of(rule, 'packets'))}, ${bitRate(of(rule, 'bytes'))}` }),
         rule.invalid ? el('div', { class: 'problem outage', text: rule.invalid }) : null,
         found.map((lint) => el('div', { class: 'problem', text: `${lint.code} ${lint.message}${lint.remedy ? `: ${lint.remedy}` : ''}` })));
     }
@@ -232,6 +235,7 @@ export default {
         if (document.order !== order) return undefined;
         count(document.rules, counted, now);
         counted = now;
+        drawSelection();
         return table.refresh({ sorts: true });
       } catch (failure) {
         if (failure.code === 'other-rules') return read();
