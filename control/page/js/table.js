@@ -24,6 +24,7 @@ let tables = 0;
  *   onOpen     (row) => Enter or a double click
  *   onSelect   (rows) => the selection has changed
  *   onKey      (event, rows) => other keys on selected rows, such as Delete; return true if it was used
+ *   tells      whether the table shows the texts of the selected row for which its columns have no room; true unless it is false
  *   canDrag    (row) => whether it can be dragged, in the original order
  *   onDrop     (rows, { before, after }) => rows were dragged before or after a row; with mouse or finger
  *
@@ -31,10 +32,10 @@ let tables = 0;
  */
 export class Table {
   #options; #all = []; #items = []; #rows = []; #placeOf = new Map(); #selected = new Set(); #active = null; #anchor = null;
-  #sort = null; #columns = []; #elements = new Map(); #grid; #body; #head; #empty; #id; #frame = 0; #height = 22; #isRead;
+  #sort = null; #columns = []; #elements = new Map(); #grid; #body; #head; #empty; #id; #frame = 0; #height = 22; #isRead; #more;
 
   constructor(options) {
-    this.#options = { key: (row) => row.key, empty: 'There is nothing here.', ...options };
+    this.#options = { key: (row) => row.key, empty: 'There is nothing here.', tells: true, ...options };
     this.#id = `table-${tables += 1}`;
     this.#body = el('div', { class: 'rows', role: 'rowgroup' });
     this.#head = el('div', { class: 'head', role: 'row', 'aria-rowindex': '1' });
@@ -42,8 +43,9 @@ export class Table {
     this.#empty = el('p', { class: 'empty', hidden: true });
     this.#grid = el('div', { class: 'grid', role: 'grid', tabindex: '0', 'aria-label': this.#options.label, 'aria-multiselectable': 'true' },
       el('div', { class: 'top-rows', role: 'rowgroup' }, this.#head), this.#body);
+    this.#more = el('p', { class: 'more', hidden: true });
     // Beside the grid, because a grid has nothing but rows.
-    this.element = el('div', { class: 'table' }, this.#grid, this.#empty);
+    this.element = el('div', { class: 'table' }, this.#grid, this.#empty, this.#more);
     this.#grid.addEventListener('scroll', () => this.#schedule(), { passive: true });
     this.#grid.addEventListener('keydown', (event) => this.#keydown(event));
     this.#body.addEventListener('click', (event) => this.#click(event));
@@ -183,6 +185,24 @@ export class Table {
     const active = this.#active !== null && this.#elements.get(this.#active);
     if (active) this.#grid.setAttribute('aria-activedescendant', active.element.id);
     else this.#grid.removeAttribute('aria-activedescendant');
+    this.#tellMore();
+  }
+
+  // The texts of the selected row in columns that are hidden or too narrow.
+  #tellMore() {
+    const [key] = this.#selected;
+    const at = this.#selected.size === 1 && this.#options.tells ? this.#placeOf.get(key) : undefined;
+    const cells = this.#elements.get(key)?.cells ?? [];
+    const isCut = (column) => {
+      const cell = cells[this.#columns.indexOf(column)];
+      return !this.#columns.includes(column) || (cell && cell.scrollWidth > cell.clientWidth);
+    };
+    const texts = at === undefined ? [] : this.#options.columns.filter(isCut).map((column) => [column.title, column.value?.(this.#items[at].row) ?? ''])
+      .filter(([, text]) => text !== '').map(([title, text]) => `${title}: ${text}`);
+    this.#more.hidden = texts.length === 0;
+    setText(this.#more, texts.join(' · '));
+    const bottom = `${this.#more.hidden ? 0 : this.#more.offsetHeight}px`;
+    if (this.#grid.style.bottom !== bottom) this.#grid.style.bottom = bottom;
   }
 
   #make(item, key) {

@@ -110,7 +110,7 @@ fn sign_in_roles_and_texts_of_others() {
         browser.until_text(".grid .heading", &long);
         let buttons =
             browser.run("return [...document.querySelectorAll('main .toolbar button')].map((one) => one.textContent)");
-        assert_eq!(buttons, serde_json::json!(["all", "input"]), "the role read changes nothing");
+        assert_eq!(buttons, serde_json::json!(["all", "input", "Layer-7 patterns"]), "the role read changes nothing");
         for (view, shown) in [
             ("rules", "5000"),
             ("lists", "<b>office</b>"),

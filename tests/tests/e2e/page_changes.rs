@@ -110,7 +110,8 @@ fn a_rule_that_is_dragged_behind_the_last_shown_one_passes_no_hidden_rule() {
 
 #[test]
 fn a_narrow_window_shows_the_whole_of_a_selected_rule_and_a_filter_finds_quoted_values() {
-    let rules = "/ip firewall filter\nadd action=accept chain=input protocol=tcp dst-port=443\n\
+    let rules = "/ip firewall layer7-protocol\nadd name=hello regexp=\"^hello\" comment=\"<b>first</b>\"\n/ip firewall filter\n\
+                 add action=accept chain=input protocol=tcp dst-port=443 layer7-protocol=hello\n\
                  add action=drop chain=input src-address-list=\"port scanners\" in-interface=outside\n";
     on_page_with("page-narrow", (390, 800), &FilterOptions::from_rules(rules), |_, filter, browser| {
         browser.sign_in(&token(filter, "me", "read"));
@@ -120,6 +121,11 @@ fn a_narrow_window_shows_the_whole_of_a_selected_rule_and_a_filter_finds_quoted_
         {
             browser.until_text(".detail", text);
         }
+        browser.click("Layer-7 patterns");
+        for text in ["hello", "^hello", "<b>first</b>"] {
+            browser.until_text("dialog table", text);
+        }
+        browser.click("Close");
         for (line, found) in [
             ("src-address-list=\"port scanners\"", 1),
             ("src-address-list~\"t sc\"", 1),

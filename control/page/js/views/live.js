@@ -74,6 +74,7 @@ export default {
       ],
       key: (event) => event.serial,
       rowClass: (event) => (event.gap || event.lost ? 'bad-row' : event.kind === 'omitted' ? 'dimmed' : ''),
+      tells: false,
       empty: 'No event since this view was opened.',
       onSelect: ([event]) => drawDetail(event),
       onOpen: (event) => isSingle(event.source) && source(event.source),

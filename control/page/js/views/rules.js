@@ -1,6 +1,6 @@
 // The running rules: WinBox's firewall window.
 
-import { ask, bitRate, bytes, dialog, el, number, patch, rate, setText, toast } from '../dom.js';
+import { ask, bitRate, bytes, dialog, el, number, patch, plainTable, rate, setText, toast } from '../dom.js';
 import { Table } from '../table.js';
 import * as changes from '../rules/changes.js';
 import { count, countersOf, keepRates } from '../rules/counters.js';
@@ -26,7 +26,7 @@ const others = (rule) => Object.entries(rule.properties).filter(([name]) => !OWN
 export default {
   title: 'Rules',
   enter(root, context) {
-    let document = { rules: [], revision: 0, order: null };
+    let document = { rules: [], patterns: [], revision: 0, order: null };
     let lints = new Map();
     let orderOfLints = null;
     let counted = null;
@@ -62,6 +62,7 @@ export default {
       heading: (rule) => (rule.invalid ? `${rule.comment ? `${rule.comment} – ` : ''}invalid: ${rule.invalid}` : rule.dynamic ? null : rule.comment),
       rowClass: (rule) => (rule.invalid ? 'bad-row' : rule.disabled ? 'dimmed' : ''),
       reads: true,
+      tells: false,
       empty: 'No rules: the default of each chain decides.',
       onOpen: (rule) => isEditable(rule) && run(() => changes.change(context, { base: document.revision, rule, rules: document.rules })),
       onSelect: () => drawSelection(),
@@ -131,6 +132,15 @@ export default {
       return text ? edit('Comment', [rule], () => `comment ${rule.id} ${quoted(text.text) || '""'}`) : false;
     }
 
+    /** The layer-7 patterns that the rules use. */
+    const patterns = el('button', { type: 'button', text: 'Layer-7 patterns', title: 'The regular expressions of layer7-protocol' });
+    patterns.addEventListener('click', () => dialog({
+      title: 'Layer-7 patterns',
+      content: document.patterns.length === 0 ? el('p', { text: 'The rules have no layer-7 patterns.' })
+        : plainTable('Layer-7 patterns', [['Name'], ['Regular expression', 'mono'], ['Comment']], document.patterns.map((one) => [one.name, one.regexp, one.comment])),
+      cancel: 'Close',
+    }));
+
     const needs = [];
     /** A button for some number of selected rules. */
     const button = (text, title, fits, action) => {
@@ -167,6 +177,7 @@ export default {
       }));
       buttons.push(reset);
     }
+    buttons.push(patterns);
 
     function drawSelection() {
       needs.forEach((update) => update());
@@ -245,7 +256,7 @@ export default {
 
     root.append(el('h1', { class: 'visually-hidden', text: 'Rules' }),
       el('div', { class: 'toolbar' }, tabs, el('span', { class: 'space' }), line, shown),
-      ...(buttons.length > 0 ? [el('div', { class: 'toolbar' }, buttons)] : []), table.element, detail);
+      el('div', { class: 'toolbar' }, buttons), table.element, detail);
     drawSelection();
     context.every(1, readCounters);
   },
