@@ -19,8 +19,8 @@ use crate::topology::Topology;
 /// The address of `/metrics`, in each topology's own filter namespace.
 const METRICS_PORT: u16 = 9479;
 
-/// Time in which processes must be ready.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time in which processes must be ready. A debug build compiles 10,000 rules for more than 10 s on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a filter.
 #[derive(Clone, Debug)]
