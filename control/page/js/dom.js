@@ -68,11 +68,12 @@ export function dialog({ title, content, buttons = [], cancel = 'Cancel' }) {
     const box = el('dialog', { 'aria-label': title });
     const close = (result) => { box.close(); resolve(result); };
     const leave = el('button', { type: 'button', text: cancel, on: { click: () => close() } });
-    // An action is not undone by closing the dialog: its result is shown first.
+    // An action is not undone by closing the dialog: its result is shown first. A browser obeys `cancel` for the first Escape only.
     let runs = false;
     box.addEventListener('cancel', (event) => { if (runs) event.preventDefault(); });
     const run = async (button, action) => {
       runs = true;
+      box.setAttribute('closedby', 'none');
       leave.disabled = true;
       button.disabled = true;
       error.hidden = true;
@@ -83,6 +84,7 @@ export function dialog({ title, content, buttons = [], cancel = 'Cancel' }) {
         error.hidden = false;
       } finally {
         runs = false;
+        box.removeAttribute('closedby');
         leave.disabled = false;
         button.disabled = false;
       }

@@ -90,8 +90,10 @@ export default {
     /** The rule behind another one in its menu, other than the moved ones; `null` at the end. Rules that the filter hides count. */
     function next(rule, moved) {
       if (rule.menu !== moved[0].menu) return rule;
-      const own = document.rules.filter((one) => one.menu === rule.menu && !moved.includes(one));
-      return own[own.indexOf(rule) + 1] ?? null;
+      // By their ids: rules may have been read again during the drag.
+      const ids = new Set(moved.map((one) => one.id));
+      const own = document.rules.filter((one) => one.menu === rule.menu && !ids.has(one.id));
+      return own[own.findIndex((one) => one.id === rule.id) + 1] ?? null;
     }
 
     /** Moves rules before another one of their menu, or to its end. */
