@@ -86,6 +86,7 @@ use self::messages::{
 };
 use self::operator::{Access, Operator};
 use self::routes::WorkLimits;
+use self::work::compute;
 use crate::audit::AuditState;
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::events::Events;
@@ -407,7 +408,10 @@ async fn apply(
             if !force {
                 let running = app.ask(app.dataplane.rules()).await?;
                 let settings = app.settings(role).await?;
-                if let Some(loss) = loss(&running.source, &running.rules, &rules, &settings) {
+                let new = rules.clone();
+                // Some seconds with many rules: not on the thread of all other requests.
+                let lost = compute(move || loss(&running.source, &running.rules, &new, &settings)).await?;
+                if let Some(loss) = lost {
                     return Err(ApiError::unconfirmed(&loss));
                 }
             }
